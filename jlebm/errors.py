@@ -1,0 +1,39 @@
+"""What a person did that cannot be done, said in one sentence."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+class UserError(Exception):
+    """Bad input. The message is one sentence: what was wrong and what to do about it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Name the nearest known word, for the end of a `UserError` sentence.
+
+    Returns "; the nearest known one is 'cifar10'", or "; known are: ..." where nothing is near.
+    """
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if match:
+        return f"; the nearest known one is {match[0]!r}"
+    return "; known are: " + ", ".join(known)
+
+
+def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
+    """Make a command's `main` answer bad input with its sentence on stderr and exit code 2."""
+
+    @wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
+
+    return guarded

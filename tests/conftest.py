@@ -1,0 +1,27 @@
+"""Shared by all tests: shapes are enforced, randomness is explicit, the public fixtures are used where they exist."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Every jaxtyping annotation of the package is checked at run time, in the tests only.
+install_import_hook("jlebm", "beartype.beartype")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference numbers and real data beside the checkout; a test that asks for it skips without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared reference numbers are not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees this machine's data root or cache."""
+    monkeypatch.setenv("JLEBM_DATA", os.devnull + "/no-data-root")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
