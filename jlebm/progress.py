@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,7 @@ from rich.progress import (
 PLAIN_INTERVAL = 10.0  # seconds between two plain lines of one task
 
 
+@runtime_checkable
 class Task(Protocol):
     """One running piece of work."""
 
@@ -27,6 +28,7 @@ class Task(Protocol):
         """Count `count` more units as done; `note` is a short text shown beside the count."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where long work tells how far it is. The library is handed one and never prints by itself."""
 

@@ -1,0 +1,164 @@
+"""The generator of the paper's joint-training experiments: x <- z_1 <- ... <- z_L with convolutions next to the image.
+
+p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1})^2), p(z_L) = N(0, I)
+(facts, sections 1.1 and 2.1). The inference network q(z_1|x) q(z_2|z_1) ... is there for variational learning.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jlebm.backbones.base import NoEncoder, PosteriorSample
+from jlebm.distributions import Normal
+from jlebm.errors import UserError
+from jlebm.latents import Latents, LatentShapes
+from jlebm.networks import SLOPE, mlp
+from jlebm.randomness import Noise
+
+RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
+SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every conditional (facts, section 1.7)
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Sizes of the generator; the defaults are the paper's for CIFAR-10."""
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width; height equals width."""
+    latent_dims: tuple[int, ...] = (100, 128)
+    """Dimensions of each layer, top to bottom."""
+    channels: tuple[int, ...] = (1024, 512, 256)
+    """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
+    conditional_hidden: tuple[int, ...] = (200, 200, 200, 200)
+    """Hidden units of each network of p(z_i|z_{i+1})."""
+    likelihood_sigma: float = 0.3
+    """Standard deviation of p(x|z), on images in [-1, 1]."""
+    top_sigma: float = 1.0
+    """Standard deviation of p(z_L); `RELEASED_TOP_SIGMA` is what the released code uses."""
+    inference_network: bool = False
+    """Whether there is a q(z|x); variational learning needs it, maximum likelihood does not use it."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no generator."""
+        _, height, width = self.image_shape
+        halvings = 2 ** (len(self.channels) - 1)
+        if height != width or height % halvings:
+            raise UserError(
+                f"image_shape {self.image_shape} does not fit {len(self.channels)} channels: "
+                f"height and width must be equal and divisible by {halvings}"
+            )
+        if not self.likelihood_sigma > 0 or not self.top_sigma > 0:
+            raise UserError("likelihood_sigma and top_sigma must be positive")
+
+
+class GaussianMLP(nn.Module):
+    """N(mu(h), sigma(h)^2) with both read from one network's output, mu first."""
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
+        super().__init__()
+        self.network = mlp(inputs, hidden, 2 * outputs)
+
+    def forward(self, h: Float[Tensor, "batch inputs"]) -> Normal:
+        """Return the conditional distribution."""
+        mean, log_sigma = self.network(h).chunk(2, dim=1)
+        return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
+
+
+class ConvGenerator(nn.Sequential):
+    """g(z_1): transposed convolutions from 1x1 to the image, tanh at the end."""
+
+    def __init__(self, config: ConvConfig):
+        image_channels, height, _ = config.image_shape
+        channels = config.channels
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (config.latent_dims[-1], 1, 1)),
+            nn.ConvTranspose2d(config.latent_dims[-1], channels[0], height // 2 ** (len(channels) - 1)),
+            nn.LeakyReLU(SLOPE),
+        ]
+        for before, after in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        layers += [nn.ConvTranspose2d(channels[-1], image_channels, 3, padding=1), nn.Tanh()]
+        super().__init__(*layers)
+
+
+class ConvEncoder(nn.Module):
+    """q(z_1|x): the generator's mirror image."""
+
+    def __init__(self, config: ConvConfig):
+        super().__init__()
+        channels = config.channels[::-1]
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.image_shape[0], channels[0], 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+        ]
+        for before, after in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        smallest = config.image_shape[1] // 2 ** (len(channels) - 1)
+        layers += [nn.Conv2d(channels[-1], 2 * config.latent_dims[-1], smallest), nn.Flatten()]
+        self.network = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Normal:
+        """Return q(z_1|x)."""
+        mean, log_sigma = self.network(x).chunk(2, dim=1)
+        return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
+
+
+class ConvBackbone(nn.Module):
+    """The two-layer generator of the paper, with any number of vector latents (see `Backbone` for the methods)."""
+
+    def __init__(self, config: ConvConfig):
+        super().__init__()
+        self.config = config
+        self.generator = ConvGenerator(config)
+        dims, hidden = config.latent_dims, config.conditional_hidden
+        pairs = list(zip(dims[:-1], dims[1:], strict=True))
+        self.conditionals = nn.ModuleList(GaussianMLP(above, hidden, below) for above, below in pairs)
+        if config.inference_network:
+            self.encoder = ConvEncoder(config)
+            self.inference = nn.ModuleList(GaussianMLP(below, hidden, above) for above, below in reversed(pairs))
+
+    @property
+    def latent_shapes(self) -> LatentShapes:
+        """The shape of each layer, top to bottom."""
+        return tuple((dimensions,) for dimensions in self.config.latent_dims)
+
+    def _top(self, like: Tensor) -> Normal:
+        return Normal.constant_sigma(torch.zeros_like(like), self.config.top_sigma)
+
+    def prior_log_prob(self, z: Latents) -> Float[Tensor, " batch"]:
+        """Return log p(z_L) + sum_i log p(z_i|z_{i+1})."""
+        total = self._top(z[0]).log_prob(z[0])
+        for conditional, above, below in zip(self.conditionals, z[:-1], z[1:], strict=True):
+            total = total + conditional(above).log_prob(below)
+        return total
+
+    def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return z = T(eps), top first; each sigma is multiplied by `temperature`."""
+        z = [self._top(noise[0]).sample(noise[0], temperature)]
+        for conditional, eps in zip(self.conditionals, noise[1:], strict=True):
+            z.append(conditional(z[-1]).sample(eps, temperature))
+        return tuple(z)
+
+    def decode(self, z: Latents) -> Normal:
+        """Return p(x|z_1) with images in [-1, 1]."""
+        return Normal.constant_sigma(self.generator(z[-1]), self.config.likelihood_sigma)
+
+    def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
+        """Draw z_1 ~ q(z_1|x), then each layer above it from q(z_{i+1}|z_i).
+
+        Raises:
+            NoEncoder: built with `inference_network=False`.
+        """
+        if not self.config.inference_network:
+            raise NoEncoder("this backbone was built without an inference network")
+        eps = noise(tuple(x.new_empty(len(x), *shape) for shape in self.latent_shapes))
+        distribution = self.encoder(x)
+        z = [distribution.sample(eps[-1])]
+        log_prob = distribution.log_prob(z[-1])
+        for network, layer_noise in zip(self.inference, reversed(eps[:-1]), strict=True):
+            distribution = network(z[0])
+            z.insert(0, distribution.sample(layer_noise))
+            log_prob = log_prob + distribution.log_prob(z[0])
+        return PosteriorSample(tuple(z), log_prob)

@@ -1,0 +1,66 @@
+"""Log-densities that chains move in, all up to a constant that does not depend on the position.
+
+| density | moves in | log-density |
+|---|---|---|
+| `PriorInLatents` | z | -E(z) + log p0(z) |
+| `PriorInNoise` | eps, z = T(eps) | -E(T(eps)) - |eps|^2 / 2 |
+| `Posterior` | z | log p(x|z) - E(z) + log p0(z) |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.backbones.base import Backbone
+from jlebm.energies import JointEnergy
+from jlebm.latents import Latents, standard_normal_log_prob
+
+LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
+
+
+@dataclass(frozen=True)
+class PriorInLatents:
+    """log p(z) of the joint EBM prior, up to log Z (slides; facts, section 1.1)."""
+
+    backbone: Backbone
+    energy: JointEnergy
+
+    def __call__(self, z: Latents) -> Float[Tensor, " batch"]:
+        """Return -E(z) + log p0(z)."""
+        return self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
+
+
+@dataclass(frozen=True)
+class PriorInNoise:
+    """The same prior in the whitened noise of the hierarchy, z = T(eps) (facts, section 1.4).
+
+    `exact` keeps N(0, I) invariant where the energy is zero: the Jacobian of T cancels the conditionals' log sigma.
+    `released` is what the public two-stage code differentiates, log p0(T(eps)) without the log-Jacobian.
+    """
+
+    backbone: Backbone
+    energy: JointEnergy
+    drift: Literal["exact", "released"] = "exact"
+
+    def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
+        """Return -E(T(eps)) plus the base term of the chosen drift."""
+        z = self.backbone.push(noise)
+        base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
+        return base - self.energy(z).sum(1)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """log p(z|x) up to log p(x), for a batch of images x in [-1, 1]; row i of z belongs to image i."""
+
+    backbone: Backbone
+    energy: JointEnergy
+    x: Float[Tensor, "batch channels height width"]
+
+    def __call__(self, z: Latents) -> Float[Tensor, " batch"]:
+        """Return log p(x|z) - E(z) + log p0(z)."""
+        prior = self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
+        return self.backbone.decode(z).log_prob(self.x) + prior

@@ -1,0 +1,124 @@
+"""Unadjusted Langevin dynamics over any log-density of latents.
+
+One convention: z <- z + epsilon * grad log p(z) + temperature * sqrt(2 epsilon) * xi. The paper's two notations are
+converted by name, `Chain.from_joint_paper` and `Chain.from_two_stage_paper` (facts, sections 1.3 and 1.4).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.densities import LogDensity
+from jlebm.errors import UserError
+from jlebm.latents import Latents, dot, map_latents
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How long, how far and from where a chain moves."""
+
+    steps: int
+    epsilon: float
+    """Step size: the drift is epsilon times the gradient, the noise has variance 2 epsilon."""
+    temperature: float = 1.0
+    """Multiplies the noise; 0 is gradient ascent."""
+    start: Literal["standard-normal", "ancestral"] = "standard-normal"
+    """Where it starts: N(0, I) in every layer, as the released joint training does, or a draw from p0."""
+
+    def __post_init__(self) -> None:
+        """Refuse a chain that could not run."""
+        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise UserError(f"the step size epsilon must be positive, not {self.epsilon}")
+        if self.steps < 0:
+            raise UserError(f"the number of Langevin steps must not be negative, as {self.steps} is")
+        if not self.temperature >= 0:
+            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+
+    @classmethod
+    def from_joint_paper(cls, steps: int, s: float, start: str = "standard-normal") -> "Chain":
+        """Convert the joint training's notation: drift s^2/2, noise s."""
+        return cls(steps, s**2 / 2, start=start) if s > 0 else cls(steps, -1.0)
+
+    @classmethod
+    def from_two_stage_paper(cls, steps: int, h: float) -> "Chain":
+        """Convert the two-stage notation: drift h/2, noise sqrt(h)."""
+        return cls(steps, h / 2, start="ancestral")
+
+    def describe(self) -> str:
+        """Say it in a few words, for a row of results."""
+        cold = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
+        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}"
+
+
+class StepInfo(NamedTuple):
+    """What a step saw at the position that it left."""
+
+    log_density: Float[Tensor, " batch"]
+    gradient_norm: Float[Tensor, " batch"]
+
+
+Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
+
+
+def value_and_gradient(log_density: LogDensity, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
+    """Return the log-density of each element of the batch and its gradient in every layer; both detached."""
+    with torch.enable_grad():
+        leaves = map_latents(lambda layer: layer.detach().requires_grad_(), position)
+        value = log_density(leaves)
+        gradient = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+    return value.detach(), gradient
+
+
+def step(
+    position: Latents, log_density: LogDensity, epsilon: float, noise: Noise, temperature: float = 1.0
+) -> tuple[Latents, StepInfo]:
+    """Move every layer at once by one step of size `epsilon`."""
+    value, gradient = value_and_gradient(log_density, position)
+    scale = temperature * math.sqrt(2 * epsilon)
+    moved = map_latents(lambda z, g, xi: z + epsilon * g + scale * xi, position, gradient, noise(position))
+    return moved, StepInfo(value, dot(gradient, gradient).sqrt())
+
+
+def run(
+    position: Latents, log_density: LogDensity, chain: Chain, noise: Noise, observe: Observer | None = None
+) -> Latents:
+    """Run a whole chain from `position` and return where it ends.
+
+    Args:
+        position: where every element of the batch starts.
+        log_density: what to sample; evaluated `chain.steps` times.
+        chain: its length, step size and temperature (`start` is for whoever made `position`).
+        noise: the source of xi.
+        observe: called after each step with its index, the new position and the step's info.
+    """
+    position = map_latents(Tensor.detach, position)
+    for index in range(chain.steps):
+        position, info = step(position, log_density, chain.epsilon, noise, chain.temperature)
+        if observe is not None:
+            observe(index, position, info)
+    return position
+
+
+@dataclass
+class Trace:
+    """An observer that keeps what each step saw: `run(..., observe=trace)`."""
+
+    infos: list[StepInfo] = field(default_factory=list)
+
+    def __call__(self, index: int, position: Latents, info: StepInfo) -> None:
+        """Keep the step's info."""
+        self.infos.append(info)
+
+    def log_density(self) -> Float[Tensor, "steps batch"]:
+        """Return the log-density before each move."""
+        return torch.stack([info.log_density for info in self.infos])
+
+    def gradient_norm(self) -> Float[Tensor, "steps batch"]:
+        """Return the norm of the gradient before each move."""
+        return torch.stack([info.gradient_norm for info in self.infos])

@@ -1,0 +1,46 @@
+"""The latents of a hierarchy: a tuple of tensors from the top layer z_L (index 0) to the bottom layer z_1.
+
+Everything that is done to all layers at once is here; the order of layers is said here and nowhere else.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Latents: TypeAlias = tuple[Float[Tensor, "batch ..."], ...]
+LatentShapes: TypeAlias = tuple[tuple[int, ...], ...]  # of each layer, without the batch, top to bottom
+
+
+def layer_names(layers: int) -> tuple[str, ...]:
+    """Name the layers as the paper does: ("z2", "z1") for two, the top first."""
+    return tuple(f"z{layers - index}" for index in range(layers))
+
+
+def map_latents(function: Callable[..., Tensor], *latents: Latents) -> Latents:
+    """Apply `function` layer by layer to one or more latents of the same shapes."""
+    return tuple(function(*layers) for layers in zip(*latents, strict=True))
+
+
+def dot(first: Latents, second: Latents) -> Float[Tensor, " batch"]:
+    """Return the inner product over all layers, for each element of the batch."""
+    return torch.stack([(a * b).flatten(1).sum(1) for a, b in zip(first, second, strict=True)]).sum(0)
+
+
+def flatten(latents: Latents) -> Float[Tensor, "batch dimensions"]:
+    """Lay all layers side by side, top first."""
+    return torch.cat([layer.flatten(1) for layer in latents], dim=1)
+
+
+def empty_like(shapes: LatentShapes, batch: int, device: torch.device | str = "cpu") -> Latents:
+    """Return uninitialised float32 latents of these shapes: what a noise source is asked to match."""
+    return tuple(torch.empty(batch, *shape, device=device) for shape in shapes)
+
+
+def standard_normal_log_prob(latents: Latents) -> Float[Tensor, " batch"]:
+    """Return log N(z; 0, I) over all layers."""
+    dimensions = sum(layer[0].numel() for layer in latents)
+    return -0.5 * dot(latents, latents) - 0.5 * dimensions * math.log(2 * math.pi)

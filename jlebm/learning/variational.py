@@ -1,0 +1,28 @@
+"""Variational learning: an inference network instead of posterior chains (facts, section 1.5)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.langevin import Chain
+from jlebm.latents import map_latents
+from jlebm.learning.base import Update
+from jlebm.model import JointModel
+from jlebm.objectives import variational_loss
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class Variational:
+    """Posterior samples from q(z|x), prior samples by chains that start anew at every update."""
+
+    prior_chain: Chain
+    energy_l2: float = 0.0
+
+    def update(self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Update:
+        """Run the prior's chains, draw from the inference network, and return minus the ELBO."""
+        prior = model.sample_prior(len(x), self.prior_chain, noise)
+        posterior = model.backbone.posterior(x, noise)
+        losses = variational_loss(model, x, posterior, prior, self.energy_l2)
+        return Update(losses, map_latents(Tensor.detach, posterior.latents), prior)

@@ -1,0 +1,67 @@
+"""A generator with a joint EBM prior: the two modules that are learned together, and how each density is sampled."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jlebm import langevin
+from jlebm.backbones.base import Backbone
+from jlebm.densities import Posterior, PriorInLatents
+from jlebm.energies import JointEnergy
+from jlebm.langevin import Chain, Observer
+from jlebm.latents import Latents, layer_names, map_latents
+from jlebm.randomness import Noise
+
+
+class JointModel(nn.Module):
+    """p(x|z) exp(-E(z)) p0(z) / Z: a backbone of the `Backbone` protocol and one energy a layer."""
+
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone, energy: JointEnergy):
+        super().__init__()
+        self.backbone = backbone
+        self.energy = energy
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of the layers, top first."""
+        return layer_names(len(self.backbone.latent_shapes))
+
+    def noise(self, count: int, noise: Noise) -> Latents:
+        """Return N(0, I) in every layer, in the parameters' type and device."""
+        like = next(self.parameters())
+        return noise(tuple(like.new_empty(count, *shape) for shape in self.backbone.latent_shapes))
+
+    def sample_gaussian(self, count: int, noise: Noise) -> Latents:
+        """Draw from the Gaussian hierarchy p0 alone: what the energies were put upon."""
+        with torch.no_grad():
+            return self.backbone.push(self.noise(count, noise))
+
+    def sample_prior(
+        self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None
+    ) -> Latents:
+        """Run `count` chains of the EBM prior."""
+        start = self._start(count, chain, noise)
+        return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
+
+    def sample_posterior(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        chain: Chain,
+        noise: Noise,
+        observe: Observer | None = None,
+    ) -> Latents:
+        """Run one chain of p(z|x) for each image of a batch."""
+        start = self._start(len(x), chain, noise)
+        return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
+
+    def _start(self, count: int, chain: Chain, noise: Noise) -> Latents:
+        if chain.start == "ancestral":
+            return self.sample_gaussian(count, noise)
+        return self.noise(count, noise)
+
+    def energies(self, z: Latents) -> Float[Tensor, "batch layers"]:
+        """Return the energy of each layer without a graph, for figures and for watching a run."""
+        with torch.no_grad():
+            return self.energy(map_latents(Tensor.detach, z))

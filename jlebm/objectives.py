@@ -1,0 +1,82 @@
+"""What is minimised. Each loss is a mean over the batch, in nats an image; its gradient is the equation that it names.
+
+With z+ from the posterior and z- from the EBM prior, the log-likelihood's gradient (facts, section 1.2) is that of
+
+    E[log p(x|z+)] + (E[log p0(z+)] - E[log p0(z-)]) - (E[E(z+)] - E[E(z-)]).
+
+The middle pair is two-sided because Z depends on the Gaussian hierarchy too: its second half vanishes only where the
+energy is zero.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.backbones.base import PosteriorSample
+from jlebm.latents import Latents
+from jlebm.model import JointModel
+
+
+class Losses(NamedTuple):
+    """The parts of a loss; `total()` is what is differentiated."""
+
+    reconstruction: Float[Tensor, ""]
+    """-E[log p(x|z+)]."""
+    conditional: Float[Tensor, ""]
+    """E[log p0(z-)] - E[log p0(z+)]."""
+    energy: Float[Tensor, " layers"]
+    """E[E_i(z+)] - E[E_i(z-)] of each layer, top first."""
+    entropy: Float[Tensor, ""]
+    """E[log q(z+|x)] of the inference network; zero for a chain's samples."""
+    penalty: Float[Tensor, ""]
+    """The weight decay of the energies' values, lambda E[E_i(z+)^2 + E_i(z-)^2]."""
+
+    def total(self) -> Float[Tensor, ""]:
+        """Return the sum of all parts."""
+        return self.reconstruction + self.conditional + self.energy.sum() + self.entropy + self.penalty
+
+
+def maximum_likelihood_loss(
+    model: JointModel,
+    x: Float[Tensor, "batch channels height width"],
+    posterior: Latents,
+    prior: Latents,
+    energy_l2: float = 0.0,
+) -> Losses:
+    """Return the loss whose gradient is minus the log-likelihood's, from samples z+ of p(z|x) and z- of p(z).
+
+    Args:
+        model: generator and energies; gradients reach both, never the samples unless they carry a graph.
+        x: images in [-1, 1].
+        posterior: z+, a row an image.
+        prior: z-, any number of rows.
+        energy_l2: weight of the squared energies, which keeps their scale from drifting; the paper's is 0.
+    """
+    positive, negative = model.energy(posterior), model.energy(prior)
+    log_p0 = model.backbone.prior_log_prob
+    zero = positive.new_zeros(())
+    return Losses(
+        reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
+        conditional=log_p0(prior).mean() - log_p0(posterior).mean(),
+        energy=positive.mean(0) - negative.mean(0),
+        entropy=zero,
+        penalty=energy_l2 * (positive.square().sum(1).mean() + negative.square().sum(1).mean()),
+    )
+
+
+def variational_loss(
+    model: JointModel,
+    x: Float[Tensor, "batch channels height width"],
+    posterior: PosteriorSample,
+    prior: Latents,
+    energy_l2: float = 0.0,
+) -> Losses:
+    """Return minus the ELBO with the EBM prior, up to log Z, whose gradient the samples z- stand for.
+
+    KL(p_data(x) q(z|x) | p(x, z)) in the inference network, the generator and the energies at once (facts, section
+    1.5). `posterior` carries the graph of its reparametrisation; `prior` is z-.
+    """
+    losses = maximum_likelihood_loss(model, x, posterior.latents, prior, energy_l2)
+    return losses._replace(entropy=torch.mean(posterior.log_prob))

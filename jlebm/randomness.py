@@ -1,0 +1,72 @@
+"""Where every random number comes from: seeds derived by role, and sources of standard normal noise.
+
+A seed is never used twice for two purposes: changing the chain's seed leaves the data order as it was. A sampled
+image has a generator of its own, so that it is the same image whatever else is in its batch.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+
+from jlebm.latents import Latents, map_latents
+
+ROLES = ("initialisation", "data", "training noise", "sample", "posterior", "chain", "evaluation")
+
+
+def derive_seed(role: str, *parts: int) -> int:
+    """Return the seed of one role: 63 bits of the SHA-256 of the role's name and `parts` (a seed, an epoch, an image).
+
+    Raises:
+        ValueError: the role is not one of `ROLES`.
+    """
+    if role not in ROLES:
+        raise ValueError(f"unknown role {role!r}, not one of {ROLES}")
+    text = "/".join([role, *map(str, parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a new generator on `device`, seeded for this role."""
+    return torch.Generator(device).manual_seed(derive_seed(role, *parts))
+
+
+# A source of standard normal draws: asked for latents of the shapes, type and device of its argument, each call
+# continues its stream.
+Noise: TypeAlias = Callable[[Latents], Latents]
+
+
+class SharedNoise:
+    """One generator for the whole batch: training."""
+
+    def __init__(self, generator: torch.Generator):
+        self.generator = generator
+
+    def __call__(self, like: Latents) -> Latents:
+        """Return N(0, I) draws with the shapes, types and device of `like`."""
+        return map_latents(
+            lambda layer: torch.randn(
+                layer.shape, generator=self.generator, dtype=layer.dtype, device=layer.device
+            ),
+            like,
+        )
+
+
+class PerImageNoise:
+    """One generator for each image: sampling.
+
+    Row i of every draw depends on `seeds[i]` and on how many draws came before, never on the other rows. The draws
+    are made in float32 on the CPU, so that they are the same numbers on every device.
+    """
+
+    def __init__(self, role: str, seeds: Sequence[int]):
+        self.generators = [generator(role, seed) for seed in seeds]
+
+    def __call__(self, like: Latents) -> Latents:
+        """Return N(0, I) draws with the shapes, types and device of `like`; one row a seed."""
+        sizes = [layer[0].numel() for layer in like]
+        rows = torch.stack([torch.randn(sum(sizes), generator=each) for each in self.generators])
+        return tuple(
+            row.reshape(layer.shape).to(layer) for row, layer in zip(rows.split(sizes, dim=1), like, strict=True)
+        )
