@@ -12,6 +12,8 @@ P = ParamSpec("P")
 class UserError(Exception):
     """Bad input. The message is one sentence: what was wrong and what to do about it."""
 
+    exit_code = 2
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Name the nearest known word, for the end of a `UserError` sentence.
@@ -26,7 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Make a command's `main` answer bad input with its sentence on stderr and exit code 2."""
+    """Make a command's `main` answer bad input with its sentence on stderr and its exit code."""
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -34,6 +36,6 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
             return main(*args, **kwargs) or 0
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
-            return 2
+            return error.exit_code
 
     return guarded

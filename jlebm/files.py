@@ -9,13 +9,14 @@ from pathlib import Path
 from jlebm.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(temporary path)` make the file, flush it to the disk, then move it into place.
 
     At every moment `path` is either the whole previous file or the whole new one.
 
     Raises:
         UserError: the disk is full; the previous file is untouched and the temporary one removed.
+
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -18,6 +18,8 @@ from jlebm.errors import UserError
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise
 
+Start = Literal["standard-normal", "ancestral"]
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -28,7 +30,7 @@ class Chain:
     """Step size: the drift is epsilon times the gradient, the noise has variance 2 epsilon."""
     temperature: float = 1.0
     """Multiplies the noise; 0 is gradient ascent."""
-    start: Literal["standard-normal", "ancestral"] = "standard-normal"
+    start: Start = "standard-normal"
     """Where it starts: N(0, I) in every layer, as the released joint training does, or a draw from p0."""
 
     def __post_init__(self) -> None:
@@ -41,9 +43,9 @@ class Chain:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
 
     @classmethod
-    def from_joint_paper(cls, steps: int, s: float, start: str = "standard-normal") -> "Chain":
+    def from_joint_paper(cls, steps: int, s: float, start: Start = "standard-normal") -> "Chain":
         """Convert the joint training's notation: drift s^2/2, noise s."""
-        return cls(steps, s**2 / 2, start=start) if s > 0 else cls(steps, -1.0)
+        return cls(steps, math.copysign(s**2 / 2, s), start=start)
 
     @classmethod
     def from_two_stage_paper(cls, steps: int, h: float) -> "Chain":
@@ -96,6 +98,7 @@ def run(
         chain: its length, step size and temperature (`start` is for whoever made `position`).
         noise: the source of xi.
         observe: called after each step with its index, the new position and the step's info.
+
     """
     position = map_latents(Tensor.detach, position)
     for index in range(chain.steps):

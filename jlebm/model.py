@@ -38,9 +38,7 @@ class JointModel(nn.Module):
         with torch.no_grad():
             return self.backbone.push(self.noise(count, noise))
 
-    def sample_prior(
-        self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None
-    ) -> Latents:
+    def sample_prior(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
         """Run `count` chains of the EBM prior."""
         start = self._start(count, chain, noise)
         return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)

@@ -37,6 +37,12 @@ class Reporter(Protocol):
 
     def task(self, name: str, total: int | None = None) -> AbstractContextManager[Task]:
         """Open a piece of work of `total` units (None: not known beforehand)."""
+        ...
+
+
+class _SilentTask:
+    def advance(self, count: int = 1, note: str = "") -> None:
+        pass
 
 
 class _Silent:
@@ -45,10 +51,7 @@ class _Silent:
 
     @contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[Task]:
-        yield self
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        pass
+        yield _SilentTask()
 
 
 SILENT: Reporter = _Silent()

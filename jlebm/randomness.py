@@ -20,6 +20,7 @@ def derive_seed(role: str, *parts: int) -> int:
 
     Raises:
         ValueError: the role is not one of `ROLES`.
+
     """
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}, not one of {ROLES}")
@@ -46,9 +47,7 @@ class SharedNoise:
     def __call__(self, like: Latents) -> Latents:
         """Return N(0, I) draws with the shapes, types and device of `like`."""
         return map_latents(
-            lambda layer: torch.randn(
-                layer.shape, generator=self.generator, dtype=layer.dtype, device=layer.device
-            ),
+            lambda layer: torch.randn(layer.shape, generator=self.generator, dtype=layer.dtype, device=layer.device),
             like,
         )
 

@@ -81,9 +81,7 @@ def test_posterior_chain(model: JointModel, fixture: dict) -> None:
     """A wrong likelihood scale or a layer that does not feel the likelihood moves the chain's end."""
     chain = fixture["posterior_chain"]
     density = Posterior(model.backbone, model.energy, fixture["x"])
-    ends = langevin.run(
-        top_first(chain["init"]), density, Chain.from_joint_paper(6, 0.1), recorded(chain["noise"])
-    )
+    ends = langevin.run(top_first(chain["init"]), density, Chain.from_joint_paper(6, 0.1), recorded(chain["noise"]))
     for ours, theirs in zip(ends, top_first(chain["final"]), strict=True):
         torch.testing.assert_close(ours, theirs, **EXACT)
 

@@ -35,8 +35,10 @@ class Backbone(Protocol):
         ...
 
     def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
-        """Return z = T(eps): ancestral sampling as a deterministic map of whitened noise. Each sigma is multiplied
-        by `temperature`."""
+        """Return z = T(eps): ancestral sampling as a deterministic map of whitened noise.
+
+        Each conditional's sigma is multiplied by `temperature`.
+        """
         ...
 
     def decode(self, z: Latents) -> Normal:
@@ -48,5 +50,6 @@ class Backbone(Protocol):
 
         Raises:
             NoEncoder: the backbone has no inference network.
+
         """
         ...

@@ -4,6 +4,7 @@ p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1}
 (facts, sections 1.1 and 2.1). The inference network q(z_1|x) q(z_2|z_1) ... is there for variational learning.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +78,7 @@ class ConvGenerator(nn.Sequential):
             nn.ConvTranspose2d(config.latent_dims[-1], channels[0], height // 2 ** (len(channels) - 1)),
             nn.LeakyReLU(SLOPE),
         ]
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         layers += [nn.ConvTranspose2d(channels[-1], image_channels, 3, padding=1), nn.Tanh()]
         super().__init__(*layers)
@@ -93,7 +94,7 @@ class ConvEncoder(nn.Module):
             nn.Conv2d(config.image_shape[0], channels[0], 3, padding=1),
             nn.LeakyReLU(SLOPE),
         ]
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         smallest = config.image_shape[1] // 2 ** (len(channels) - 1)
         layers += [nn.Conv2d(channels[-1], 2 * config.latent_dims[-1], smallest), nn.Flatten()]
@@ -113,7 +114,7 @@ class ConvBackbone(nn.Module):
         self.config = config
         self.generator = ConvGenerator(config)
         dims, hidden = config.latent_dims, config.conditional_hidden
-        pairs = list(zip(dims[:-1], dims[1:], strict=True))
+        pairs = list(itertools.pairwise(dims))
         self.conditionals = nn.ModuleList(GaussianMLP(above, hidden, below) for above, below in pairs)
         if config.inference_network:
             self.encoder = ConvEncoder(config)
@@ -150,6 +151,7 @@ class ConvBackbone(nn.Module):
 
         Raises:
             NoEncoder: built with `inference_network=False`.
+
         """
         if not self.config.inference_network:
             raise NoEncoder("this backbone was built without an inference network")

@@ -1,4 +1,7 @@
-"""Joint maximum likelihood: both expectations of the gradient by short Langevin chains (facts, sections 1.2 and 1.3)."""
+"""Joint maximum likelihood: both expectations of the gradient by short Langevin chains.
+
+Facts, sections 1.2 and 1.3.
+"""
 
 from dataclasses import dataclass
 

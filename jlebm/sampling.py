@@ -1,0 +1,127 @@
+"""Images from a trained model: image i from seed i alone, streamed to files that can be memory-mapped."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from jlebm.files import write_atomically
+from jlebm.images import to_float, to_uint8
+from jlebm.langevin import Chain
+from jlebm.latents import Latents, flatten
+from jlebm.model import JointModel
+from jlebm.progress import SILENT, Reporter
+from jlebm.randomness import PerImageNoise
+
+Prior = Literal["ebm-prior", "gaussian-prior"]
+
+
+class Samples(NamedTuple):
+    """A batch of decoded images and the latents that they were decoded from."""
+
+    images: UInt8[Tensor, "batch channels height width"]
+    latents: Latents
+
+
+def generate(
+    model: JointModel, prior: Prior, seeds: Sequence[int], chain: Chain, batch_size: int = 500
+) -> Iterator[Samples]:
+    """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
+
+    Image i is the decoder's mean at latents that depend on seed i alone: its noise is the same to the bit whatever
+    the batch size or the device, the image up to the rounding of float32.
+    """
+    for first in range(0, len(seeds), batch_size):
+        chosen = seeds[first : first + batch_size]
+        noise = PerImageNoise("sample", chosen)
+        if prior == "ebm-prior":
+            latents = model.sample_prior(len(chosen), chain, noise)
+        else:
+            latents = model.sample_gaussian(len(chosen), noise)
+        yield Samples(_decode(model, latents), latents)
+
+
+def reconstruct(model: JointModel, images: np.ndarray, chain: Chain | None, batch_size: int = 100) -> Iterator[Samples]:
+    """Decode one posterior sample of each image: the best that any prior could do with this decoder.
+
+    Args:
+        model: the trained model.
+        images: uint8 (N, C, H, W); image i's noise depends on i alone.
+        chain: the posterior's chain; None draws from the inference network.
+        batch_size: images at a time.
+
+    """
+    device = next(model.parameters()).device
+    for first in range(0, len(images), batch_size):
+        x = to_float(torch.from_numpy(np.array(images[first : first + batch_size])).to(device))
+        noise = PerImageNoise("posterior", range(first, first + len(x)))
+        if chain is None:
+            with torch.no_grad():
+                latents = model.backbone.posterior(x, noise).latents
+        else:
+            latents = model.sample_posterior(x, chain, noise)
+        yield Samples(_decode(model, latents), latents)
+
+
+def _decode(model: JointModel, latents: Latents) -> UInt8[Tensor, "batch channels height width"]:
+    with torch.no_grad():
+        return to_uint8(model.backbone.decode(latents).mean)
+
+
+class SampleFiles(NamedTuple):
+    """What `write` left: both memory-mapped, read-only."""
+
+    images: np.ndarray
+    """uint8 (N, C, H, W)."""
+    latents: np.ndarray
+    """float32 (N, D): all layers side by side, top first."""
+
+
+def write(
+    path: Path, batches: Iterator[Samples], count: int, report: Reporter = SILENT, name: str = "sampling"
+) -> SampleFiles:
+    """Stream `count` samples to `path` (.npy) and their latents beside it; nothing grows with the count.
+
+    Raises:
+        UserError: the disk is full; files of an earlier call stay whole.
+
+    """
+    latents_path = path.with_name(f"{path.stem}-latents.npy")
+
+    def write_both(images_part: Path) -> None:
+        def write_latents(latents_part: Path) -> None:
+            with images_part.open("wb") as images, latents_part.open("wb") as latents:
+                _stream(batches, count, images, latents, report.task(name, count))
+
+        write_atomically(latents_path, write_latents)
+
+    write_atomically(path, write_both)
+    return SampleFiles(np.load(path, mmap_mode="r"), np.load(latents_path, mmap_mode="r"))
+
+
+def _stream(
+    batches: Iterator[Samples], count: int, images: BinaryIO, latents: BinaryIO, task: AbstractContextManager
+) -> None:
+    # Plain writes rather than a writable memory map: a full disk is then an error and not a crash of the process.
+    done = 0
+    with task as progress:
+        for batch in batches:
+            for file, value in ((images, batch.images), (latents, flatten(batch.latents).float())):
+                array = np.ascontiguousarray(value.cpu().numpy())
+                if done == 0:
+                    header = {
+                        "descr": array.dtype.str,
+                        "fortran_order": False,
+                        "shape": (count, *array.shape[1:]),
+                    }
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(array.tobytes())
+            done += len(batch.images)
+            progress.advance(len(batch.images))
+    if done != count:
+        raise ValueError(f"{count} samples were announced, {done} came")

@@ -1,0 +1,196 @@
+"""The loop that all learning schemes share: one state, resumable to the bit, guarded, within a wall-clock budget."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from jlebm import checkpoints, guard
+from jlebm.errors import UserError
+from jlebm.experiment import Experiment
+from jlebm.images import to_float
+from jlebm.learning.base import Scheme, figures
+from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.variational import Variational
+from jlebm.model import JointModel
+from jlebm.progress import SILENT, Reporter
+from jlebm.randomness import SharedNoise, derive_seed, generator
+from jlebm.run import Run
+
+LOG_EVERY = 10  # steps between two events; the guard looks at each of them
+
+
+@dataclass
+class TrainState:
+    """Everything that a step reads and writes."""
+
+    model: JointModel
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    noise: torch.Generator
+    step: int = 0
+    seconds: float = 0.0
+    """Wall-clock time spent on the steps so far, over all processes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and numbers only."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "noise": self.noise.get_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.noise.set_state(state["noise"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def evaluated_model(self) -> JointModel:
+        """Return the model that is judged: the moving average where there is one, else the weights as they are."""
+        return self.model if self.ema is None else cast(JointModel, self.ema.module)
+
+    def done(self, experiment: Experiment) -> bool:
+        """Whether the last step was made or the budget is spent."""
+        budget = experiment.training.budget_seconds
+        return self.step >= experiment.training.steps or (budget is not None and self.seconds >= budget)
+
+
+def scheme(experiment: Experiment) -> Scheme:
+    """Return the experiment's way of learning."""
+    penalty = experiment.optimizer.energy_l2
+    if experiment.learning == "variational":
+        return Variational(experiment.prior_chain, penalty)
+    return JointMLE(experiment.prior_chain, experiment.posterior_chain, penalty)
+
+
+def initial_state(experiment: Experiment, seed: int, device: torch.device) -> TrainState:
+    """Make the state before the first step; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("initialisation", seed))
+        model = experiment.build().to(device)
+    config = experiment.optimizer
+    energy = list(model.energy.parameters())
+    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("energy.")]
+    groups = [{"params": rest, "lr": config.generator_lr}, {"params": energy, "lr": config.energy_lr}]
+    ema = None
+    if config.ema_decay is not None:
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    return TrainState(
+        model=model,
+        optimizer=torch.optim.Adam(groups, betas=(config.beta1, config.beta2)),
+        ema=ema,
+        noise=generator("training noise", seed, device=device),
+    )
+
+
+class Batches:
+    """The training images of step t: each epoch a new order that depends on the seed and the epoch alone."""
+
+    def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
+        if len(images) < batch_size:
+            raise UserError(f"a batch of {batch_size} images was asked for, but the dataset holds {len(images)}")
+        # A copy: uint8 is small, and the loop then never waits for a disk or, on a GPU, for a transfer.
+        self.images = torch.from_numpy(np.array(images)).to(device)
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, step: int) -> Float[Tensor, "batch channels height width"]:
+        """Return the batch of this step, in [-1, 1]."""
+        epoch, index = divmod(step, len(self.images) // self.batch_size)
+        if epoch != self.epoch:
+            order = torch.randperm(len(self.images), generator=generator("data", self.seed, epoch))
+            self.epoch, self.order = epoch, order.to(self.images.device)
+        chosen: UInt8[Tensor, "batch channels height width"] = self.images[
+            self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        ]
+        return to_float(chosen)
+
+
+def fit(
+    run: Run,
+    images: np.ndarray,
+    device: torch.device,
+    report: Reporter = SILENT,
+    checkpoint_seconds: float = 120.0,
+    stop_after: int | None = None,
+) -> TrainState:
+    """Train a run to its end, from its checkpoint where it has one.
+
+    Args:
+        run: the open folder; events.jsonl and checkpoint.pt are written into it.
+        images: uint8 (N, C, H, W).
+        device: where to train.
+        report: is told the step and the energies.
+        checkpoint_seconds: wall-clock time between two checkpoints, the most that a crash can lose.
+        stop_after: leave after this step with a checkpoint, as a stopped process would; for tests.
+
+    Raises:
+        UserError: the checkpoint is unusable, the images do not fit, the disk is full.
+        Diverged: an energy ran away or something is not finite.
+
+    """
+    experiment = run.experiment
+    if images.shape[1:] != experiment.model.image_shape:
+        raise UserError(
+            f"the model is for images of {experiment.model.image_shape}, the dataset's are {images.shape[1:]}"
+        )
+    state = initial_state(experiment, run.seed, device)
+    digest = experiment.digest()
+    if run.checkpoint.exists():
+        state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
+        run.forget_after(state.step)
+        report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
+    if state.done(experiment):
+        return state
+    learning = scheme(experiment)
+    batches = Batches(images, experiment.training.batch_size, run.seed, device)
+    noise = SharedNoise(state.noise)
+    last_step = min(experiment.training.steps, stop_after or experiment.training.steps)
+    tick = saved = time.monotonic()
+    with report.task("training", experiment.training.steps) as task:
+        task.advance(state.step)
+        while state.step < last_step and not state.done(experiment):
+            update = learning.update(state.model, batches(state.step), noise)
+            state.optimizer.zero_grad(set_to_none=True)
+            update.losses.total().backward()
+            state.optimizer.step()
+            if state.ema is not None:
+                state.ema.update_parameters(state.model)
+            state.step += 1
+            now = time.monotonic()
+            state.seconds, tick = state.seconds + now - tick, now
+
+            leaving = state.step == last_step or state.done(experiment)
+            save = leaving or now - saved >= checkpoint_seconds
+            if save or state.step % LOG_EVERY == 0:
+                seen = figures(state.model, update)
+                guard.check(state.step, seen)
+                if state.step % LOG_EVERY == 0:
+                    run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
+                task.advance(0, _note(seen))
+            if save:
+                checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
+                saved = time.monotonic()
+            task.advance()
+    return state
+
+
+def _note(seen: dict[str, float]) -> str:
+    gaps = [
+        f"{name.partition('/')[2]} {value - seen[name.replace('posterior', 'prior')]:+.2f}"
+        for name, value in seen.items()
+        if name.startswith("energy_posterior/")
+    ]
+    return f"reconstruction {seen['reconstruction']:.0f}, energy posterior - prior: {', '.join(gaps)}"

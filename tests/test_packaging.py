@@ -1,0 +1,321 @@
+"""What is promised about the project as a whole: its commands, its pins, its layers and its wheel."""
+
+import ast
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import jlebm
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LONGEST_MODULE = 320
+
+# The rooms of the house from the ground up: a module imports its own layer and those below. A new module is
+# given its place here. The first layer knows nothing of models; the ones above may use all of it.
+LAYERS = (
+    {"errors", "files", "progress", "data", "evaluation", "results", "run", "experiment", "plotting"},
+    {"latents", "distributions", "networks", "randomness"},
+    {"backbones", "energies"},
+    {"densities"},
+    {"langevin"},
+    {"model"},
+    {"objectives"},
+    {"learning"},
+    {"training", "sampling"},
+)
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+KNOWN_TO_FIGURES = {"errors", "files", "progress", "results", "plotting"}
+
+
+# ---- the layers
+
+
+def sources(*rooms: str) -> list[Path]:
+    return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield every module name that a file imports, and the line; `from jlebm import x` counts as jlebm.x."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the layer"
+            assert node.module is not None
+            for alias in node.names:
+                yield (f"{node.module}.{alias.name}" if node.module == "jlebm" else node.module), node.lineno
+
+
+def room_of(path: Path) -> str:
+    """Return a package file's place in the table: `data` for jlebm/data/zip.py, `run` for jlebm/run.py."""
+    return path.relative_to(ROOT / "jlebm").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", sources("jlebm"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_import_never_runs_upwards(path: Path) -> None:
+    """Data or evaluation that knows a model, or a kernel that knows the training loop, breaks this."""
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in RANK, f"give jlebm.{room} its layer in this test, and in the design"
+    for name, line in imports(path):
+        top, *below = name.split(".")
+        assert top not in {"reproduce", "figures", "tests", "noxfile"}, f"{path.name}:{line} knows {name}"
+        if top == "jlebm" and below and below[0] in RANK:
+            assert RANK[below[0]] <= RANK[room], f"{path.name}:{line}: {room} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("path", sources("jlebm"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
+    """A forgotten print, or a command line read inside the library, breaks this."""
+    for name, line in imports(path):
+        assert name.split(".")[0] not in {"argparse", "optparse", "getopt", "tyro", "click"}, f"{path.name}:{line}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"print", "input"}, f"{path.name}:{node.lineno} calls {node.func.id}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
+            assert node.attr != "argv", f"{path.name}:{node.lineno} reads sys.argv"
+
+
+def test_figures_know_results_and_never_models() -> None:
+    """A figure that could train or sample, instead of reading stored artifacts, breaks this."""
+    for path in sources("figures"):
+        for name, line in imports(path):
+            top, *below = name.split(".")
+            assert top != "reproduce", f"{path.name}:{line} imports {name}"
+            if top == "jlebm" and below:
+                assert below[0] in KNOWN_TO_FIGURES, f"{path.name}:{line} imports {name}"
+
+
+def test_recipes_do_not_know_figures() -> None:
+    """A recipe that draws the paper's figures itself breaks this."""
+    found = [
+        (path.name, line) for path in sources("reproduce") for name, line in imports(path) if name[:7] == "figures"
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", sources("jlebm", "reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_is_read_in_one_sitting(path: Path) -> None:
+    """A module that grew into two ideas breaks this."""
+    assert len(path.read_text().splitlines()) <= LONGEST_MODULE
+
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, socket, sys, time
+
+def refuse(*arguments, **keywords):
+    raise AssertionError("the network was touched on import")
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+started = time.monotonic()
+import jlebm
+assert time.monotonic() - started < 5, "importing jlebm is slow"
+for module in pkgutil.walk_packages(jlebm.__path__, "jlebm."):
+    importlib.import_module(module.name)
+sys.stdout.write("quiet")
+"""
+
+
+def test_importing_is_quiet_quick_and_offline() -> None:
+    """Work at import (a download, a printed banner, weights built) breaks this."""
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "quiet"
+
+
+# ---- the pins and the wheel
+
+
+def direct_dependencies() -> list[Requirement]:
+    groups = PYPROJECT["dependency-groups"].values()
+    return [Requirement(line) for lines in (PYPROJECT["project"]["dependencies"], *groups) for line in lines]
+
+
+def pins() -> dict[str, Requirement]:
+    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    names = [canonicalize_name(pin.name) for pin in found]
+    assert len(names) == len(set(names)), "a name is pinned twice"
+    return dict(zip(names, found, strict=True))
+
+
+def test_everything_is_pinned_exactly() -> None:
+    """A range or a wildcard gives two people two environments."""
+    for pin in pins().values():
+        assert re.fullmatch(r"==[0-9][0-9a-z.+]*", str(pin.specifier)), str(pin)
+        assert not pin.extras, str(pin)
+        assert pin.url is None, str(pin)
+
+
+@pytest.mark.parametrize("requirement", direct_dependencies(), ids=str)
+def test_every_direct_dependency_is_pinned_inside_its_range(requirement: Requirement) -> None:
+    """A dependency added without a pin, or a pin that pyproject.toml forbids, breaks this."""
+    pin = pins()[canonicalize_name(requirement.name)]
+    (specifier,) = pin.specifier
+    assert requirement.specifier.contains(specifier.version)
+
+
+def test_a_machine_with_its_own_torch_may_keep_it() -> None:
+    """An exact or newer torch in pyproject.toml would make pip replace a GPU machine's own."""
+    asked = {requirement.name: str(requirement.specifier) for requirement in direct_dependencies()}
+    assert (asked["torch"], asked["torchvision"]) == (">=2.11", ">=0.26")
+
+
+def test_one_version_everywhere() -> None:
+    """A release that forgets CITATION.cff breaks this."""
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)
+    assert cited == jlebm.__version__
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+
+
+def test_the_wheel_is_the_whole_package_and_nothing_else(tmp_path: Path) -> None:
+    """A subpackage without __init__.py, a style file left out, or a recipe packed in breaks this."""
+    pytest.importorskip("setuptools", minversion="77")
+    copy = tmp_path / "copy"
+    for room in ("jlebm", "reproduce", "figures"):
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    package = {str(path.relative_to(copy)) for path in (copy / "jlebm").rglob("*") if path.is_file()}
+    build = "import setuptools.build_meta as build; build.build_wheel('wheels')"
+    ran = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    (wheel,) = (copy / "wheels").glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == package
+
+
+# ---- the commands
+
+
+def sessions() -> list[tuple[str, bool, str]]:
+    """Return what `nox -l` lists: each session's name, whether plain `nox` runs it, and its help line."""
+    listed = run_nox("-l").stdout
+    return [(name, mark == "*", said) for mark, name, said in re.findall(r"^([*-]) (\S+)(?: -> (.*))?$", listed, re.M)]
+
+
+def run_nox(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    pytest.importorskip("nox")
+    command = [sys.executable, "-m", "nox", "--nocolor", "-f", str(ROOT / "noxfile.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def test_nox_lists_every_command_with_a_help_line() -> None:
+    """`nox -l` is the manual: a session without a sentence breaks it, or a long one that plain `nox` runs."""
+    listed = sessions()
+    assert {name for name, default, _ in listed if default} == {"lint", "tests", "regression", "check"}
+    assert {"reproduce_cifar10", "evaluate", "figures"} <= {name for name, default, _ in listed if not default}
+    for name, _, said in listed:
+        assert said.endswith("."), name
+
+
+def test_sessions_run_modules_that_exist() -> None:
+    """A renamed recipe or command breaks this before a person finds out."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text())
+    commands = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    ours = {text for text in commands if re.fullmatch(r"(reproduce\.[a-z_0-9]+|figures)", text)}
+    ours |= {name.replace("_", ".", 1) for name, _, _ in sessions() if name.startswith("reproduce_")}
+    assert {"reproduce.check", "reproduce.evaluate", "reproduce.cifar10", "figures"} <= ours
+    for module in ours:
+        place = ROOT.joinpath(*module.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
+
+
+PYTHON = f"jlebm-{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def made_environment(envdir: Path, stamp: str, script: str) -> Path:
+    """Lay out a shared environment whose interpreter is a shell script, so that a session can be watched."""
+    if os.name == "nt":
+        pytest.skip("the interpreter is a shell script here")
+    folder = envdir / PYTHON
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {envdir}/calls\n{script}\n')
+    python.chmod(0o755)
+    (folder / "made-from").write_text(stamp)
+    return folder / "made-from"
+
+
+def due_stamp() -> str:
+    parts = (bytes(ROOT), *((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml")))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def test_bad_input_keeps_its_sentence_and_its_exit_code(tmp_path: Path) -> None:
+    """A session that turns exit code 2 into nox's own 1, or mixes stderr into stdout, breaks this."""
+    made_environment(tmp_path, due_stamp(), "echo result; echo 'error: no such preset' >&2; exit 2")
+    ran = run_nox("--envdir", str(tmp_path), "-s", "reproduce_cifar10", "--", "--preset", "no-such")
+    assert ran.returncode == 2
+    assert ran.stdout.strip() == "result"
+    assert "error: no such preset" in ran.stderr
+    assert (tmp_path / "calls").read_text() == "-m reproduce.cifar10 --preset no-such\n"  # and nothing was installed
+
+
+def test_a_failure_is_a_failure(tmp_path: Path) -> None:
+    """A session that swallows a failed check breaks this."""
+    made_environment(tmp_path, due_stamp(), "exit 1")
+    assert run_nox("--envdir", str(tmp_path), "-s", "check").returncode == 1
+
+
+def test_the_environment_follows_the_pins(tmp_path: Path) -> None:
+    """An environment made from other pins that is used as it is breaks this."""
+    stamp = made_environment(tmp_path, "made from something else", "exit 0")
+    assert run_nox("--envdir", str(tmp_path), "-s", "check").returncode == 0
+    install, check = (tmp_path / "calls").read_text().splitlines()
+    assert install.startswith(f"-m pip install --constraint {ROOT / 'constraints.txt'} --editable {ROOT} ")
+    assert check == "-m reproduce.check"
+    assert stamp.read_text() == due_stamp()
+
+
+def test_a_failed_installation_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
+    """A stamp written before pip has ended breaks this."""
+    stamp = made_environment(tmp_path, "made from something else", "exit 1")
+    assert run_nox("--envdir", str(tmp_path), "-s", "check").returncode == 1
+    assert not stamp.exists()
+
+
+def test_two_sessions_at_once_install_once(tmp_path: Path) -> None:
+    """Two installations into one environment at the same time break it."""
+    made_environment(tmp_path, "made from something else", 'case "$2" in pip) sleep 1;; esac')
+    command = [
+        sys.executable,
+        "-m",
+        "nox",
+        "-f",
+        str(ROOT / "noxfile.py"),
+        "--envdir",
+        str(tmp_path),
+        "-s",
+        "check",
+    ]
+    pytest.importorskip("nox")
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in started] == [0, 0]
+    calls = [line.split()[1] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert sorted(calls) == ["pip", "reproduce.check", "reproduce.check"]
+    assert calls[0] == "pip"
+
+
+def test_the_changelog_names_versions_newest_first() -> None:
+    """An entry in the wrong place breaks this; the newest work stands under Unreleased."""
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    released = [tuple(map(int, heading.split("."))) for heading in headings[1:]]
+    assert all(newer > older for newer, older in pairwise(released))
