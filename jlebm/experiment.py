@@ -1,7 +1,8 @@
 """The frozen configuration of an experiment, its JSON and its digest.
 
-Everything that can move a number is in here, and nothing else is: two runs with one digest and one seed are the same
-experiment. The seed stands beside it, the machine does not belong to it.
+Everything that can move the weights or the samples is in here, and nothing else is: two runs with one digest and one
+seed are the same experiment. The seed stands beside it; so do the counts of images that a measurement is over, which
+every row names; the machine does not belong to it.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -60,21 +62,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """What a row is measured on."""
-
-    images: int = 50_000
-    """Images sampled from each prior, and training images whose posterior samples are decoded."""
-    reference_images: int | None = None
-    """How many training images the reference statistics are over, the first ones; None for all."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts that measure nothing."""
-        if self.images < 2 or (self.reference_images is not None and self.reference_images < 2):
-            raise UserError("an evaluation needs at least two images on each side")
-
-
-@dataclass(frozen=True)
 class Experiment:
     """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run (facts, section 2.1)."""
 
@@ -91,7 +78,6 @@ class Experiment:
     """Used by joint maximum likelihood only; kept by both, so that the two differ in `learning` alone."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -129,7 +115,7 @@ class Experiment:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def override(self, assignments: list[str]) -> "Experiment":
+    def override(self, assignments: Sequence[str]) -> "Experiment":
         """Return a copy with keys set from "training.steps=100"; its preset is then named "custom".
 
         Raises:

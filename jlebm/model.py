@@ -38,9 +38,15 @@ class JointModel(nn.Module):
         with torch.no_grad():
             return self.backbone.push(self.noise(count, noise))
 
+    def start(self, count: int, chain: Chain, noise: Noise) -> Latents:
+        """Return where `count` chains of this kind start."""
+        if chain.start == "ancestral":
+            return self.sample_gaussian(count, noise)
+        return self.noise(count, noise)
+
     def sample_prior(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
         """Run `count` chains of the EBM prior."""
-        start = self._start(count, chain, noise)
+        start = self.start(count, chain, noise)
         return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
 
     def sample_posterior(
@@ -51,13 +57,8 @@ class JointModel(nn.Module):
         observe: Observer | None = None,
     ) -> Latents:
         """Run one chain of p(z|x) for each image of a batch."""
-        start = self._start(len(x), chain, noise)
+        start = self.start(len(x), chain, noise)
         return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
-
-    def _start(self, count: int, chain: Chain, noise: Noise) -> Latents:
-        if chain.start == "ancestral":
-            return self.sample_gaussian(count, noise)
-        return self.noise(count, noise)
 
     def energies(self, z: Latents) -> Float[Tensor, "batch layers"]:
         """Return the energy of each layer without a graph, for figures and for watching a run."""

@@ -46,20 +46,24 @@ def generate(
         yield Samples(_decode(model, latents), latents)
 
 
-def reconstruct(model: JointModel, images: np.ndarray, chain: Chain | None, batch_size: int = 100) -> Iterator[Samples]:
-    """Decode one posterior sample of each image: the best that any prior could do with this decoder.
+def reconstruct(
+    model: JointModel, images: np.ndarray, chosen: Sequence[int], chain: Chain | None, batch_size: int = 100
+) -> Iterator[Samples]:
+    """Decode one posterior sample of each chosen image: the best that any prior could do with this decoder.
 
     Args:
         model: the trained model.
-        images: uint8 (N, C, H, W); image i's noise depends on i alone.
+        images: uint8 (N, C, H, W).
+        chosen: which of them, as indices; the noise of image i depends on i alone.
         chain: the posterior's chain; None draws from the inference network.
         batch_size: images at a time.
 
     """
     device = next(model.parameters()).device
-    for first in range(0, len(images), batch_size):
-        x = to_float(torch.from_numpy(np.array(images[first : first + batch_size])).to(device))
-        noise = PerImageNoise("posterior", range(first, first + len(x)))
+    for first in range(0, len(chosen), batch_size):
+        indices = [int(index) for index in chosen[first : first + batch_size]]
+        x = to_float(torch.from_numpy(np.stack([images[index] for index in indices])).to(device))
+        noise = PerImageNoise("posterior", indices)
         if chain is None:
             with torch.no_grad():
                 latents = model.backbone.posterior(x, noise).latents

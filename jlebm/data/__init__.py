@@ -1,0 +1,16 @@
+"""Datasets by name, as uint8 images in memory or memory-mapped; embedded, local or downloaded."""
+
+from jlebm.data.catalogue import CATALOGUE
+from jlebm.data.formats import ImageSource, read_image_folder, read_image_zip
+from jlebm.data.loading import Dataset, DatasetNotFound, data_root, load
+
+__all__ = [
+    "CATALOGUE",
+    "Dataset",
+    "DatasetNotFound",
+    "ImageSource",
+    "data_root",
+    "load",
+    "read_image_folder",
+    "read_image_zip",
+]

@@ -1,0 +1,35 @@
+"""Images of the Gaussian prior, of the EBM prior, of decoded posterior samples, and of the data, one under another."""
+
+from pathlib import Path
+
+import numpy as np
+
+from figures.common import Artifact, require
+from jlebm.errors import UserError
+from jlebm.plotting import image_rows, save
+
+ROWS = {
+    "gaussian_prior": "Gaussian prior",
+    "ebm_prior": "EBM prior",
+    "posterior": "decoded posterior",
+    "data": "data",
+}
+ARTIFACT = Artifact("cifar10_joint_mle_samples", "nox -s reproduce_cifar10 -- --preset cpu", tuple(ROWS))
+SHOWN = 32  # images of each kind
+COLUMNS = 16
+
+
+def draw(results: Path, out: Path) -> list[Path]:
+    """Draw the figure and return the files written.
+
+    Raises:
+        UserError: the artifact is damaged or of another run, or its arrays are not images.
+    """
+    arrays, path = ARTIFACT.load(results), ARTIFACT.path(results)
+    groups = {}
+    for name, label in ROWS.items():
+        images = require(path, arrays[name], 4, "u", f"{name}: uint8 (N, C, H, W)")
+        if images.dtype != np.uint8 or images.shape[1] not in (1, 3):
+            raise UserError(f"{path}: {name} is {images.dtype} with {images.shape[1]} channels, not uint8 with 1 or 3")
+        groups[label] = images[:SHOWN]
+    return save(image_rows(groups, COLUMNS), out / ARTIFACT.name)

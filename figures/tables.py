@@ -1,0 +1,78 @@
+"""Tables 1, 2 and 5 of the paper with what was measured here beside them, as Markdown and LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jlebm.files import write_atomically
+from jlebm.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
+from jlebm.results.tables import latex, markdown, measured, number
+
+TABLES = ("table1", "table2", "table5")
+PRESETS = ("paper", "budget")  # the nearest to the paper's settings first; then the others by name
+
+
+def draw(results: Path, out: Path) -> list[Path]:
+    """Write every table as .md and .tex and return the files written.
+
+    Raises:
+        UserError: a file of the results folder cannot be read.
+    """
+    paper = read_paper(results / "paper.toml")
+    verdicts = check(read_all(results / "measured"), read_expected(results / "expected.toml"))
+    written = []
+    for table in TABLES:
+        header, rows = join(table, paper, verdicts)
+        for suffix, write in ((".md", markdown), (".tex", latex)):
+            path, text = out / f"{table}{suffix}", write(header, rows)
+
+            def put(part: Path, text: str = text) -> None:
+                part.write_text(text, encoding="utf-8")
+
+            write_atomically(path, put)
+            written.append(path)
+    return written
+
+
+def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of one table: a row a system, two columns a dataset and metric.
+
+    A measured number stands there where `expected.toml` names the paper's key for it and the metric is the same;
+    the last column says the protocol it was measured under.
+    """
+    entries = [one for one in paper.values() if one.key.split(".")[0] == table]
+    columns = list(dict.fromkeys((one.dataset, one.metric) for one in entries))
+    header = ["system"]
+    for dataset, metric in columns:
+        label = f"{dataset} {METRICS[metric].label}"
+        header += [f"{label}, reported", f"{label}, measured here"]
+    header.append("protocol of the measured")
+    rows = []
+    for system in dict.fromkeys(one.system for one in entries):
+        cells, protocols = [system], []
+        for dataset, metric in columns:
+            match = [one for one in entries if (one.system, one.dataset, one.metric) == (system, dataset, metric)]
+            cells.append(number(match[0].value, metric, match[0].spread) if match else "-")
+            found = _measured(match[0], verdicts) if match else None
+            cells.append(_cell(found) if found else "not measured" if match else "-")
+            if found:
+                one = found.expectation
+                protocols.append(f"{one.protocol}, preset {one.preset}, {one.learning}, {one.source}")
+        rows.append([*cells, "; ".join(dict.fromkeys(protocols)) or "-"])
+    return header, rows
+
+
+def _measured(reported: Reported, verdicts: Sequence[Verdict]) -> Verdict | None:
+    found = [
+        verdict
+        for verdict in verdicts
+        if (verdict.mean is not None or verdict.status == "FAIL")
+        and verdict.expectation.paper in (reported.key, reported.same_as or reported.key)
+        and verdict.expectation.metric == reported.metric
+    ]
+    order = {preset: place for place, preset in enumerate(PRESETS)}
+    return min(found, key=lambda v: (order.get(v.expectation.preset, len(order)), v.expectation.preset), default=None)
+
+
+def _cell(verdict: Verdict) -> str:
+    mark = f" ({verdict.status})" if verdict.status in ("DRIFT", "FAIL") else ""
+    return measured(verdict) + mark

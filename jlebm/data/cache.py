@@ -1,0 +1,198 @@
+"""Decoding once: the pixels of a dataset as a memory-mapped array beside its files.
+
+An entry is up to three files with one stem that stands for the state of the source (path, sizes, modification
+times): `STEM.npy` (uint8, count x channels x height x width), `STEM.labels.npy` and, written last, the
+sidecar `STEM.json`. Each is moved into place whole, so an entry without its sidecar does not count, a changed
+source has another stem, and two processes that decode at once write the same bytes to the same names.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from platformdirs import user_cache_dir
+
+from jlebm.data.formats import ImageSource, decoding
+from jlebm.errors import UserError
+from jlebm.files import write_atomically
+from jlebm.progress import SILENT, Reporter
+
+FORMAT_VERSION = 1  # of an entry's files; one of another version is decoded anew
+ABANDONED_AFTER = 3600.0  # seconds without a write, after which a half-written file belongs to a dead process
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The state of a source's files, taken without reading them."""
+
+    path: str
+    size: int  # bytes of all the files together
+    mtime_ns: int  # of the file that was modified last
+    listing: str  # sha256 over each file's name, size and modification time
+
+    @classmethod
+    def of(cls, path: Path, files: Iterable[Path]) -> "Stamp":
+        """Stamp the source at `path`, which consists of `files` at or below it."""
+        listing, size, newest = hashlib.sha256(), 0, 0
+        for file in sorted(files, key=os.fspath):  # as strings: thousands of paths are slow to compare
+            status = file.stat()
+            size += status.st_size
+            newest = max(newest, status.st_mtime_ns)
+            name = os.fspath(file)[len(os.fspath(path)) :]
+            listing.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        return cls(str(path.resolve()), size, newest, listing.hexdigest())
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels that lie decoded in a file."""
+
+    images: UInt8[np.ndarray, "count channels height width"]  # memory-mapped, read-only
+    labels: Int64[np.ndarray, " count"] | None
+    digest: str  # sha256 of the pixels as uint8 (count, height, width, channels) in order
+
+
+def decode_once(
+    name: str,
+    stamp: Stamp,
+    open_source: Callable[[], ImageSource],
+    folders: Sequence[Path],
+    accept: Callable[[ImageSource, str], None],
+    report: Reporter = SILENT,
+) -> Decoded:
+    """Give the decoded images of a source: from a cache folder, or decoded now and kept there.
+
+    Args:
+        name: how the entry's files begin, e.g. "cifar10-train".
+        stamp: the state of the source; another state is decoded again.
+        open_source: opens the source; called only where it must be decoded.
+        folders: where entries are looked for; the first that can be written keeps a new one.
+        accept: is told the source and its digest before anything is kept, and raises if they are wrong.
+        report: told how far the decoding is.
+
+    Raises:
+        UserError: an image cannot be read, no folder can be written, or the disk is full. Nothing is left
+            behind. So it is with whatever `accept` raises.
+
+    """
+    stem = f"{name}-{_digest_of(stamp)}"
+    for folder in folders:
+        if (entry := _read_entry(folder, stem)) is not None:
+            return entry
+    folder = _first_writable(folders)
+    source = open_source()
+    _write_entry(folder, stem, stamp, source, accept, report)
+    _remove_outdated(folder, name, stem, stamp)
+    entry = _read_entry(folder, stem)
+    if entry is None:
+        raise UserError(f"the decoded images of {source.origin} were removed; run the same command again")
+    return entry
+
+
+def cache_folders(root: Path) -> tuple[Path, Path]:
+    """Name the folders for decoded images: in the data root, else (if it is read-only) the user's cache."""
+    return root / ".jlebm-cache", Path(user_cache_dir("jlebm")) / "decoded"
+
+
+def _digest_of(stamp: Stamp) -> str:
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, asdict(stamp)]).encode()).hexdigest()[:16]
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a sidecar; empty where it is not there or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_entry(folder: Path, stem: str) -> Decoded | None:
+    """Map an entry's files; None where it is not there or not whole."""
+    sidecar = _read_sidecar(folder / f"{stem}.json")
+    if sidecar.get("format_version") != FORMAT_VERSION:
+        return None
+    try:
+        images = np.load(folder / f"{stem}.npy", mmap_mode="r")
+        labels = np.load(folder / f"{stem}.labels.npy") if sidecar["labels"] else None
+        whole = images.dtype == np.uint8 and list(images.shape) == sidecar["shape"]
+        return Decoded(images, labels, sidecar["digest"]) if whole else None
+    except (OSError, ValueError, EOFError, KeyError):
+        return None
+
+
+def _first_writable(folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    tried = " nor ".join(map(str, folders))
+    raise UserError(f"decoded images cannot be kept: neither {tried} can be written; make one of them writable")
+
+
+def _write_entry(
+    folder: Path,
+    stem: str,
+    stamp: Stamp,
+    source: ImageSource,
+    accept: Callable[[ImageSource, str], None],
+    report: Reporter,
+) -> None:
+    height, width, channels = source.shape
+    shape = (source.count, channels, height, width)
+    labels = source.labels
+    digest = hashlib.sha256()
+
+    def write_images(path: Path) -> None:
+        # Written through a file: on a full disk a write raises, where a memory map kills the process.
+        with path.open("wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for image in decoding(source, report):
+                digest.update(image.tobytes())
+                handle.write(image.transpose(2, 0, 1).tobytes())
+        accept(source, digest.hexdigest())
+
+    def write_sidecar(path: Path) -> None:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "source": asdict(stamp),
+            "shape": shape,
+            "labels": labels is not None,
+            "digest": digest.hexdigest(),
+        }
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    write_atomically(folder / f"{stem}.npy", write_images)
+    if labels is not None:
+        write_atomically(folder / f"{stem}.labels.npy", lambda path: _save(path, labels))
+    write_atomically(folder / f"{stem}.json", write_sidecar)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as handle:  # np.save would append a suffix to a path
+        np.save(handle, array)
+
+
+def _remove_outdated(folder: Path, name: str, stem: str, stamp: Stamp) -> None:
+    """Remove entries of earlier states of the same source, and what a killed process left half-written."""
+    for sidecar in folder.glob(f"{name}-*.json"):
+        source = _read_sidecar(sidecar).get("source", {})
+        if sidecar.stem != stem and source.get("path") == stamp.path:
+            for suffix in (".json", ".labels.npy", ".npy"):
+                sidecar.with_suffix(suffix).unlink(missing_ok=True)
+    for part in folder.glob(f".{name}-*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > ABANDONED_AFTER:
+                part.unlink()
+        except FileNotFoundError:
+            continue  # another process has just finished it

@@ -1,0 +1,99 @@
+"""The datasets that have a name here: what their images are, and where they can come from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jlebm.data import embedded
+from jlebm.data.images import Shape
+from jlebm.data.layouts import Layout, Lsun, Torchvision
+from jlebm.errors import UserError, nearest
+
+# sha256 of CIFAR-10's 50,000 training images, uint8 (50000, 32, 32, 3), in the order of the official batches.
+CIFAR10_TRAIN = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dataset of the catalogue."""
+
+    name: str
+    shape: Shape  # (height, width, channels)
+    splits: tuple[str, ...] = ("train", "test")
+    counts: Mapping[str, int] = field(default_factory=dict)  # split -> images, where there is one official number
+    digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, where known
+    layout: Layout | None = None  # beside a zip and a folder, which every dataset can come from
+    embedded: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # images and labels that need no files
+
+
+def _mnist_layout(dataset: str) -> Torchvision:
+    folder = f"{dataset}/raw/"
+    return Torchvision(
+        dataset,
+        path={"train": folder, "test": folder},
+        pattern={"train": f"{folder}train-*-ubyte", "test": f"{folder}t10k-*-ubyte"},
+    )
+
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "cifar10",
+            shape=(32, 32, 3),
+            counts={"train": 50_000, "test": 10_000},
+            digests={"train": CIFAR10_TRAIN},
+            layout=Torchvision(
+                "CIFAR10",
+                path={"train": "cifar-10-batches-py/", "test": "cifar-10-batches-py/"},
+                pattern={
+                    "train": "cifar-10-batches-py/data_batch_*",
+                    "test": "cifar-10-batches-py/test_batch",
+                },
+            ),
+        ),
+        Entry(
+            "svhn",
+            shape=(32, 32, 3),
+            counts={"train": 73_257, "test": 26_032},
+            layout=Torchvision(
+                "SVHN",
+                path={"train": "train_32x32.mat", "test": "test_32x32.mat"},
+                pattern={"train": "train_32x32.mat", "test": "test_32x32.mat"},
+            ),
+        ),
+        Entry(
+            "mnist",
+            shape=(28, 28, 1),
+            counts={"train": 60_000, "test": 10_000},
+            layout=_mnist_layout("MNIST"),
+        ),
+        Entry(
+            "fashion-mnist",
+            shape=(28, 28, 1),
+            counts={"train": 60_000, "test": 10_000},
+            layout=_mnist_layout("FashionMNIST"),
+        ),
+        Entry("celeba64", shape=(64, 64, 3)),
+        Entry("church64", shape=(64, 64, 3), layout=Lsun("church_outdoor", 64)),
+        Entry("celebahq256", shape=(256, 256, 3)),
+        Entry("digits", shape=(8, 8, 1), splits=("train",), embedded=embedded.digits),
+        Entry("photos", shape=(32, 32, 3), splits=("train",), embedded=embedded.photos),
+    )
+}
+
+
+def entry_of(name: str, split: str) -> Entry:
+    """Look a dataset up.
+
+    Raises:
+        UserError: there is no dataset of that name, or it has no such split.
+
+    """
+    if name not in CATALOGUE:
+        raise UserError(f"there is no dataset {name!r}{nearest(name, CATALOGUE)}")
+    entry = CATALOGUE[name]
+    if split not in entry.splits:
+        raise UserError(f"{name} has no split {split!r}; it has: {', '.join(entry.splits)}")
+    return entry

@@ -1,0 +1,206 @@
+"""Layouts of a data root that are a library's own: torchvision's files, which it fetches, and LSUN's LMDB."""
+
+import contextlib
+import http.client
+import io
+import socket
+import tarfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jlebm.data.formats import ImageSource, source_of_arrays
+from jlebm.data.images import UNREADABLE, central_square
+from jlebm.errors import UserError
+from jlebm.progress import Reporter
+
+PATIENCE = 15.0  # seconds that a server may be silent
+
+# What torchvision raises for files that are absent, cut short or fail their checksum, and for lost downloads.
+UNREADABLE_FILES = (OSError, RuntimeError, ValueError, TypeError, AssertionError, EOFError, KeyError)
+FAILED_DOWNLOAD = (*UNREADABLE_FILES, http.client.HTTPException, tarfile.TarError)
+
+
+class DownloadError(Exception):
+    """A download did not succeed; the message is the reason."""
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """Files of a data root that belong together."""
+
+    def what(self, split: str) -> str:
+        """Name what a person has to put into the data root."""
+        ...
+
+    def files(self, root: Path, split: str) -> list[Path]:
+        """List the files of a split that are in the data root; empty where the layout is not there."""
+        ...
+
+    def open(self, root: Path, split: str) -> ImageSource:
+        """Open a split; raises UserError where its files are damaged."""
+        ...
+
+    def download(self, root: Path, split: str, report: Reporter) -> None:
+        """Fetch the split's files into the data root; raises DownloadError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """A dataset class of torchvision and its files."""
+
+    dataset: str  # the class in torchvision.datasets
+    path: Mapping[str, str]  # split -> the file, or the folder with a final slash, in the data root
+    pattern: Mapping[str, str]  # split -> the files that make it, as a glob in the data root
+
+    def what(self, split: str) -> str:
+        """Name what a person has to put into the data root."""
+        return f"torchvision's {self.path[split]}"
+
+    def files(self, root: Path, split: str) -> list[Path]:
+        """List the files of a split; empty where there are none."""
+        return list(root.glob(self.pattern[split]))
+
+    def open(self, root: Path, split: str) -> ImageSource:
+        """Read a split through torchvision.
+
+        Raises:
+            UserError: the files are not the ones that torchvision knows.
+
+        """
+        place = root / self.path[split]
+        construct = self._constructor(root, split)
+        try:
+            with _quiet():
+                dataset = construct(download=False)
+            images = _channels_last(np.asarray(dataset.data))
+            labels = np.asarray(dataset.labels if self.dataset == "SVHN" else dataset.targets).astype(np.int64)
+            if len(labels) != len(images):
+                raise ValueError("as many labels as images are needed")
+        except UNREADABLE_FILES as error:
+            raise UserError(
+                f"{place} is incomplete or not what torchvision's {self.dataset} expects; "
+                "remove it and copy or download it again"
+            ) from error
+        return source_of_arrays(images, labels, str(place))
+
+    def download(self, root: Path, split: str, report: Reporter) -> None:
+        """Let torchvision fetch the files and check them.
+
+        Raises:
+            DownloadError: no network, a server that does not answer, a checksum that differs, a full disk.
+
+        """
+        report.line(f"downloading {self.dataset} with torchvision into {root}")
+        construct = self._constructor(root, split)
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)  # torchvision sets none, and would wait for minutes
+        try:
+            with _quiet():
+                construct(download=True)
+        except FAILED_DOWNLOAD as error:
+            raise DownloadError(_reason(error)) from error
+        finally:
+            socket.setdefaulttimeout(before)
+
+    def _constructor(self, root: Path, split: str) -> Any:
+        import torchvision.datasets  # here: it takes seconds, which an already decoded dataset need not pay
+
+        which = {"split": split} if self.dataset == "SVHN" else {"train": split == "train"}
+        return partial(getattr(torchvision.datasets, self.dataset), root=root, **which)
+
+
+@dataclass(frozen=True)
+class Lsun:
+    """A category of LSUN as its LMDB, each image cropped to its central square and reduced to `side` pixels.
+
+    The order is that of the database's keys, as in `torchvision.datasets.LSUN`. The class itself is not used:
+    it keeps the keys in a pickle in the working directory, under a name that two databases can share.
+    """
+
+    category: str  # e.g. "church_outdoor"
+    side: int  # pixels
+
+    def what(self, split: str) -> str:
+        """Name what a person has to put into the data root."""
+        return f"LSUN's {self._folder(split)}/"
+
+    def files(self, root: Path, split: str) -> list[Path]:
+        """List the database's file; empty where it is not there."""
+        file = root / self._folder(split) / "data.mdb"
+        return [file] if file.is_file() else []
+
+    def open(self, root: Path, split: str) -> ImageSource:
+        """Open the database.
+
+        Raises:
+            UserError: the `lmdb` package is not installed, or the database is damaged or empty.
+
+        """
+        path = root / self._folder(split)
+        with _opened_lmdb(path) as database:
+            count = database.stat()["entries"]
+        if count == 0:
+            raise UserError(f"{path} holds no images; copy or download it again")
+        return ImageSource(str(path), count, (self.side, self.side, 3), None, lambda: self._stream(path))
+
+    def download(self, root: Path, split: str, report: Reporter) -> None:
+        """Refuse, since torchvision has no download of LSUN."""
+        raise DownloadError("torchvision has no download of LSUN")
+
+    def _folder(self, split: str) -> str:
+        return f"{self.category}_{'val' if split == 'test' else 'train'}_lmdb"
+
+    def _stream(self, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+        with _opened_lmdb(path) as database, database.begin() as transaction:
+            for key, data in transaction.cursor():
+                name = key.decode(errors="replace")
+                try:
+                    with Image.open(io.BytesIO(data)) as image:
+                        square = central_square(image.convert("RGB"), self.side)
+                except UNREADABLE as error:
+                    raise UserError(f"{name} in {path} is not a whole image ({error})") from error
+                yield name, np.asarray(square)
+
+
+@contextlib.contextmanager
+def _opened_lmdb(path: Path) -> Iterator[Any]:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError(f"{path} needs the lmdb package to be read; run: python -m pip install lmdb") from error
+    try:
+        with lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False) as database:
+            yield database
+    except lmdb.Error as error:
+        raise UserError(f"{path} is not a whole LMDB ({error}); copy or download it again") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torchvision's warnings, prints and progress bars away from the person."""
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _channels_last(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "count height width channels"]:
+    """Bring torchvision's arrays, each dataset's in its own order, to one."""
+    if images.ndim == 3:  # MNIST: (count, height, width)
+        return images[..., np.newaxis]
+    return images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images  # SVHN: channels first
+
+
+def _reason(error: BaseException) -> str:
+    """Take the last line of an error: torchvision lists the mirrors it tried before it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,179 @@
+"""From a dataset's name to its images: the search in the data root, the download, the check of the pixels."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from platformdirs import user_cache_dir
+
+from jlebm.data.cache import Stamp, cache_folders, decode_once
+from jlebm.data.catalogue import Entry, entry_of
+from jlebm.data.formats import ImageSource, folder_files, read_image_folder, read_image_zip
+from jlebm.data.layouts import DownloadError
+from jlebm.errors import UserError
+from jlebm.progress import SILENT, Reporter
+
+
+class DatasetNotFound(UserError):
+    """A dataset is not in the data root and was not downloaded. The message says what to put where."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in order, with what identifies them."""
+
+    name: str  # "cifar10", "photos", "digits", ...
+    split: str  # "train" | "test"
+    images: UInt8[np.ndarray, "count channels height width"]  # read-only; memory-mapped where it comes from files
+    labels: Int64[np.ndarray, " count"] | None
+    digest: str  # sha256 of the pixels as uint8 (count, height, width, channels) in order, hexadecimal
+    origin: str  # one phrase: "cifar10-32x32.zip in the data root DIR", "embedded"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A dataset's files in the data root."""
+
+    path: Path
+    files: list[Path]
+    open: Callable[[], ImageSource]
+
+
+def load(
+    name: str,
+    root: Path | None = None,
+    split: str = "train",
+    download: bool = True,
+    report: Reporter = SILENT,
+) -> Dataset:
+    """Load a dataset by name.
+
+    Embedded datasets need no files. Any other is looked for in the data root, in this order (the test split
+    has `NAME-test` for NAME): `NAME-HxW.zip`, `NAME.zip`, the folders `NAME-HxW/` and `NAME/`, then
+    torchvision's own layout or LSUN's LMDB. The first that is there is taken, decoded once and memory-mapped
+    from then on. What is missing and known to torchvision is downloaded into the data root with torchvision's
+    checksum.
+
+    Args:
+        name: one of `catalogue.CATALOGUE`.
+        root: the data root; None as in `data_root`.
+        split: "train" or "test".
+        download: whether missing files may be downloaded.
+        report: told about a download and how far the decoding is.
+
+    Raises:
+        DatasetNotFound: the data root does not have it and it was not downloaded; says what to put where.
+        UserError: an unknown name or split, a data root that is no folder, files that are damaged or of
+            another size, or pixels that are not the official ones (a lossy copy, a subset, another order).
+
+    """
+    entry = entry_of(name, split)
+    if entry.embedded is not None:
+        return _load_embedded(entry, entry.embedded, split)
+    root = data_root(root)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"the data root {root} is not a folder; name one with --data-root or JLEBM_DATA")
+    found = _find(entry, root, split)
+    if found is None and download:
+        _download(entry, root, split, report)
+        found = _find(entry, root, split)
+    if found is None:
+        raise DatasetNotFound(_what_to_do(entry, root, split))
+
+    def accept(source: ImageSource, digest: str) -> None:
+        _check_official(entry, split, source, digest)
+
+    stamp = Stamp.of(found.path, found.files)
+    decoded = decode_once(f"{name}-{split}", stamp, found.open, cache_folders(root), accept, report)
+    origin = f"{found.path.relative_to(root)} in the data root {root}"
+    return Dataset(name, split, decoded.images, decoded.labels, decoded.digest, origin)
+
+
+def data_root(explicit: Path | None) -> Path:
+    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder."""
+    if explicit is not None:
+        return explicit.expanduser()
+    if named := os.environ.get("JLEBM_DATA"):
+        return Path(named).expanduser()
+    return Path(user_cache_dir("jlebm")) / "data"
+
+
+def _load_embedded(entry: Entry, make: Callable[[], tuple[np.ndarray, np.ndarray]], split: str) -> Dataset:
+    pixels, labels = make()
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    images.flags.writeable = False
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Dataset(entry.name, split, images, labels, digest, "embedded")
+
+
+def _file_names(entry: Entry, split: str) -> tuple[str, str]:
+    """Give the two names, without suffix, under which a zip or a folder is looked for."""
+    stem = entry.name if split == "train" else f"{entry.name}-{split}"
+    return f"{stem}-{entry.shape[0]}x{entry.shape[1]}", stem
+
+
+def _find(entry: Entry, root: Path, split: str) -> _Found | None:
+    if not root.is_dir():
+        return None
+    # Names are compared as they are listed: on a disk that ignores case, `mnist` must not match `MNIST`.
+    present = {path.name for path in root.iterdir()}
+    names = _file_names(entry, split)
+    for path in [root / f"{name}.zip" for name in names]:
+        if path.name in present:
+            return _Found(path, [path], partial(read_image_zip, path, entry.shape))
+    for path in [root / name for name in names]:
+        if path.name in present and path.is_dir():
+            files = [path / file for file in folder_files(path)]
+            return _Found(path, files, partial(read_image_folder, path, entry.shape))
+    if entry.layout is not None and (files := entry.layout.files(root, split)):
+        path = files[0] if files[0].parent == root else files[0].parent
+        return _Found(path, files, partial(entry.layout.open, root, split))
+    return None
+
+
+def _download(entry: Entry, root: Path, split: str, report: Reporter) -> None:
+    if entry.layout is None:
+        return
+    try:
+        entry.layout.download(root, split, report)
+    except DownloadError as error:
+        why = f" and could not be downloaded ({error})"
+        raise DatasetNotFound(_what_to_do(entry, root, split, why)) from error
+
+
+def _what_to_do(entry: Entry, root: Path, split: str, why: str = "") -> str:
+    sized, plain = _file_names(entry, split)
+    height, width, channels = entry.shape
+    kind = "RGB" if channels == 3 else "8-bit grey"
+    choices = [
+        f"{sized}.zip (a StyleGAN/EDM dataset zip)",
+        f"a folder {plain}/ of {height}x{width} {kind} PNG files",
+    ]
+    if entry.layout is not None:
+        choices.append(entry.layout.what(split))
+    put = ", ".join(choices[:-1]) + " or " + choices[-1]
+    return (
+        f"{entry.name} ({split}) is not in the data root {root}{why}; put {put} there, "
+        "or name another data root with --data-root or JLEBM_DATA"
+    )
+
+
+def _check_official(entry: Entry, split: str, source: ImageSource, digest: str) -> None:
+    """Refuse images that would be stored under a dataset's name without being that dataset."""
+    name = f"{entry.name} ({split})"
+    if source.shape != entry.shape:
+        raise UserError(f"{source.origin} has images of shape {source.shape} and {name} has {entry.shape}")
+    count = entry.counts.get(split, source.count)
+    if source.count != count:
+        raise UserError(f"{source.origin} has {source.count} images and {name} has {count}; use the whole set")
+    official = entry.digests.get(split, digest)
+    if digest != official:
+        raise UserError(
+            f"the pixels of {source.origin} are not the official {name} (sha256 {digest[:12]}, not "
+            f"{official[:12]}): lossy copies and other orders shift FID, so use a lossless official copy"
+        )

@@ -1,0 +1,233 @@
+"""The metric network: torch-fidelity's Inception of 2015-12-05, found, checked and run fast.
+
+The module and its arithmetic are torch-fidelity's own. What is done to it keeps its features to 1e-4 relative, the
+budget that torch-fidelity declares for features: batch norm is folded into the convolutions, the memory layout is
+channels-last, and the pass stops after the highest layer asked for. TF32 is off, as everywhere in the project.
+"""
+
+import io
+import pickle
+import urllib.request
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from jlebm.errors import UserError
+from jlebm.files import sha256_of_file
+from jlebm.progress import SILENT, Reporter
+
+FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file
+PARTIAL_WEIGHTS = "weights-inception-2015-12-05-768.pth"  # exact up to Mixed_6e, NaN above
+CONNECT_SECONDS = 10.0  # how long a download may take to begin
+
+LAYERS = FeatureExtractorInceptionV3.get_provided_features_list()
+# The modules that each layer adds to those of the layers before it.
+_ADDED = {
+    "64": ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"),
+    "192": ("Conv2d_3b_1x1", "Conv2d_4a_3x3"),
+    "768": tuple(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e")),
+    "2048": ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+    "logits_unbiased": ("fc.weight",),
+    "logits": ("fc.bias",),
+}
+
+# Statistics of the 768 features of `fixed_images` under the official weights, in float32 on a CPU.
+EXPECTED_MEAN = 0.0351275596
+EXPECTED_NORM = 4.5420888
+SELF_CHECK_TOLERANCE = 1e-4  # relative: torch-fidelity's declared budget for features
+
+
+class ExtractorNotFound(UserError):
+    """The Inception weights are not there and were not downloaded. The message says what to put where."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A file of Inception weights and what can be trusted in it."""
+
+    path: Path
+    digest: str  # sha256 of the file, hexadecimal
+    layers: tuple[str, ...]  # of `LAYERS`, those whose weights are all finite
+
+    def __str__(self) -> str:
+        return f"inception-2015-12-05, sha256:{self.digest[:12]}"
+
+
+class Network:
+    """The Inception module, ready to turn images into features of some layers on some device."""
+
+    def __init__(self, module: FeatureExtractorInceptionV3, device: torch.device):
+        self.module, self.device = module, device
+        # Small batches keep a layer's output in a CPU's cache; a GPU wants to be filled.
+        self.batch_size = 256 if device.type == "cuda" else 8
+
+    def __call__(self, images: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
+        """Compute features, float32 (batch, dimension) for each layer, on the network's device.
+
+        Args:
+            images: of any size, with one channel (repeated to three) or three.
+
+        """
+        images = images.to(self.device).expand(-1, 3, -1, -1)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.module.convert_features_tuple_to_dict(self.module(images))
+
+
+def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT) -> Extractor:
+    """Find the Inception weights: in the data root, in torch hub's cache, else downloaded there from torch-fidelity.
+
+    The full weights come first wherever they are, then those that are exact up to 768 in the data root. Nothing is
+    downloaded where either is there. What a file can give is read from its tensors, not from its name.
+
+    Args:
+        root: the data root.
+        download: whether the weights may be downloaded.
+        report: told about a download.
+
+    Raises:
+        ExtractorNotFound: there are no weights; says what to put where.
+        UserError: the file that was found is damaged or of another network.
+
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / FULL_WEIGHTS
+    for path in (root / FULL_WEIGHTS, cached, root / PARTIAL_WEIGHTS):
+        if path.is_file():
+            return open_extractor(path)
+    why = ""
+    if download:
+        report.line(f"downloading the Inception weights into {cached.parent}")
+        try:
+            # torch.hub sets no time limit: this finds out quickly whether there is a network.
+            request = urllib.request.Request(URL_INCEPTION_V3, method="HEAD")
+            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(cached), progress=False)
+            return open_extractor(cached)
+        except (OSError, HTTPException) as error:
+            why = f" and could not be downloaded ({error})"
+    raise ExtractorNotFound(
+        f"the Inception weights are not in the data root {root}{why}: put {FULL_WEIGHTS} (all metrics, from "
+        f"{URL_INCEPTION_V3}) or {PARTIAL_WEIGHTS} (fid768 alone) there"
+    )
+
+
+def open_extractor(path: Path) -> Extractor:
+    """Read a weights file and find the layers that it gives exactly.
+
+    Raises:
+        UserError: the file is not whole, not a state dict of this network, or not finite from the first layer on.
+
+    """
+    state = _read_state(path)
+    _module(state, ("64",), path)
+    finite = {key for key, value in state.items() if bool(torch.isfinite(value).all())}
+    layers = []
+    for layer in LAYERS:
+        needed = [key for key in state if key.startswith(_ADDED[layer])]
+        if not finite.issuperset(needed):
+            break
+        layers.append(layer)
+    if not layers:
+        raise UserError(f"{path} holds NaN or infinite weights from the first layer on; download it again")
+    return Extractor(path, sha256_of_file(path), tuple(layers))
+
+
+def open_network(extractor: Extractor, layers: Sequence[str], device: torch.device) -> Network:
+    """Load the network so that it stops after the highest of `layers`.
+
+    Raises:
+        UserError: the weights do not give a layer that is asked for, or the file changed since it was found.
+
+    """
+    if missing := [layer for layer in layers if layer not in extractor.layers]:
+        raise UserError(
+            f"{extractor.path} gives no layer {missing[0]}; its exact layers are: {', '.join(extractor.layers)}"
+        )
+    module = _module(_read_state(extractor.path), layers, extractor.path)
+    for block in module.modules():
+        if isinstance(getattr(block, "bn", None), nn.BatchNorm2d):
+            block.conv = fuse_conv_bn_eval(block.conv, block.bn)  # pyright: ignore[reportArgumentType]
+            block.bn = nn.Identity()
+    return Network(module.to(device=device, memory_format=torch.channels_last), device)  # pyright: ignore
+
+
+def features_of(
+    network: Network, images: UInt8[np.ndarray, "count channels height width"], start: int = 0
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Go through `images` from index `start` on, in batches: pairs of the first index and the features."""
+    for first in range(start, len(images), network.batch_size):
+        batch = torch.from_numpy(np.array(images[first : first + network.batch_size]))
+        yield first, network(batch)
+
+
+def fixed_images() -> UInt8[np.ndarray, "count=4 channels=3 height=32 width=32"]:
+    """Make the images of the self-check, by integer arithmetic alone."""
+    n, c, y, x = np.ogrid[:4, :3, :32, :32]
+    return ((37 * n + 59 * c + 3 * x * x + 5 * (n + 1) * y + x * y) % 256).astype(np.uint8)
+
+
+def self_check(extractor: Extractor, device: torch.device) -> None:
+    """Hold the network's features of a few fixed images to the stored statistics of the official weights.
+
+    The 768 features are held to their known mean and norm. What lies above them is only asked to be finite there.
+
+    Raises:
+        UserError: they differ, so the weights or the arithmetic of this machine are not the official ones.
+
+    """
+    layers = ("768",) if extractor.layers[-1] == "768" else ("768", extractor.layers[-1])
+    given = open_network(extractor, layers, device)(torch.from_numpy(fixed_images()))
+    if not bool(torch.isfinite(given[layers[-1]]).all()):
+        raise UserError(f"{extractor.path} on {device}: the layer {layers[-1]} is not finite; download it again")
+    features = given["768"].double()
+    for name, measured, expected in (
+        ("mean", features.mean().item(), EXPECTED_MEAN),
+        ("norm", features.norm().item(), EXPECTED_NORM),
+    ):
+        if not abs(measured - expected) <= SELF_CHECK_TOLERANCE * expected:
+            raise UserError(
+                f"{extractor.path} on {device}: the {name} of the 768 features of the fixed images is {measured:.6g} "
+                f"and must be {expected:.6g}, so these are not the Inception weights of 2015-12-05 (torchvision's "
+                f"give other numbers), or {device} computes wrongly; use torch-fidelity's {FULL_WEIGHTS}"
+            )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Load a state dict, never executing what is in the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle that is refused in the next breath
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not a whole file of weights ({reason}); download it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict of tensors; use torch-fidelity's {FULL_WEIGHTS}")
+    return state
+
+
+def _module(state: dict[str, Tensor], layers: Sequence[str], path: Path) -> FeatureExtractorInceptionV3:
+    """Build torch-fidelity's module from a state dict that was read safely."""
+    # The module loads its file with arbitrary pickles allowed: it is handed our own bytes instead of the file's.
+    weights = io.BytesIO()
+    torch.save(state, weights)
+    weights.seek(0)
+    try:
+        with torch.random.fork_rng(devices=[]):  # its constructor draws initial weights
+            return FeatureExtractorInceptionV3("inception-v3-compat", list(layers), weights)  # pyright: ignore
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(
+            f"{path} does not fit the Inception network of 2015-12-05 ({(lines or [str(error)])[0][:120]}); "
+            f"torchvision's weights are another network: use torch-fidelity's {FULL_WEIGHTS}"
+        ) from error

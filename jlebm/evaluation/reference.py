@@ -1,0 +1,274 @@
+"""Statistics of the images that samples are held against: computed once, kept under a digest, resumed if interrupted.
+
+For each layer, the moments of the even-indexed and of the odd-indexed images are summed in float64 in one pass, so
+that the whole and both halves are known without anything that grows with the number of images. KID, precision and
+recall need the features themselves: those of the 2048 layer are kept beside the moments as float32 `.npy`.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+
+from jlebm.data import Dataset
+from jlebm.errors import UserError
+from jlebm.evaluation.inception import Extractor, Network, features_of, open_network
+from jlebm.files import write_atomically
+from jlebm.progress import SILENT, Reporter
+
+FORMAT_VERSION = 1  # of the cache files; part of their digest
+KEPT_LAYER, KEPT_DIMENSION = "2048", 2048  # whose features are kept, for KID, precision and recall
+SAVE_SECONDS = 60.0  # of work that an interruption loses at most
+
+Half = Literal["even", "odd"]
+
+
+@dataclass
+class Moments:
+    """Sums over features, apart for even-indexed and odd-indexed images."""
+
+    count: Int64[Tensor, "half=2"]
+    total: Float64[Tensor, "half=2 dimension"]
+    product: Float64[Tensor, "half=2 dimension dimension"]
+
+    @classmethod
+    def zero(cls, dimension: int, device: torch.device) -> "Moments":
+        """Begin with no images."""
+        options = {"dtype": torch.float64, "device": device}
+        return cls(
+            torch.zeros(2, dtype=torch.int64),
+            torch.zeros(2, dimension, **options),
+            torch.zeros(2, dimension, dimension, **options),
+        )
+
+    def add(self, features: Float[Tensor, "batch dimension"], first: int) -> None:
+        """Add consecutive images, the first of which has the index `first`."""
+        for half in (0, 1):
+            rows = features[(half - first) % 2 :: 2].double()
+            self.count[half] += len(rows)
+            self.total[half] += rows.sum(0)
+            self.product[half].addmm_(rows.T, rows)
+
+    def statistics(self, half: Half | None = None) -> dict[str, np.ndarray]:
+        """Give the mean and the unbiased covariance of a half, or of all, as torch-fidelity wants them."""
+        which = {"even": [0], "odd": [1], None: [0, 1]}[half]
+        count = int(self.count[which].sum())
+        mean = self.total[which].sum(0) / count
+        scatter = self.product[which].sum(0) - count * torch.outer(mean, mean)
+        return {"mu": mean.cpu().numpy(), "sigma": (scatter / (count - 1)).cpu().numpy()}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are held against."""
+
+    moments: dict[str, Moments]  # by layer
+    features: Float[np.ndarray, "count dimension"] | None  # of `KEPT_LAYER` where asked for; memory-mapped
+
+
+def reference_subset(
+    images: UInt8[np.ndarray, "count channels height width"], number: int | None
+) -> UInt8[np.ndarray, "number channels height width"]:
+    """Take `number` images at even distances (None: all), so that an order by class leaves none out.
+
+    Raises:
+        UserError: there are not as many, or fewer than one is asked for.
+
+    """
+    if number is None or number == len(images):
+        return images
+    if not 1 <= number < len(images):
+        raise UserError(f"{number} reference images were asked for and there are {len(images)}; ask for 1 to that")
+    return images[np.arange(number) * len(images) // number]
+
+
+def load_reference(
+    dataset: Dataset,
+    extractor: Extractor,
+    layers: Sequence[str],
+    cache: Path,
+    device: torch.device,
+    number: int | None = None,
+    report: Reporter = SILENT,
+) -> Reference:
+    """Give the reference statistics of a dataset: from the cache folder, or computed now and kept there.
+
+    A pass that was interrupted goes on from where it was last saved, at most `SAVE_SECONDS` of work before. A cache
+    file that is damaged is computed anew.
+
+    Args:
+        dataset: the images.
+        extractor: the weights.
+        layers: those that are needed; `KEPT_LAYER` among them asks for its features too.
+        cache: the folder of the cache files.
+        device: where to compute.
+        number: how many of the images to use, see `reference_subset`; None for all.
+        report: told how far the pass is.
+
+    Raises:
+        UserError: the cache folder cannot be written, the disk is full, or `number` is out of range.
+
+    """
+    images = reference_subset(dataset.images, number)
+    entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}
+    known = {layer: entry.load(device) for layer, entry in entries.items()}
+    missing = [layer for layer in layers if not entries[layer].is_complete(known[layer])]
+    if missing:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            network = open_network(extractor, missing, device)
+            name = f"reference statistics of {dataset.name} ({dataset.split})"
+            begun = {layer: known[layer] for layer in missing}
+            known |= _go_through(images, {layer: entries[layer] for layer in missing}, begun, network, name, report)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise UserError(f"the cache folder {cache} cannot be written ({error.strerror}); name another") from error
+    moments = {layer: sums for layer, sums in known.items() if sums is not None}
+    features = np.load(entries[KEPT_LAYER].features, mmap_mode="r") if KEPT_LAYER in layers else None
+    return Reference(moments, features)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The cache files of one layer."""
+
+    moments: Path  # .npz of the sums, of as many images as have been gone through
+    features: Path  # .npy of `KEPT_LAYER`, moved there when it is whole
+    key: str  # what the digest in the name is over
+    images: int
+
+    @classmethod
+    def of(cls, cache: Path, dataset: Dataset, extractor: Extractor, layer: str, images: int) -> "_Entry":
+        key = json.dumps([FORMAT_VERSION, dataset.digest, extractor.digest, layer, images])
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        stem = f"reference-{dataset.name}-{dataset.split}-{images}-{layer}-{digest}"
+        features = cache / (f"{stem}.npy" if layer == KEPT_LAYER else "")
+        return cls(cache / f"{stem}.npz", features, key, images)
+
+    @property
+    def keeps_features(self) -> bool:
+        return self.features.suffix == ".npy"
+
+    @property
+    def begun_features(self) -> Path:
+        return self.features.with_suffix(".part")
+
+    def load(self, device: torch.device) -> Moments | None:
+        """Read the sums; None where there are none or they cannot be trusted."""
+        try:
+            # numpy leaves a file open that it fails to read, when it opened it itself.
+            with self.moments.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+                key, count = str(archive["key"]), torch.from_numpy(archive["count"])
+                total, product = torch.from_numpy(archive["total"]), torch.from_numpy(archive["product"])
+        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+            return None
+        gone = int(count.sum())
+        sound = (
+            key == self.key
+            and count.tolist() == [gone - gone // 2, gone // 2]
+            and 0 < gone <= self.images
+            and bool(product.isfinite().all())
+        )
+        return Moments(count, total.to(device), product.to(device)) if sound else None
+
+    def save(self, moments: Moments) -> None:
+        arrays = {name: getattr(moments, name).cpu().numpy() for name in ("count", "total", "product")}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as handle:
+                np.savez(handle, key=np.array(self.key), **arrays)
+
+        write_atomically(self.moments, write)
+
+    def is_complete(self, moments: Moments | None) -> bool:
+        """Whether nothing is left to do; the kept features must add up to the sums that were stored with them."""
+        if moments is None or int(moments.count.sum()) != self.images:
+            return False
+        if not self.keeps_features:
+            return True
+        total = moments.total.sum(0).cpu().numpy()
+        try:
+            features = np.load(self.features, mmap_mode="r", allow_pickle=False)
+            return features.shape == (self.images, len(total)) and np.allclose(
+                features.sum(0, dtype=np.float64), total, rtol=1e-9
+            )
+        except (OSError, ValueError, EOFError):
+            return False
+
+    def resumes_at(self, moments: Moments | None) -> int:
+        """How many images need not be gone through again."""
+        gone = 0 if moments is None else int(moments.count.sum())
+        if gone == self.images or (self.keeps_features and not self.begun_features.is_file()):
+            return 0
+        return gone
+
+
+def _go_through(
+    images: UInt8[np.ndarray, "count channels height width"],
+    entries: Mapping[str, _Entry],
+    begun: Mapping[str, Moments | None],
+    network: Network,
+    name: str,
+    report: Reporter,
+) -> dict[str, Moments]:
+    """Sum the features of every layer of `entries` in one pass, saving now and then."""
+    starts = {entry.resumes_at(begun[layer]) for layer, entry in entries.items()}
+    start = starts.pop() if len(starts) == 1 else 0
+    moments = {layer: sums for layer, sums in begun.items() if sums is not None} if start else {}
+    saved = time.monotonic()
+    kept = entries.get(KEPT_LAYER)
+    with ExitStack() as stack:
+        handle = stack.enter_context(_rows(kept, start)) if kept is not None else None
+        task = stack.enter_context(report.task(name, len(images)))
+        task.advance(start)
+        for first, features in features_of(network, images, start):
+            for layer in entries:
+                rows = features[layer]
+                if layer not in moments:
+                    moments[layer] = Moments.zero(rows.shape[1], network.device)
+                moments[layer].add(rows, first)
+            if handle is not None:
+                handle.write(features[KEPT_LAYER].cpu().numpy().tobytes())
+            task.advance(len(features[layer]))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                if handle is not None:
+                    handle.flush()
+                for layer, entry in entries.items():
+                    entry.save(moments[layer])
+                saved = time.monotonic()
+    if kept is not None:
+        kept.begun_features.replace(kept.features)
+    for layer, entry in entries.items():
+        entry.save(moments[layer])
+    return moments
+
+
+@contextmanager
+def _rows(entry: _Entry, start: int) -> Iterator[BinaryIO]:
+    """Open the file of features at row `start`; it is written, not mapped, so that a full disk raises an error."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (entry.images, KEPT_DIMENSION)}
+    try:
+        with entry.begun_features.open("r+b" if start else "wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, header)
+            handle.seek(start * KEPT_DIMENSION * 4, os.SEEK_CUR)
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left to write {entry.features}; free some and run the same command again"
+            ) from error
+        raise

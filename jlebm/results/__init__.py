@@ -1,0 +1,36 @@
+"""Numbers with what made them: measured rows, what is expected, what papers report, verdicts, tables, artifacts."""
+
+from jlebm.results.artifact import read_artifact, write_artifact
+from jlebm.results.expectation import Expectation, expect, read_expected, write_expected
+from jlebm.results.golden import GoldenVerdict
+from jlebm.results.golden import compare as compare_golden
+from jlebm.results.golden import write as write_golden
+from jlebm.results.measurement import Measurement, append, read, read_all
+from jlebm.results.paper import Reported, read_paper
+from jlebm.results.records import METRICS, Metric
+from jlebm.results.tables import render
+from jlebm.results.verdicts import Verdict, check, newest_of_each_seed
+
+__all__ = [
+    "METRICS",
+    "Expectation",
+    "GoldenVerdict",
+    "Measurement",
+    "Metric",
+    "Reported",
+    "Verdict",
+    "append",
+    "check",
+    "compare_golden",
+    "expect",
+    "newest_of_each_seed",
+    "read",
+    "read_all",
+    "read_artifact",
+    "read_expected",
+    "read_paper",
+    "render",
+    "write_artifact",
+    "write_expected",
+    "write_golden",
+]

@@ -1,0 +1,97 @@
+"""Golden curves: what a tiny recipe's figures were, step by step, on each class of device."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jlebm.errors import UserError
+from jlebm.files import write_atomically
+
+Curves = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class GoldenVerdict:
+    """What `compare` says: `reason` names the first step and curve outside the tolerance, or what is missing."""
+
+    status: Literal["PASS", "FAIL", "NOT RUN"]
+    reason: str = ""
+    command: str = ""
+    curve: str = ""
+    step: int | None = None
+
+
+def compare(curves: Curves, path: Path, device: str, *, rtol: float, atol: float, command: str) -> GoldenVerdict:
+    """Compare curves with the golden ones of a device class; index i of a curve is its i-th recorded step.
+
+    A value agrees where |value - golden| <= atol + rtol * |golden|; NaN and infinities never do.
+
+    Args:
+        curves: what was measured, by name.
+        path: `results/golden/<name>.json`.
+        device: the device class, "cpu-avx2".
+        rtol: relative tolerance.
+        atol: absolute tolerance, in the curves' own units.
+        command: what writes the curves of this device class, named where there are none.
+
+    Raises:
+        UserError: the file is damaged.
+
+    """
+    stored = _read(path)
+    if device not in stored:
+        others = f"; it has {', '.join(sorted(stored))}" if stored else ""
+        return GoldenVerdict("NOT RUN", f"{path} has no curves for the device class {device}{others}", command)
+    golden = stored[device]
+    for name in sorted(golden.keys() ^ curves.keys()):
+        missing = "was not measured" if name in golden else "is not among the golden curves"
+        return GoldenVerdict("FAIL", f"the curve {name!r} {missing}", command, name)
+    off: list[tuple[int, str]] = []
+    for name, values in sorted(curves.items()):
+        pairs = zip(values, golden[name], strict=False)
+        steps = (i for i, (a, b) in enumerate(pairs) if not abs(a - b) <= atol + rtol * abs(b))
+        shorter = min(len(values), len(golden[name])) if len(values) != len(golden[name]) else None
+        if (step := next(steps, shorter)) is not None:
+            off.append((step, name))
+    if not off:
+        return GoldenVerdict("PASS")
+    step, name = min(off)
+    pair = [f"{curve[step]:.9g}" if step < len(curve) else "nothing" for curve in (curves[name], golden[name])]
+    reason = f"the curve {name!r} leaves the tolerance first, at step {step}: {pair[0]}, golden {pair[1]}"
+    return GoldenVerdict("FAIL", reason, command, name, step)
+
+
+def write(curves: Curves, path: Path, device: str) -> None:
+    """Store curves as the golden ones of a device class; those of other classes stay. Only on an explicit command.
+
+    Raises:
+        UserError: a value is not finite, or the file that is there is damaged.
+
+    """
+    for name, values in curves.items():
+        for step, value in enumerate(values):
+            if not math.isfinite(value):
+                raise UserError(f"the curve {name!r} is {value} at step {step}; such a run is no golden one")
+    content = {**_read(path), device: {name: [float(value) for value in values] for name, values in curves.items()}}
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def put(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_atomically(path, put)
+
+
+def _read(path: Path) -> dict[str, dict[str, list[float]]]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            device: {name: [float(value) for value in values] for name, values in curves.items()}
+            for device, curves in content.items()
+        }
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it from the repository") from error

@@ -1,0 +1,126 @@
+"""Strict reading of flat records: every field known, present, of its type and finite, or a sentence that says which."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jlebm.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written.
+
+    `label` is its name in a table, `decimals` how many are printed, `floor` the narrowest tolerance that an
+    expectation of it is given, in the metric's own unit, whatever the measured spread: a choice, kept above what
+    another machine's rounding moves.
+    """
+
+    label: str
+    decimals: int
+    floor: float
+
+
+METRICS = {
+    "fid": Metric("FID", 2, 0.1),
+    "fid768": Metric("fid768", 4, 0.005),
+    "is": Metric("IS", 2, 0.05),
+    "kid": Metric("KID", 5, 0.0005),
+    "precision": Metric("precision", 3, 0.01),
+    "recall": Metric("recall", 3, 0.01),
+    "latent_auc": Metric("latent AUC", 4, 0.005),
+    "reconstruction_mse": Metric("reconstruction MSE", 5, 0.0002),
+    "prior_gap_closed": Metric("prior gap closed", 3, 0.02),
+    "auprc": Metric("AUPRC", 3, 0.01),
+    "auroc": Metric("AUROC", 3, 0.01),
+    "latent_accuracy": Metric("latent classifier accuracy (%)", 2, 0.5),
+    "mig": Metric("MIG", 3, 0.01),
+    "seconds_per_iteration": Metric("seconds per iteration", 3, 0.02),
+}
+
+
+def known(word: str, allowed: Iterable[str], what: str) -> None:
+    """Check that `word` is one of `allowed`.
+
+    Raises:
+        UserError: it is not; the sentence names the nearest that is.
+
+    """
+    if word not in allowed:
+        raise UserError(f"{word!r} is not a known {what}{nearest(word, [name for name in allowed if name])}")
+
+
+def refuse_non_finite(record: Any) -> None:
+    """Check every number of a dataclass, those in its dictionaries included.
+
+    Raises:
+        UserError: one of them is NaN or infinite.
+
+    """
+    for field in dataclasses.fields(record):
+        held = getattr(record, field.name)
+        for value in held.values() if isinstance(held, dict) else (held,):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"the field {field.name!r} is {value}; only finite numbers are stored")
+
+
+def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
+    """Make a dataclass of a parsed JSON object or TOML table.
+
+    A whole number is accepted where a float is meant; nothing else is converted.
+
+    Raises:
+        UserError: a field is unknown, missing, of another type or refused by the dataclass itself. The sentence
+            begins with `where` ("FILE, line 3").
+
+    """
+    hints = typing.get_type_hints(kind)
+    stored = {field.name: field for field in dataclasses.fields(kind) if field.metadata.get("stored", True)}  # type: ignore[arg-type]
+    for name in fields:
+        if name not in stored:
+            raise UserError(f"{where}: {name!r} is not a field of this record{nearest(name, stored)}")
+    values = {}
+    for name, field in stored.items():
+        if name in fields:
+            values[name] = _typed(fields[name], hints[name], f"{where}: the field {name!r}")
+        elif field.default is dataclasses.MISSING:
+            raise UserError(f"{where}: the field {name!r} is missing")
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _typed(value: Any, hint: Any, what: str) -> Any:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{what} is {_word(value)}, where a table of named values is meant")
+        inner = typing.get_args(hint)[1]
+        return {key: _typed(item, inner, f"{what}, entry {key!r},") for key, item in value.items()}
+    if hint is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{what} is too large for a number") from None
+    if type(value) is not hint:
+        raise UserError(f"{what} is {_word(value)}, where {_MEANT[hint]} is meant")
+    return value
+
+
+_MEANT = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return _MEANT.get(type(value), f"a {type(value).__name__}")

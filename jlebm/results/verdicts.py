@@ -1,0 +1,166 @@
+"""Every stored number against what is expected of it."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jlebm.results.expectation import CONDITIONS, QUESTION, Expectation, describe
+from jlebm.results.measurement import Measurement
+
+Status = Literal["PASS", "DRIFT", "FAIL", "NOT RUN"]
+SELECTORS = ("config_digest", "images", "weights", "complete")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` says of one expectation.
+
+    Attributes:
+        expectation: which; for rows of which nothing is expected, one made of their selectors, without a value.
+        status: "PASS", "DRIFT", "FAIL" or "NOT RUN".
+        reason: one clause; "" for a PASS without remarks.
+        command: what would measure or settle it; "" where nothing needs to be run.
+        mean: over seeds, of the newest row of each; None where there is no row to average.
+        spread: sample standard deviation over seeds; None for fewer than two.
+        count: how many seeds.
+        images: how many images each value is over; 0 without rows.
+
+    """
+
+    expectation: Expectation
+    status: Status
+    reason: str = ""
+    command: str = ""
+    mean: float | None = None
+    spread: float | None = None
+    count: int = 0
+    images: int = 0
+
+
+def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> list[Verdict]:
+    """Judge every expectation by the newest row of each seed, then name the rows of which nothing is expected.
+
+    Rows with the same key are all kept in the files; the newest by `date` counts, and of equal dates the last.
+    A FAIL is a mean further off than `fail_beyond`, a row whose digest is broken (any row with the expectation's
+    dataset, preset, learning, metric and source, counted or not), newest rows of another protocol, or rows whose
+    extractor, reference, weights or chain differ from one another or from what the expectation states: those are
+    never averaged. NOT RUN says what is missing. Rows from a dirty tree count, and are remarked upon.
+    """
+    verdicts = [_judge(one, [row for row in measured if one.asks(row)]) for one in expected]
+    rest: dict[tuple[object, ...], list[Measurement]] = {}
+    for row in measured:
+        if not any(one.asks(row) for one in expected):
+            rest.setdefault(tuple(getattr(row, name) for name in QUESTION), []).append(row)
+    for rows in rest.values():
+        newest = max(rows, key=lambda row: row.time)
+        verdicts.append(_judge(_question(newest), rows))
+    return verdicts
+
+
+def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return one row a seed, the newest by date (of equal dates the last), in the order of the seeds."""
+    latest: dict[int, Measurement] = {}
+    for row in rows:
+        if row.seed not in latest or row.time >= latest[row.seed].time:
+            latest[row.seed] = row
+    return [latest[seed] for seed in sorted(latest)]
+
+
+def _judge(one: Expectation, rows: Sequence[Measurement]) -> Verdict:
+    broken = [row.where or f"the row of seed {row.seed}" for row in rows if not row.intact]
+    if broken:
+        changed = f"{', '.join(broken)} changed since stored (the row digest does not fit)"
+        return Verdict(one, "FAIL", f"{changed}; restore it, or remove it and measure again", one.command)
+    if not rows:
+        reason = f"no row yet; needs {one.needs}"
+        return Verdict(one, "NOT RUN", reason, one.command)
+    newest = max(rows, key=lambda row: row.time)
+    if one.value is None:
+        return _unexpected(one, rows)
+    if newest.protocol != one.protocol:
+        reason = f"expected.toml is about protocol {one.protocol} and the newest row is of {newest.protocol}"
+        return Verdict(one, "FAIL", reason, rewrite(one))
+    matching = [row for row in rows if row.protocol == one.protocol and _selected(one, row)]
+    if not matching:
+        return Verdict(one, "NOT RUN", _why_none(one, newest), one.command)
+    return _compare(one, newest_of_each_seed(matching))
+
+
+def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
+    value, tolerance, fail_beyond = one.value, one.tolerance, one.fail_beyond
+    assert value is not None  # the callers' branch; the other two come with it
+    assert tolerance is not None
+    assert fail_beyond is not None
+    for name in CONDITIONS:
+        stated = getattr(one, name)
+        found = sorted({getattr(row, name) for row in latest} | ({stated} if stated else set()))
+        if len(found) > 1:
+            reason = f"the {name} differs ({' / '.join(map(repr, found))}); such rows are never averaged or compared"
+            return Verdict(one, "FAIL", reason, one.command)
+    mean, spread, count = _summary(latest)
+    remarks = _remarks(latest)
+    if count < one.seeds:
+        reason = "; ".join([f"{count} of {one.seeds} seeds measured", *remarks])
+        return Verdict(one, "NOT RUN", reason, one.command, mean, spread, count, latest[0].images)
+    off = abs(mean - value)
+    status: Status = "PASS" if off <= tolerance else "DRIFT" if off <= fail_beyond else "FAIL"
+    if status != "PASS":
+        limit = tolerance if status == "DRIFT" else fail_beyond
+        remarks.insert(0, f"{off:.4g} away from the expected value, more than {limit:.4g}")
+    command = "" if status == "PASS" else one.command
+    return Verdict(one, status, "; ".join(remarks), command, mean, spread, count, latest[0].images)
+
+
+def _unexpected(one: Expectation, rows: Sequence[Measurement]) -> Verdict:
+    newest = max(rows, key=lambda row: row.time)
+    same = ("protocol", *SELECTORS, *CONDITIONS)
+    alike = [row for row in rows if all(getattr(row, name) == getattr(newest, name) for name in same)]
+    latest = newest_of_each_seed(alike)
+    mean, spread, count = _summary(latest)
+    reason = "; ".join(["measured, but nothing is expected of it yet", *_remarks(latest)])
+    return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, newest.images)
+
+
+def _summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
+    values = [row.value for row in latest]
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
+
+
+def _remarks(latest: Sequence[Measurement]) -> list[str]:
+    remarks = []
+    if dirty := sum(row.dirty for row in latest):
+        remarks.append(f"{dirty} of {len(latest)} rows from a tree with uncommitted changes")
+    if early := [row.steps for row in latest if not row.complete]:
+        remarks.append(f"a wall-clock budget ended training early, at step {min(early)} to {max(early)}")
+    return remarks
+
+
+def _selected(one: Expectation, row: Measurement) -> bool:
+    return all(getattr(one, name) in ("", getattr(row, name)) for name in SELECTORS)
+
+
+def _why_none(one: Expectation, newest: Measurement) -> str:
+    for name in SELECTORS:
+        wanted, found = getattr(one, name), getattr(newest, name)
+        if wanted in ("", found):
+            continue
+        if name == "config_digest":
+            return f"stale: the newest row is of configuration {found[:12]}, expected is {wanted[:12]}"
+        if name == "complete":
+            return "only of runs that " + ("ended early" if wanted else "went to the end") + "; expected are the others"
+        return f"the newest row has {name} = {found!r}, expected is {wanted!r}"
+    return f"no row of protocol {one.protocol} with this configuration, number of images and weights"
+
+
+def rewrite(one: Expectation) -> str:
+    """Return the command that makes an expectation from the stored rows."""
+    return "python -m reproduce.check --write-expected " + " ".join(
+        f"{name}={getattr(one, name)}" for name in QUESTION if getattr(one, name)
+    )
+
+
+def _question(row: Measurement) -> Expectation:
+    return Expectation(
+        **{name: getattr(row, name) for name in ("protocol", *QUESTION)}, seeds=1, needs=describe(row), command=""
+    )

@@ -1,0 +1,119 @@
+"""Anybody's samples against a dataset: FID, Inception score, KID, precision, recall and fid768.
+
+    python -m reproduce.evaluate --images samples.npz --against cifar10
+    python -m reproduce.evaluate --images folder/ --against cifar10 --data-root DIR --json
+
+The images are a .npy or .npz file of uint8, a folder of PNG files or a StyleGAN/EDM dataset zip. What cannot be
+measured is listed with the reason and the remedy. The exit code is 2 where nothing can be.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jlebm import evaluation
+from jlebm.data import data_root, load
+from jlebm.data.cache import cache_folders
+from jlebm.errors import UserError, exit_on_user_error
+from jlebm.evaluation.images import open_images
+from jlebm.progress import ConsoleReporter
+from jlebm.run import resolve_device
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure images against a dataset."""
+
+    images: Path
+    """A .npy or .npz file of uint8 images, a folder of PNG files, or a StyleGAN/EDM dataset zip."""
+    against: str
+    """The dataset to compare with, such as cifar10."""
+    split: str = "train"
+    """The dataset's split: train or test."""
+    data_root: Path | None = None
+    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
+    download: bool = True
+    """Whether what the data root lacks may be downloaded."""
+    reference_images: int | None = None
+    """How many of the dataset's images to compare with, at even distances; by default all."""
+    name: str = ""
+    """What to call the images in the table; by default the name of their file."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; return the exit code."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    report = ConsoleReporter()
+    device = resolve_device(arguments.device)
+    root = data_root(arguments.data_root)
+    images = open_images(arguments.images, report)
+    dataset = load(arguments.against, root, arguments.split, arguments.download, report)
+    extractor = evaluation.find_extractor(root, arguments.download, report)
+    evaluation.self_check(extractor, device)
+    cache = cache_folders(root)[0]
+    found = evaluation.evaluate(
+        images, dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
+    )
+    scores = [score for score in found if isinstance(score, evaluation.Score)]
+    missing = [score for score in found if isinstance(score, evaluation.NotMeasured)]
+    if not scores:
+        first = missing[0]
+        raise UserError(f"nothing can be measured on {arguments.images}: {first.metric} {first.reason}; {first.remedy}")
+    number = arguments.reference_images or len(dataset.images)
+    floor = None
+    if scores[0].metric == "fid768" and number >= 2 * evaluation.NEEDS["fid768"].images:
+        floor = evaluation.halves(
+            dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
+        )
+    reference = f"{dataset.name}/{dataset.split}, {number} images, sha256:{dataset.digest[:12]}"
+    name = arguments.name or arguments.images.name
+    if arguments.json:
+        answer = {
+            "name": name,
+            "images": len(images),
+            "reference": reference,
+            "extractor": str(extractor),
+            "scores": [asdict(score) for score in scores],
+            "reference_halves": None if floor is None else asdict(floor),
+            "not_measured": [asdict(score) for score in missing],
+        }
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+        return 0
+    rows = [(score.metric, _value(score), str(score.images), reference, str(extractor)) for score in scores]
+    if floor is not None:
+        label = f"fid768 of {dataset.name}'s own halves, the floor"
+        rows.append((label, _value(floor), f"2 x {floor.images}", reference, str(extractor)))
+    rows += [(score.metric, f"not measured: {score.reason}", "", "", score.remedy) for score in missing]
+    _print(f"{name} against {dataset.name}", rows)
+    return 0
+
+
+def _value(score: evaluation.Score) -> str:
+    spread = "" if score.spread is None else f" ± {score.spread:.4f}"
+    return f"{score.value:.4f}{spread}"
+
+
+def _print(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("metric", "value", "images", "reference", "extractor, or remedy"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 220
+    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What every recipe does with its presets: train, sample, evaluate, store the rows, compare them, draw."""
+
+import dataclasses
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from jlebm import data, results
+from jlebm.errors import UserError, nearest
+from jlebm.experiment import Experiment, LearningName
+from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.run import open_run, resolve_device
+from jlebm.training import fit
+from reproduce.measure import Bench, measure
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of a recipe: what is trained, and how many images it is measured on."""
+
+    experiment: Experiment
+    images: int
+    """Sampled from each prior."""
+    reference_images: int | None = None
+    """Training images that the samples are held against; None for all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One dataset of the paper and its presets by name."""
+
+    name: str
+    presets: Mapping[str, Preset]
+    fallback: str
+    """The embedded dataset that the tiny preset takes where the recipe's own cannot be had."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a person can say to a recipe."""
+
+    preset: str | None = None
+    """tiny, cpu, budget or paper; by default the largest that this machine can run."""
+    learning: LearningName = "joint-mle"
+    """Joint maximum likelihood by posterior chains, or variational learning by an inference network."""
+    seeds: tuple[int, ...] = (1,)
+    """One run and one set of rows for each."""
+    data_root: Path | None = None
+    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
+    download: bool = True
+    """Whether what the data root lacks may be downloaded into it."""
+    budget: str | None = None
+    """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
+    images: int | None = None
+    """Images sampled from each prior; by default the preset's."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    runs: Path = Path("runs")
+    """Where the runs' folders lie; the same command goes on where it was stopped."""
+    results: Path = RESULTS
+    """The folder with paper.toml, expected.toml and measured/."""
+    set: tuple[str, ...] = ()
+    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
+
+
+def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
+    """Parse the arguments, do the work for each seed, print the table; return the exit code."""
+    arguments = tyro.cli(Arguments, args=argv, description=description)
+    report = ConsoleReporter()
+    device = resolve_device(arguments.device)
+    name, why = _choose_preset(recipe, arguments.preset, device)
+    report.line(f"preset {name}: {why}")
+    experiment = _experiment(recipe.presets[name].experiment, arguments)
+    dataset = _dataset(recipe, name, arguments, report)
+    experiment = dataclasses.replace(experiment, dataset=dataset.name)
+    report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
+    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
+        raise UserError("--seeds needs at least one seed, each only once")
+
+    images = arguments.images if arguments.images is not None else recipe.presets[name].images
+    if images < 2:
+        raise UserError(f"--images must be at least 2, not {images}")
+    reference_images = recipe.presets[name].reference_images
+    bench = Bench.prepare(dataset, images, reference_images, arguments.data_root, arguments.download, device, report)
+    for seed in arguments.seeds:
+        with open_run(arguments.runs, experiment, seed) as run:
+            report.line(f"seed {seed}: {run.folder}")
+            started = time.monotonic()
+            state = fit(run, dataset.images, device, report)
+            report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
+            measure(run, state, bench, arguments.results)
+    sys.stdout.write(_table(experiment, arguments.results))
+    for missing in bench.not_measured():
+        sys.stdout.write(f"{missing.metric}: not measured: {missing.reason}. {missing.remedy}\n")
+    return 0
+
+
+def _choose_preset(recipe: Recipe, asked: str | None, device: torch.device) -> tuple[str, str]:
+    if asked is not None:
+        if asked not in recipe.presets:
+            raise UserError(f"unknown preset {asked!r}{nearest(asked, recipe.presets)}")
+        return asked, "asked for"
+    if device.type == "cuda":
+        return (
+            "budget",
+            "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
+        )
+    return "tiny", "the largest that a CPU finishes within minutes; --preset cpu takes about an hour for three seeds"
+
+
+def _experiment(experiment: Experiment, arguments: Arguments) -> Experiment:
+    if arguments.learning == "variational":
+        model = dataclasses.replace(experiment.model, inference_network=True)
+        experiment = dataclasses.replace(experiment, learning="variational", model=model)
+    if arguments.budget is not None:
+        training = dataclasses.replace(experiment.training, budget_seconds=parse_duration(arguments.budget))
+        experiment = dataclasses.replace(experiment, training=training)
+    return experiment.override(arguments.set)
+
+
+def _dataset(recipe: Recipe, preset: str, arguments: Arguments, report: Reporter) -> data.Dataset:
+    try:
+        return data.load(recipe.name, arguments.data_root, download=arguments.download, report=report)
+    except data.DatasetNotFound as missing:
+        if preset != "tiny":
+            raise
+        report.line(f"{missing}")
+        report.line(
+            f"{recipe.name} is not here, so this tiny run is on the embedded {recipe.fallback!r} "
+            f"and its rows are stored under that name"
+        )
+        return data.load(recipe.fallback)
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds for "90s", "20m" or "1.5h".
+
+    Raises:
+        UserError: it is none of these, or not positive.
+
+    """
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if match is None:
+        raise UserError(f"the budget {text!r} is not a time such as 90s, 20m or 1.5h")
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds <= 0:
+        raise UserError(f"the budget must be positive, not {text!r}")
+    return seconds
+
+
+def _table(experiment: Experiment, folder: Path) -> str:
+    """Render the verdicts of this experiment's rows, also of those that are expected and have not been measured."""
+
+    def ours(one: results.Measurement | results.Expectation) -> bool:
+        return (one.dataset, one.preset, one.learning) == (experiment.dataset, experiment.preset, experiment.learning)
+
+    measured = [row for row in results.read_all(folder / "measured") if ours(row)]
+    expected = [one for one in results.read_expected(folder / "expected.toml") if ours(one)]
+    terminal = sys.stdout.isatty()
+    return results.render(
+        results.check(measured, expected),
+        results.read_paper(folder / "paper.toml"),
+        "terminal",
+        color=terminal,
+        width=shutil.get_terminal_size().columns if terminal else 200,
+    )

@@ -1,0 +1,103 @@
+"""Inception weights made up for the tests, and a small network in its place where its features do not matter."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from jlebm.data import Dataset
+from jlebm.evaluation import fidelity, reference
+from jlebm.evaluation.inception import LAYERS, Extractor, Network
+
+
+class Unloaded(FeatureExtractorInceptionV3):
+    """The module with the weights that its constructor draws."""
+
+    def load_state_dict(self, *args, **kwargs) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def random_state() -> dict[str, torch.Tensor]:
+    """Weights in which every layer and every part of batch norm matters."""
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = Unloaded("random", ["64"], nothing)
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight)
+            elif isinstance(part, nn.BatchNorm2d):
+                for tensor in (part.weight, part.running_var):
+                    nn.init.uniform_(tensor, 0.8, 1.2)
+                for tensor in (part.bias, part.running_mean):
+                    nn.init.normal_(tensor, std=0.1)
+    return module.state_dict()
+
+
+@pytest.fixture(scope="session")
+def random_weights(random_state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(random_state, path)
+    return path
+
+
+class SmallNetwork(Network):
+    """Linear features of the pixels under the names of Inception's layers, to test what is done with features."""
+
+    dimensions = {"768": 12, "2048": 20, "logits_unbiased": 10}  # noqa: RUF012
+    opened = 0
+    passed = 0
+    fails_after: int | None = None
+
+    def __init__(self, extractor: Extractor, layers: Sequence[str], device: torch.device):
+        type(self).opened += 1
+        self.layers, self.device, self.batch_size = layers, device, 7
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.fails_after is not None and self.passed >= self.fails_after:
+            raise KeyboardInterrupt
+        type(self).passed += len(images)
+        pixels = images.flatten(1).float() / 255
+        features = {}
+        for layer in self.layers:
+            generator = torch.Generator().manual_seed(self.dimensions[layer])
+            projection = torch.randn(pixels.shape[1], self.dimensions[layer], generator=generator)
+            features[layer] = pixels @ projection / 5
+        return features
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> type[SmallNetwork]:
+    """Put the small network in Inception's place, with needs to match."""
+
+    class Counted(SmallNetwork):
+        pass
+
+    for module in (fidelity, reference):
+        monkeypatch.setattr(module, "open_network", Counted)
+    monkeypatch.setattr(reference, "KEPT_DIMENSION", Counted.dimensions["2048"])
+    return Counted
+
+
+@pytest.fixture
+def extractor() -> Extractor:
+    return Extractor(Path("some-weights.pth"), "0" * 64, LAYERS)
+
+
+@pytest.fixture
+def make_dataset() -> Callable[..., Dataset]:
+    """Noise images by count and seed."""
+
+    def make(count: int, seed: int = 0, channels: int = 3, size: int = 4) -> Dataset:
+        images = np.random.default_rng(seed).integers(0, 256, (count, channels, size, size), np.uint8)
+        return Dataset("noise", "train", images, None, f"{seed:064x}", "made in a test")
+
+    return make

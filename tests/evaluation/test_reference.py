@@ -1,0 +1,131 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jlebm.errors import UserError
+from jlebm.evaluation import reference
+from jlebm.evaluation.reference import Moments, load_reference, reference_subset
+
+CPU = torch.device("cpu")
+LAYERS = ("768", "2048")
+
+
+def test_moments_in_batches_are_numpys_mean_and_covariance() -> None:
+    """Breaks if a batch that begins at an odd index goes to the wrong halves, or a sum loses precision."""
+    rows = np.random.default_rng(0).normal(3, 1, (101, 5)).astype(np.float32)
+    moments = Moments.zero(5, CPU)
+    for first in range(0, 101, 9):
+        moments.add(torch.from_numpy(rows[first : first + 9]), first)
+    for half, chosen in (("even", rows[::2]), ("odd", rows[1::2]), (None, rows)):
+        statistics = moments.statistics(half)
+        np.testing.assert_allclose(statistics["mu"], chosen.mean(0, dtype=np.float64), rtol=1e-13)
+        np.testing.assert_allclose(statistics["sigma"], np.cov(chosen.astype(np.float64), rowvar=False), atol=1e-12)
+
+
+def test_a_subset_is_spread_over_all_images() -> None:
+    """Breaks if images in the order of their classes lose their last classes."""
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    assert reference_subset(images, 5).ravel().tolist() == [0, 2, 4, 6, 8]
+    assert reference_subset(images, 7).ravel().tolist() == [0, 1, 2, 4, 5, 7, 8]
+    assert reference_subset(images, None) is images
+    for number in (0, 11):
+        with pytest.raises(UserError, match=f"{number} reference images were asked for and there are 10"):
+            reference_subset(images, number)
+
+
+def same(first: reference.Reference, second: reference.Reference) -> bool:
+    return all(
+        torch.equal(getattr(first.moments[layer], name), getattr(second.moments[layer], name))
+        for layer in first.moments
+        for name in ("count", "total", "product")
+    )
+
+
+def test_statistics_are_computed_once(small_network, extractor, make_dataset, tmp_path: Path) -> None:
+    """Breaks if a second evaluation goes through the reference images again, or reads other numbers."""
+    first = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    assert (small_network.opened, small_network.passed) == (1, 50)
+    second = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    assert (small_network.opened, small_network.passed) == (1, 50)
+    assert same(first, second)
+    assert second.features is not None
+    np.testing.assert_allclose(second.features.mean(0), second.moments["2048"].statistics()["mu"], rtol=1e-5)
+    assert load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU).features is None
+
+
+def test_another_dataset_extractor_or_count_is_another_entry(
+    small_network, extractor, make_dataset, tmp_path: Path
+) -> None:
+    """Breaks if statistics of other pixels, other weights or another number of images are taken for these."""
+    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU)
+    load_reference(make_dataset(50, seed=1), extractor, ["768"], tmp_path, CPU)
+    load_reference(make_dataset(50), replace(extractor, digest="1" * 64), ["768"], tmp_path, CPU)
+    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, number=20)
+    assert small_network.passed == 50 + 50 + 50 + 20
+    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, number=50)
+    assert small_network.passed == 170  # all of them, said in another way
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "swapped", "empty"])
+def test_a_damaged_cache_file_is_computed_anew(
+    small_network, extractor, make_dataset, tmp_path: Path, suffix: str, damage: str
+) -> None:
+    """Breaks if a file that is cut short, altered or of another entry is trusted or ends in a traceback."""
+    first = load_reference(make_dataset(50), extractor, ["2048"], tmp_path, CPU)
+    (victim,) = tmp_path.glob(f"*{suffix}")
+    content = bytearray(victim.read_bytes())
+    if damage == "swapped":
+        load_reference(make_dataset(50, seed=1), extractor, ["2048"], tmp_path / "other", CPU)
+        content = bytearray(next((tmp_path / "other").glob(f"*{suffix}")).read_bytes())
+    elif damage == "flipped":
+        content[len(content) // 2 + 3] ^= 0x40
+    victim.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
+    passed = small_network.passed
+    again = load_reference(make_dataset(50), extractor, ["2048"], tmp_path, CPU)
+    assert small_network.passed == passed + 50
+    assert same(first, again)
+
+
+def test_an_interrupted_pass_goes_on(
+    small_network, extractor, make_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks if an interruption costs more than the work since the last save, or changes the statistics."""
+    whole = load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "whole", CPU)
+    monkeypatch.setattr(reference, "SAVE_SECONDS", -1.0)
+    small_network.passed, small_network.fails_after = 0, 21
+    with pytest.raises(KeyboardInterrupt):
+        load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "cut", CPU)
+    small_network.fails_after = None
+    resumed = load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "cut", CPU)
+    assert small_network.passed == 50
+    assert same(whole, resumed)
+    assert whole.features is not None
+    assert resumed.features is not None
+    np.testing.assert_array_equal(whole.features, resumed.features)
+    assert not list((tmp_path / "cut").glob("*.part"))
+
+
+def test_a_layer_that_lags_behind_is_not_mixed_with_another(
+    small_network, extractor, make_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks if a layer that was begun and one that was not are summed over different images."""
+    monkeypatch.setattr(reference, "SAVE_SECONDS", -1.0)
+    small_network.fails_after = 21
+    with pytest.raises(KeyboardInterrupt):
+        load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU)
+    small_network.fails_after = None
+    both = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    assert [moments.count.tolist() for moments in both.moments.values()] == [[25, 25], [25, 25]]
+
+
+def test_a_cache_folder_that_cannot_be_written_gets_a_sentence(
+    small_network, extractor, make_dataset, tmp_path: Path
+) -> None:
+    """Breaks if it ends in a traceback."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        load_reference(make_dataset(50), extractor, ["768"], tmp_path / "file", CPU)

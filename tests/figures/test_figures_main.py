@@ -1,0 +1,89 @@
+"""python -m figures: draws what is stored, says what is missing, refuses what is damaged."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from figures import cifar10_langevin, cifar10_samples
+from figures.__main__ import main
+from jlebm.results import Measurement, append, read_artifact, write_artifact
+
+SAMPLES, LANGEVIN = cifar10_samples.ARTIFACT.name, cifar10_langevin.ARTIFACT.name
+
+
+def run(results: Path, out: Path) -> int:
+    return main(["--results", str(results), "--out", str(out)])
+
+
+def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None:
+    """Would break if a figure or table were left out though its artifact is there."""
+    assert run(results, tmp_path / "out") == 0
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    figures = {SAMPLES, LANGEVIN, f"{LANGEVIN}_images"}
+    assert drawn == {f"{n}{s}" for n in figures for s in (".pdf", ".png")} | {
+        f"table{n}{s}" for n in (1, 2, 5) for s in (".md", ".tex")
+    }
+    assert "not drawn" not in capsys.readouterr().out
+
+
+def test_a_missing_artifact_names_its_command(results: Path, tmp_path: Path, capsys: Any) -> None:
+    """Would break if a figure that was never made were passed over in silence, or stopped the others."""
+    (results / "artifacts" / f"{SAMPLES}.npz").unlink()
+    assert run(results, tmp_path / "out") == 0
+    assert f"{SAMPLES}.npz does not exist; `nox -s reproduce_cifar10" in capsys.readouterr().out
+    assert (tmp_path / "out" / f"{LANGEVIN}.pdf").exists()
+
+
+def test_damage_gets_a_sentence(results: Path, tmp_path: Path, capsys: Any) -> None:
+    """Would break if a cut artifact were drawn, or left a trace back."""
+    path = results / "artifacts" / f"{SAMPLES}.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run(results, tmp_path / "out") == 2
+    assert f"{SAMPLES}.npz is not a whole artifact" in capsys.readouterr().err
+
+
+def test_another_run_gets_a_sentence(results: Path, row: Any, tmp_path: Path, capsys: Any) -> None:
+    """Would break if a figure were drawn from another configuration than the stored numbers."""
+    stored: Measurement = row(preset="budget", config_digest="e" * 64)
+    append(results / "measured" / "cifar10.jsonl", [stored])
+    assert run(results, tmp_path / "out") == 2
+    assert "is of configuration cccccccccccc" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "value"),
+    [
+        (SAMPLES, "data", np.zeros((2, 32, 32), np.uint8)),
+        (SAMPLES, "data", np.zeros((2, 3, 32, 32), np.float32)),
+        (SAMPLES, "data", np.zeros((2, 2, 32, 32), np.uint8)),
+        (SAMPLES, "data", np.zeros((0, 3, 32, 32), np.uint8)),
+        (LANGEVIN, "energy", np.zeros((2, 3))),
+        (LANGEVIN, "energy", np.full((2, 3, 1), np.nan)),
+        (LANGEVIN, "images", np.zeros((2, 3, 32, 32), np.uint8)),
+    ],
+)
+def test_arrays_of_another_shape(
+    results: Path, tmp_path: Path, capsys: Any, name: str, array: str, value: np.ndarray
+) -> None:
+    """Would break if an array that is no image or trace were drawn as one."""
+    path = results / "artifacts" / f"{name}.npz"
+    arrays, provenance = read_artifact(path, (), [])
+    write_artifact(path, {**arrays, array: value}, provenance)
+    assert run(results, tmp_path / "out") == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_figures_never_load_models() -> None:
+    """Would break if drawing needed the models: figures are drawn from stored artifacts alone."""
+    code = (
+        "import sys, figures.__main__\n"
+        "known = ('langevin', 'learning', 'backbones', 'energies', 'training', 'sampling', 'evaluation', 'model')\n"
+        "print([name for name in known if f'jlebm.{name}' in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"

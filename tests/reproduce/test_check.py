@@ -1,0 +1,113 @@
+"""python -m reproduce.check: the exit code, the table, and expectations written on the explicit word only."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jlebm.results import append, read_expected
+from reproduce.check import main
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for name in ("paper.toml", "expected.toml"):
+        shutil.copy(RESULTS / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def written(results: Path, row: Any, capsys: Any) -> Path:
+    """Store three seeds and make them the expectation."""
+    append(
+        results / "measured" / "cifar10.jsonl",
+        [row(preset="budget", seed=seed, value=1.0 + seed / 100) for seed in (1, 2, 3)],
+    )
+    assert main(["--results", str(results), "--write-expected", "dataset=cifar10", "preset=budget"]) == 0
+    assert "written: cifar10 budget joint-mle: fid768 of ebm-prior = 1.02" in capsys.readouterr().out
+    return results
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex"])
+def test_nothing_measured_is_not_a_failure(results: Path, capsys: Any, form: str) -> None:
+    """Would break if an empty repository failed its check, or said nothing."""
+    before = (results / "expected.toml").read_bytes()
+    assert main(["--results", str(results), "--format", form]) == 0
+    out = capsys.readouterr().out
+    assert "NOT RUN" in out
+    assert "PASS" not in out
+    assert (results / "expected.toml").read_bytes() == before
+
+
+def test_written_expectations_pass(written: Path, capsys: Any) -> None:
+    """Would break if check did not pass on the rows that its expectation was made from."""
+    assert main(["--results", str(written)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "PASS" in line)
+    assert "1.0200 ± 0.0100, 3 seeds, 2000 images" in line
+    assert "FID 66.32 (not comparable)" in line
+    one = next(one for one in read_expected(written / "expected.toml") if one.value is not None)
+    assert (one.paper, one.seeds) == ("table1.cifar10.ours", 3)
+
+
+def test_a_stored_value_changed_by_hand_fails(written: Path, capsys: Any) -> None:
+    """Would break if a value could be edited, even within its tolerance, and still pass."""
+    path = written / "measured" / "cifar10.jsonl"
+    lines = path.read_text().splitlines()
+    changed = {**json.loads(lines[1]), "value": 1.0201}
+    path.write_text("\n".join([lines[0], json.dumps(changed), lines[2]]) + "\n")
+    assert main(["--results", str(written)]) == 1
+    assert "cifar10.jsonl, line 2 changed since stored" in capsys.readouterr().out
+
+
+def test_an_expected_value_changed_by_hand_fails(written: Path) -> None:
+    """Would break if expected.toml could be moved away from the rows unnoticed."""
+    path = written / "expected.toml"
+    path.write_text(path.read_text().replace("value = 1.02", "value = 1.5"))
+    assert main(["--results", str(written)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("selectors", "sentence"),
+    [
+        (["datasett=cifar10"], "nearest known one is 'dataset'"),
+        (["cifar10"], "is not a selector, NAME=VALUE"),
+        (["dataset=svhn"], "no stored row has dataset=svhn"),
+        (["preset=tiny"], "nothing can be expected: cifar10 tiny joint-mle: fid768 of ebm-prior needs 3 seeds"),
+    ],
+)
+def test_bad_selectors(written: Path, row: Any, capsys: Any, selectors: list[str], sentence: str) -> None:
+    """Would break if a mistyped selector wrote something, or too few seeds were made an expectation."""
+    append(written / "measured" / "cifar10.jsonl", [row()])
+    before = (written / "expected.toml").read_bytes()
+    assert main(["--results", str(written), "--write-expected", *selectors]) == 2
+    assert sentence in capsys.readouterr().err
+    assert (written / "expected.toml").read_bytes() == before
+
+
+def test_damage_is_exit_code_2(written: Path, capsys: Any) -> None:
+    """Would break if a file that can't be read counted as a failed, or a passed, check."""
+    path = written / "measured" / "cifar10.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert main(["--results", str(written)]) == 2
+    assert "line 3: the last row is cut short" in capsys.readouterr().err
+    path.unlink()
+    expected = written / "expected.toml"
+    text = expected.read_text()
+    expected.write_text(text.replace('"table1.cifar10.ours"', '"table1.cifar10.our"', 1))
+    assert main(["--results", str(written)]) == 2
+    assert "nearest known one is 'table1.cifar10.ours'" in capsys.readouterr().err
+    expected.write_text(text + "[[")
+    assert main(["--results", str(written)]) == 2
+    assert "not valid TOML" in capsys.readouterr().err
+    assert main(["--results", str(written / "none")]) == 2
+
+
+def test_an_unknown_flag_is_exit_code_2(capsys: Any) -> None:
+    """Would break if a mistyped flag were ignored."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--formatt", "latex"])
+    assert stopped.value.code == 2

@@ -1,0 +1,133 @@
+"""check: what passes, what drifts, what fails, and what was not run and why."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from jlebm.results import Expectation, check
+
+EXPECTED = Expectation(
+    protocol="cifar10/1",
+    dataset="cifar10",
+    preset="tiny",
+    learning="joint-mle",
+    metric="fid768",
+    source="ebm-prior",
+    seeds=1,
+    needs="a CPU",
+    command="nox -s reproduce_cifar10",
+    images=2000,
+    config_digest="c" * 64,
+    value=1.25,
+    tolerance=0.125,
+    fail_beyond=0.25,
+)
+
+
+def expected(**changes: Any) -> Expectation:
+    return dataclasses.replace(EXPECTED, **changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(1.25, "PASS"), (1.375, "PASS"), (1.125, "PASS"), (1.4, "DRIFT"), (1.0, "DRIFT"), (1.6, "FAIL"), (0.5, "FAIL")],
+)
+def test_tolerance_and_beyond(row: Any, value: float, status: str) -> None:
+    """Would break if a bound were one-sided, exclusive, or taken from the other limit."""
+    (verdict,) = check([row(value=value)], [EXPECTED])
+    assert verdict.status == status
+    assert bool(verdict.command) == (status != "PASS")
+
+
+def test_mean_over_seeds_of_the_newest_rows(row: Any) -> None:
+    """Would break if an older row of a seed counted, rows were averaged for seeds, or dates compared as text."""
+    rows = [
+        row(seed=1, value=1.0, date="2026-01-31T23:30:00-02:00"),  # the newest of seed 1: 01:30 UTC of the next day
+        row(seed=1, value=9.0, date="2026-02-01T01:00:00+00:00"),
+        row(seed=2, value=2.0),
+        row(seed=3, value=7.0),
+        row(seed=3, value=3.0),  # of equal dates, the last
+    ]
+    (verdict,) = check(rows, [expected(seeds=3, value=2.0)])
+    assert (verdict.status, verdict.mean, verdict.spread, verdict.count, verdict.images) == ("PASS", 2.0, 1.0, 3, 2000)
+
+
+def test_a_broken_digest_fails(row: Any) -> None:
+    """Would break if a value changed by hand passed because it lies within the tolerance, or is not the newest."""
+    changed = row(value=1.26, row_digest="0" * 64, where="cifar10.jsonl, line 1", date="2020-01-01T00:00:00+00:00")
+    (verdict,) = check([changed, row()], [EXPECTED])
+    assert verdict.status == "FAIL"
+    assert "cifar10.jsonl, line 1" in verdict.reason
+
+
+@pytest.mark.parametrize("name", ["metric", "images", "config_digest"])
+def test_a_broken_digest_fails_whatever_was_changed(row: Any, name: str) -> None:
+    """Would break if a hand-made change of a selector hid the row from every expectation."""
+    changes = {"metric": "kid", "images": 50000, "config_digest": "e" * 64}
+    verdicts = check([row(**{name: changes[name]}, row_digest="0" * 64)], [EXPECTED])
+    assert "FAIL" in [verdict.status for verdict in verdicts]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"config_digest": "e" * 64}, "stale.*eeeeeeeeeeee"),
+        ({"images": 500}, "images = 500, expected is 2000"),
+        ({"complete": False}, "ended early"),
+    ],
+)
+def test_rows_of_something_else_are_not_run(row: Any, changes: dict[str, Any], reason: str) -> None:
+    """Would break if rows of another configuration or count were compared, or the reason kept back."""
+    (verdict,) = check([row(**changes)], [EXPECTED])
+    assert (verdict.status, verdict.mean, verdict.command) == ("NOT RUN", None, EXPECTED.command)
+    assert re.search(reason, verdict.reason)
+
+
+def test_no_row_and_too_few_seeds(row: Any) -> None:
+    """Would break if one seed carried a claim that needs three, or a missing row passed."""
+    (none,) = check([], [EXPECTED])
+    assert (none.status, none.reason) == ("NOT RUN", "no row yet; needs a CPU")
+    (few,) = check([row(), row(seed=2)], [expected(seeds=3)])
+    assert (few.status, few.reason, few.count) == ("NOT RUN", "2 of 3 seeds measured", 2)
+
+
+@pytest.mark.parametrize("name", ["extractor", "reference", "chain", "weights"])
+def test_rows_of_different_conditions_are_never_averaged(row: Any, name: str) -> None:
+    """Would break if a mean were taken over two extractors, or compared with one made by another."""
+    other = row(seed=2, **{name: "ema" if name == "weights" else "another"})
+    (verdict,) = check([row(), other], [EXPECTED])
+    assert (verdict.status, verdict.mean) == ("FAIL", None)
+    assert f"the {name} differs" in verdict.reason
+    if name != "weights":  # stated weights select the rows
+        (verdict,) = check([row()], [expected(**{name: "another"})])
+        assert (verdict.status, verdict.mean) == ("FAIL", None)
+
+
+def test_protocols_that_disagree_fail(row: Any) -> None:
+    """Would break if rows of a newer protocol were held to an older one's value, or silently left out."""
+    new = row(protocol="cifar10/2", date="2026-03-01T00:00:00+00:00")
+    (verdict,) = check([row(), new], [EXPECTED])
+    assert verdict.status == "FAIL"
+    assert "cifar10/1" in verdict.reason
+    assert "cifar10/2" in verdict.reason
+    (verdict,) = check([row(), new], [expected(protocol="cifar10/2")])
+    assert verdict.status == "PASS"
+
+
+def test_remarks(row: Any) -> None:
+    """Would break if a row from a dirty tree or of a shortened run counted without a word."""
+    (verdict,) = check([row(dirty=True, complete=False)], [expected(complete=False)])
+    assert verdict.status == "PASS"
+    assert "uncommitted" in verdict.reason
+    assert "ended training early" in verdict.reason
+
+
+def test_without_an_expected_value(row: Any) -> None:
+    """Would break if a measured number of which nothing is expected were hidden, or passed."""
+    empty = expected(value=None, tolerance=None, fail_beyond=None, config_digest="", images=0)
+    for entries in ([empty], []):
+        (verdict,) = check([row(), row(seed=2, value=1.75)], entries)
+        assert (verdict.status, verdict.mean, verdict.count) == ("NOT RUN", 1.5, 2)
+        assert "--write-expected dataset=cifar10 preset=tiny" in verdict.command

@@ -1,0 +1,101 @@
+"""The gradients of learning against closed forms, on a hierarchy where all expectations are exact."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from jlebm.backbones.base import PosteriorSample
+from jlebm.densities import Posterior, PriorInLatents
+from jlebm.model import JointModel
+from jlebm.objectives import Losses, maximum_likelihood_loss, variational_loss
+from tests.linear import Quadratic, linear_model, split
+
+X = torch.tensor([[[[0.3, -0.8, 1.1, 0.2]]]], dtype=torch.float64)
+
+
+def gradients(value: Tensor, model: JointModel) -> dict[str, Tensor]:
+    """Differentiate by every parameter; zeros where one does not matter."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+@pytest.fixture
+def exact() -> tuple[JointModel, dict[str, Tensor], Losses]:
+    """The model, the gradient of its exact log-likelihood, and the loss at exact quadrature points."""
+    model = linear_model()
+    prior = Quadratic(lambda z: PriorInLatents(model.backbone, model.energy)(split(z))[0])
+    posterior = Quadratic(lambda z: Posterior(model.backbone, model.energy, X)(split(z))[0])
+    log_likelihood = posterior.log_integral() - prior.log_integral()
+    points = posterior.cubature()
+    x = X.expand(len(points[0]), -1, -1, -1)
+    losses = maximum_likelihood_loss(model, x, points, prior.cubature())
+    return model, gradients(log_likelihood, model), losses
+
+
+def test_gradient_is_that_of_the_log_likelihood(exact: tuple[JointModel, dict[str, Tensor], Losses]) -> None:
+    """Any wrong sign, a missing expectation or a mean in place of a sum in any of the gradient's terms shows."""
+    model, truth, losses = exact
+    for name, gradient in gradients(losses.total(), model).items():
+        torch.testing.assert_close(-gradient, truth[name], rtol=1e-9, atol=1e-11, msg=name)
+    assert all(value.abs().max() > 1e-3 for value in truth.values()), "a gradient of zero would prove nothing"
+
+
+def test_the_conditional_needs_its_prior_side(exact: tuple[JointModel, dict[str, Tensor], Losses]) -> None:
+    """Without E[grad log p0(z-)] the conditional's gradient is wrong: Z depends on the Gaussian hierarchy too."""
+    model, truth, _ = exact
+    posterior = Quadratic(lambda z: Posterior(model.backbone, model.energy, X)(split(z))[0])
+    one_sided = -model.backbone.prior_log_prob(posterior.cubature()).mean()
+    for name, gradient in gradients(one_sided, model).items():
+        if name.split(".")[-1] in ("weight", "bias", "log_sigma"):
+            assert (truth[name] + gradient).abs().max() > 0.05, name
+
+
+def test_zero_energy_makes_the_prior_side_vanish() -> None:
+    """With f = 0 the second expectation is that of a score under its own density: zero."""
+    model = linear_model((0.0, 0.0))
+    for network in model.energy.networks:
+        torch.nn.init.zeros_(network.shift)
+    prior = Quadratic(lambda z: PriorInLatents(model.backbone, model.energy)(split(z))[0])
+    term = model.backbone.prior_log_prob(prior.cubature()).mean()
+    for name in ("weight", "bias", "log_sigma"):
+        (gradient,) = torch.autograd.grad(term, getattr(model.backbone, name), retain_graph=True)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+def test_variational_gradient_is_that_of_the_bound() -> None:
+    """With q = N(m, S) the ELBO is exact by quadrature, and its maximum over q is the log-likelihood."""
+    model = linear_model()
+    prior = Quadratic(lambda z: PriorInLatents(model.backbone, model.energy)(split(z))[0])
+    posterior = Quadratic(lambda z: Posterior(model.backbone, model.energy, X)(split(z))[0])
+    q_mean = torch.linalg.solve(posterior.precision, posterior.linear).detach().requires_grad_()
+    q_root = torch.linalg.cholesky(torch.linalg.inv(posterior.precision)).detach().requires_grad_()
+
+    def loss() -> Tensor:
+        steps = torch.cat([torch.eye(5, dtype=torch.float64), -torch.eye(5, dtype=torch.float64)]) * 5**0.5
+        z = q_mean + steps @ q_root.T
+        log_q = torch.distributions.MultivariateNormal(q_mean, scale_tril=q_root).log_prob(z)
+        sample = PosteriorSample((z[:, :2], z[:, 2:]), log_q)
+        return variational_loss(model, X.expand(10, -1, -1, -1), sample, prior.cubature()).total()
+
+    log_z = prior.log_integral()
+    # At the true posterior the bound is tight: value, gradient in the parameters, zero gradient in q.
+    negative = PriorInLatents(model.backbone, model.energy)(prior.cubature()).mean()
+    torch.testing.assert_close(-(loss() - negative) - log_z, posterior.log_integral() - log_z, rtol=1e-10, atol=1e-10)
+    truth = gradients(posterior.log_integral() - log_z, model)
+    for name, gradient in gradients(loss(), model).items():
+        torch.testing.assert_close(-gradient, truth[name], rtol=1e-8, atol=1e-10, msg=name)
+    for gradient in torch.autograd.grad(loss(), (q_mean, q_root)):
+        torch.testing.assert_close(
+            torch.tril(torch.atleast_2d(gradient)), torch.zeros_like(torch.atleast_2d(gradient)), rtol=0, atol=1e-9
+        )
+
+
+def test_penalty_is_the_mean_of_squared_energies() -> None:
+    """The penalty counts both sides and nothing else; at weight 0 it is exactly absent."""
+    model = linear_model()
+    z = (torch.ones(3, 2, dtype=torch.float64), torch.full((3, 3), 0.5, dtype=torch.float64))
+    x = X.expand(3, -1, -1, -1)
+    squares = model.energy(z).square().sum(1).mean()
+    torch.testing.assert_close(maximum_likelihood_loss(model, x, z, z, 0.25).penalty, 0.5 * squares)
+    assert maximum_likelihood_loss(model, x, z, z).penalty == 0

@@ -1,0 +1,117 @@
+"""Figures: the pixels are the images', the curves are the numbers', and nothing is shown."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from jlebm.errors import UserError
+from jlebm.plotting import GAP, energy_trace, image_grid, image_rows, save, training_curves
+
+
+def pictures(count: int, channels: int = 3, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("count", "columns", "channels", "scale"), [(6, 3, 3, 2), (5, 4, 1, 3), (1, 1, 3, 1)])
+def test_a_grid_is_exact(count: int, columns: int, channels: int, scale: int) -> None:
+    """Would break if a rendered grid blurred, recoloured, reordered or cut an image."""
+    images = pictures(count, channels)
+    figure = image_grid(images, columns, scale)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    rows = -(-count // columns)
+    # make_grid puts no gap around a lone image.
+    gap, shown = (0, columns) if count == 1 else (GAP, min(columns, count))
+    assert drawn.shape == ((rows * (8 + gap) + gap) * scale, (shown * (8 + gap) + gap) * scale, 3)
+    pixels = drawn[scale // 2 :: scale, scale // 2 :: scale]
+    assert np.array_equal(drawn, pixels.repeat(scale, 0).repeat(scale, 1))
+    for index, image in enumerate(images):
+        top, left = gap + index // columns * (8 + gap), gap + index % columns * (8 + gap)
+        wanted = np.broadcast_to(image, (3, 8, 8)).transpose(1, 2, 0)
+        np.testing.assert_array_equal(pixels[top : top + 8, left : left + 8], wanted)
+
+
+def test_rows_are_labelled_and_exact() -> None:
+    """Would break if a group stood under another's name, a pixel were blurred, or a label were cut."""
+    groups = {"decoded posterior": pictures(4), "data": pictures(6)}
+    figure = image_rows(groups, columns=2)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["decoded posterior", "data"]
+    for axes, images in zip(figure.axes, groups.values(), strict=True):
+        grid = np.asarray(axes.images[0].get_array())
+        np.testing.assert_array_equal(grid[GAP : GAP + 8, GAP : GAP + 8], images[0].transpose(1, 2, 0))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    for axes in figure.axes:
+        grid, box = np.asarray(axes.images[0].get_array()), axes.bbox
+        top, left = drawn.shape[0] - round(box.y1), round(box.x0)
+        height, width = grid.shape[0] * 2, grid.shape[1] * 2
+        wanted = grid.repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(drawn[top : top + height, left : left + width], wanted)
+        assert axes.yaxis.label.get_window_extent().x0 > 0
+
+
+def test_the_energy_trace() -> None:
+    """Would break if steps and chains were swapped, the band were not over chains, or the axis hid its sign."""
+    traces = np.array([[1.0, 3.0], [0.0, 4.0], [5.0, 5.0]])
+    (axes,) = energy_trace(traces).axes
+    np.testing.assert_array_equal(np.asarray(axes.lines[0].get_ydata()), [2.0, 2.0, 5.0])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert np.asarray(band)[:, 1].min() == 0.0
+    assert "lower is more likely" in axes.get_ylabel()
+
+
+def test_the_energy_trace_of_layers() -> None:
+    """Would break if the top layer (index 0) got the bottom one's name, or the sum left a layer out."""
+    traces = np.stack([np.full((3, 2), 10.0), np.full((3, 2), 1.0)], axis=2)
+    (axes,) = energy_trace(traces).axes
+    levels = {str(line.get_label()): float(np.asarray(line.get_ydata())[0]) for line in axes.lines}
+    assert levels == {"all layers": 11.0, "layer 2": 10.0, "layer 1": 1.0}
+
+
+def test_training_curves() -> None:
+    """Would break if an event without a step, a flag or a text were drawn, or a value at another step."""
+    events = [
+        {"event": "start", "seed": 1},
+        {"event": "step", "step": 10, "loss": 3.0, "ok": True, "time": "12:00"},
+        {"event": "step", "step": 20, "loss": 2.0, "gap": 0.5},
+    ]
+    figure = training_curves(events)
+    drawn = {axes.get_title(): np.asarray(axes.lines[0].get_xydata()).tolist() for axes in figure.axes}
+    assert drawn == {"loss": [[10.0, 3.0], [20.0, 2.0]], "gap": [[20.0, 0.5]]}
+    assert [axes.get_title() for axes in training_curves(events, ["gap"]).axes] == ["gap"]
+
+
+def test_bad_input_gets_a_sentence() -> None:
+    """Would break if nothing, or something infinite, were drawn as an empty figure."""
+    for draw, sentence in (
+        (lambda: image_grid(pictures(0), 2), "no images"),
+        (lambda: image_grid(pictures(2), 0), "at least one column"),
+        (lambda: image_grid(pictures(2), 1, 0), "scale is 0"),
+        (lambda: image_rows({}, 2), "no groups"),
+        (lambda: energy_trace(np.zeros((0, 2))), "empty"),
+        (lambda: energy_trace(np.array([[1.0], [np.inf]])), "not finite from step 1"),
+        (lambda: training_curves([]), "no event"),
+        (lambda: training_curves([{"step": 1, "loss": 1.0}], ["los"]), "nearest known one is 'loss'"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            draw()
+
+
+def test_saving(tmp_path: Path) -> None:
+    """Would break if the PNG were rescaled, the PDF not written, or two drawings of one figure differed."""
+    images = pictures(2)
+    paths = save(image_grid(images, 2), tmp_path / "v1.0")
+    assert [path.name for path in paths] == ["v1.0.pdf", "v1.0.png"]
+    assert paths[0].read_bytes().startswith(b"%PDF")
+    with Image.open(paths[1]) as picture:
+        pixels = np.asarray(picture.convert("RGB"))[::2, ::2]
+    np.testing.assert_array_equal(pixels[GAP : GAP + 8, GAP : GAP + 8], images[0].transpose(1, 2, 0))
+    again = save(image_grid(images, 2), tmp_path / "again")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
