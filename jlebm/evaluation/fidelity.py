@@ -20,7 +20,8 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from jlebm.data import Dataset
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation.inception import FULL_WEIGHTS, LAYERS, PARTIAL_WEIGHTS, Extractor, features_of, open_network
-from jlebm.evaluation.reference import KEPT_LAYER, Moments, Reference, load_reference, reference_subset
+from jlebm.evaluation.moments import Moments
+from jlebm.evaluation.reference import KEPT_LAYER, Reference, load_reference, reference_subset
 from jlebm.progress import SILENT, Reporter
 
 IS_SPLITS = 10

@@ -16,59 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Float, UInt8
 
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.evaluation.inception import Extractor, Network, features_of, open_network
+from jlebm.evaluation.moments import Moments
 from jlebm.files import write_atomically
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of the cache files; part of their digest
 KEPT_LAYER, KEPT_DIMENSION = "2048", 2048  # whose features are kept, for KID, precision and recall
 SAVE_SECONDS = 60.0  # of work that an interruption loses at most
-
-Half = Literal["even", "odd"]
-
-
-@dataclass
-class Moments:
-    """Sums over features, apart for even-indexed and odd-indexed images."""
-
-    count: Int64[Tensor, "half=2"]
-    total: Float64[Tensor, "half=2 dimension"]
-    product: Float64[Tensor, "half=2 dimension dimension"]
-
-    @classmethod
-    def zero(cls, dimension: int, device: torch.device) -> "Moments":
-        """Begin with no images."""
-        options = {"dtype": torch.float64, "device": device}
-        return cls(
-            torch.zeros(2, dtype=torch.int64),
-            torch.zeros(2, dimension, **options),
-            torch.zeros(2, dimension, dimension, **options),
-        )
-
-    def add(self, features: Float[Tensor, "batch dimension"], first: int) -> None:
-        """Add consecutive images, the first of which has the index `first`."""
-        for half in (0, 1):
-            rows = features[(half - first) % 2 :: 2].double()
-            self.count[half] += len(rows)
-            self.total[half] += rows.sum(0)
-            self.product[half].addmm_(rows.T, rows)
-
-    def statistics(self, half: Half | None = None) -> dict[str, np.ndarray]:
-        """Give the mean and the unbiased covariance of a half, or of all, as torch-fidelity wants them."""
-        which = {"even": [0], "odd": [1], None: [0, 1]}[half]
-        count = int(self.count[which].sum())
-        mean = self.total[which].sum(0) / count
-        scatter = self.product[which].sum(0) - count * torch.outer(mean, mean)
-        return {"mu": mean.cpu().numpy(), "sigma": (scatter / (count - 1)).cpu().numpy()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Unloaded(FeatureExtractorInceptionV3):
     """The module with the weights that its constructor draws."""
 
     def load_state_dict(self, *args, **kwargs) -> None:
-        pass
+        """Load nothing."""
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +62,7 @@ class SmallNetwork(Network):
         self.layers, self.device, self.batch_size = layers, device, 7
 
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Project the pixels, or be interrupted."""
         if self.fails_after is not None and self.passed >= self.fails_after:
             raise KeyboardInterrupt
         type(self).passed += len(images)

@@ -33,10 +33,10 @@ def command(samples: Path, *rest: str) -> int:
 
 
 @pytest.mark.usefixtures("small_evaluation")
-def test_json_goes_to_stdout_and_talk_to_stderr(samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_goes_to_stdout_and_talk_to_stderr(samples: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Breaks if a script cannot read the answer, or a number comes without what it takes to trust it."""
     assert command(samples, "--json", "--name", "mine", "--reference-images", "70") == 0
-    answer = json.loads(capsys.readouterr().out)
+    answer = json.loads(capfd.readouterr().out)
     assert (answer["name"], answer["images"]) == ("mine", 60)
     assert answer["reference"].startswith("photos/train, 70 images, sha256:")
     assert answer["extractor"] == "inception-2015-12-05, sha256:000000000000"
@@ -47,11 +47,11 @@ def test_json_goes_to_stdout_and_talk_to_stderr(samples: Path, capsys: pytest.Ca
 
 @pytest.mark.usefixtures("small_evaluation")
 def test_the_table_has_every_metric_with_its_value_or_the_remedy(
-    samples: Path, capsys: pytest.CaptureFixture[str]
+    samples: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Breaks if what is not measured is left out, or a row loses its reference."""
     assert command(samples, "--reference-images", "70") == 0
-    out = capsys.readouterr().out
+    out = capfd.readouterr().out
     assert "samples.npz against photos" in out
     (line,) = [line for line in out.splitlines() if line.startswith("│ fid768  ")]
     assert "photos/train, 70 images" in line
@@ -62,12 +62,12 @@ def test_the_table_has_every_metric_with_its_value_or_the_remedy(
 
 @pytest.mark.usefixtures("small_evaluation")
 def test_too_few_images_for_anything_exit_with_2(
-    samples: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    samples: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks if a table of nothing passes for an evaluation."""
     monkeypatch.setitem(NEEDS, "fid768", replace(NEEDS["fid768"], images=768))
     assert command(samples) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert "nothing can be measured" in captured.err
     assert "needs 768 images (the covariance of 768 features), got 60" in captured.err
     assert captured.out == ""
@@ -87,7 +87,7 @@ def test_bad_arguments_exit_with_2_and_a_sentence(
     samples: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     sentence: str,
 ) -> None:
@@ -95,7 +95,7 @@ def test_bad_arguments_exit_with_2_and_a_sentence(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--images", str(samples), "--data-root", str(tmp_path), *arguments]) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert sentence in captured.err.replace("\n", " ")
     assert captured.err.startswith("error: ")
     assert captured.out == ""

@@ -111,6 +111,8 @@ def test_a_file_cut_short_is_refused(random_weights: Path, tmp_path: Path) -> No
 
 
 class Hostile:
+    """Opens a file when it is unpickled."""
+
     def __reduce__(self):
         return (open, ("hostile-was-here", "w"))
 
