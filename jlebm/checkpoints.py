@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
 
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # a foreign pickle is refused with one sentence, not with two
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} is damaged or holds something other than tensors and plain values; "

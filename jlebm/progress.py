@@ -66,8 +66,8 @@ class _BarTask:
 
 
 class _PlainTask:
-    def __init__(self, out: TextIO, name: str, total: int | None):
-        self.out, self.name, self.total = out, name, total
+    def __init__(self, console: Console, name: str, total: int | None):
+        self.console, self.name, self.total = console, name, total
         self.done = 0
         self.started = self.last_line = time.monotonic()
 
@@ -81,16 +81,14 @@ class _PlainTask:
     def say(self, note: str) -> None:
         of = f"/{self.total}" if self.total is not None else ""
         elapsed = time.monotonic() - self.started
-        self.out.write(f"{self.name}: {self.done}{of} ({elapsed:.0f} s){'  ' + note if note else ''}\n")
-        self.out.flush()
+        self.console.print(f"{self.name}: {self.done}{of} ({elapsed:.0f} s){'  ' + note if note else ''}", markup=False)
 
 
 class ConsoleReporter:
     """Progress on stderr, so that stdout stays for results: rich bars on a terminal, plain lines elsewhere."""
 
     def __init__(self, out: TextIO | None = None):
-        self.out = out if out is not None else sys.stderr
-        self.console = Console(file=self.out, highlight=False, soft_wrap=True)
+        self.console = Console(file=out or sys.stderr, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Say one thing, once."""
@@ -111,7 +109,7 @@ class ConsoleReporter:
             with Progress(*columns, console=self.console) as progress:
                 yield _BarTask(progress, progress.add_task(name, total=total, note=""))
             return
-        task = _PlainTask(self.out, name, total)
+        task = _PlainTask(self.console, name, total)
         yield task
         if task.last_line != task.started or time.monotonic() - task.started >= PLAIN_INTERVAL:
             task.say("done")

@@ -52,6 +52,8 @@ class Arguments:
     """tiny, cpu, budget or paper; by default the largest that this machine can run."""
     learning: LearningName = "joint-mle"
     """Joint maximum likelihood by posterior chains, or variational learning by an inference network."""
+    dataset: str | None = None
+    """Another dataset than the recipe's own, of the same image size, such as photos; stored under its name."""
     seeds: tuple[int, ...] = (1,)
     """One run and one set of rows for each."""
     data_root: Path | None = None
@@ -128,6 +130,8 @@ def _experiment(experiment: Experiment, arguments: Arguments) -> Experiment:
 
 
 def _dataset(recipe: Recipe, preset: str, arguments: Arguments, report: Reporter) -> data.Dataset:
+    if arguments.dataset is not None:
+        return data.load(arguments.dataset, arguments.data_root, download=arguments.download, report=report)
     try:
         return data.load(recipe.name, arguments.data_root, download=arguments.download, report=report)
     except data.DatasetNotFound as missing:

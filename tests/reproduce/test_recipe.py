@@ -1,0 +1,215 @@
+"""The recipe from its command line: the whole way on a small model, and a sentence for every bad input."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jlebm import results
+from jlebm.backbones.conv import ConvConfig
+from jlebm.errors import UserError, exit_on_user_error
+from jlebm.experiment import TrainingConfig
+from jlebm.langevin import Chain
+from reproduce import cifar10
+from reproduce.measure import posterior_indices
+from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
+from tests.small import experiment
+
+SMALL = dataclasses.replace(
+    experiment(),
+    protocol="digits/1",
+    dataset="digits",
+    model=ConvConfig(image_shape=(1, 8, 8), latent_dims=(3, 4), channels=(6, 5), conditional_hidden=(8,)),
+    prior_chain=Chain.from_joint_paper(4, 0.4),
+    training=TrainingConfig(steps=20, batch_size=20),
+)
+RECIPE = Recipe("digits", {"tiny": Preset(SMALL, images=120, reference_images=100)}, fallback="photos")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """A results folder of its own, and arguments that keep everything in the test's folder."""
+    (tmp_path / "results/measured").mkdir(parents=True)
+    for name in ("paper.toml", "expected.toml"):
+        (tmp_path / "results" / name).write_text("")
+    (tmp_path / "root").mkdir()
+    return [
+        "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
+        "--data-root", str(tmp_path / "root"), "--no-download", "--device", "cpu",
+    ]  # fmt: skip
+
+
+def rows(tmp_path: Path) -> list[results.Measurement]:
+    return results.read_all(tmp_path / "results/measured")
+
+
+@pytest.mark.parametrize("learning", ["joint-mle", "variational"])
+def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train, sample, measure, store, compare, draw; the same command again changes nothing."""
+    arguments = [*folders, "--seeds", "1", "2", "--learning", learning]
+    assert run_recipe(RECIPE, arguments, "") == 0
+    out = capsys.readouterr()
+    assert "preset tiny: the largest that a CPU" in out.err
+    assert "data: digits, 1797 images, embedded" in out.err
+    assert "latent AUC" in out.out
+    assert "fid768: not measured" in out.out
+
+    measured = rows(tmp_path)
+    assert {(row.metric, row.source, row.seed) for row in measured} == {
+        (metric, source, seed)
+        for seed in (1, 2)
+        for metric, source in (
+            ("reconstruction_mse", "posterior"),
+            ("latent_auc", "gaussian-prior"),
+            ("latent_auc", "ebm-prior"),
+        )
+    }
+    for row in measured:
+        assert (row.dataset, row.preset, row.learning, row.steps) == ("digits", "tiny", learning, 20)
+        assert row.images == 120
+        assert row.weights == "ema"
+        assert row.complete
+        assert row.intact
+        assert ("epsilon" in row.chain) == (
+            row.source == "ebm-prior" or (row.source == "posterior" and learning == "joint-mle")
+        )
+    for folder in (tmp_path / "runs").iterdir():
+        names = {path.name for path in folder.iterdir()}
+        assert {"samples.png", "energy.png", "training.png", "weights.safetensors", "events.jsonl"} <= names
+        assert np.load(folder / "samples/ebm-prior.npy", mmap_mode="r").shape == (120, 1, 8, 8)
+    assert not (tmp_path / "results/artifacts").exists(), "a first look is not kept as the repository's figure"
+
+    assert run_recipe(RECIPE, arguments, "") == 0
+    assert "its rows stand" in capsys.readouterr().err
+    assert rows(tmp_path) == measured
+
+
+def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> None:
+    """Measuring a finished run on more images adds rows under the same configuration and trains nothing."""
+    run_recipe(RECIPE, folders, "")
+    run_recipe(RECIPE, [*folders, "--images", "150"], "")
+    counts = {(row.images, row.config_digest) for row in rows(tmp_path)}
+    assert {count for count, _ in counts} == {120, 150}
+    assert len({digest for _, digest in counts}) == 1
+
+
+def test_reconstruction_error_is_of_the_right_images(tmp_path: Path, folders: list[str]) -> None:
+    """The row's mean squared error is that of the decoded images against the very images they were made from."""
+    from jlebm.data import load
+
+    run_recipe(RECIPE, folders, "")
+    (folder,) = (tmp_path / "runs").iterdir()
+    decoded = np.load(folder / "samples/posterior.npy") / 255
+    truth = load("digits").images[posterior_indices(1797, 120)] / 255
+    (row,) = [row for row in rows(tmp_path) if row.metric == "reconstruction_mse"]
+    assert row.value == pytest.approx(((decoded - truth) ** 2).mean())
+
+
+def test_posterior_images_stand_between_the_references() -> None:
+    """Posterior samples are of other images than the reference's where there are enough, and spread over all."""
+    for total, count in ((50_000, 10_000), (50_000, 2_000), (5_000, 800)):
+        chosen = posterior_indices(total, count)
+        assert len(set(chosen)) == count
+        assert max(chosen) < total
+        reference = {index * total // 10_000 for index in range(10_000)} if total == 50_000 else set()
+        assert not reference & set(chosen)
+    assert posterior_indices(100, 500) == list(range(100))
+
+
+def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the real command, expect exit code 2, return its sentence."""
+    assert cifar10.main(arguments) == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith("error: ")
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--preset", "tinny"], "unknown preset 'tinny'; the nearest known one is 'tiny'"),
+        (["--dataset", "foto"], "nearest known one is 'photos'"),
+        (["--set", "training.step=3"], "unknown configuration key 'training.step'; the nearest known one is"),
+        (["--set", "prior_chain.epsilon=0"], "step size epsilon must be positive"),
+        (["--budget", "-5m"], "budget must be positive"),
+        (["--budget", "0s"], "budget must be positive"),
+        (["--budget", "soon"], "not a time such as 90s, 20m or 1.5h"),
+        (["--seeds", "1", "1"], "each only once"),
+        (["--images", "1"], "--images must be at least 2"),
+        (["--preset", "cpu"], "cifar10"),
+        (["--dataset", "digits"], "images of"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(
+    folders: list[str], arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every mistake is named, with the nearest known word, before anything is written."""
+    assert sentence in answer([*folders, *arguments], capsys)
+
+
+def test_missing_dataset_says_what_to_put_where(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without CIFAR-10 a full preset names the file and the folder."""
+    sentence = answer([*folders, "--preset", "budget"], capsys)
+    assert "cifar10-32x32.zip" in sentence
+    assert str(tmp_path / "root") in sentence
+
+
+def test_unknown_flag_names_the_nearest(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt flag ends with exit code 2 and the flag that was probably meant."""
+    with pytest.raises(SystemExit) as ended:
+        cifar10.main([*folders, "--presset", "tiny"])
+    assert ended.value.code == 2
+    assert "--preset" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_where_there_is_none(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Asking for a GPU that is not there never falls back silently."""
+    assert "no CUDA device" in answer([*folders, "--device", "cuda"], capsys)
+
+
+def test_another_configuration_in_the_folder_is_refused(tmp_path: Path, folders: list[str]) -> None:
+    """A config.json that was changed by hand is noticed, and nothing is overwritten."""
+    run_recipe(RECIPE, folders, "")
+    (folder,) = (tmp_path / "runs").iterdir()
+    changed = json.loads((folder / "config.json").read_text()) | {"seed": 9}
+    (folder / "config.json").write_text(json.dumps(changed))
+    before = (folder / "checkpoint.pt").read_bytes()
+    with pytest.raises(UserError, match="another experiment or seed"):
+        run_recipe(RECIPE, folders, "")
+    assert (folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path, folders: list[str]) -> None:
+    """Half a checkpoint in the run's folder is named; the file stays for whoever wants to look at it."""
+    run_recipe(RECIPE, folders, "")
+    (folder,) = (tmp_path / "runs").iterdir()
+    whole = (folder / "checkpoint.pt").read_bytes()
+    (folder / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut short or damaged"):
+        run_recipe(RECIPE, folders, "")
+    assert (folder / "checkpoint.pt").read_bytes() == whole[: len(whole) // 2]
+
+
+def test_durations() -> None:
+    """Seconds, minutes and hours."""
+    assert [parse_duration(text) for text in ("90s", "20m", "1.5h")] == [90, 1200, 5400]
+
+
+def test_errors_carry_their_exit_code() -> None:
+    """A run that diverged is told apart from bad input by its exit code."""
+    from jlebm.guard import Diverged
+
+    def fail(error: UserError):
+        @exit_on_user_error
+        def main() -> None:
+            raise error
+
+        return main()
+
+    assert (fail(UserError("a")), fail(Diverged("b"))) == (2, 3)

@@ -1,0 +1,118 @@
+"""Files of weights: whole or refused, and never executed."""
+
+import errno
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from jlebm import checkpoints
+from jlebm.errors import UserError
+from jlebm.files import write_atomically
+from tests.small import train
+
+STATE = {"weights": torch.arange(1000.0), "step": 3}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    checkpoints.save(tmp_path / "checkpoint.pt", STATE, "digest", 1)
+    return tmp_path / "checkpoint.pt"
+
+
+def test_round_trip(path: Path) -> None:
+    """What is read is what was written."""
+    state = checkpoints.load(path, "digest", 1)
+    assert torch.equal(state["weights"], STATE["weights"])
+    assert state["step"] == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(path: Path, share: float) -> None:
+    """However much of it is left, half a checkpoint is a sentence and not a stack trace."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match="delete it to start anew"):
+        checkpoints.load(path, "digest", 1)
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_hostile_pickle_is_never_executed(tmp_path: Path, write) -> None:
+    """A checkpoint from a stranger that would run code is refused, and the code has not run."""
+    path, target = tmp_path / "hostile.pt", tmp_path / "executed"
+    write({"state": Hostile(target)}, path)
+    with pytest.raises(UserError, match=r"nothing of it was executed|cut short or damaged"):
+        checkpoints.load(path, "digest", 1)
+    assert not target.exists()
+
+
+def test_another_configuration_or_seed_is_refused(path: Path) -> None:
+    """Weights of another experiment would train on silently."""
+    for digest, seed in (("other", 1), ("digest", 2)):
+        with pytest.raises(UserError, match="another configuration or seed"):
+            checkpoints.load(path, digest, seed)
+
+
+def test_another_file_of_tensors_is_refused(tmp_path: Path) -> None:
+    """A state dict of some other program is named as such."""
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a checkpoint of format"):
+        checkpoints.load(tmp_path / "other.pt", "digest", 1)
+
+
+def test_a_full_disk_leaves_the_previous_file_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running out of space in the middle of writing is a sentence; the file before it stays, no rest remains."""
+    before = path.read_bytes()
+
+    def full(content: object, part: Path) -> None:
+        Path(part).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"no space left to write .*checkpoint.pt"):
+        checkpoints.save(path, STATE, "digest", 1)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_really_full_device_is_the_same_sentence(tmp_path: Path) -> None:
+    """The operating system's own error, not a raised stand-in."""
+
+    def write(part: Path) -> None:
+        with Path("/dev/full").open("wb") as file:
+            file.write(b"x" * 100_000)
+
+    with pytest.raises(UserError, match="no space left"):
+        write_atomically(tmp_path / "any", write)
+
+
+def test_weights_round_trip_with_their_header(tmp_path: Path) -> None:
+    """Weights leave as safetensors with configuration and digest beside them; half precision comes back as float32."""
+    run, state = train(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save_weights(path, state.model, run.header())
+    tensors, header = checkpoints.load_weights(path)
+    assert header == json.loads(json.dumps(run.header()))
+    model = run.experiment.build()
+    model.load_state_dict(tensors)
+    for ours, theirs in zip(model.parameters(), state.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    checkpoints.save_weights(path, state.model, {}, torch.float16)
+    assert all(value.dtype == torch.float32 for value in checkpoints.load_weights(path)[0].values())
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="not a whole weights file"):
+        checkpoints.load_weights(path)
