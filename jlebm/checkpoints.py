@@ -29,7 +29,6 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
     Raises:
         UserError: the file is cut short, holds anything but tensors and plain values (it is never executed), has
             another format, or belongs to another configuration or seed.
-
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # a foreign pickle is refused with one sentence, not with two
@@ -63,7 +62,6 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     Raises:
         UserError: the file is cut short, or is not of this program.
-
     """
     try:
         with safe_open(path, framework="pt") as file:

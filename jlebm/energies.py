@@ -34,6 +34,5 @@ def mlp_energy(dims: Sequence[int], hidden: Sequence[Sequence[int]]) -> JointEne
     Args:
         dims: dimensions of each layer.
         hidden: hidden units of each layer's network; the paper's for CIFAR-10 are ((100, 100), (200, 200, 200)).
-
     """
     return JointEnergy([mlp(dim, units, outputs=1) for dim, units in zip(dims, hidden, strict=True)])

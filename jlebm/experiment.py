@@ -106,7 +106,6 @@ class Experiment:
 
         Raises:
             UserError: a key is unknown (with the nearest known one), missing, or a value has the wrong type.
-
         """
         return _read(cls, values, "")
 
@@ -120,7 +119,6 @@ class Experiment:
 
         Raises:
             UserError: a key is unknown (with the nearest known one), or a value does not fit.
-
         """
         if not assignments:
             return self

@@ -16,7 +16,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises:
         UserError: the disk is full; the previous file is untouched and the temporary one removed.
-
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

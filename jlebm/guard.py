@@ -19,7 +19,6 @@ def check(step: int, figures: dict[str, float]) -> None:
 
     Raises:
         Diverged: one is not finite or beyond its limit; names the layer, the step, the last figures, what to try.
-
     """
     for name, value in figures.items():
         quantity, _, layer = name.partition("/")

@@ -98,7 +98,6 @@ def run(
         chain: its length, step size and temperature (`start` is for whoever made `position`).
         noise: the source of xi.
         observe: called after each step with its index, the new position and the step's info.
-
     """
     position = map_latents(Tensor.detach, position)
     for index in range(chain.steps):

@@ -53,7 +53,6 @@ def maximum_likelihood_loss(
         posterior: z+, a row an image.
         prior: z-, any number of rows.
         energy_l2: weight of the squared energies, which keeps their scale from drifting; the paper's is 0.
-
     """
     positive, negative = model.energy(posterior), model.energy(prior)
     log_p0 = model.backbone.prior_log_prob

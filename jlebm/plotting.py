@@ -40,7 +40,6 @@ def image_grid(images: UInt8[np.ndarray, "n c h w"], columns: int, scale: int = 
 
     Raises:
         UserError: there are no images, or `columns` or `scale` is below 1.
-
     """
     grid = _grid(images, columns)
     if scale < 1:
@@ -59,7 +58,6 @@ def image_rows(groups: Mapping[str, UInt8[np.ndarray, "_ c h w"]], columns: int,
 
     Raises:
         UserError: there is no group, a group has no images, or `columns` is below 1.
-
     """
     if not groups:
         raise UserError("there are no groups of images to draw")
@@ -98,7 +96,6 @@ def energy_trace(
 
     Raises:
         UserError: there is no step or chain, or a value is not finite.
-
     """
     if traces.size == 0:
         raise UserError("the energy trace is empty: it needs at least one step of one chain")
@@ -134,7 +131,6 @@ def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | 
 
     Raises:
         UserError: no event has a step and a number, or none has one of `names`.
-
     """
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for event in events:

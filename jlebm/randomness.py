@@ -20,7 +20,6 @@ def derive_seed(role: str, *parts: int) -> int:
 
     Raises:
         ValueError: the role is not one of `ROLES`.
-
     """
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}, not one of {ROLES}")

@@ -63,7 +63,6 @@ def open_run(root: Path, experiment: Experiment, seed: int) -> Iterator[Run]:
 
     Raises:
         UserError: another process holds the folder, or its config.json is of another experiment.
-
     """
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
     run = Run(root / name, experiment, seed)
@@ -94,7 +93,6 @@ def resolve_device(name: str) -> torch.device:
 
     Raises:
         UserError: it is not known, or there is no such device.
-
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda")

@@ -57,7 +57,6 @@ def reconstruct(
         chosen: which of them, as indices; the noise of image i depends on i alone.
         chain: the posterior's chain; None draws from the inference network.
         batch_size: images at a time.
-
     """
     device = next(model.parameters()).device
     for first in range(0, len(chosen), batch_size):
@@ -93,7 +92,6 @@ def write(
 
     Raises:
         UserError: the disk is full; files of an earlier call stay whole.
-
     """
     latents_path = path.with_name(f"{path.stem}-latents.npy")
 

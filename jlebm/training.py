@@ -140,7 +140,6 @@ def fit(
     Raises:
         UserError: the checkpoint is unusable, the images do not fit, the disk is full.
         Diverged: an energy ran away or something is not finite.
-
     """
     experiment = run.experiment
     if images.shape[1:] != experiment.model.image_shape:

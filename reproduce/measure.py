@@ -90,7 +90,6 @@ def measure(run: Run, state: TrainState, bench: Bench, folder: Path) -> None:
 
     Raises:
         UserError: the disk is full, or the extractor fails its check.
-
     """
     model = state.evaluated_model()
     experiment = run.experiment

@@ -150,7 +150,6 @@ def parse_duration(text: str) -> float:
 
     Raises:
         UserError: it is none of these, or not positive.
-
     """
     match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:

@@ -28,8 +28,9 @@ def coefficients(log_density, chain: Chain, offset: float = 0.0) -> tuple[float,
 @pytest.mark.parametrize("epsilon", [0.001, 0.08, 0.5, 1.3])
 @pytest.mark.parametrize("steps", [1, 2, 60])
 def test_finite_step_variance_on_a_standard_normal(epsilon: float, steps: int) -> None:
-    """From variance v0 it is r^n v0 + (1 - r^n) / (1 - epsilon / 2), r = (1 - epsilon)^2: a wrong noise scale, sign or
-    factor of two in the drift breaks it at every step size.
+    """From variance v0 it is r^n v0 + (1 - r^n) / (1 - epsilon / 2), r = (1 - epsilon)^2.
+
+    A wrong noise scale, sign or factor of two in the drift breaks it at every step size.
     """
     constant, start, noise = coefficients(standard_normal_log_prob, Chain(steps, epsilon))
     r = (1 - epsilon) ** 2
@@ -49,8 +50,10 @@ def test_temperature_scales_the_noise_alone(temperature: float) -> None:
 
 
 def test_quadratic_energy_gives_its_tilted_gaussian() -> None:
-    """E(z) = a z^2 / 2 - c z on N(0, 1) is N(c / (1 + a), 1 / (1 + a)): a flipped sign of the energy moves the mean to
-    the other side. The unadjusted chain's mean is exact, its variance larger by 1 / (1 - epsilon (1 + a) / 2).
+    """E(z) = a z^2 / 2 - c z on N(0, 1) is N(c / (1 + a), 1 / (1 + a)).
+
+    A flipped sign of the energy moves the mean to the other side. The unadjusted chain's mean is exact, its variance
+    is larger by the factor 1 / (1 - epsilon (1 + a) / 2).
     """
     a, c, epsilon = 0.5, 1.2, 0.05
 

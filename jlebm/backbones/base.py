@@ -50,6 +50,5 @@ class Backbone(Protocol):
 
         Raises:
             NoEncoder: the backbone has no inference network.
-
         """
         ...

@@ -151,7 +151,6 @@ class ConvBackbone(nn.Module):
 
         Raises:
             NoEncoder: built with `inference_network=False`.
-
         """
         if not self.config.inference_network:
             raise NoEncoder("this backbone was built without an inference network")

@@ -80,7 +80,6 @@ def decode_once(
     Raises:
         UserError: an image cannot be read, no folder can be written, or the disk is full. Nothing is left
             behind. So it is with whatever `accept` raises.
-
     """
     stem = f"{name}-{_digest_of(stamp)}"
     for folder in folders:

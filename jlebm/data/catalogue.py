@@ -89,7 +89,6 @@ def entry_of(name: str, split: str) -> Entry:
 
     Raises:
         UserError: there is no dataset of that name, or it has no such split.
-
     """
     if name not in CATALOGUE:
         raise UserError(f"there is no dataset {name!r}{nearest(name, CATALOGUE)}")

@@ -47,7 +47,6 @@ class ImageSource:
 
         Raises:
             UserError: a file cannot be read, or is not an 8-bit image of `shape`.
-
         """
         return self.stream()
 
@@ -56,7 +55,6 @@ class ImageSource:
 
         Raises:
             UserError: as the iterator does.
-
         """
         height, width, channels = self.shape
         images = np.empty((self.count, channels, height, width), np.uint8)
@@ -88,7 +86,6 @@ def read_image_zip(path: Path, shape: Shape | None = None) -> ImageSource:
     Raises:
         UserError: the zip is damaged or holds no image, or `dataset.json` does not fit its images. A damaged
             or unfit image inside is found when the iterator comes to it.
-
     """
     with _opened_zip(path) as archive:
         members = [info.filename for info in archive.infolist() if not info.is_dir()]
@@ -115,7 +112,6 @@ def read_image_folder(path: Path, shape: Shape | None = None) -> ImageSource:
     Raises:
         UserError: it is not a folder or holds no image, or `dataset.json` does not fit the images. A damaged
             or unfit image is found when the iterator comes to it.
-
     """
     files = folder_files(path)
     names = _ordered((name for name in files if name != LABELS_FILE), path)
@@ -135,7 +131,6 @@ def folder_files(folder: Path) -> list[str]:
 
     Raises:
         UserError: the path is not a folder.
-
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -169,7 +164,6 @@ def parse_labels(text: bytes, names: Sequence[str], where: Path) -> Int64[np.nda
 
     Raises:
         UserError: it is not such a file, names an image that is not there, or leaves one out.
-
     """
     what = f"{LABELS_FILE} in {where}"
     try:

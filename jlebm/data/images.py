@@ -50,7 +50,6 @@ def decode_image(
 
     Raises:
         UserError: the bytes are no whole image, or it has another size, other channels or 16 bits a channel.
-
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

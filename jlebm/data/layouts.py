@@ -74,7 +74,6 @@ class Torchvision:
 
         Raises:
             UserError: the files are not the ones that torchvision knows.
-
         """
         place = root / self.path[split]
         construct = self._constructor(root, split)
@@ -97,7 +96,6 @@ class Torchvision:
 
         Raises:
             DownloadError: no network, a server that does not answer, a checksum that differs, a full disk.
-
         """
         report.line(f"downloading {self.dataset} with torchvision into {root}")
         construct = self._constructor(root, split)
@@ -143,7 +141,6 @@ class Lsun:
 
         Raises:
             UserError: the `lmdb` package is not installed, or the database is damaged or empty.
-
         """
         path = root / self._folder(split)
         with _opened_lmdb(path) as database:

@@ -70,7 +70,6 @@ def load(
         DatasetNotFound: the data root does not have it and it was not downloaded; says what to put where.
         UserError: an unknown name or split, a data root that is no folder, files that are damaged or of
             another size, or pixels that are not the official ones (a lossy copy, a subset, another order).
-
     """
     entry = entry_of(name, split)
     if entry.embedded is not None:

@@ -98,7 +98,6 @@ def evaluate(
 
     Raises:
         UserError: `images` are no uint8 images, a metric is unknown, or the reference cannot be kept.
-
     """
     check_images(images)
     for metric in metrics:
@@ -134,7 +133,6 @@ def halves(
 
     Raises:
         UserError: a half has too few images, or the extractor does not give the 768 layer.
-
     """
     need = NEEDS["fid768"].images
     half = len(reference_subset(reference.images, reference_images)) // 2
@@ -151,7 +149,6 @@ def check_images(images: np.ndarray) -> None:
 
     Raises:
         UserError: another type, shape or number of channels, or no image at all.
-
     """
     if images.dtype != np.uint8:
         raise UserError(

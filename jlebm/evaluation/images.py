@@ -31,7 +31,6 @@ def open_images(path: Path, report: Reporter = SILENT) -> UInt8[np.ndarray, "cou
 
     Raises:
         UserError: there is no such file, it is damaged, lossy (JPEG), not uint8, or not shaped as images.
-
     """
     if not path.exists():
         raise UserError(f"there are no images at {path}; name a .npy, .npz or .zip file or a folder of PNG files")

@@ -76,7 +76,6 @@ class Network:
 
         Args:
             images: of any size, with one channel (repeated to three) or three.
-
         """
         images = images.to(self.device).expand(-1, 3, -1, -1)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -97,7 +96,6 @@ def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT)
     Raises:
         ExtractorNotFound: there are no weights; says what to put where.
         UserError: the file that was found is damaged or of another network.
-
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / FULL_WEIGHTS
     for path in (root / FULL_WEIGHTS, cached, root / PARTIAL_WEIGHTS):
@@ -126,7 +124,6 @@ def open_extractor(path: Path) -> Extractor:
 
     Raises:
         UserError: the file is not whole, not a state dict of this network, or not finite from the first layer on.
-
     """
     state = _read_state(path)
     _module(state, ("64",), path)
@@ -147,7 +144,6 @@ def open_network(extractor: Extractor, layers: Sequence[str], device: torch.devi
 
     Raises:
         UserError: the weights do not give a layer that is asked for, or the file changed since it was found.
-
     """
     if missing := [layer for layer in layers if layer not in extractor.layers]:
         raise UserError(
@@ -183,7 +179,6 @@ def self_check(extractor: Extractor, device: torch.device) -> None:
 
     Raises:
         UserError: they differ, so the weights or the arithmetic of this machine are not the official ones.
-
     """
     layers = ("768",) if extractor.layers[-1] == "768" else ("768", extractor.layers[-1])
     given = open_network(extractor, layers, device)(torch.from_numpy(fixed_images()))

@@ -32,7 +32,6 @@ def two_sample_auc(
 
     Raises:
         UserError: the dimensions differ, a sample is too small, or a value is not finite.
-
     """
     if first.shape[1] != second.shape[1]:
         raise UserError(f"samples of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")

@@ -49,7 +49,6 @@ def reference_subset(
 
     Raises:
         UserError: there are not as many, or fewer than one is asked for.
-
     """
     if number is None or number == len(images):
         return images
@@ -83,7 +82,6 @@ def load_reference(
 
     Raises:
         UserError: the cache folder cannot be written, the disk is full, or `number` is out of range.
-
     """
     images = reference_subset(dataset.images, number)
     entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}

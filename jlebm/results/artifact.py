@@ -27,7 +27,6 @@ def write_artifact(path: Path, arrays: Mapping[str, np.ndarray], run: Mapping[st
 
     Raises:
         UserError: `run` lacks one of these, or the disk is full.
-
     """
     for name in RUN:
         if name not in run:
@@ -56,7 +55,6 @@ def read_artifact(
     Raises:
         UserError: the file is damaged, lacks an array, was changed since it was written, or is of another
             configuration than the stored rows.
-
     """
     again = "make it again with its recipe"
     try:

@@ -44,7 +44,6 @@ class Expectation:
 
     Raises:
         UserError: a name is unknown, or the value has no tolerance, configuration or number of images.
-
     """
 
     protocol: str
@@ -95,7 +94,6 @@ def read_expected(path: Path) -> list[Expectation]:
     Raises:
         UserError: the file is missing or not TOML, or an entry has an unknown, missing or wrong field, or asks
             exactly what another one asks.
-
     """
     return _decode_all(read_tables(path, "expectation"), path)
 
@@ -111,7 +109,6 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     Raises:
         UserError: no rows, two of one seed, a row changed by hand, rows of different selectors or conditions, or
             fewer seeds than `old` asks for.
-
     """
     if not rows:
         raise UserError("no row to expect anything from; measure first")
@@ -190,7 +187,6 @@ def write_expected(path: Path, new: Sequence[Expectation]) -> None:
 
     Raises:
         UserError: the file cannot be read, or its layout would not let the other entries stand as they are.
-
     """
     old = read_expected(path)
     head, *blocks = re.split(r"^(?=\[\[expectation\]\])", path.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -39,7 +39,6 @@ def compare(curves: Curves, path: Path, device: str, *, rtol: float, atol: float
 
     Raises:
         UserError: the file is damaged.
-
     """
     stored = _read(path)
     if device not in stored:
@@ -69,7 +68,6 @@ def write(curves: Curves, path: Path, device: str) -> None:
 
     Raises:
         UserError: a value is not finite, or the file that is there is damaged.
-
     """
     for name, values in curves.items():
         for step, value in enumerate(values):

@@ -55,7 +55,6 @@ class Measurement:
 
     Raises:
         UserError: a number is not finite, a name is unknown, or the date is not ISO 8601 with its time zone.
-
     """
 
     protocol: str
@@ -117,7 +116,6 @@ def append(path: Path, rows: Sequence[Measurement]) -> None:
     Raises:
         UserError: the file holds a line that cannot be read (nothing is appended behind it), a row was changed
             since it was read, or the disk is full.
-
     """
     for row in rows:
         if not row.intact:
@@ -145,7 +143,6 @@ def read(path: Path) -> list[Measurement]:
     Raises:
         UserError: a line is cut short or not JSON, or has an unknown, missing or wrong field. The sentence names
             file, line and field. Nothing is dropped.
-
     """
     return _parse(path.read_bytes(), path) if path.exists() else []
 

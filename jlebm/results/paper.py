@@ -29,7 +29,6 @@ class Reported:
         spread: as reported; None where none is.
         same_as: the key of the entry that is the same number, printed in another table; "" for none.
         note: what to know before comparing with it; inconsistencies between papers stand here.
-
     """
 
     key: str
@@ -56,7 +55,6 @@ def read_paper(path: Path) -> dict[str, Reported]:
 
     Raises:
         UserError: the file is missing or not TOML, or an entry has a wrong field or a key that stands twice.
-
     """
     reported: dict[str, Reported] = {}
     for number, entry in enumerate(read_tables(path, "reported"), start=1):
@@ -74,7 +72,6 @@ def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
 
     Raises:
         UserError: the file is missing, is not TOML, or holds something else.
-
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

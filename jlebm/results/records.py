@@ -50,7 +50,6 @@ def known(word: str, allowed: Iterable[str], what: str) -> None:
 
     Raises:
         UserError: it is not; the sentence names the nearest that is.
-
     """
     if word not in allowed:
         raise UserError(f"{word!r} is not a known {what}{nearest(word, [name for name in allowed if name])}")
@@ -61,7 +60,6 @@ def refuse_non_finite(record: Any) -> None:
 
     Raises:
         UserError: one of them is NaN or infinite.
-
     """
     for field in dataclasses.fields(record):
         held = getattr(record, field.name)
@@ -78,7 +76,6 @@ def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
     Raises:
         UserError: a field is unknown, missing, of another type or refused by the dataclass itself. The sentence
             begins with `where` ("FILE, line 3").
-
     """
     hints = typing.get_type_hints(kind)
     stored = {field.name: field for field in dataclasses.fields(kind) if field.metadata.get("stored", True)}  # type: ignore[arg-type]

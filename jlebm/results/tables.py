@@ -43,7 +43,6 @@ def render(
         format: "terminal", "markdown" or "latex".
         color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, NOT RUN dim.
         width: of the terminal, in characters.
-
     """
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:

@@ -25,7 +25,6 @@ class Verdict:
         spread: sample standard deviation over seeds; None for fewer than two.
         count: how many seeds.
         images: how many images each value is over; 0 without rows.
-
     """
 
     expectation: Expectation

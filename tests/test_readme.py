@@ -1,0 +1,38 @@
+"""The README's example is run as it stands there."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from jlebm.densities import PriorInLatents
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_the_example_of_ones_own_backbone() -> None:
+    """It runs, and it learns: the energies come to tell posterior from prior samples, the chain moves towards them."""
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(compile(code, str(README), "exec"), names)
+    model, z = names["model"], names["z"]
+    assert names["samples"].shape == (16, 1, 8, 8)
+    assert names["samples"].dtype == torch.uint8
+    density = PriorInLatents(model.backbone, model.energy)
+    start = model.noise(16, names["PerImageNoise"]("sample", range(16)))
+    assert density(z).mean() > density(start).mean()
+    gaussian = model.sample_gaussian(500, names["noise"])
+    posterior = model.backbone.posterior(names["images"][:500], names["noise"]).latents
+    assert model.energies(posterior).sum(1).mean() < model.energies(gaussian).sum(1).mean()
+
+
+def test_every_command_exists() -> None:
+    """A session that the README names is in the noxfile."""
+    noxfile = (README.parent / "noxfile.py").read_text()
+    named = set(re.findall(r"nox -s ([a-z_0-9 ]+?)(?: --|`|\n)", README.read_text()))
+    sessions = {session for group in named for session in group.split()}
+    assert {"reproduce_cifar10", "check", "figures", "evaluate", "lint", "tests", "regression"} <= sessions
+    for session in sessions:
+        stem = session.removeprefix("reproduce_")
+        assert f"def {session}(" in noxfile or f'"{stem}":' in noxfile, session
