@@ -37,5 +37,8 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return error.exit_code
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; nothing that was stored is lost\n")
+            return 130
 
     return guarded

@@ -89,7 +89,7 @@ def open_run(root: Path, experiment: Experiment, seed: int) -> Iterator[Run]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called "auto", "cpu" or "cuda".
+    """Return the device called "auto", "cpu" or "cuda"; on CUDA all arithmetic is set to full float32, TF32 off.
 
     Raises:
         UserError: it is not known, or there is no such device.
@@ -98,7 +98,10 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda")
 
 
 def device_class(device: torch.device) -> str:

@@ -1,6 +1,7 @@
 """The loop that all learning schemes share: one state, resumable to the bit, guarded, within a wall-clock budget."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,7 +126,7 @@ def fit(
     device: torch.device,
     report: Reporter = SILENT,
     checkpoint_seconds: float = 120.0,
-    stop_after: int | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
@@ -135,7 +136,8 @@ def fit(
         device: where to train.
         report: is told the step and the energies.
         checkpoint_seconds: wall-clock time between two checkpoints, the most that a crash can lose.
-        stop_after: leave after this step with a checkpoint, as a stopped process would; for tests.
+        stop: asked after each step, by its number, whether to leave early with a checkpoint: a Ctrl-C, a
+            scheduler's notice.
 
     Raises:
         UserError: the checkpoint is unusable, the images do not fit, the disk is full.
@@ -157,11 +159,11 @@ def fit(
     learning = scheme(experiment)
     batches = Batches(images, experiment.training.batch_size, run.seed, device)
     noise = SharedNoise(state.noise)
-    last_step = min(experiment.training.steps, stop_after or experiment.training.steps)
     tick = saved = time.monotonic()
+    leaving = False
     with report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
-        while state.step < last_step and not state.done(experiment):
+        while not leaving:
             update = learning.update(state.model, batches(state.step), noise)
             state.optimizer.zero_grad(set_to_none=True)
             update.losses.total().backward()
@@ -172,7 +174,7 @@ def fit(
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
-            leaving = state.step == last_step or state.done(experiment)
+            leaving = state.done(experiment) or stop(state.step)
             save = leaving or now - saved >= checkpoint_seconds
             if save or state.step % LOG_EVERY == 0:
                 seen = figures(state.model, update)

@@ -3,11 +3,14 @@
 import dataclasses
 import re
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 import tyro
@@ -20,6 +23,7 @@ from jlebm.run import open_run, resolve_device
 from jlebm.training import fit
 from reproduce.measure import Bench, measure
 
+STOPPED = 130  # the exit code of a command that Ctrl-C ended
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
@@ -97,13 +101,36 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
         with open_run(arguments.runs, experiment, seed) as run:
             report.line(f"seed {seed}: {run.folder}")
             started = time.monotonic()
-            state = fit(run, dataset.images, device, report)
+            with _stop_signals(report) as stop:
+                state = fit(run, dataset.images, device, report, stop=stop)
+            if not state.done(experiment):
+                report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
+                return STOPPED
             report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
             measure(run, state, bench, arguments.results)
     sys.stdout.write(_table(experiment, arguments.results))
     for missing in bench.not_measured():
         sys.stdout.write(f"{missing.metric}: not measured: {missing.reason}. {missing.remedy}\n")
     return 0
+
+
+@contextmanager
+def _stop_signals(report: Reporter) -> Iterator[Callable[[int], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second one ends the process at once."""
+    wished = []
+
+    def wish(number: int, frame: FrameType | None) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        wished.append(number)
+        report.line("stopping after this step")
+
+    before = {each: signal.signal(each, wish) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda step: bool(wished)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _choose_preset(recipe: Recipe, asked: str | None, device: torch.device) -> tuple[str, str]:

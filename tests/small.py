@@ -43,4 +43,4 @@ def train(folder: Path, stop_after: int | None = None, learning: LearningName = 
     from jlebm.training import fit
 
     with open_run(folder, experiment(learning, **changes), seed) as run:
-        return run, fit(run, IMAGES, torch.device("cpu"), stop_after=stop_after, checkpoint_seconds=1e9)
+        return run, fit(run, IMAGES, torch.device("cpu"), stop=lambda step: step == stop_after, checkpoint_seconds=1e9)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from figures import measured
 from jlebm.densities import PriorInLatents
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -25,6 +26,13 @@ def test_the_example_of_ones_own_backbone() -> None:
     gaussian = model.sample_gaussian(500, names["noise"])
     posterior = model.backbone.posterior(names["images"][:500], names["noise"]).latents
     assert model.energies(posterior).sum(1).mean() < model.energies(gaussian).sum(1).mean()
+
+
+def test_its_numbers_are_the_stored_ones() -> None:
+    """The table of measured numbers is the one that the stored rows give; nobody types it."""
+    text = README.read_text()
+    shown = text.partition(measured.BEGIN)[2].partition(measured.END)[0]
+    assert shown == measured.table(README.parent / "results")
 
 
 def test_every_command_exists() -> None:

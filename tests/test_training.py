@@ -147,13 +147,13 @@ def test_kill_at_any_moment_loses_only_the_work_since_the_checkpoint(tmp_path: P
         process.wait()
         process.stdout.close()
         with open_run(folder, experiment(steps=3000), 1) as run:  # the lock went with the process
-            reached.append(fit(run, IMAGES, CPU, stop_after=1).step)
+            reached.append(fit(run, IMAGES, CPU, stop=lambda step: True).step)
     assert reached == sorted(reached)
     assert reached[-1] > 0
     with open_run(folder, experiment(steps=3000), 1) as run:
-        end = fit(run, IMAGES, CPU, stop_after=reached[-1] + 5, checkpoint_seconds=1e9)
+        end = fit(run, IMAGES, CPU, stop=lambda step: step >= reached[-1] + 5, checkpoint_seconds=1e9)
     with open_run(tmp_path / "whole", experiment(steps=3000), 1) as run:
-        assert_same(end, fit(run, IMAGES, CPU, stop_after=reached[-1] + 5, checkpoint_seconds=1e9))
+        assert_same(end, fit(run, IMAGES, CPU, stop=lambda step: step >= reached[-1] + 5, checkpoint_seconds=1e9))
 
 
 def test_second_process_on_one_run_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
+from jlebm.learning.joint_mle import JointMLE
 from reproduce import cifar10
 from reproduce.measure import posterior_indices
 from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
@@ -194,6 +197,31 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path, folders: list[str]) 
     with pytest.raises(UserError, match="cut short or damaged"):
         run_recipe(RECIPE, folders, "")
     assert (folder / "checkpoint.pt").read_bytes() == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_of_that_step(
+    tmp_path: Path, folders: list[str], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first signal ends the training after its step, and the same command makes the rest: the same weights."""
+    steps = iter(range(100))
+    update = JointMLE.update
+
+    def interrupted(self: JointMLE, *arguments):
+        if next(steps) == 7:
+            os.kill(os.getpid(), number)
+        return update(self, *arguments)
+
+    monkeypatch.setattr(JointMLE, "update", interrupted)
+    assert run_recipe(RECIPE, folders, "") == 130
+    assert rows(tmp_path) == []
+    assert run_recipe(RECIPE, folders, "") == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    stopped = (folder / "weights.safetensors").read_bytes()
+    assert next(steps) == 20, "eight steps, then the other twelve"
+    elsewhere = [*folders, "--runs", str(tmp_path / "whole")]
+    assert run_recipe(RECIPE, elsewhere, "") == 0
+    assert stopped == next((tmp_path / "whole").glob("*/weights.safetensors")).read_bytes()
 
 
 def test_durations() -> None:
