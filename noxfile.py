@@ -21,7 +21,8 @@ nox.options.default_venv_backend = "none"  # not one environment for each sessio
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
-BAD_INPUT = 2  # the exit code with which the project's own commands answer bad input
+FAILED = 1  # the exit code that nox has for every failure
+STOPPED = 130  # and the one of a command that Ctrl-C ended, as in a shell
 SECONDS_TO_STOP = 120.0  # after Ctrl-C, what a training run has to write its checkpoint
 
 REPRODUCTIONS = {
@@ -96,17 +97,21 @@ def run_module(session: nox.Session, *command: str) -> None:
 
 
 def run_own_module(session: nox.Session, *command: str) -> None:
-    """Run one of the project's own commands; its exit code for bad input becomes that of nox.
+    """Run one of the project's own commands; its exit code, where it says more than "failed", becomes that of nox.
 
-    By itself nox answers every failure with exit code 1. On bad input it ends at once instead, so that the
-    sentence of the command stands last on the screen.
+    By itself nox answers every failure with exit code 1. On bad input (2), a training that diverged (3) or was
+    stopped (130), it ends at once instead, so that the sentence of the command stands last on the screen.
     """
     try:
         run_module(session, *command)
     except CommandFailed as failed:
-        if failed.return_code == BAD_INPUT:
-            raise SystemExit(BAD_INPUT) from None
-        raise
+        code = failed.return_code
+        if code is None or code == FAILED:
+            raise
+        # A command that a signal ended has the code that a shell gives it.
+        raise SystemExit(code if code > 0 else 128 - code) from None
+    except KeyboardInterrupt:  # Ctrl-C reaches nox, too
+        raise SystemExit(STOPPED) from None
 
 
 # ---- what a change has to pass

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, require
-from jlebm.errors import UserError
 from jlebm.plotting import image_rows, save
 
 ROWS = {
@@ -14,7 +13,7 @@ ROWS = {
     "posterior": "decoded posterior",
     "data": "data",
 }
-ARTIFACT = Artifact("cifar10_joint_mle_samples", "nox -s reproduce_cifar10 -- --preset cpu", tuple(ROWS))
+ARTIFACT = Artifact("cifar10_joint_mle_cpu_samples", "nox -s reproduce_cifar10 -- --preset cpu", tuple(ROWS))
 SHOWN = 32  # images of each kind
 COLUMNS = 16
 
@@ -28,8 +27,6 @@ def draw(results: Path, out: Path) -> list[Path]:
     arrays, path = ARTIFACT.load(results), ARTIFACT.path(results)
     groups = {}
     for name, label in ROWS.items():
-        images = require(path, arrays[name], 4, "u", f"{name}: uint8 (N, C, H, W)")
-        if images.dtype != np.uint8 or images.shape[1] not in (1, 3):
-            raise UserError(f"{path}: {name} is {images.dtype} with {images.shape[1]} channels, not uint8 with 1 or 3")
-        groups[label] = images[:SHOWN]
+        meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
+        groups[label] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[:SHOWN]
     return save(image_rows(groups, COLUMNS), out / ARTIFACT.name)

@@ -1,6 +1,5 @@
 """What every figure script shares: where its artifact is, what makes it, and where the drawing goes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +31,16 @@ class Artifact:
         return arrays
 
 
-def require(path: Path, array: np.ndarray, ndim: int, kinds: Sequence[str], meaning: str) -> np.ndarray:
-    """Return the array where it has `ndim` axes and one of the dtype kinds.
+def require(
+    path: Path, array: np.ndarray, ndim: int, dtype: type[np.generic], meaning: str, channels: int | None = None
+) -> np.ndarray:
+    """Return the array where it has `ndim` axes, the dtype, and 1 or 3 entries along the axis `channels`, if any.
 
     Raises:
-        UserError: it has not; `meaning` says what it should be.
+        UserError: it has not, or is empty; `meaning` says what it should be.
     """
-    if array.ndim != ndim or array.dtype.kind not in kinds or array.size == 0:
+    fits = array.ndim == ndim and np.issubdtype(array.dtype, dtype) and array.size > 0
+    if not fits or (channels is not None and array.shape[channels] not in (1, 3)):
         raise UserError(
             f"{path} holds an array of shape {array.shape} and type {array.dtype}, where {meaning} is meant"
         )

@@ -31,6 +31,17 @@ def table(results: Path) -> str:
     return markdown(HEADER, rows)
 
 
+def draw(results: Path, out: Path) -> Path:
+    """Write the table as measured.md and return the file.
+
+    Raises:
+        UserError: a file of the results folder cannot be read.
+    """
+    path, text = out / "measured.md", table(results)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
 def update(readme: Path, results: Path) -> None:
     """Put the table between its two marks in the README.
 

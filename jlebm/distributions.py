@@ -31,10 +31,6 @@ class Normal(NamedTuple):
         """Return mean + temperature * sigma * noise, `noise` being standard normal."""
         return self.mean + temperature * self.sigma * noise
 
-    def whiten(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-        """Return the standard normal noise whose `sample` at temperature 1 is `value`."""
-        return (value - self.mean) / self.sigma
-
     @classmethod
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
         """Build with one sigma for all dimensions."""

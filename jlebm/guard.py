@@ -2,6 +2,9 @@
 
 import math
 
+import torch
+from torch import nn
+
 from jlebm.errors import UserError
 
 ENERGY_LIMIT = 1e6  # nats; a healthy energy of the two-layer model stays below 1e3
@@ -36,6 +39,20 @@ def check(step: int, figures: dict[str, float]) -> None:
             f"training diverged at step {step}: {quantity} {where}= {value:.4g} {problem} ({seen}); "
             f"try {_remedy(quantity)}; the last checkpoint is from before and stays"
         )
+
+
+def check_weights(step: int, model: nn.Module) -> None:
+    """Look at every weight before a checkpoint replaces the one before it.
+
+    Raises:
+        Diverged: one is not finite; names the parameter and the step.
+    """
+    for name, value in model.named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            raise Diverged(
+                f"training diverged at step {step}: the weights {name} are not finite; try {_remedy(name)}; "
+                "the last checkpoint is from before and stays"
+            )
 
 
 def _remedy(quantity: str) -> str:

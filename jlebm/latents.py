@@ -35,11 +35,6 @@ def flatten(latents: Latents) -> Float[Tensor, "batch dimensions"]:
     return torch.cat([layer.flatten(1) for layer in latents], dim=1)
 
 
-def empty_like(shapes: LatentShapes, batch: int, device: torch.device | str = "cpu") -> Latents:
-    """Return uninitialised float32 latents of these shapes: what a noise source is asked to match."""
-    return tuple(torch.empty(batch, *shape, device=device) for shape in shapes)
-
-
 def standard_normal_log_prob(latents: Latents) -> Float[Tensor, " batch"]:
     """Return log N(z; 0, I) over all layers."""
     dimensions = sum(layer[0].numel() for layer in latents)

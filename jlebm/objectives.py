@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.base import PosteriorSample
-from jlebm.latents import Latents
+from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
 
@@ -55,6 +55,10 @@ def maximum_likelihood_loss(
         energy_l2: weight of the squared energies, which keeps their scale from drifting; the paper's is 0.
     """
     positive, negative = model.energy(posterior), model.energy(prior)
+    squares = torch.zeros_like(positive[0, 0])
+    if energy_l2:  # at detached samples: the penalty is the energies' alone, not a wish of the inference network
+        fixed = model.energy(map_latents(Tensor.detach, posterior))
+        squares = fixed.square().sum(1).mean() + negative.square().sum(1).mean()
     log_p0 = model.backbone.prior_log_prob
     zero = positive.new_zeros(())
     return Losses(
@@ -62,7 +66,7 @@ def maximum_likelihood_loss(
         conditional=log_p0(prior).mean() - log_p0(posterior).mean(),
         energy=positive.mean(0) - negative.mean(0),
         entropy=zero,
-        penalty=energy_l2 * (positive.square().sum(1).mean() + negative.square().sum(1).mean()),
+        penalty=energy_l2 * squares,
     )
 
 
@@ -79,4 +83,4 @@ def variational_loss(
     1.5). `posterior` carries the graph of its reparametrisation; `prior` is z-.
     """
     losses = maximum_likelihood_loss(model, x, posterior.latents, prior, energy_l2)
-    return losses._replace(entropy=torch.mean(posterior.log_prob))
+    return losses._replace(entropy=posterior.log_prob.mean())

@@ -90,7 +90,7 @@ def energy_trace(
 
     Args:
         traces: index 0 is the chain's start. With a last axis of layers (index 0 the top one), each layer has its
-            curve and their sum has one.
+            curve, named z2 and z1 where there are two, and their sum has one.
         quantity: what is plotted and its sign, written at the axis. The default is the project's energy, whose
             negative is the paper's f.
 
@@ -104,7 +104,7 @@ def energy_trace(
     curves = {"": traces}
     if traces.ndim > 2:
         count = traces.shape[2]
-        curves = {f"layer {count - index}": traces[:, :, index] for index in range(count)}
+        curves = {f"z{count - index}": traces[:, :, index] for index in range(count)}
         if count > 1:
             curves = {"all layers": traces.sum(axis=2), **curves}
     figure = Figure(figsize=(5, 3.2), layout="constrained")

@@ -115,9 +115,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """Return commit, whether the tree was dirty, device class and versions: what a row needs to be trusted."""
     packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scikit-learn")
     versions = {name: importlib.metadata.version(name) for name in packages}
+    commit = _git("rev-parse", "HEAD")
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--", "jlebm", "reproduce", "constraints.txt")),
+        "commit": commit or "unknown",
+        "dirty": not commit or bool(_git("status", "--porcelain", "--", "jlebm", "reproduce", "constraints.txt")),
         "device": device_class(device),
         "versions": {"python": platform.python_version(), **versions},
     }

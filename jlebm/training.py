@@ -23,7 +23,7 @@ from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
 
-LOG_EVERY = 10  # steps between two events; the guard looks at each of them
+LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
 
 
 @dataclass
@@ -152,10 +152,10 @@ def fit(
     digest = experiment.digest()
     if run.checkpoint.exists():
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
-        run.forget_after(state.step)
         report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     if state.done(experiment):
         return state
+    run.forget_after(state.step)
     learning = scheme(experiment)
     batches = Batches(images, experiment.training.batch_size, run.seed, device)
     noise = SharedNoise(state.noise)
@@ -165,6 +165,7 @@ def fit(
         task.advance(state.step)
         while not leaving:
             update = learning.update(state.model, batches(state.step), noise)
+            seen = figures(state.model, update) if state.step % LOG_EVERY == 0 else None
             state.optimizer.zero_grad(set_to_none=True)
             update.losses.total().backward()
             state.optimizer.step()
@@ -175,14 +176,12 @@ def fit(
             state.seconds, tick = state.seconds + now - tick, now
 
             leaving = state.done(experiment) or stop(state.step)
-            save = leaving or now - saved >= checkpoint_seconds
-            if save or state.step % LOG_EVERY == 0:
-                seen = figures(state.model, update)
+            if seen is not None:
                 guard.check(state.step, seen)
-                if state.step % LOG_EVERY == 0:
-                    run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
+                run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
-            if save:
+            if leaving or now - saved >= checkpoint_seconds:
+                guard.check_weights(state.step, state.model)
                 checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
                 saved = time.monotonic()
             task.advance()

@@ -28,7 +28,7 @@ from jlebm.results import (
     render,
     write_expected,
 )
-from jlebm.results.expectation import QUESTION, describe, replaces
+from jlebm.results.expectation import QUESTION, describe, replaced
 from jlebm.results.measurement import Measurement
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -94,8 +94,8 @@ def _write(path: Path, measured: Sequence[Measurement], selectors: Sequence[str]
         alike = [row for row in rows if all(getattr(row, name) == getattr(newest, name) for name in made_alike)]
         latest = newest_of_each_seed(alike)
         try:
-            bare = expect(latest)
-            new.append(expect(latest, next((entry for entry in old if replaces(bare, entry)), None)))
+            place = replaced(expect(latest), old)
+            new.append(expect(latest, None if place is None else old[place]))
         except UserError as error:
             skipped.append(str(error))
     if not new:

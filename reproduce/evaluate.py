@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jlebm import evaluation
-from jlebm.data import data_root, load
-from jlebm.data.cache import cache_folders
+from jlebm.data import data_root, load, writable_cache
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.images import open_images
 from jlebm.progress import ConsoleReporter
@@ -60,9 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = data_root(arguments.data_root)
     images = open_images(arguments.images, report)
     dataset = load(arguments.against, root, arguments.split, arguments.download, report)
+    if images.shape[2:] != dataset.images.shape[2:]:
+        ours, theirs = (" x ".join(map(str, each.shape[2:])) for each in (images, dataset.images))
+        raise UserError(
+            f"the images of {arguments.images} are {ours} pixels (height x width) and those of {dataset.name} are "
+            f"{theirs}; compare images of one size"
+        )
     extractor = evaluation.find_extractor(root, arguments.download, report)
     evaluation.self_check(extractor, device)
-    cache = cache_folders(root)[0]
+    cache = writable_cache(root)
     found = evaluation.evaluate(
         images, dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
     )
@@ -77,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         floor = evaluation.halves(
             dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
         )
-    reference = f"{dataset.name}/{dataset.split}, {number} images, sha256:{dataset.digest[:12]}"
+    reference = evaluation.describe_reference(dataset, number)
     name = arguments.name or arguments.images.name
     if arguments.json:
         answer = {

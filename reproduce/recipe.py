@@ -17,11 +17,13 @@ import tyro
 
 from jlebm import data, results
 from jlebm.errors import UserError, nearest
+from jlebm.evaluation import latent
 from jlebm.experiment import Experiment, LearningName
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from jlebm.training import fit
-from reproduce.measure import Bench, measure
+from reproduce.bench import Bench
+from reproduce.measure import measure
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -84,17 +86,19 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
     report = ConsoleReporter()
     device = resolve_device(arguments.device)
     name, why = _choose_preset(recipe, arguments.preset, device)
+    dataset = _dataset(recipe, arguments, report)
+    if dataset.name == recipe.fallback and arguments.preset is None:
+        name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
     report.line(f"preset {name}: {why}")
-    experiment = _experiment(recipe.presets[name].experiment, arguments)
-    dataset = _dataset(recipe, name, arguments, report)
-    experiment = dataclasses.replace(experiment, dataset=dataset.name)
+    experiment = dataclasses.replace(recipe.presets[name].experiment, dataset=dataset.name)
+    experiment = _experiment(experiment, arguments)
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
         raise UserError("--seeds needs at least one seed, each only once")
 
     images = arguments.images if arguments.images is not None else recipe.presets[name].images
-    if images < 2:
-        raise UserError(f"--images must be at least 2, not {images}")
+    if images < latent.FEWEST:
+        raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
     reference_images = recipe.presets[name].reference_images
     bench = Bench.prepare(dataset, images, reference_images, arguments.data_root, arguments.download, device, report)
     for seed in arguments.seeds:
@@ -108,9 +112,9 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
                 return STOPPED
             report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
             measure(run, state, bench, arguments.results)
-    sys.stdout.write(_table(experiment, arguments.results))
-    for missing in bench.not_measured():
-        sys.stdout.write(f"{missing.metric}: not measured: {missing.reason}. {missing.remedy}\n")
+    sys.stdout.write(_table(experiment, arguments.seeds, arguments.results))
+    for line in bench.not_measured():
+        sys.stdout.write(f"{line}\n")
     return 0
 
 
@@ -150,24 +154,28 @@ def _experiment(experiment: Experiment, arguments: Arguments) -> Experiment:
     if arguments.learning == "variational":
         model = dataclasses.replace(experiment.model, inference_network=True)
         experiment = dataclasses.replace(experiment, learning="variational", model=model)
+    for assignment in arguments.set:
+        key = assignment.partition("=")[0]
+        if key in ("protocol", "preset", "dataset", "learning"):
+            raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
+    changes = list(arguments.set)
     if arguments.budget is not None:
-        training = dataclasses.replace(experiment.training, budget_seconds=parse_duration(arguments.budget))
-        experiment = dataclasses.replace(experiment, training=training)
-    return experiment.override(arguments.set)
+        changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
+    return experiment.override(changes)
 
 
-def _dataset(recipe: Recipe, preset: str, arguments: Arguments, report: Reporter) -> data.Dataset:
+def _dataset(recipe: Recipe, arguments: Arguments, report: Reporter) -> data.Dataset:
     if arguments.dataset is not None:
         return data.load(arguments.dataset, arguments.data_root, download=arguments.download, report=report)
     try:
         return data.load(recipe.name, arguments.data_root, download=arguments.download, report=report)
     except data.DatasetNotFound as missing:
-        if preset != "tiny":
+        if arguments.preset not in (None, "tiny"):
             raise
         report.line(f"{missing}")
         report.line(
-            f"{recipe.name} is not here, so this tiny run is on the embedded {recipe.fallback!r} "
-            f"and its rows are stored under that name"
+            f"{recipe.name} is not here: this tiny run is on the embedded {recipe.fallback!r} and its rows are stored "
+            f"under that name"
         )
         return data.load(recipe.fallback)
 
@@ -187,14 +195,18 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def _table(experiment: Experiment, folder: Path) -> str:
-    """Render the verdicts of this experiment's rows, also of those that are expected and have not been measured."""
+def _table(experiment: Experiment, seeds: Sequence[int], folder: Path) -> str:
+    """Render the verdicts of this command's own rows, and what is expected of them and has not been measured."""
+    digest = experiment.digest()
 
     def ours(one: results.Measurement | results.Expectation) -> bool:
         return (one.dataset, one.preset, one.learning) == (experiment.dataset, experiment.preset, experiment.learning)
 
-    measured = [row for row in results.read_all(folder / "measured") if ours(row)]
+    measured = [row for row in results.read_all(folder / "measured") if ours(row) and row.config_digest == digest]
+    measured = [row for row in measured if row.seed in seeds or row.source == "training-halves"]
     expected = [one for one in results.read_expected(folder / "expected.toml") if ours(one)]
+    # An expectation of another configuration or count says nothing about these rows, which are then shown alone.
+    expected = [one for one in expected if one.value is None or one.config_digest == digest]
     terminal = sys.stdout.isatty()
     return results.render(
         results.check(measured, expected),
@@ -202,4 +214,5 @@ def _table(experiment: Experiment, folder: Path) -> str:
         "terminal",
         color=terminal,
         width=shutil.get_terminal_size().columns if terminal else 200,
+        commands=False,
     )

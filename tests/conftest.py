@@ -12,6 +12,11 @@ install_import_hook("jlebm", "beartype.beartype")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let golden curves be written anew, by an explicit command only."""
+    parser.addoption("--write-golden", action="store_true", help="write the golden curves of this device class anew")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference numbers and real data beside the checkout; a test that asks for it skips without it."""

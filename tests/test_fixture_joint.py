@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jlebm import langevin
@@ -19,23 +20,33 @@ from jlebm.objectives import maximum_likelihood_loss
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
-def top_first(pair: list[Tensor]) -> Latents:
+def top_first(pair: dict[str, Tensor]) -> Latents:
     """The fixture's index 0 is the bottom layer; ours is the top."""
-    return tuple(pair[::-1])
+    return pair["1"], pair["0"]
 
 
-def recorded(noise: list[list[Tensor]]):
+def recorded(noise: dict[str, dict[str, Tensor]]):
     """A noise source that replays the recorded draws in order."""
-    draws = iter(noise)
+    draws = iter([noise[str(step)] for step in range(len(noise))])
     return lambda like: top_first(next(draws))
 
 
 @pytest.fixture(scope="module")
 def fixture() -> dict:
-    path = Path(__file__).resolve().parents[2] / "shared/fixtures/joint/joint_two_layer.pt"
-    local = Path(__file__).parent / "fixtures/joint_two_layer.pt"
-    path = path if path.exists() else local
-    return torch.load(path, weights_only=True)
+    """The recorded run as nested dictionaries; lists became dictionaries of their indices on the way into the file."""
+    nested: dict = {}
+    for path, value in load_file(Path(__file__).parent / "fixtures/joint_two_layer.safetensors").items():
+        *above, name = path.split("/")
+        place = nested
+        for part in above:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return nested
+
+
+def in_order(stored: dict[str, Tensor]) -> list[Tensor]:
+    """The tensors of one network as its layers follow each other, weight before bias ("out" is the last layer)."""
+    return [stored[name] for name in sorted(stored, key=lambda name: (".out." in name, name.replace("bias", "zbias")))]
 
 
 def modules(model: JointModel) -> dict[str, nn.Module]:
@@ -56,8 +67,7 @@ def model(fixture: dict) -> JointModel:
     )
     model = JointModel(ConvBackbone(config), mlp_energy((10, 12), ((16, 16), (20, 20, 20)))).double()
     for name, module in modules(model).items():
-        stored = fixture["weights_before"][name].values()
-        for parameter, value in zip(module.parameters(), stored, strict=True):
+        for parameter, value in zip(module.parameters(), in_order(fixture["weights_before"][name]), strict=True):
             parameter.data.copy_(value)
     return model
 
@@ -109,8 +119,8 @@ def test_one_update(model: JointModel, fixture: dict) -> None:
     for name, module in modules(model).items():
         for parameter, gradient, weight in zip(
             module.parameters(),
-            fixture["gradients"][name].values(),
-            fixture["weights_after_one_adam_step"][name].values(),
+            in_order(fixture["gradients"][name]),
+            in_order(fixture["weights_after_one_adam_step"][name]),
             strict=True,
         ):
             torch.testing.assert_close(parameter.grad, gradient, **EXACT)

@@ -99,3 +99,15 @@ def test_penalty_is_the_mean_of_squared_energies() -> None:
     squares = model.energy(z).square().sum(1).mean()
     torch.testing.assert_close(maximum_likelihood_loss(model, x, z, z, 0.25).penalty, 0.5 * squares)
     assert maximum_likelihood_loss(model, x, z, z).penalty == 0
+
+
+def test_penalty_never_trains_the_inference_network() -> None:
+    """It is a wish about the energies: through reparametrised samples it would move q(z|x) away from its bound."""
+    model = linear_model()
+    z = (torch.ones(3, 2, dtype=torch.float64), torch.full((3, 3), 0.5, dtype=torch.float64))
+    moving = tuple(layer.clone().requires_grad_() for layer in z)
+    sample = PosteriorSample(moving, torch.zeros(3, dtype=torch.float64))
+    penalty = variational_loss(model, X.expand(3, -1, -1, -1), sample, z, 0.25).penalty
+    assert penalty > 0
+    for gradient in torch.autograd.grad(penalty, moving, materialize_grads=True):
+        assert not gradient.any()

@@ -259,11 +259,12 @@ def due_stamp() -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def test_bad_input_keeps_its_sentence_and_its_exit_code(tmp_path: Path) -> None:
-    """A session that turns exit code 2 into nox's own 1, or mixes stderr into stdout, breaks this."""
-    made_environment(tmp_path, due_stamp(), "echo result; echo 'error: no such preset' >&2; exit 2")
+@pytest.mark.parametrize(("end", "code"), [("exit 2", 2), ("exit 3", 3), ("exit 130", 130), ("kill -9 $$", 137)])
+def test_a_command_keeps_its_sentence_and_its_exit_code(tmp_path: Path, end: str, code: int) -> None:
+    """A session that turns bad input, a divergence or a stop into nox's own 1, or mixes its streams, breaks this."""
+    made_environment(tmp_path, due_stamp(), f"echo result; echo 'error: no such preset' >&2; {end}")
     ran = run_nox("--envdir", str(tmp_path), "-s", "reproduce_cifar10", "--", "--preset", "no-such")
-    assert ran.returncode == 2
+    assert ran.returncode == code
     assert ran.stdout.strip() == "result"
     assert "error: no such preset" in ran.stderr
     assert (tmp_path / "calls").read_text() == "-m reproduce.cifar10 --preset no-such\n"  # and nothing was installed

@@ -71,7 +71,7 @@ def test_the_energy_trace_of_layers() -> None:
     traces = np.stack([np.full((3, 2), 10.0), np.full((3, 2), 1.0)], axis=2)
     (axes,) = energy_trace(traces).axes
     levels = {str(line.get_label()): float(np.asarray(line.get_ydata())[0]) for line in axes.lines}
-    assert levels == {"all layers": 11.0, "layer 2": 10.0, "layer 1": 1.0}
+    assert levels == {"all layers": 11.0, "z2": 10.0, "z1": 1.0}
 
 
 def test_training_curves() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from jlebm import sampling
 from jlebm.errors import UserError
 from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
+from jlebm.latents import flatten
 from jlebm.model import JointModel
 from jlebm.sampling import Samples
 from tests.small import IMAGES, experiment
@@ -81,15 +83,30 @@ def stream(count: int):
         yield Samples(torch.zeros(100, 3, 32, 32, dtype=torch.uint8), (torch.zeros(100, 4),))
 
 
-def test_nothing_grows_with_the_count(tmp_path: Path) -> None:
-    """Ten times the images take the same memory: nothing is collected before it is written."""
-    peaks = []
-    for count in (500, 5000):
-        tracemalloc.start()
-        sampling.write(tmp_path / f"{count}.npy", stream(count), count)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 200_000
+def test_nothing_grows_with_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twenty batches, the images, the latents and what is made of them live until the next one has come."""
+    made: dict[str, list[weakref.ref]] = {"images": [], "latents": [], "flat": []}
+    most = dict.fromkeys(made, 0)
+
+    def watch(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+        made[kind].append(weakref.ref(tensor))
+        most[kind] = max(most[kind], sum(reference() is not None for reference in made[kind]))
+        return tensor
+
+    def batches():
+        for batch in stream(2000):
+            watch("images", batch.images)
+            watch("latents", batch.latents[0])
+            yield batch
+
+    monkeypatch.setattr(sampling, "flatten", lambda latents: watch("flat", flatten(latents)))
+    tracemalloc.start()  # sees numpy's arrays and bytes, where the references see tensors
+    sampling.write(tmp_path / "s.npy", batches(), 2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(len(references) == 20 for references in made.values())
+    assert max(most.values()) <= 2
+    assert peak < 4 * 100 * 3 * 32 * 32
 
 
 def test_an_interrupted_or_short_stream_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import guard
+from jlebm import checkpoints, guard
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
 from jlebm.learning.base import figures
@@ -59,7 +59,7 @@ def test_half_and_half_is_the_whole_bitwise(tmp_path: Path, learning: LearningNa
     subprocess.run([sys.executable, "-c", command, str(tmp_path / "halves")], cwd=ROOT, env=environment, check=True)
     run, halves = train(tmp_path / "halves", learning=learning)
     assert_same(whole, halves)
-    assert [event["step"] for event in run.events()] == [10, 20]
+    assert [event["step"] for event in run.events()] == [1, 11, 21]
 
 
 def test_training_changes_what_it_should(tmp_path: Path) -> None:
@@ -96,12 +96,17 @@ def test_finished_run_trains_no_further(tmp_path: Path) -> None:
 def test_events_of_repeated_steps_are_not_doubled(tmp_path: Path) -> None:
     """Events written after the last checkpoint are dropped when their steps are made again."""
     run, _ = train(tmp_path, stop_after=11)
-    run.append_event({"step": 20, "loss": 0.0})
+    run.append_event({"step": 21, "loss": 0.0})
     with (run.folder / "events.jsonl").open("a") as file:
         file.write('{"step": 30, "lo')  # a line that a crash cut short
     run, _ = train(tmp_path)
-    assert [event["step"] for event in run.events()] == [10, 20]
-    assert run.events()[1]["loss"] != 0.0
+    assert [event["step"] for event in run.events()] == [1, 11, 21]
+    # Killed before its first checkpoint: everything is made again, and nothing of the first attempt is left.
+    run.checkpoint.unlink()
+    with (run.folder / "events.jsonl").open("a") as file:
+        file.write('{"step": 30, "lo')
+    run, _ = train(tmp_path)
+    assert [event["step"] for event in run.events()] == [1, 11, 21]
 
 
 def test_epochs_see_every_image_once() -> None:
@@ -165,20 +170,34 @@ def test_second_process_on_one_run_is_refused(tmp_path: Path) -> None:
 
 def test_runaway_energies_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit passed stops with the layer, the step, the figures and a remedy; the checkpoint stays as it was."""
-    run, _ = train(tmp_path, stop_after=5, training=TrainingConfig(steps=10, batch_size=5))
+    run, _ = train(tmp_path, stop_after=5)
     before = run.checkpoint.read_bytes()
     monkeypatch.setattr(guard, "ENERGY_LIMIT", 1e-12)
-    with pytest.raises(guard.Diverged, match=r"step 10: energy_posterior of layer z2 .* try a smaller .*energy_lr"):
-        train(tmp_path, training=TrainingConfig(steps=10, batch_size=5))
+    with pytest.raises(guard.Diverged, match=r"step 11: energy_posterior of layer z2 .* try a smaller .*energy_lr"):
+        train(tmp_path)
     assert run.checkpoint.read_bytes() == before
 
 
 def test_nan_stops_the_run(tmp_path: Path) -> None:
     """A learning rate that breaks the weights ends in a sentence, not in a file of NaNs."""
     wild = OptimizerConfig(generator_lr=1e30, energy_lr=1e-3)
-    with pytest.raises(guard.Diverged, match=r"step 10: .*(not finite|beyond)"):
+    with pytest.raises(guard.Diverged, match=r"step 11: .*(not finite|beyond)"):
         train(tmp_path, optimizer=wild)
     assert not list(tmp_path.glob("*/checkpoint.pt"))
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path: Path) -> None:
+    """A gradient that breaks the weights between two looks of the guard is found before the checkpoint is written."""
+    run, _ = train(tmp_path, stop_after=3)
+    before = run.checkpoint.read_bytes()
+    state = checkpoints.load(run.checkpoint, run.experiment.digest(), 1)
+    state["optimizer"]["param_groups"][1]["lr"] = float("nan")  # the energies'
+    checkpoints.save(run.checkpoint, state, run.experiment.digest(), 1)
+    poisoned = run.checkpoint.read_bytes()
+    assert poisoned != before
+    with pytest.raises(guard.Diverged, match=r"step 4: the weights energy\..* are not finite"):
+        train(tmp_path, stop_after=4)
+    assert run.checkpoint.read_bytes() == poisoned
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

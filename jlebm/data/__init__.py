@@ -1,5 +1,6 @@
 """Datasets by name, as uint8 images in memory or memory-mapped; embedded, local or downloaded."""
 
+from jlebm.data.cache import writable_cache
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.data.formats import ImageSource, read_image_folder, read_image_zip
 from jlebm.data.loading import Dataset, DatasetNotFound, data_root, load
@@ -13,4 +14,5 @@ __all__ = [
     "load",
     "read_image_folder",
     "read_image_zip",
+    "writable_cache",
 ]

@@ -73,7 +73,7 @@ def decode_once(
         name: how the entry's files begin, e.g. "cifar10-train".
         stamp: the state of the source; another state is decoded again.
         open_source: opens the source; called only where it must be decoded.
-        folders: where entries are looked for; the first that can be written keeps a new one.
+        folders: where entries are looked for, see `cache_folders`; the first that can be written keeps a new one.
         accept: is told the source and its digest before anything is kept, and raises if they are wrong.
         report: told how far the decoding is.
 
@@ -96,8 +96,17 @@ def decode_once(
 
 
 def cache_folders(root: Path) -> tuple[Path, Path]:
-    """Name the folders for decoded images: in the data root, else (if it is read-only) the user's cache."""
+    """Name the folders for what is computed from a data root's files: in it, and (if it is read-only) the user's."""
     return root / ".jlebm-cache", Path(user_cache_dir("jlebm")) / "decoded"
+
+
+def writable_cache(root: Path) -> Path:
+    """Choose the first of `cache_folders` that can be written; it is not made yet.
+
+    Raises:
+        UserError: none can be written.
+    """
+    return _first_writable(cache_folders(root))
 
 
 def _digest_of(stamp: Stamp) -> str:
@@ -129,14 +138,19 @@ def _read_entry(folder: Path, stem: str) -> Decoded | None:
 
 def _first_writable(folders: Sequence[Path]) -> Path:
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
+        if _can_be_written(folder):
             return folder
     tried = " nor ".join(map(str, folders))
-    raise UserError(f"decoded images cannot be kept: neither {tried} can be written; make one of them writable")
+    raise UserError(f"there is no folder for the cache: neither {tried} can be written; make one of them writable")
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Tell whether files can be put into a folder, which need not be there yet; nothing is made."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    except OSError:  # below a folder that may not be searched
+        return False
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _write_entry(

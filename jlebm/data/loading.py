@@ -68,15 +68,14 @@ def load(
 
     Raises:
         DatasetNotFound: the data root does not have it and it was not downloaded; says what to put where.
-        UserError: an unknown name or split, a data root that is no folder, files that are damaged or of
-            another size, or pixels that are not the official ones (a lossy copy, a subset, another order).
+        UserError: an unknown name or split, a data root that is no folder or cannot be listed, files that are
+            damaged or of another size, or pixels that are not the official ones (a lossy copy, a subset, another
+            order).
     """
     entry = entry_of(name, split)
     if entry.embedded is not None:
         return _load_embedded(entry, entry.embedded, split)
     root = data_root(root)
-    if root.exists() and not root.is_dir():
-        raise UserError(f"the data root {root} is not a folder; name one with --data-root or JLEBM_DATA")
     found = _find(entry, root, split)
     if found is None and download:
         _download(entry, root, split, report)
@@ -116,11 +115,24 @@ def _file_names(entry: Entry, split: str) -> tuple[str, str]:
     return f"{stem}-{entry.shape[0]}x{entry.shape[1]}", stem
 
 
+def _listing(root: Path) -> set[str]:
+    """List the names in a data root; empty where there is none."""
+    name_one = "name one with --data-root or JLEBM_DATA"
+    try:
+        return {path.name for path in root.iterdir()}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if root.exists():
+            raise UserError(f"the data root {root} is not a folder; {name_one}") from error
+        return set()
+    except OSError as error:
+        raise UserError(
+            f"the data root {root} cannot be listed ({error.strerror}); make it readable, or {name_one}"
+        ) from error
+
+
 def _find(entry: Entry, root: Path, split: str) -> _Found | None:
-    if not root.is_dir():
-        return None
     # Names are compared as they are listed: on a disk that ignores case, `mnist` must not match `MNIST`.
-    present = {path.name for path in root.iterdir()}
+    present = _listing(root)
     names = _file_names(entry, split)
     for path in [root / f"{name}.zip" for name in names]:
         if path.name in present:

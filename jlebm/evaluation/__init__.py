@@ -1,6 +1,15 @@
 """Evaluation: fidelity of images through torch-fidelity, and a two-sample test of latents."""
 
-from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, check_images, evaluate, halves
+from jlebm.evaluation.fidelity import (
+    ALL,
+    NEEDS,
+    NotMeasured,
+    Score,
+    describe_reference,
+    evaluate,
+    halves,
+)
+from jlebm.evaluation.images import check_images
 from jlebm.evaluation.inception import (
     Extractor,
     ExtractorNotFound,
@@ -18,6 +27,7 @@ __all__ = [
     "NotMeasured",
     "Score",
     "check_images",
+    "describe_reference",
     "evaluate",
     "find_extractor",
     "halves",

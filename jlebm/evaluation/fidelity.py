@@ -19,6 +19,7 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 from jlebm.data import Dataset
 from jlebm.errors import UserError, nearest
+from jlebm.evaluation.images import check_images
 from jlebm.evaluation.inception import FULL_WEIGHTS, LAYERS, PARTIAL_WEIGHTS, Extractor, features_of, open_network
 from jlebm.evaluation.moments import Moments
 from jlebm.evaluation.reference import KEPT_LAYER, Reference, load_reference, reference_subset
@@ -105,9 +106,9 @@ def evaluate(
             raise UserError(f"there is no metric {metric!r}{nearest(metric, NEEDS)}")
     references = len(reference_subset(reference.images, reference_images))
     refusals = {
-        metric: refusal
+        metric: found
         for metric in metrics
-        if (refusal := _refusal(metric, extractor, len(images), references)) is not None
+        if (found := refusal(metric, extractor, len(images), references)) is not None
     }
     possible = [metric for metric in metrics if metric not in refusals]
     scores: dict[str, Score] = {}
@@ -144,25 +145,26 @@ def halves(
     return Score("fid768", value, None, half)
 
 
-def check_images(images: np.ndarray) -> None:
-    """Refuse what is not a batch of uint8 images.
+def describe_reference(dataset: Dataset, number: int | None = None) -> str:
+    """Say what samples were held against: "cifar10/train, 10000 images, sha256:47af8b02cfcf".
 
-    Raises:
-        UserError: another type, shape or number of channels, or no image at all.
+    Args:
+        dataset: the dataset.
+        number: how many of its images; None for all.
     """
-    if images.dtype != np.uint8:
-        raise UserError(
-            f"images must be uint8 and are {images.dtype}; round them once, to whole numbers from 0 to 255, and save "
-            "those"
-        )
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
-        raise UserError(
-            f"images must have the shape (count, 1 or 3 channels, height, width) and have {images.shape}; reorder the "
-            "axes"
-        )
+    count = len(dataset.images) if number is None else number
+    return f"{dataset.name}/{dataset.split}, {count} images, sha256:{dataset.digest[:12]}"
 
 
-def _refusal(metric: str, extractor: Extractor | None, images: int, references: int) -> NotMeasured | None:
+def refusal(metric: str, extractor: Extractor | None, images: int, references: int) -> NotMeasured | None:
+    """Say why `evaluate` would not measure a metric, before there are images; None where it would.
+
+    Args:
+        metric: a key of `NEEDS`.
+        extractor: the Inception weights; None where there are none.
+        images: how many images would be measured.
+        references: how many of the dataset's images they would be compared with.
+    """
     need = NEEDS[metric]
     if extractor is None:
         put = f"put {FULL_WEIGHTS} (or {PARTIAL_WEIGHTS} for fid768 alone) into the data root"

@@ -10,7 +10,6 @@ from jaxtyping import UInt8
 
 from jlebm.data import read_image_folder, read_image_zip
 from jlebm.errors import UserError
-from jlebm.evaluation.fidelity import check_images
 from jlebm.progress import SILENT, Reporter
 
 LOSSY = frozenset({".jpeg", ".jpg", ".webp"})
@@ -47,6 +46,24 @@ def open_images(path: Path, report: Reporter = SILENT) -> UInt8[np.ndarray, "cou
     if suffix in (".npy", ".npz"):
         return _channels_first(_read_array(path), path)
     raise UserError(f"{path} is none of a .npy, .npz or .zip file or a folder of PNG files; save the images as one")
+
+
+def check_images(images: np.ndarray) -> None:
+    """Refuse what is not a batch of uint8 images.
+
+    Raises:
+        UserError: another type, shape or number of channels, or no image at all.
+    """
+    if images.dtype != np.uint8:
+        raise UserError(
+            f"images must be uint8 and are {images.dtype}; round them once, to whole numbers from 0 to 255, and save "
+            "those"
+        )
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
+        raise UserError(
+            f"images must have the shape (count, 1 or 3 channels, height, width) and have {images.shape}; reorder the "
+            "axes"
+        )
 
 
 def _read_array(path: Path) -> np.ndarray:

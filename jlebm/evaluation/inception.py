@@ -23,12 +23,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from jlebm.errors import UserError
-from jlebm.files import sha256_of_file
+from jlebm.files import sha256_of_file, write_atomically
 from jlebm.progress import SILENT, Reporter
 
-FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file
+FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file, by its own name
 PARTIAL_WEIGHTS = "weights-inception-2015-12-05-768.pth"  # exact up to Mixed_6e, NaN above
-CONNECT_SECONDS = 10.0  # how long a download may take to begin
+PATIENCE = 15.0  # seconds that a server may be silent
+MEBIBYTE = 2**20  # bytes
 
 LAYERS = FeatureExtractorInceptionV3.get_provided_features_list()
 # The modules that each layer adds to those of the layers before it.
@@ -88,30 +89,36 @@ def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT)
     The full weights come first wherever they are, then those that are exact up to 768 in the data root. Nothing is
     downloaded where either is there. What a file can give is read from its tensors, not from its name.
 
+    A download is kept if it has the length that the server announced and is a file of weights. Its bytes are held to
+    no digest: `self_check` is what tells the official weights from others, and it holds the 768 layer alone.
+
     Args:
         root: the data root.
         download: whether the weights may be downloaded.
-        report: told about a download.
+        report: told about a download and how far it is.
 
     Raises:
         ExtractorNotFound: there are no weights; says what to put where.
-        UserError: the file that was found is damaged or of another network.
+        UserError: the file that was found is damaged or of another network, or its folder may not be searched.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / FULL_WEIGHTS
     for path in (root / FULL_WEIGHTS, cached, root / PARTIAL_WEIGHTS):
-        if path.is_file():
+        try:
+            found = path.is_file()
+        except PermissionError as error:
+            raise UserError(
+                f"{path.parent} cannot be searched for the Inception weights ({error.strerror}); make it readable, or "
+                "name another data root with --data-root or JLEBM_DATA"
+            ) from error
+        if found:
             return open_extractor(path)
     why = ""
     if download:
         report.line(f"downloading the Inception weights into {cached.parent}")
         try:
-            # torch.hub sets no time limit: this finds out quickly whether there is a network.
-            request = urllib.request.Request(URL_INCEPTION_V3, method="HEAD")
-            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(cached), progress=False)
+            write_atomically(cached, lambda part: _download(part, report))
             return open_extractor(cached)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UserError) as error:
             why = f" and could not be downloaded ({error})"
     raise ExtractorNotFound(
         f"the Inception weights are not in the data root {root}{why}: put {FULL_WEIGHTS} (all metrics, from "
@@ -175,7 +182,8 @@ def fixed_images() -> UInt8[np.ndarray, "count=4 channels=3 height=32 width=32"]
 def self_check(extractor: Extractor, device: torch.device) -> None:
     """Hold the network's features of a few fixed images to the stored statistics of the official weights.
 
-    The 768 features are held to their known mean and norm. What lies above them is only asked to be finite there.
+    The 768 features alone are held to their known mean and norm. The layers above them, which FID, IS, KID, precision
+    and recall are computed from, are only asked to be finite.
 
     Raises:
         UserError: they differ, so the weights or the arithmetic of this machine are not the official ones.
@@ -195,6 +203,20 @@ def self_check(extractor: Extractor, device: torch.device) -> None:
                 f"and must be {expected:.6g}, so these are not the Inception weights of 2015-12-05 (torchvision's "
                 f"give other numbers), or {device} computes wrongly; use torch-fidelity's {FULL_WEIGHTS}"
             )
+
+
+def _download(path: Path, report: Reporter) -> None:
+    """Fetch the weights and see that they came whole."""
+    with urllib.request.urlopen(URL_INCEPTION_V3, timeout=PATIENCE) as response, path.open("wb") as file:
+        announced = int(response.headers.get("Content-Length") or 0)
+        total = -(-announced // MEBIBYTE) or None
+        with report.task("Inception weights, MiB", total) as task:
+            while piece := response.read(MEBIBYTE):
+                file.write(piece)
+                task.advance()
+        if announced and file.tell() != announced:
+            raise OSError(f"{file.tell()} of {announced} bytes came")
+    _read_state(path)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

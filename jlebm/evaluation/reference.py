@@ -5,7 +5,6 @@ that the whole and both halves are known without anything that grows with the nu
 recall need the features themselves: those of the 2048 layer are kept beside the moments as float32 `.npy`.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from jaxtyping import Float, UInt8
 
 from jlebm.data import Dataset
 from jlebm.errors import UserError
+from jlebm.evaluation.holding import held, writing
 from jlebm.evaluation.inception import Extractor, Network, features_of, open_network
 from jlebm.evaluation.moments import Moments
 from jlebm.files import write_atomically
@@ -69,7 +69,7 @@ def load_reference(
     """Give the reference statistics of a dataset: from the cache folder, or computed now and kept there.
 
     A pass that was interrupted goes on from where it was last saved, at most `SAVE_SECONDS` of work before. A cache
-    file that is damaged is computed anew.
+    file that is damaged is computed anew. What another process computes at the same time is waited for.
 
     Args:
         dataset: the images.
@@ -78,7 +78,7 @@ def load_reference(
         cache: the folder of the cache files.
         device: where to compute.
         number: how many of the images to use, see `reference_subset`; None for all.
-        report: told how far the pass is.
+        report: told how far the pass is, or that another process is waited for.
 
     Raises:
         UserError: the cache folder cannot be written, the disk is full, or `number` is out of range.
@@ -86,16 +86,16 @@ def load_reference(
     images = reference_subset(dataset.images, number)
     entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}
     known = {layer: entry.load(device) for layer, entry in entries.items()}
-    missing = [layer for layer in layers if not entries[layer].is_complete(known[layer])]
+    missing = {layer: entry for layer, entry in entries.items() if not entry.is_complete(known[layer])}
     if missing:
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            network = open_network(extractor, missing, device)
-            name = f"reference statistics of {dataset.name} ({dataset.split})"
-            begun = {layer: known[layer] for layer in missing}
-            known |= _go_through(images, {layer: entries[layer] for layer in missing}, begun, network, name, report)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise UserError(f"the cache folder {cache} cannot be written ({error.strerror}); name another") from error
+        name = f"reference statistics of {dataset.name} ({dataset.split})"
+        with writing(cache), held([entry.lock for entry in missing.values()], name, report):
+            known |= {layer: entry.load(device) for layer, entry in missing.items()}  # as another process left them
+            missing = {layer: entry for layer, entry in missing.items() if not entry.is_complete(known[layer])}
+            if missing:
+                network = open_network(extractor, list(missing), device)
+                begun = {layer: known[layer] for layer in missing}
+                known |= _go_through(images, missing, begun, network, name, report)
     moments = {layer: sums for layer, sums in known.items() if sums is not None}
     features = np.load(entries[KEPT_LAYER].features, mmap_mode="r") if KEPT_LAYER in layers else None
     return Reference(moments, features)
@@ -121,6 +121,10 @@ class _Entry:
     @property
     def keeps_features(self) -> bool:
         return self.features.suffix == ".npy"
+
+    @property
+    def lock(self) -> Path:
+        return self.moments.with_suffix(".lock")
 
     @property
     def begun_features(self) -> Path:
@@ -220,16 +224,9 @@ def _go_through(
 def _rows(entry: _Entry, start: int) -> Iterator[BinaryIO]:
     """Open the file of features at row `start`; it is written, not mapped, so that a full disk raises an error."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (entry.images, KEPT_DIMENSION)}
-    try:
-        with entry.begun_features.open("r+b" if start else "wb") as handle:
-            np.lib.format.write_array_header_1_0(handle, header)
-            handle.seek(start * KEPT_DIMENSION * 4, os.SEEK_CUR)
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left to write {entry.features}; free some and run the same command again"
-            ) from error
-        raise
+    with entry.begun_features.open("r+b" if start else "wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.seek(start * KEPT_DIMENSION * 4, os.SEEK_CUR)
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())

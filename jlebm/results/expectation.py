@@ -20,7 +20,7 @@ from jlebm.results.records import METRICS, decode, known, refuse_non_finite
 
 CONFIDENCE = 0.95  # of the interval that new means are to fall into
 QUESTION = ("dataset", "preset", "learning", "metric", "source")
-CONDITIONS = ("reference", "extractor", "weights", "chain")  # what must agree within one mean
+CONDITIONS = ("reference", "extractor", "weights", "chain")  # what must agree within one mean, as `condition` says
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ class Expectation:
         images: how many images; 0 in an entry without a value leaves it open.
         config_digest: of the rows; "" in an entry without a value.
         complete: False for rows of runs that a wall-clock budget ended early.
-        reference, extractor, weights, chain: what the rows must have been measured with; "" leaves it open.
+        reference, extractor, weights, chain: what the rows must have been measured with; "" leaves it open. Of the
+            extractor only the network's name is compared, the part before the first comma.
         value: the mean over seeds; None where nothing has been measured yet.
         tolerance: the deviation of the mean up to which it is a PASS.
         fail_beyond: the deviation beyond which it is a FAIL; between the two it is a DRIFT.
-        seeds: how many distinct seeds a verdict needs.
+        seeds: how many distinct seeds a verdict needs, and the tolerance is made for the mean of.
         basis: which rows the value comes from and how the tolerance follows from their spread.
         needs: what measuring it takes, in words.
         command: what would measure it.
@@ -98,13 +99,24 @@ def read_expected(path: Path) -> list[Expectation]:
     return _decode_all(read_tables(path, "expectation"), path)
 
 
+def condition(one: Measurement | Expectation, name: str) -> Any:
+    """Return a field as it is compared, which is as it is but for the extractor.
+
+    Of that it is the network, the part before the first comma. The digest behind it is the file's, and a
+    file of part of the network gives the same features; that these are the network's, its self-check has found.
+    """
+    value = getattr(one, name)
+    return value.partition(",")[0] if name == "extractor" else value
+
+
 def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expectation:
     """Make the expectation that rows of one protocol and configuration justify, one row a seed.
 
     The value is the mean over the n seeds. The tolerance is the half-width of the two-sided 95 % prediction
-    interval for the mean of as many new seeds, t(0.975, n - 1) * s * sqrt(1/n + 1/n) with s the sample standard
-    deviation, and never below the metric's floor; with one seed there is no spread and it is the floor.
-    `fail_beyond` is twice the tolerance. What the rows don't say (needs, command, paper) is taken from `old`.
+    interval for the mean of m new seeds, t(0.975, n - 1) * s * sqrt(1/n + 1/m) with s the sample standard deviation,
+    and never below the metric's floor; with n = 1 there is no spread and it is the floor. m is `old.seeds`, which n
+    may exceed, and n without `old`. `fail_beyond` is twice the tolerance. What the rows don't say (seeds, needs,
+    command, paper) is taken from `old`.
 
     Raises:
         UserError: no rows, two of one seed, a row changed by hand, rows of different selectors or conditions, or
@@ -117,10 +129,10 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         if not row.intact:
             raise UserError(f"{row.where or 'a row'} was changed since it was stored; restore it or measure again")
         for name in ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS):
-            if getattr(row, name) != getattr(first, name):
+            wanted, found = (condition(one, name) for one in (first, row))
+            if found != wanted:
                 raise UserError(
-                    f"rows with the {name} {getattr(first, name)!r} and {getattr(row, name)!r} have no common mean; "
-                    f"select the rows of one"
+                    f"rows with the {name} {wanted!r} and {found!r} have no common mean; select the rows of one"
                 )
     values = {row.seed: row.value for row in rows}
     count = len(values)
@@ -137,10 +149,11 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     if count > 1:
         spread = statistics.stdev(values.values())
         quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-        interval = quantile * spread * (2 / count) ** 0.5
+        new = count if old is None else old.seeds
+        interval = quantile * spread * (1 / count + 1 / new) ** 0.5
         tolerance = max(interval, metric.floor)
         basis += (
-            f"; tolerance: 95 % prediction interval for the mean of {count} new seeds, t = {quantile:.3f}, "
+            f"; tolerance: 95 % prediction interval for {_of_new(new)}, t = {quantile:.3f}, "
             f"sample standard deviation {spread:.4g}, so {interval:.4g}, not below {metric.floor:g}"
         )
     else:
@@ -149,7 +162,7 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     learning = f" --learning {first.learning}" if first.learning else ""
     made = Expectation(
         **{name: getattr(first, name) for name in ("protocol", *QUESTION, "images", "config_digest", "complete")},
-        **{name: getattr(first, name) for name in CONDITIONS},
+        **{name: condition(first, name) for name in CONDITIONS},
         value=statistics.fmean(values.values()),
         tolerance=tolerance,
         fail_beyond=2 * tolerance,
@@ -180,8 +193,17 @@ def replaces(new: Expectation, old: Expectation) -> bool:
     return same and ended and old.images in (0, new.images) and old.weights in ("", new.weights)
 
 
+def replaced(new: Expectation, entries: Sequence[Expectation]) -> int | None:
+    """Return the place of the entry that `new` takes the place of, None where it is one more entry.
+
+    An entry that states as much as `new` goes before one that leaves the number of images or the weights open.
+    """
+    places = [place for place, entry in enumerate(entries) if replaces(new, entry)]
+    return min(places, key=lambda place: not replaces(entries[place], new), default=None)
+
+
 def write_expected(path: Path, new: Sequence[Expectation]) -> None:
-    """Put expectations into `expected.toml`, each in place of the one that it `replaces` or else at the end.
+    """Put expectations into `expected.toml`, each in place of the one that is `replaced` or else at the end.
 
     Every other entry and every comment stays as it is, byte for byte.
 
@@ -192,7 +214,7 @@ def write_expected(path: Path, new: Sequence[Expectation]) -> None:
     head, *blocks = re.split(r"^(?=\[\[expectation\]\])", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     kept = list(old)
     for one in new:
-        place = next((index for index, entry in enumerate(kept) if replaces(one, entry)), None)
+        place = replaced(one, kept)
         if place is None:
             kept.append(one)
             blocks.append("\n" + _toml(one))
@@ -224,6 +246,10 @@ def _decode_all(tables: Sequence[Any], path: Path) -> list[Expectation]:
             raise UserError(f"{path}, [[expectation]] number {number}: {describe(one)} is expected twice")
         made.append(one)
     return made
+
+
+def _of_new(seeds: int) -> str:
+    return "one new seed" if seeds == 1 else f"the mean of {seeds} new seeds"
 
 
 def _toml(one: Expectation) -> str:

@@ -1,16 +1,15 @@
 """One measured number with everything that made it, and the JSONL files that hold such rows."""
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from jlebm.errors import UserError
 from jlebm.files import write_atomically
@@ -110,8 +109,9 @@ class Measurement:
 def append(path: Path, rows: Sequence[Measurement]) -> None:
     """Add rows to the end of a JSONL file, all of them or none; what stands there already is kept byte for byte.
 
-    The folder is locked while the file is read and replaced, so that two processes that append at once both keep
-    their rows. Rows with the key of an older one are kept beside it: `check` takes the newest by date.
+    The folder's lock, its file `.lock`, is held while the file is read and replaced, so that two processes that
+    append at once both keep their rows. Rows with the key of an older one are kept beside it: `check` takes the
+    newest by date.
 
     Raises:
         UserError: the file holds a line that cannot be read (nothing is appended behind it), a row was changed
@@ -122,7 +122,8 @@ def append(path: Path, rows: Sequence[Measurement]) -> None:
             raise UserError(f"{row.where or 'a row'} was changed since it was stored; it is not stored again")
     added = "".join(_line(row) for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
+    # A file of its own is locked: the rows' file is replaced by another one while the lock is held.
+    with FileLock(path.parent / ".lock"):
         before = path.read_bytes() if path.exists() else b""
         _parse(before, path)
         if before and not before.endswith(b"\n"):
@@ -196,14 +197,3 @@ def _digest(row: Measurement) -> str:
 def _line(row: Measurement) -> str:
     fields = {**_fields(row), "row_digest": _digest(row)}
     return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The folder itself is locked: the file is replaced by another one while the lock is held.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -12,8 +12,9 @@ from rich.text import Text
 from jlebm.results.expectation import describe
 from jlebm.results.paper import Reported
 from jlebm.results.records import METRICS
-from jlebm.results.verdicts import Verdict
+from jlebm.results.verdicts import Verdict, rewrite
 
+Note = tuple[str, str, str]  # status, what is said, command
 Format = Literal["terminal", "markdown", "latex"]
 HEADER = ("metric", "source", "paper reports", "expected here", "measured", "verdict")
 STYLES = {"PASS": "green", "DRIFT": "yellow", "FAIL": "bold red", "NOT RUN": "dim"}
@@ -31,6 +32,7 @@ def render(
     *,
     color: bool = False,
     width: int = 200,
+    commands: bool = True,
 ) -> str:
     """Return the tables of metric, source, paper, expected, measured and verdict, one for each protocol and preset.
 
@@ -43,6 +45,7 @@ def render(
         format: "terminal", "markdown" or "latex".
         color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, NOT RUN dim.
         width: of the terminal, in characters.
+        commands: False leaves out those that write expected.toml anew, which are for who keeps it.
     """
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
@@ -52,15 +55,16 @@ def render(
     parts = []
     for title, group in groups.items():
         rows = [_row(verdict, paper) for verdict in group]
+        said = _notes(group, commands)
         if format == "terminal":
-            parts.append(_terminal(title, rows, group, color, width))
+            parts.append(_terminal(title, rows, group, said, color, width))
         elif format == "markdown":
-            notes = [f"- {escape_markdown(text)}" + (f" Run `{run}`" if run else "") for _, text, run in _notes(group)]
+            notes = [f"- {escape_markdown(text)}" + (f" Run `{run}`" if run else "") for _, text, run in said]
             parts.append("\n".join([f"**{escape_markdown(title)}**", "", markdown(HEADER, rows), *notes]) + "\n")
         else:
             notes = [
                 escape_latex(text) + (rf" Run \texttt{{{escape_latex(run)}}}" if run else "") + r"\par"
-                for _, text, run in _notes(group)
+                for _, text, run in said
             ]
             parts.append("\n".join([rf"\paragraph{{{escape_latex(title)}}}", latex(HEADER, rows), *notes]) + "\n")
     return "\n".join(parts)
@@ -117,17 +121,20 @@ def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
     return [METRICS[one.metric].label, one.source, said, wanted, measured(verdict), verdict.status]
 
 
-def _notes(group: Sequence[Verdict]) -> list[tuple[str, str, str]]:
-    noted: dict[tuple[str, str, str], list[str]] = {}
+def _notes(group: Sequence[Verdict], commands: bool) -> list[Note]:
+    noted: dict[Note, list[str]] = {}
     for one in group:
         if one.reason:
             what = describe(one.expectation).split(": ", 1)[1]
-            noted.setdefault((one.status, one.reason, one.command), []).append(what)
+            command = one.command if commands or one.command != rewrite(one.expectation) else ""
+            noted.setdefault((one.status, one.reason, command), []).append(what)
     # What has one reason and one command is said once.
     return [(status, f"{status} {', '.join(what)}: {reason}.", run) for (status, reason, run), what in noted.items()]
 
 
-def _terminal(title: str, rows: list[list[str]], group: Sequence[Verdict], color: bool, width: int) -> str:
+def _terminal(
+    title: str, rows: list[list[str]], group: Sequence[Verdict], said: Sequence[Note], color: bool, width: int
+) -> str:
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in HEADER:
         table.add_column(name, no_wrap=name in ("verdict", "metric"))
@@ -140,7 +147,7 @@ def _terminal(title: str, rows: list[list[str]], group: Sequence[Verdict], color
         file=out, force_terminal=color, color_system="standard" if color else None, width=width, legacy_windows=False
     )
     console.print(table)
-    for status, text, run in _notes(group):
+    for status, text, run in said:
         console.print(Text(text, style=STYLES[status]))
         if run:  # on its own line and never wrapped, so that it can be copied
             console.print(Text(f"    {run}", style="dim"), soft_wrap=True)

@@ -3,11 +3,13 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
-from jlebm.results.expectation import CONDITIONS, QUESTION, Expectation, describe
+from jlebm.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe
 from jlebm.results.measurement import Measurement
 
+Key = tuple[object, ...]
 Status = Literal["PASS", "DRIFT", "FAIL", "NOT RUN"]
 SELECTORS = ("config_digest", "images", "weights", "complete")
 
@@ -41,19 +43,49 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
     """Judge every expectation by the newest row of each seed, then name the rows of which nothing is expected.
 
     Rows with the same key are all kept in the files; the newest by `date` counts, and of equal dates the last.
+    A mean over more seeds than the expectation asks for is held to the tolerance for as many as it asks for, which
+    is the wider one.
+
     A FAIL is a mean further off than `fail_beyond`, a row whose digest is broken (any row with the expectation's
     dataset, preset, learning, metric and source, counted or not), newest rows of another protocol, or rows whose
     extractor, reference, weights or chain differ from one another or from what the expectation states: those are
     never averaged. NOT RUN says what is missing. Rows from a dirty tree count, and are remarked upon.
+
+    An expectation without a value shows the newest rows that no other one is about. Rows that are still left over
+    (another configuration, number of images or chain) have a verdict of their own, NOT RUN with their mean, so that
+    nothing just measured is hidden behind an older PASS; passed over are only those for which there are rows at
+    least as new, of the same number of images, weights and completeness, that an expectation is about. Where there
+    is none about any row, the newest ones stand for it.
     """
-    verdicts = [_judge(one, [row for row in measured if one.asks(row)]) for one in expected]
-    rest: dict[tuple[object, ...], list[Measurement]] = {}
+    groups: dict[Key, list[Measurement]] = {}
     for row in measured:
-        if not any(one.asks(row) for one in expected):
-            rest.setdefault(tuple(getattr(row, name) for name in QUESTION), []).append(row)
-    for rows in rest.values():
-        newest = max(rows, key=lambda row: row.time)
-        verdicts.append(_judge(_question(newest), rows))
+        groups.setdefault(_key(row), []).append(row)
+    free = sorted(groups.values(), key=_time, reverse=True)  # of what has no verdict yet, the newest first
+    # Of what an expectation is about, or stands for one: newer than these is what was just measured.
+    held = [rows for rows in free if any(one.value is not None and _selected(one, rows[0]) for one in expected)]
+    free = [rows for rows in free if rows not in held]
+    verdicts = []
+    for one in expected:
+        asked = [row for row in measured if one.asks(row)]
+        if one.value is not None:
+            verdicts.append(_judge(one, asked))
+            continue
+        found = next((rows for rows in free if _selected(one, rows[0])), [])
+        if found:
+            free.remove(found)
+            held.append(found)
+        verdicts.append(_unexpected(one, asked, found))
+    shown = []
+    for rows in free:
+        about = [other for other in held if _asked(other[0]) == _asked(rows[0])]
+        if not any(_place(other[0]) == _place(rows[0]) and _time(other) >= _time(rows) for other in about):
+            shown.append(rows)
+        if not about:
+            held.append(rows)
+    for rows in groups.values():
+        if rows in shown:
+            one = _question(rows[0])
+            verdicts.append(_unexpected(one, [row for row in measured if one.asks(row)], rows))
     return verdicts
 
 
@@ -66,24 +98,39 @@ def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
     return [latest[seed] for seed in sorted(latest)]
 
 
-def _judge(one: Expectation, rows: Sequence[Measurement]) -> Verdict:
-    broken = [row.where or f"the row of seed {row.seed}" for row in rows if not row.intact]
-    if broken:
-        changed = f"{', '.join(broken)} changed since stored (the row digest does not fit)"
-        return Verdict(one, "FAIL", f"{changed}; restore it, or remove it and measure again", one.command)
-    if not rows:
-        reason = f"no row yet; needs {one.needs}"
-        return Verdict(one, "NOT RUN", reason, one.command)
-    newest = max(rows, key=lambda row: row.time)
-    if one.value is None:
-        return _unexpected(one, rows)
+def _judge(one: Expectation, asked: Sequence[Measurement]) -> Verdict:
+    if broken := _broken(one, asked):
+        return broken
+    if not asked:
+        return Verdict(one, "NOT RUN", f"no row yet; needs {one.needs}", one.command)
+    newest = max(asked, key=lambda row: row.time)
     if newest.protocol != one.protocol:
         reason = f"expected.toml is about protocol {one.protocol} and the newest row is of {newest.protocol}"
         return Verdict(one, "FAIL", reason, rewrite(one))
-    matching = [row for row in rows if row.protocol == one.protocol and _selected(one, row)]
+    matching = [row for row in asked if _selected(one, row)]
     if not matching:
         return Verdict(one, "NOT RUN", _why_none(one, newest), one.command)
     return _compare(one, newest_of_each_seed(matching))
+
+
+def _unexpected(one: Expectation, asked: Sequence[Measurement], found: Sequence[Measurement]) -> Verdict:
+    if broken := _broken(one, asked):
+        return broken
+    if not found:
+        reason = "no row yet" + f" of {one.images} images" * bool(asked and one.images)
+        return Verdict(one, "NOT RUN", f"{reason}; needs {one.needs}", one.command)
+    latest = newest_of_each_seed(found)
+    mean, spread, count = _summary(latest)
+    reason = "; ".join(["no expectation yet", *_remarks(latest)])
+    return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, latest[0].images)
+
+
+def _broken(one: Expectation, asked: Sequence[Measurement]) -> Verdict | None:
+    broken = [row.where or f"the row of seed {row.seed}" for row in asked if not row.intact]
+    if not broken:
+        return None
+    changed = f"{', '.join(broken)} changed since stored (the row digest does not fit)"
+    return Verdict(one, "FAIL", f"{changed}; restore it, or remove it and measure again", one.command)
 
 
 def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
@@ -92,8 +139,8 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
     assert tolerance is not None
     assert fail_beyond is not None
     for name in CONDITIONS:
-        stated = getattr(one, name)
-        found = sorted({getattr(row, name) for row in latest} | ({stated} if stated else set()))
+        stated = condition(one, name)
+        found = sorted({condition(row, name) for row in latest} | ({stated} if stated else set()))
         if len(found) > 1:
             reason = f"the {name} differs ({' / '.join(map(repr, found))}); such rows are never averaged or compared"
             return Verdict(one, "FAIL", reason, one.command)
@@ -111,16 +158,6 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
     return Verdict(one, status, "; ".join(remarks), command, mean, spread, count, latest[0].images)
 
 
-def _unexpected(one: Expectation, rows: Sequence[Measurement]) -> Verdict:
-    newest = max(rows, key=lambda row: row.time)
-    same = ("protocol", *SELECTORS, *CONDITIONS)
-    alike = [row for row in rows if all(getattr(row, name) == getattr(newest, name) for name in same)]
-    latest = newest_of_each_seed(alike)
-    mean, spread, count = _summary(latest)
-    reason = "; ".join(["measured, but nothing is expected of it yet", *_remarks(latest)])
-    return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, newest.images)
-
-
 def _summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
     values = [row.value for row in latest]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
@@ -136,7 +173,30 @@ def _remarks(latest: Sequence[Measurement]) -> list[str]:
 
 
 def _selected(one: Expectation, row: Measurement) -> bool:
-    return all(getattr(one, name) in ("", getattr(row, name)) for name in SELECTORS)
+    """Whether an expectation is about a row; without a value it may leave open how many images and the like."""
+    if one.protocol != row.protocol or not one.asks(row):
+        return False
+    if one.value is not None:
+        return all(getattr(one, name) in ("", getattr(row, name)) for name in SELECTORS)
+    stated = ("images", "config_digest", "weights")
+    return all(getattr(one, name) in ("", 0, getattr(row, name)) for name in stated)
+
+
+def _key(row: Measurement) -> Key:
+    """Return what rows have in common that may be averaged."""
+    return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
+
+
+def _asked(row: Measurement) -> Key:
+    return tuple(getattr(row, name) for name in QUESTION)
+
+
+def _place(row: Measurement) -> Key:
+    return row.images, row.weights, row.complete
+
+
+def _time(rows: Sequence[Measurement]) -> datetime:
+    return max(row.time for row in rows)
 
 
 def _why_none(one: Expectation, newest: Measurement) -> str:
@@ -155,11 +215,10 @@ def _why_none(one: Expectation, newest: Measurement) -> str:
 def rewrite(one: Expectation) -> str:
     """Return the command that makes an expectation from the stored rows."""
     return "python -m reproduce.check --write-expected " + " ".join(
-        f"{name}={getattr(one, name)}" for name in QUESTION if getattr(one, name)
+        f"{name}={getattr(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)
     )
 
 
 def _question(row: Measurement) -> Expectation:
-    return Expectation(
-        **{name: getattr(row, name) for name in ("protocol", *QUESTION)}, seeds=1, needs=describe(row), command=""
-    )
+    names = ("protocol", *QUESTION, "images")
+    return Expectation(**{name: getattr(row, name) for name in names}, seeds=1, needs=describe(row), command="")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jlebm import files
-from jlebm.data.cache import ABANDONED_AFTER, Decoded, Stamp, decode_once
+from jlebm.data.cache import ABANDONED_AFTER, Decoded, Stamp, decode_once, writable_cache
 from jlebm.data.formats import ImageSource, read_image_zip
 from jlebm.errors import UserError
 
@@ -181,3 +181,19 @@ def test_two_processes_at_once(make, folder, tmp_path: Path) -> None:
     assert len(answers) == 1
     assert answers.pop().split()[1] == str(int(pixels.sum()))
     assert len(names(folder)) == 2
+
+
+def test_the_cache_is_in_the_root_wherever_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if results move to another folder, a misspelt root is made, or a read-only one stops everything."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    root = tmp_path / "parent" / "root"
+    assert writable_cache(root) == root / ".jlebm-cache"
+    assert not root.parent.exists()
+    (root / ".jlebm-cache").mkdir(parents=True)
+    assert writable_cache(root) == root / ".jlebm-cache"
+    permitted = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: root not in (path, path.parent) and permitted(path, mode))
+    assert writable_cache(root) == tmp_path / "user" / "jlebm" / "decoded"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"neither {root}/.jlebm-cache nor {tmp_path}/user/.* can be written"):
+        writable_cache(root)

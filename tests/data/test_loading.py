@@ -95,6 +95,17 @@ def test_a_data_root_that_is_a_file(tmp_path: Path) -> None:
         load("cifar10", tmp_path / "root")
 
 
+def test_a_data_root_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if somebody else's folder leaves as a traceback, or a download into it is tried."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be listed .Permission denied.; make it readable, or name"):
+        load("cifar10", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "put"),
     [

@@ -1,52 +1,18 @@
-"""Inception weights made up for the tests, and a small network in its place where its features do not matter."""
+"""A small network in Inception's place where its features do not matter, and Inception with made-up weights."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from jlebm.data import Dataset
 from jlebm.evaluation import fidelity, reference
 from jlebm.evaluation.inception import LAYERS, Extractor, Network
+from tests.inception import partial_weights, random_state, random_weights, small_inception, small_statistics
 
-
-class Unloaded(FeatureExtractorInceptionV3):
-    """The module with the weights that its constructor draws."""
-
-    def load_state_dict(self, *args, **kwargs) -> None:
-        """Load nothing."""
-
-
-@pytest.fixture(scope="session")
-def random_state() -> dict[str, torch.Tensor]:
-    """Weights in which every layer and every part of batch norm matters."""
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module = Unloaded("random", ["64"], nothing)
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight)
-            elif isinstance(part, nn.BatchNorm2d):
-                for tensor in (part.weight, part.running_var):
-                    nn.init.uniform_(tensor, 0.8, 1.2)
-                for tensor in (part.bias, part.running_mean):
-                    nn.init.normal_(tensor, std=0.1)
-    return module.state_dict()
-
-
-@pytest.fixture(scope="session")
-def random_weights(random_state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(random_state, path)
-    return path
+__all__ = ["partial_weights", "random_state", "random_weights", "small_inception", "small_statistics"]
 
 
 class SmallNetwork(Network):

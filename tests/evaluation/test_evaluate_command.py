@@ -61,6 +61,40 @@ def test_the_table_has_every_metric_with_its_value_or_the_remedy(
 
 
 @pytest.mark.usefixtures("small_evaluation")
+def test_images_of_another_size_exit_with_2(samples: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Breaks if samples of another resolution than the dataset's get a number that looks like any other."""
+    np.savez(samples, np.zeros((60, 64, 48, 3), np.uint8))
+    assert command(samples) == 2
+    captured = capfd.readouterr()
+    assert "samples.npz are 64 x 48 pixels (height x width) and those of photos are 32 x 32" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.usefixtures("small_evaluation")
+def test_a_data_root_that_cannot_be_written_is_enough(
+    samples: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks if a dataset on a read-only disk cannot be compared with, for lack of a place for its statistics."""
+    (samples.parent / ".jlebm-cache").touch()  # no folder can be made here
+    monkeypatch.setenv("XDG_CACHE_HOME", str(samples.parent / "user"))
+    assert command(samples, "--reference-images", "70") == 0
+    assert len(list((samples.parent / "user").rglob("reference-photos-train-70-768-*.npz"))) == 1
+
+
+def test_weights_in_the_data_root_are_found_checked_and_used(
+    samples: Path, small_inception: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if the command does not come from a file of weights to a number by itself, without a network."""
+    (samples.parent / small_inception.name).symlink_to(small_inception)
+    assert command(samples, "--no-download", "--json", "--reference-images", "100") == 0
+    answer = json.loads(capfd.readouterr().out)
+    (score,) = answer["scores"]
+    assert (score["metric"], score["images"]) == ("fid768", 60)
+    assert 0 < answer["reference_halves"]["value"] < score["value"]
+    assert len(list((samples.parent / ".jlebm-cache").glob("reference-photos-train-100-64-*.npz"))) == 1
+
+
+@pytest.mark.usefixtures("small_evaluation")
 def test_too_few_images_for_anything_exit_with_2(
     samples: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from jlebm.errors import UserError
 from jlebm.evaluation import fidelity, inception
-from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, evaluate, halves
+from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, describe_reference, evaluate, halves
 from jlebm.evaluation.inception import open_extractor
 from jlebm.evaluation.reference import load_reference
 
@@ -172,4 +172,10 @@ def test_bad_arguments_get_a_sentence(extractor, make_dataset, tmp_path: Path) -
 def test_reference_and_samples_may_share_the_cache(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if statistics that `evaluate` left are not those that `load_reference` finds."""
     load_reference(make_dataset(20), extractor, ["768"], tmp_path, CPU)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_the_reference_is_named_by_split_count_and_pixels(make_dataset) -> None:
+    """Breaks if rows that were held against the same images stop saying it in the same words."""
+    assert describe_reference(make_dataset(8, seed=0x1F << 248)) == "noise/train, 8 images, sha256:1f0000000000"
+    assert describe_reference(make_dataset(8), 5) == "noise/train, 5 images, sha256:000000000000"

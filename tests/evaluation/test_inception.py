@@ -1,3 +1,5 @@
+import errno
+import io
 import pickle
 import runpy
 import urllib.error
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from jlebm import progress
 from jlebm.errors import UserError
 from jlebm.evaluation import inception
 from jlebm.evaluation.inception import (
@@ -21,6 +24,8 @@ from jlebm.evaluation.inception import (
     open_network,
     self_check,
 )
+from jlebm.progress import ConsoleReporter
+from tests.inception import nan_from
 
 CPU = torch.device("cpu")
 
@@ -28,13 +33,6 @@ CPU = torch.device("cpu")
 def save(state: dict[str, torch.Tensor], path: Path) -> Path:
     torch.save(state, path)
     return path
-
-
-def nan_from(state: dict[str, torch.Tensor], prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    return {
-        key: torch.full_like(value, torch.nan) if key.startswith(prefixes) and value.is_floating_point() else value
-        for key, value in state.items()
-    }
 
 
 def test_features_are_torch_fidelitys_own(random_weights: Path) -> None:
@@ -154,6 +152,63 @@ def test_missing_weights_say_what_to_put_where(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(inception.urllib.request, "urlopen", no_network)
     with pytest.raises(ExtractorNotFound, match=r"could not be downloaded \(.*no route to host.*\): put"):
         find_extractor(tmp_path)
+
+
+@pytest.fixture
+def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root without weights, where torch hub has none either."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def test_a_download_says_its_size_and_is_kept(
+    random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if minutes pass in silence, or every start downloads again."""
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(inception, "URL_INCEPTION_V3", random_weights.as_uri())
+    extractor = find_extractor(empty_root, report=ConsoleReporter())
+    said = capsys.readouterr().err
+    assert f"downloading the Inception weights into {extractor.path.parent}" in said
+    size = -(-random_weights.stat().st_size // 2**20)
+    assert f"Inception weights, MiB: 1/{size} " in said
+    assert f"Inception weights, MiB: {size}/{size} " in said
+    assert extractor.path.read_bytes() == random_weights.read_bytes()
+    assert find_extractor(empty_root, download=False) == extractor
+
+
+class Answer(io.BytesIO):
+    """A server's answer with the length that it announced."""
+
+    def __init__(self, content: bytes, announced: int):
+        super().__init__(content)
+        self.headers = {"Content-Length": str(announced)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(Answer(b"some", 1000), "4 of 1000 bytes came"), (Answer(b"page", 4), "not a whole file of weights")],
+)
+def test_what_came_wrong_is_not_kept(
+    empty_root: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, reason: str
+) -> None:
+    """Breaks if a lost connection, or a login page, is taken for the weights at every later start."""
+    monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *args, **kwargs: answer)
+    with pytest.raises(ExtractorNotFound, match=rf"could not be downloaded \(.*{reason}"):
+        find_extractor(empty_root)
+    assert [path for path in (empty_root.parent / "torch").rglob("*") if path.is_file()] == []
+
+
+def test_a_root_that_may_not_be_searched_is_a_sentence(empty_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a folder of somebody else leaves as a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UserError, match=f"{empty_root} cannot be searched .*Permission denied.*--data-root"):
+        find_extractor(empty_root, download=False)
 
 
 def test_self_check_refuses_other_weights(random_weights: Path) -> None:

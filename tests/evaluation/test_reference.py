@@ -1,3 +1,6 @@
+import errno
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from jlebm import files
 from jlebm.errors import UserError
 from jlebm.evaluation import reference
 from jlebm.evaluation.reference import load_reference, reference_subset
+from jlebm.progress import ConsoleReporter
 
 CPU = torch.device("cpu")
 LAYERS = ("768", "2048")
@@ -117,3 +122,54 @@ def test_a_cache_folder_that_cannot_be_written_gets_a_sentence(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         load_reference(make_dataset(50), extractor, ["768"], tmp_path / "file", CPU)
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(errno.EROFS, "cannot be written"), (errno.EACCES, "cannot be written"), (errno.ENOSPC, "no space left")],
+)
+def test_a_disk_that_takes_no_files_gets_a_sentence(
+    small_network, extractor, make_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str
+) -> None:
+    """Breaks if a read-only or full disk ends in a traceback, or what stood there is lost."""
+
+    def refuse(*rest: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(UserError, match=sentence):
+        load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+
+
+def test_a_second_process_waits_for_the_first(
+    small_network, extractor, make_dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if two that need the same statistics compute them twice, or write to the same files at once."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(ConsoleReporter):
+        """Holds the pass that it is told about until the other one waits."""
+
+        def task(self, *rest):
+            begun.set()
+            assert go_on.wait(30)
+            return super().task(*rest)
+
+    class Waiting(ConsoleReporter):
+        """Lets the other pass go on as soon as this one says that it waits."""
+
+        def line(self, text: str) -> None:
+            super().line(text)
+            go_on.set()
+
+    found = []
+    first = threading.Thread(
+        target=lambda: found.append(load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU, report=Slow()))
+    )
+    first.start()
+    assert begun.wait(30)
+    second = load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, report=Waiting())
+    first.join()
+    assert small_network.passed == 50
+    assert "another process computes the reference statistics of noise (train); waiting" in capsys.readouterr().err
+    assert torch.equal(second.moments["768"].product, found[0].moments["768"].product)

@@ -23,10 +23,9 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = {SAMPLES, LANGEVIN, f"{LANGEVIN}_images"}
-    assert drawn == {f"{n}{s}" for n in figures for s in (".pdf", ".png")} | {
-        f"table{n}{s}" for n in (1, 2, 5) for s in (".md", ".tex")
-    }
+    figures = {f"{name}{suffix}" for name in (SAMPLES, LANGEVIN) for suffix in (".pdf", ".png")}
+    tables = {f"table{number}{suffix}" for number in (1, 2, 5) for suffix in (".md", ".tex")}
+    assert drawn == figures | tables | {"measured.md"}
     assert "not drawn" not in capsys.readouterr().out
 
 
@@ -48,7 +47,7 @@ def test_damage_gets_a_sentence(results: Path, tmp_path: Path, capsys: Any) -> N
 
 def test_another_run_gets_a_sentence(results: Path, row: Any, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure were drawn from another configuration than the stored numbers."""
-    stored: Measurement = row(preset="budget", config_digest="e" * 64)
+    stored: Measurement = row(preset="cpu", config_digest="e" * 64)
     append(results / "measured" / "cifar10.jsonl", [stored])
     assert run(results, tmp_path / "out") == 2
     assert "is of configuration cccccccccccc" in capsys.readouterr().err
@@ -63,7 +62,7 @@ def test_another_run_gets_a_sentence(results: Path, row: Any, tmp_path: Path, ca
         (SAMPLES, "data", np.zeros((0, 3, 32, 32), np.uint8)),
         (LANGEVIN, "energy", np.zeros((2, 3))),
         (LANGEVIN, "energy", np.full((2, 3, 1), np.nan)),
-        (LANGEVIN, "images", np.zeros((2, 3, 32, 32), np.uint8)),
+        (LANGEVIN, "energy", np.zeros((2, 3, 1), np.int64)),
     ],
 )
 def test_arrays_of_another_shape(
@@ -75,6 +74,14 @@ def test_arrays_of_another_shape(
     write_artifact(path, {**arrays, array: value}, provenance)
     assert run(results, tmp_path / "out") == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_measured_table_is_written(results: Path, row: Any, tmp_path: Path) -> None:
+    """Would break if the file were empty, or left out a number of which nothing is expected yet."""
+    append(results / "measured" / "cifar10.jsonl", [row()])
+    assert run(results, tmp_path / "out") == 0
+    line = "| cifar10, tiny | joint-mle | fid768 | ebm-prior | 1.2500, 1 seed, 2000 images | - | NOT RUN |"
+    assert line in (tmp_path / "out" / "measured.md").read_text().splitlines()
 
 
 def test_figures_never_load_models() -> None:

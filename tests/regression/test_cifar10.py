@@ -1,7 +1,14 @@
-"""The real CIFAR-10 recipe at its tiny size, on the embedded photos, against golden curves of this device class."""
+"""The real CIFAR-10 recipe at its tiny size, on the embedded photos, against golden curves.
+
+Training is chaotic: rounding that differs by 1e-7 grows to 3e-3 relative within 21 steps and to several per cent
+within 150 (measured between AVX2 and SSE4 on one machine). So whole curves are compared on the class of processor that
+they were written on, with one thread; on any other class their first three records are, at a looser tolerance.
+"""
 
 import json
+import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +21,32 @@ from reproduce import cifar10
 GOLDEN = Path(__file__).resolve().parents[2] / "results/golden"
 COMMAND = "nox -s regression -- --write-golden"
 CURVES = ("reconstruction", "energy_posterior/z2", "energy_posterior/z1", "energy_prior/z2", "energy_prior/z1")
-RTOL, ATOL = 1e-3, 1e-3
+SAME_CLASS = {"rtol": 1e-3, "atol": 1e-3}
+OTHER_CLASS = {"rtol": 2e-2, "atol": 2e-2}
+EARLY = 3  # records: steps 1, 11 and 21
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums that are split over threads are rounded differently on every number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def processor_class() -> str:
+    """The device class and the processor's maker: matrix products round differently on each."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    makers = [line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")]
+    return f"{device_class(torch.device('cpu'))}-{makers[0] if makers else platform.machine()}"
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("learning", ["joint-mle", "variational"])
 def test_tiny_recipe(tmp_path: Path, learning: str, request: pytest.FixtureRequest) -> None:
-    """A change anywhere between the pixels and the energies moves a curve; the rows come out whole."""
+    """A change anywhere between the pixels and the energies moves a curve; the energies learn; the rows are whole."""
     folder = tmp_path / "results"
     (folder / "measured").mkdir(parents=True)
     for name in ("paper.toml", "expected.toml"):
@@ -32,13 +58,19 @@ def test_tiny_recipe(tmp_path: Path, learning: str, request: pytest.FixtureReque
     (run,) = (tmp_path / "runs").iterdir()
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     curves = {name: [event[name] for event in events] for name in CURVES}
-    path = GOLDEN / f"cifar10-tiny-photos-{learning}.json"
-    device = device_class(torch.device("cpu"))
+    path, ours = GOLDEN / f"cifar10-tiny-photos-{learning}.json", processor_class()
     if request.config.getoption("--write-golden"):
-        results.write_golden(curves, path, device)
-    verdict = results.compare_golden(curves, path, device, rtol=RTOL, atol=ATOL, command=COMMAND)
-    rows = {(row.metric, row.source): row.value for row in results.read_all(folder / "measured")}
-    assert rows["latent_auc", "ebm-prior"] < rows["latent_auc", "gaussian-prior"], "the energies learned nothing"
-    if verdict.status == "NOT RUN":
-        pytest.skip(f"{verdict.reason}; {verdict.command}")
+        results.write_golden(curves, path, ours)
+    known = json.loads(path.read_text())
+    if ours in known:
+        verdict = results.compare_golden(curves, path, ours, **SAME_CLASS, command=COMMAND)
+    else:
+        other = next(iter(known))
+        early = tmp_path / "early.json"
+        results.write_golden({name: values[:EARLY] for name, values in known[other].items()}, early, other)
+        begun = {name: values[:EARLY] for name, values in curves.items()}
+        verdict = results.compare_golden(begun, early, other, **OTHER_CLASS, command=COMMAND)
     assert verdict.status == "PASS", verdict.reason
+
+    rows = {(row.metric, row.source): row.value for row in results.read_all(folder / "measured")}
+    assert rows["latent_auc", "ebm-prior"] < rows["latent_auc", "gaussian-prior"] - 0.02, "the energies learned nothing"

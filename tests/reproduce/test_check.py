@@ -53,6 +53,20 @@ def test_written_expectations_pass(written: Path, capsys: Any) -> None:
     assert (one.paper, one.seeds) == ("table1.cifar10.ours", 3)
 
 
+def test_two_numbers_of_images_are_two_expectations(results: Path, row: Any, capsys: Any) -> None:
+    """Would break if of one question only the newest number of images could be held to something."""
+    for seed in (1, 2, 3):
+        some = [row(seed=seed, value=1.0 + seed / 100), row(seed=seed, value=0.5 + seed / 100, images=10000)]
+        append(results / "measured" / "cifar10.jsonl", some)
+    for _ in range(2):  # the second time every entry is replaced by itself
+        assert main(["--results", str(results), "--write-expected", "preset=tiny"]) == 0
+    entries = [one for one in read_expected(results / "expected.toml") if one.value is not None]
+    assert sorted((one.images, one.seeds, one.value) for one in entries) == [(2000, 1, 1.02), (10000, 1, 0.52)]
+    capsys.readouterr()
+    assert main(["--results", str(results)]) == 0
+    assert capsys.readouterr().out.count("PASS") == 2
+
+
 def test_a_stored_value_changed_by_hand_fails(written: Path, capsys: Any) -> None:
     """Would break if a value could be edited, even within its tolerance, and still pass."""
     path = written / "measured" / "cifar10.jsonl"
@@ -76,12 +90,12 @@ def test_an_expected_value_changed_by_hand_fails(written: Path) -> None:
         (["datasett=cifar10"], "nearest known one is 'dataset'"),
         (["cifar10"], "is not a selector, NAME=VALUE"),
         (["dataset=svhn"], "no stored row has dataset=svhn"),
-        (["preset=tiny"], "nothing can be expected: cifar10 tiny joint-mle: fid768 of ebm-prior needs 3 seeds"),
+        (["preset=cpu"], "nothing can be expected: cifar10 cpu joint-mle: fid768 of ebm-prior needs 3 seeds"),
     ],
 )
 def test_bad_selectors(written: Path, row: Any, capsys: Any, selectors: list[str], sentence: str) -> None:
     """Would break if a mistyped selector wrote something, or too few seeds were made an expectation."""
-    append(written / "measured" / "cifar10.jsonl", [row()])
+    append(written / "measured" / "cifar10.jsonl", [row(preset="cpu")])
     before = (written / "expected.toml").read_bytes()
     assert main(["--results", str(written), "--write-expected", *selectors]) == 2
     assert sentence in capsys.readouterr().err

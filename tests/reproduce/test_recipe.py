@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import results
+from jlebm import data, results
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
+from jlebm.evaluation import fidelity, inception
+from jlebm.evaluation.reference import reference_subset
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.learning.joint_mle import JointMLE
+from jlebm.progress import SILENT
+from jlebm.run import open_run
+from jlebm.training import initial_state
 from reproduce import cifar10
-from reproduce.measure import posterior_indices
+from reproduce.bench import Bench, Rows
+from reproduce.measure import Samples, measure_gap, posterior_indices
 from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
 from tests.small import experiment
 
@@ -58,7 +64,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert "preset tiny: the largest that a CPU" in out.err
     assert "data: digits, 1797 images, embedded" in out.err
     assert "latent AUC" in out.out
-    assert "fid768: not measured" in out.out
+    assert "not measured: fid768, fid, is, kid, precision, recall: there are no Inception weights" in out.out
 
     measured = rows(tmp_path)
     assert {(row.metric, row.source, row.seed) for row in measured} == {
@@ -90,6 +96,63 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert rows(tmp_path) == measured
 
 
+def test_with_an_extractor(
+    tmp_path: Path, folders: list[str], small_inception: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every source is judged by its own samples, the halves once for all seeds, and what stands is not done again."""
+    weights = tmp_path / "root" / small_inception.name
+    run_recipe(RECIPE, folders, "")  # before there are weights
+    assert "not measured: fid768, fid" in capsys.readouterr().out
+    before = rows(tmp_path)
+    weights.symlink_to(small_inception)
+    run_recipe(RECIPE, [*folders, "--seeds", "1", "2"], "")
+    measured = rows(tmp_path)
+    assert measured[: len(before)] == before, "what was measured without an extractor stands"
+
+    judged = [row for row in measured if row.metric == "fid768"]
+    assert sorted((row.source, row.seed) for row in judged if row.source != "training-halves") == [
+        (source, seed) for source in ("ebm-prior", "gaussian-prior", "posterior") for seed in (1, 2)
+    ]
+    assert [(row.images, row.weights) for row in judged if row.source == "training-halves"] == [(50, "")]
+    dataset = data.load("digits")
+    extractor = inception.find_extractor(tmp_path / "root", download=False)
+    (folder,) = (tmp_path / "runs").glob("*seed2")
+    for row in judged:
+        assert row.reference == "digits/train, 100 images, sha256:" + dataset.digest[:12]
+        if row.seed == 2 and row.source != "training-halves":
+            samples = np.load(folder / f"samples/{row.source}.npy")
+            cache, cpu = tmp_path / "another-cache", torch.device("cpu")
+            (score,) = fidelity.evaluate(
+                samples, dataset, extractor, cache, cpu, metrics=["fid768"], reference_images=100
+            )
+            assert isinstance(score, fidelity.Score)
+            assert row.value == pytest.approx(score.value, rel=1e-9)
+            assert row.images == 120
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((1.5, 1.2, 1.0), 0.6), ((1.5, 1.6, 1.0), -0.2), ((1.0, 0.9, 1.0), None), ((1, 1, 2), None)],
+)
+def test_prior_gap_closed(
+    tmp_path: Path, folders: list[str], small_inception: Path, values: tuple[float, ...], expected: float | None
+) -> None:
+    """(a - b) / (a - c) of the same weights; where the posterior is no better than the prior there is no gap."""
+    (tmp_path / "root" / small_inception.name).symlink_to(small_inception)
+    device, dataset = torch.device("cpu"), data.load("digits")
+    bench = Bench.prepare(dataset, 120, 100, tmp_path / "root", False, device, SILENT)
+    with open_run(tmp_path / "runs", SMALL, 1) as run:
+        state = initial_state(SMALL, 1, device)
+        stored = Rows(run, state, bench, tmp_path / "results")
+        for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
+            stored.add("fid768", source, float(value), 120, {}, **bench.judged_by())
+        measure_gap(stored, Samples(run, state, bench))
+        measure_gap(stored, Samples(run, state, bench))
+    found = [row.value for row in rows(tmp_path) if row.metric == "prior_gap_closed"]
+    assert found == ([] if expected is None else [pytest.approx(expected)])
+    assert ("prior_gap_closed" in bench.missing) == (expected is None)
+
+
 def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> None:
     """Measuring a finished run on more images adds rows under the same configuration and trains nothing."""
     run_recipe(RECIPE, folders, "")
@@ -113,12 +176,14 @@ def test_reconstruction_error_is_of_the_right_images(tmp_path: Path, folders: li
 
 def test_posterior_images_stand_between_the_references() -> None:
     """Posterior samples are of other images than the reference's where there are enough, and spread over all."""
-    for total, count in ((50_000, 10_000), (50_000, 2_000), (5_000, 800)):
+    for total, references, count in ((50_000, 10_000, 10_000), (50_000, 10_000, 2_000), (5_000, 800, 800)):
         chosen = posterior_indices(total, count)
         assert len(set(chosen)) == count
         assert max(chosen) < total
-        reference = {index * total // 10_000 for index in range(10_000)} if total == 50_000 else set()
-        assert not reference & set(chosen)
+        indices = np.arange(total)[:, None, None, None].view(np.uint8)  # each image is its own index
+        reference = reference_subset(indices, references).view(np.int64).ravel()
+        assert len(reference) == references
+        assert not set(reference.tolist()) & set(chosen)
     assert posterior_indices(100, 500) == list(range(100))
 
 
@@ -141,8 +206,9 @@ def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--budget", "0s"], "budget must be positive"),
         (["--budget", "soon"], "not a time such as 90s, 20m or 1.5h"),
         (["--seeds", "1", "1"], "each only once"),
-        (["--images", "1"], "--images must be at least 2"),
+        (["--images", "49"], "--images must be at least 50"),
         (["--preset", "cpu"], "cifar10"),
+        (["--set", "dataset=digits"], "--set does not change 'dataset'"),
         (["--dataset", "digits"], "images of"),
     ],
 )

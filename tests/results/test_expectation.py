@@ -1,5 +1,6 @@
 """expected.toml: made from rows by the stated rule, edited without touching anything else."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_the_rule(row: Any) -> None:
     assert "standard deviation 1" in one.basis
 
 
+def test_the_tolerance_is_for_as_many_seeds_as_a_verdict_needs(row: Any) -> None:
+    """Would break if an entry for one new seed had the narrower tolerance of a mean, or lost its number of seeds."""
+    rows = [row(seed=1, value=1.0), row(seed=2, value=2.0), row(seed=3, value=3.0)]
+    one = expect(rows, dataclasses.replace(OPEN, seeds=1))
+    assert one.tolerance == pytest.approx(4.302653 * (1 / 3 + 1) ** 0.5, rel=1e-6)
+    assert (one.seeds, one.value) == (1, 2.0)
+    assert "for one new seed" in one.basis
+    two = expect(rows, dataclasses.replace(OPEN, seeds=2))
+    assert two.tolerance == pytest.approx(4.302653 * (1 / 3 + 1 / 2) ** 0.5, rel=1e-6)
+    assert (two.seeds, "for the mean of 2 new seeds" in two.basis) == (2, True)
+
+
+def test_two_files_of_one_network_are_one_extractor(row: Any) -> None:
+    """Would break if seeds measured with the whole file and with a part of it had no common mean."""
+    one = expect([row(), row(seed=2, extractor="inception-2015-12-05, sha256:4567")])
+    assert one.extractor == "inception-2015-12-05"
+
+
 def test_the_floor(row: Any) -> None:
     """Would break if equal seeds, or one seed, made a tolerance that rounding alone would leave."""
     assert expect([row(seed=1), row(seed=2)]).tolerance == 0.005
@@ -118,6 +137,22 @@ def test_a_new_entry_goes_to_the_end(row: Any, tmp_path: Path) -> None:
     write_expected(path, [first])
     write_expected(path, [second])
     assert read_expected(path)[1:] == [first, second]
+
+
+def test_entries_that_differ_in_the_number_of_images_alone(row: Any, tmp_path: Path) -> None:
+    """Would break if the value of one number of images overwrote the other's, or took the place of the open entry."""
+    path = tmp_path / "expected.toml"
+    path.write_text(FILE)
+    few, many = expect([row()]), expect([row(images=10000, value=0.75)])
+    write_expected(path, [few, many])
+    assert read_expected(path)[1:] == [few, many]
+    waiting = FILE + "\n" + FILE.split("# About the next one.\n")[1].replace("seeds = 3", "seeds = 3\nimages = 2000")
+    path.write_text(waiting)
+    write_expected(path, [many, few])
+    assert read_expected(path)[1:] == [many, few]
+    again = dataclasses.replace(few, value=1.5)
+    write_expected(path, [again])
+    assert read_expected(path)[1:] == [many, again]
 
 
 def test_a_waiting_entry_takes_shortened_runs(row: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import Expectation, Verdict, read_paper, render
+from jlebm.results import Expectation, Verdict, check, read_paper, render
 from jlebm.results.tables import escape_latex, escape_markdown, latex, markdown
 
 PAPER = read_paper(Path(__file__).parents[2] / "results" / "paper.toml")
@@ -61,6 +61,17 @@ def test_a_command_is_never_wrapped() -> None:
     text = render([verdict("FAIL", reason="[red]odd[/red]", command=command)], PAPER, "terminal", width=60)
     assert command in text
     assert "[red]odd[/red]" in text
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex"])
+def test_who_only_measures_is_not_told_to_rewrite_what_is_expected(row: Any, form: Any) -> None:
+    """Would break if a recipe's table offered the command that moves expected.toml, or kept back one that measures."""
+    verdicts = [*check([row()], []), verdict("NOT RUN", reason="no row yet", command="nox -s reproduce")]
+    assert "write-expected" in render(verdicts, PAPER, form)
+    text = render(verdicts, PAPER, form, commands=False)
+    assert "write-expected" not in text
+    assert "no expectation yet" in text
+    assert "nox -s reproduce" in text
 
 
 def test_protocols_never_share_a_table() -> None:

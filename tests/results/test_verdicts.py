@@ -25,6 +25,8 @@ EXPECTED = Expectation(
     fail_beyond=0.25,
 )
 
+OPEN = dataclasses.replace(EXPECTED, value=None, tolerance=None, fail_beyond=None, config_digest="", images=0)
+
 
 def expected(**changes: Any) -> Expectation:
     return dataclasses.replace(EXPECTED, **changes)
@@ -80,9 +82,61 @@ def test_a_broken_digest_fails_whatever_was_changed(row: Any, name: str) -> None
 )
 def test_rows_of_something_else_are_not_run(row: Any, changes: dict[str, Any], reason: str) -> None:
     """Would break if rows of another configuration or count were compared, or the reason kept back."""
-    (verdict,) = check([row(**changes)], [EXPECTED])
+    verdict, shown = check([row(**changes)], [EXPECTED])
     assert (verdict.status, verdict.mean, verdict.command) == ("NOT RUN", None, EXPECTED.command)
     assert re.search(reason, verdict.reason)
+    assert (shown.status, shown.mean, shown.expectation.value) == ("NOT RUN", 1.25, None)
+    assert shown.reason.startswith("no expectation yet")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"config_digest": "e" * 64}, {"images": 500}, {"complete": False}, {"protocol": "cifar10/2"}]
+)
+def test_what_was_just_measured_is_shown(row: Any, changes: dict[str, Any]) -> None:
+    """Would break if newer rows that no expectation is about were hidden behind an older PASS, or averaged with it."""
+    new = [row(value=9.0 + seed, seed=seed, date="2026-03-01T00:00:00+00:00", **changes) for seed in (1, 2)]
+    other = row(value=7.0, date="2026-02-01T00:00:00+00:00", **{"config_digest": "f" * 64, **changes, "chain": "short"})
+    verdict, *shown = check([*new, other, row()], [EXPECTED])
+    assert verdict.status == ("FAIL" if "protocol" in changes else "PASS")
+    assert [(one.status, one.mean, one.count) for one in shown] == [("NOT RUN", 10.5, 2), ("NOT RUN", 7.0, 1)]
+
+
+def test_what_was_measured_before_is_passed_over(row: Any) -> None:
+    """Would break if every configuration ever measured filled the table."""
+    old = row(config_digest="e" * 64, date="2025-03-01T00:00:00+00:00")
+    assert [verdict.status for verdict in check([old, row()], [EXPECTED])] == ["PASS"]
+    for entries in ([], [OPEN]):
+        assert [verdict.mean for verdict in check([old, row(value=2.0)], entries)] == [2.0]
+
+
+def test_entries_that_differ_in_the_number_of_images_alone(row: Any) -> None:
+    """Would break if two numbers of images shared a mean, or one entry spoke for both."""
+    few, many = row(), row(images=10000, value=0.75, date="2026-03-01T00:00:00+00:00")
+    verdicts = check([few, many], [EXPECTED, expected(images=10000, value=0.75)])
+    assert [(one.status, one.mean, one.images) for one in verdicts] == [("PASS", 1.25, 2000), ("PASS", 0.75, 10000)]
+    verdict, missing = check([few], [EXPECTED, expected(images=10000, value=0.75)])
+    assert (verdict.status, missing.status, missing.mean) == ("PASS", "NOT RUN", None)
+    for entries in ([OPEN], [dataclasses.replace(OPEN, images=n) for n in (2000, 10000)], [EXPECTED, OPEN], []):
+        shown = check([few, many], entries)
+        assert sorted((one.mean, one.images) for one in shown) == [(0.75, 10000), (1.25, 2000)]
+    verdict, missing = check([few], [EXPECTED, dataclasses.replace(OPEN, images=10000)])
+    assert (verdict.status, missing.mean, missing.reason) == ("PASS", None, "no row yet of 10000 images; needs a CPU")
+
+
+def test_more_seeds_than_asked_for(row: Any) -> None:
+    """Would break if a mean over three seeds had no verdict where one seed suffices."""
+    rows = [row(seed=seed, value=1.25 + seed / 100) for seed in (1, 2, 3)]
+    (verdict,) = check(rows, [EXPECTED])
+    assert (verdict.status, verdict.count) == ("PASS", 3)
+
+
+def test_two_files_of_one_network_are_one_extractor(row: Any) -> None:
+    """Would break if the whole weights file and a part of it, whose features are the same, could not be compared."""
+    rows = [row(), row(seed=2, extractor="inception-2015-12-05, sha256:4567")]
+    for stated in ("", "inception-2015-12-05", "inception-2015-12-05, sha256:89ab"):
+        (verdict,) = check(rows, [expected(extractor=stated)])
+        assert (verdict.status, verdict.count) == ("PASS", 2)
+    assert len(check(rows, [])) == 1
 
 
 def test_no_row_and_too_few_seeds(row: Any) -> None:
@@ -108,7 +162,7 @@ def test_rows_of_different_conditions_are_never_averaged(row: Any, name: str) ->
 def test_protocols_that_disagree_fail(row: Any) -> None:
     """Would break if rows of a newer protocol were held to an older one's value, or silently left out."""
     new = row(protocol="cifar10/2", date="2026-03-01T00:00:00+00:00")
-    (verdict,) = check([row(), new], [EXPECTED])
+    verdict, _ = check([row(), new], [EXPECTED])
     assert verdict.status == "FAIL"
     assert "cifar10/1" in verdict.reason
     assert "cifar10/2" in verdict.reason
@@ -126,8 +180,8 @@ def test_remarks(row: Any) -> None:
 
 def test_without_an_expected_value(row: Any) -> None:
     """Would break if a measured number of which nothing is expected were hidden, or passed."""
-    empty = expected(value=None, tolerance=None, fail_beyond=None, config_digest="", images=0)
-    for entries in ([empty], []):
+    for entries in ([OPEN], []):
         (verdict,) = check([row(), row(seed=2, value=1.75)], entries)
         assert (verdict.status, verdict.mean, verdict.count) == ("NOT RUN", 1.5, 2)
+        assert verdict.reason == "no expectation yet"
         assert "--write-expected dataset=cifar10 preset=tiny" in verdict.command

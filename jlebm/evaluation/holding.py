@@ -1,0 +1,54 @@
+"""Writing into the cache folder: one process at a time for one result, and a sentence where it cannot be written."""
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jlebm.errors import UserError
+from jlebm.progress import Reporter
+
+# What a folder that cannot be written answers; a read-only disk gives EROFS, which is no PermissionError.
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Make the cache folder and let files be written there.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UserError(f"the cache folder {cache} cannot be written ({error.strerror}); name another") from error
+        if error.errno in FULL:
+            raise UserError(f"no space left in {cache}; free some and run the same command again") from error
+        raise
+
+
+@contextmanager
+def held(locks: Iterable[Path], name: str, report: Reporter) -> Iterator[None]:
+    """Hold the files that `locks` stand for against other processes; wait for one that holds them.
+
+    Args:
+        locks: one file for each, made where it is not there; it stays.
+        name: what is computed, for the sentence about the wait.
+        report: told about a wait.
+    """
+    with ExitStack() as stack:
+        for path in sorted(locks):  # in one order, so that no two wait for each other
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                report.line(f"another process computes the {name}; waiting for it")
+                lock.acquire()
+            stack.callback(lock.release)
+        yield
