@@ -20,8 +20,8 @@ from reproduce.recipe import Preset, Recipe, run_recipe
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
 
-# Two minutes on any CPU: a first look, and what CI runs. Expected: an energy prior that is nearer to the posterior
-# than the Gaussian one (latent AUC), blurred images.
+# A minute of training on any CPU: a first look, and what CI runs. Expected: an energy prior that is nearer to the
+# posterior than the Gaussian one (latent AUC), blurred images.
 TINY = Preset(
     Experiment(
         PROTOCOL,
@@ -38,8 +38,9 @@ TINY = Preset(
     reference_images=800,
 )
 
-# The longest that is reasonable on a CPU: the same model, narrower by a factor of 16, with energies that learn at
-# the rate that closes a visible part of the prior's gap within thousands of updates (facts, section 8).
+# What is reasonable on a CPU, 10 to 20 minutes of training a seed: the same model, narrower by a factor of 16, with
+# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates (facts,
+# section 8). Its posterior chains are short, so its posterior samples are those of a short-run sampler.
 CPU = Preset(
     Experiment(
         PROTOCOL,
@@ -56,8 +57,8 @@ CPU = Preset(
     reference_images=10_000,
 )
 
-# The paper's model within half an hour on one data-centre GPU: 12,000 to 20,000 of its 50,500 iterations (facts,
-# section 7). Not measured yet.
+# The paper's model for half an hour on one data-centre GPU, in full float32; how many of its 50,500 iterations that
+# makes has not been measured, and every row says its own.
 BUDGET = Preset(
     Experiment(PROTOCOL, "budget", DATASET, training=TrainingConfig(budget_seconds=1800.0)),
     images=50_000,

@@ -147,7 +147,10 @@ def _choose_preset(recipe: Recipe, asked: str | None, device: torch.device) -> t
             "budget",
             "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
         )
-    return "tiny", "the largest that a CPU finishes within minutes; --preset cpu takes about an hour for three seeds"
+    return (
+        "tiny",
+        "the largest that a CPU finishes within minutes; --preset cpu takes more than an hour",
+    )
 
 
 def _experiment(experiment: Experiment, arguments: Arguments) -> Experiment:

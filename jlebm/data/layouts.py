@@ -171,7 +171,7 @@ class Lsun:
 @contextlib.contextmanager
 def _opened_lmdb(path: Path) -> Iterator[Any]:
     try:
-        import lmdb
+        import lmdb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"{path} needs the lmdb package to be read; run: python -m pip install lmdb") from error
     try:
