@@ -73,4 +73,5 @@ def test_tiny_recipe(tmp_path: Path, learning: str, request: pytest.FixtureReque
     assert verdict.status == "PASS", verdict.reason
 
     rows = {(row.metric, row.source): row.value for row in results.read_all(folder / "measured")}
-    assert rows["latent_auc", "ebm-prior"] < rows["latent_auc", "gaussian-prior"] - 0.02, "the energies learned nothing"
+    # Near 0.97 and with 400 held-out latents a side an AUC has a standard error of 0.005: the gain must be twice that.
+    assert rows["latent_auc", "ebm-prior"] < rows["latent_auc", "gaussian-prior"] - 0.01, "the energies learned nothing"
