@@ -1,6 +1,5 @@
 """A results folder with toy artifacts."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from figures import cifar10_langevin, cifar10_samples
 from jlebm.results import write_artifact
-from tests.rows import row
+from tests.rows import copy_open_questions, row
 
 __all__ = ["results", "row"]
 
@@ -28,8 +27,7 @@ def results(tmp_path: Path) -> Path:
     """Copy paper.toml and expected.toml, and store both artifacts."""
     folder = tmp_path / "results"
     folder.mkdir()
-    for name in ("paper.toml", "expected.toml"):
-        shutil.copy(Path(__file__).parents[2] / "results" / name, folder)
+    copy_open_questions(Path(__file__).parents[2] / "results", folder)
     random = np.random.default_rng(0)
     images = {
         name: random.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)

@@ -1,7 +1,6 @@
 """python -m reproduce.check: the exit code, the table, and expectations written on the explicit word only."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ import pytest
 
 from jlebm.results import append, read_expected
 from reproduce.check import main
+from tests.rows import copy_open_questions
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    for name in ("paper.toml", "expected.toml"):
-        shutil.copy(RESULTS / name, tmp_path)
+    copy_open_questions(RESULTS, tmp_path)
     return tmp_path
 
 
@@ -30,6 +29,12 @@ def written(results: Path, row: Any, capsys: Any) -> Path:
     assert main(["--results", str(results), "--write-expected", "dataset=cifar10", "preset=budget"]) == 0
     assert "written: cifar10 budget joint-mle: fid768 of ebm-prior = 1.02" in capsys.readouterr().out
     return results
+
+
+def test_the_repositorys_own_rows_pass(capsys: Any) -> None:
+    """Would break if a stored row or expectation were changed, or no longer fitted the code that reads it."""
+    assert main([]) == 0
+    assert capsys.readouterr().out.count("PASS") >= 8
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex"])
