@@ -1,8 +1,10 @@
 """The README's example is run as it stands there."""
 
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
 from figures import measured
@@ -30,6 +32,9 @@ def test_the_example_of_ones_own_backbone() -> None:
 
 def test_its_numbers_are_the_stored_ones() -> None:
     """The table of measured numbers is the one that the stored rows give; nobody types it."""
+    changed = ["git", "status", "--porcelain", "--", "results"]
+    if subprocess.run(changed, cwd=README.parent, capture_output=True, text=True, check=False).stdout:
+        pytest.skip("results/ holds rows of one's own, which the README does not show")
     text = README.read_text()
     shown = text.partition(measured.BEGIN)[2].partition(measured.END)[0]
     assert shown == measured.table(README.parent / "results")
