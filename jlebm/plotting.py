@@ -151,11 +151,11 @@ def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | 
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, name in zip(panels, shown, strict=False):
         axes.plot(*curves[name])
         axes.set(title=name, xlabel="training step")
-    for axes in list(panels)[len(shown) :]:
+    for axes in panels[len(shown) :]:
         axes.remove()
     return figure
 

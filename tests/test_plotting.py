@@ -87,6 +87,13 @@ def test_training_curves() -> None:
     assert [axes.get_title() for axes in training_curves(events, ["gap"]).axes] == ["gap"]
 
 
+def test_training_curves_leave_no_empty_panel() -> None:
+    """Would break if the spare panels of the last row stayed, one or two of them."""
+    for count in (4, 5, 6):
+        figure = training_curves([{"step": 1, **{f"figure{index}": 1.0 for index in range(count)}}])
+        assert [axes.get_title() for axes in figure.axes] == [f"figure{index}" for index in range(count)]
+
+
 def test_bad_input_gets_a_sentence() -> None:
     """Would break if nothing, or something infinite, were drawn as an empty figure."""
     for draw, sentence in (

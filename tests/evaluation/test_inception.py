@@ -18,6 +18,7 @@ from jlebm.evaluation.inception import (
     LAYERS,
     PARTIAL_WEIGHTS,
     ExtractorNotFound,
+    features_of,
     find_extractor,
     fixed_images,
     open_extractor,
@@ -46,6 +47,44 @@ def test_features_are_torch_fidelitys_own(random_weights: Path) -> None:
     for layer in layers:
         assert expected[layer].std() > 1e-3
         assert (features[layer] - expected[layer]).norm() < 1e-4 * expected[layer].norm(), layer
+
+
+def test_batches_at_once_give_the_features_of_batches_in_turn(random_weights: Path) -> None:
+    """Breaks if threads change a bit of a feature, the order or the start, or leave torch with another thread count."""
+    network = open_network(open_extractor(random_weights), ["64"], CPU)
+    network.batch_size = 2
+    images = np.concatenate([fixed_images(), 255 - fixed_images()])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        at_once = list(features_of(network, images, start=1))
+        assert torch.get_num_threads() == 3
+        unfinished = features_of(network, images)
+        next(unfinished)
+        del unfinished  # a consumer that has seen enough
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        in_turn = list(features_of(network, images, start=1))
+    finally:
+        torch.set_num_threads(before)
+    assert [first for first, _ in at_once] == [first for first, _ in in_turn] == [1, 3, 5, 7]
+    for (_, mine), (_, theirs) in zip(at_once, in_turn, strict=True):
+        assert torch.equal(mine["64"], theirs["64"])
+
+
+def test_an_error_in_a_batch_reaches_the_caller(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a thread swallows what went wrong, or waits for ever."""
+    network = open_network(open_extractor(random_weights), ["64"], CPU)
+    network.batch_size = 1
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(network, "module", None)
+        with pytest.raises(AttributeError):
+            list(features_of(network, fixed_images()))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_one_channel_is_repeated_to_three(random_weights: Path) -> None:

@@ -96,6 +96,22 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert rows(tmp_path) == measured
 
 
+def test_variational_learning_takes_its_own_optimizer(tmp_path: Path, folders: list[str]) -> None:
+    """Would break if a preset's rates for variational learning were left out, or reached the other learning too."""
+    slower = dataclasses.replace(SMALL.optimizer, energy_lr=SMALL.optimizer.energy_lr / 10)
+    recipe = dataclasses.replace(
+        RECIPE, presets={"tiny": dataclasses.replace(RECIPE.presets["tiny"], variational=slower)}
+    )
+    for learning in ("joint-mle", "variational"):
+        assert run_recipe(recipe, [*folders, "--learning", learning], "") == 0
+    trained = {
+        config["learning"]: config["optimizer"]["energy_lr"]
+        for path in tmp_path.glob("runs/*/config.json")
+        for config in [json.loads(path.read_text())["config"]]
+    }
+    assert trained == {"joint-mle": SMALL.optimizer.energy_lr, "variational": slower.energy_lr}
+
+
 def test_with_an_extractor(
     tmp_path: Path, folders: list[str], small_inception: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
