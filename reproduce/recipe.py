@@ -38,6 +38,8 @@ class Preset:
     """Sampled from each prior."""
     reference_images: int | None = None
     """Training images that the samples are held against; None for all."""
+    variational: Experiment | None = None
+    """What variational learning trains, where its chains and rates are not those of `experiment`."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,18 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
     report.line(f"preset {name}: {why}")
-    experiment = dataclasses.replace(recipe.presets[name].experiment, dataset=dataset.name)
-    experiment = _experiment(experiment, arguments)
+    preset = recipe.presets[name]
+    experiment = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
         raise UserError("--seeds needs at least one seed, each only once")
 
-    images = arguments.images if arguments.images is not None else recipe.presets[name].images
+    images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
-    reference_images = recipe.presets[name].reference_images
-    bench = Bench.prepare(dataset, images, reference_images, arguments.data_root, arguments.download, device, report)
+    bench = Bench.prepare(
+        dataset, images, preset.reference_images, arguments.data_root, arguments.download, device, report
+    )
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run:
             report.line(f"seed {seed}: {run.folder}")
@@ -153,8 +156,10 @@ def _choose_preset(recipe: Recipe, asked: str | None, device: torch.device) -> t
     )
 
 
-def _experiment(experiment: Experiment, arguments: Arguments) -> Experiment:
+def _experiment(preset: Preset, arguments: Arguments) -> Experiment:
+    experiment = preset.experiment
     if arguments.learning == "variational":
+        experiment = preset.variational or experiment
         model = dataclasses.replace(experiment.model, inference_network=True)
         experiment = dataclasses.replace(experiment, learning="variational", model=model)
     for assignment in arguments.set:
