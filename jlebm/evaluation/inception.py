@@ -187,19 +187,16 @@ def features_of(
         yield from map(pair, firsts)
         return
     under_way: deque[Future[tuple[int, dict[str, Tensor]]]] = deque()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                for first in firsts:
-                    under_way.append(pool.submit(pair, first))
-                    if len(under_way) > threads:  # one more than can run, so that no thread waits for the consumer
-                        yield under_way.popleft().result()
-                while under_way:
-                    yield under_way.popleft().result()
-            finally:  # an error, or a consumer that has seen enough: what has not begun never does
-                for future in under_way:
-                    future.cancel()
-    finally:
+        for first in firsts:
+            under_way.append(pool.submit(pair, first))
+            if len(under_way) > threads:  # one more than can run, so that no thread waits for the consumer
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:  # also after an error, or where the consumer has seen enough
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # parts of torch count threads for the whole process
 
 
