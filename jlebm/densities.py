@@ -62,5 +62,8 @@ class Posterior:
 
     def __call__(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return log p(x|z) - E(z) + log p0(z)."""
-        prior = self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
-        return self.backbone.decode(z).log_prob(self.x) + prior
+        return self.log_likelihood(z) + self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
+
+    def log_likelihood(self, z: Latents) -> Float[Tensor, " batch"]:
+        """Return log p(x|z)."""
+        return self.backbone.decode(z).log_prob(self.x)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jlebm.densities import LogDensity
 from jlebm.errors import UserError
+from jlebm.gradients import field_of
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise
 
@@ -68,23 +69,10 @@ class StepInfo(NamedTuple):
 Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
 
 
-def value_and_gradient(log_density: LogDensity, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
-    """Return the log-density of each element of the batch and its gradient in every layer; both detached."""
-    with torch.enable_grad():
-        leaves = map_latents(lambda layer: layer.detach().requires_grad_(), position)
-        value = log_density(leaves)
-        gradient = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
-    return value.detach(), gradient
-
-
-def step(
-    position: Latents, log_density: LogDensity, epsilon: float, noise: Noise, temperature: float = 1.0
-) -> tuple[Latents, StepInfo]:
-    """Move every layer at once by one step of size `epsilon`."""
-    value, gradient = value_and_gradient(log_density, position)
+def move(position: Latents, gradient: Latents, epsilon: float, noise: Latents, temperature: float = 1.0) -> Latents:
+    """Move every layer at once by one step of size `epsilon`, given the gradient there and N(0, I) noise."""
     scale = temperature * math.sqrt(2 * epsilon)
-    moved = map_latents(lambda z, g, xi: z + epsilon * g + scale * xi, position, gradient, noise(position))
-    return moved, StepInfo(value, dot(gradient, gradient).sqrt())
+    return map_latents(lambda z, g, xi: z.add(g, alpha=epsilon).add_(xi, alpha=scale), position, gradient, noise)
 
 
 def run(
@@ -92,18 +80,24 @@ def run(
 ) -> Latents:
     """Run a whole chain from `position` and return where it ends.
 
+    The gradient is autograd's, or written out where the density allows it (`jlebm.gradients`).
+
     Args:
         position: where every element of the batch starts.
-        log_density: what to sample; evaluated `chain.steps` times.
+        log_density: what to sample; its gradient is evaluated `chain.steps` times, its value only for an observer.
         chain: its length, step size and temperature (`start` is for whoever made `position`).
         noise: the source of xi.
         observe: called after each step with its index, the new position and the step's info.
     """
     position = map_latents(Tensor.detach, position)
+    field = field_of(log_density)
     for index in range(chain.steps):
-        position, info = step(position, log_density, chain.epsilon, noise, chain.temperature)
-        if observe is not None:
-            observe(index, position, info)
+        if observe is None:
+            position = move(position, field.gradient(position), chain.epsilon, noise(position), chain.temperature)
+        else:
+            value, gradient = field.value_and_gradient(position)
+            position = move(position, gradient, chain.epsilon, noise(position), chain.temperature)
+            observe(index, position, StepInfo(value, dot(gradient, gradient).sqrt()))
     return position
 
 

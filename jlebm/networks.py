@@ -1,8 +1,10 @@
-"""The one small network that energies and conditionals share."""
+"""The one small network that energies and conditionals share, and how to read its weights back."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 SLOPE = 0.2  # negative slope of every leaky ReLU of the joint-training experiments (facts, section 2.1)
 
@@ -14,3 +16,42 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
         layers += [nn.Linear(inputs, units), nn.LeakyReLU(SLOPE)]
         inputs = units
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class Affine(NamedTuple):
+    """One linear layer: h -> h weight^T + bias."""
+
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"]
+
+
+class MLP(NamedTuple):
+    """The weights of one perceptron with leaky ReLUs of one slope between its layers."""
+
+    layers: tuple[Affine, ...]
+    slope: float
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers it gives."""
+        return self.layers[-1].weight.shape[0]
+
+
+def read_mlp(network: nn.Module) -> MLP | None:
+    """Return the weights themselves of what `mlp` makes, not copies; None where the network is anything else.
+
+    Whatever could change what a call computes (a subclass, a parametrisation, a hook) makes it another network.
+    """
+    if type(network) is not nn.Sequential or len(network) < 3 or len(network) % 2 == 0:
+        return None
+    if any(each._forward_hooks or each._forward_pre_hooks for each in (network, *network)):
+        return None
+    layers, slopes = [], set()
+    for index, module in enumerate(network):
+        if index % 2 == 0 and type(module) is nn.Linear and module.bias is not None:
+            layers.append(Affine(module.weight, module.bias))
+        elif index % 2 == 1 and type(module) is nn.LeakyReLU and module.negative_slope > 0:
+            slopes.add(module.negative_slope)
+        else:
+            return None
+    return MLP(tuple(layers), slopes.pop()) if len(slopes) == 1 else None

@@ -2,8 +2,8 @@
 
 import torch
 
-from jlebm import langevin
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
+from jlebm.gradients import Autograd
 from jlebm.latents import Latents, standard_normal_log_prob
 from tests.linear import linear_model
 
@@ -37,7 +37,7 @@ def test_zero_energy_leaves_the_standard_normal_in_noise_space() -> None:
     for network in model.energy.networks:
         torch.nn.init.zeros_(network.shift)
     eps = draw(6)
-    _, exact = langevin.value_and_gradient(PriorInNoise(model.backbone, model.energy), eps)
+    _, exact = Autograd(PriorInNoise(model.backbone, model.energy)).value_and_gradient(eps)
     for gradient, layer in zip(exact, eps, strict=True):
         torch.testing.assert_close(gradient, -layer)
 
@@ -51,20 +51,20 @@ def test_released_drift_lacks_the_jacobian() -> None:
     config = ConvConfig(image_shape=(1, 4, 4), latent_dims=(2, 3), channels=(4,), conditional_hidden=(8,))
     backbone, energy = ConvBackbone(config).double(), mlp_energy((2, 3), ((4,), (4,))).double()
     eps = draw(6)
-    _, exact = langevin.value_and_gradient(PriorInNoise(backbone, energy), eps)
-    _, released = langevin.value_and_gradient(PriorInNoise(backbone, energy, "released"), eps)
+    _, exact = Autograd(PriorInNoise(backbone, energy)).value_and_gradient(eps)
+    _, released = Autograd(PriorInNoise(backbone, energy, "released")).value_and_gradient(eps)
 
     def minus_log_sigma(noise: Latents) -> torch.Tensor:
         return -backbone.conditionals[0](backbone.push(noise)[0]).sigma.log().sum(1)
 
-    _, extra = langevin.value_and_gradient(minus_log_sigma, eps)
+    _, extra = Autograd(minus_log_sigma).value_and_gradient(eps)
     for e, r, x in zip(exact, released, extra, strict=True):
         torch.testing.assert_close(r, e + x, rtol=1e-10, atol=1e-12)
     assert extra[0].abs().max() > 1e-3
 
     linear = linear_model()  # its sigma does not depend on the layer above
     same = [
-        langevin.value_and_gradient(PriorInNoise(linear.backbone, linear.energy, d), eps)[1]
+        Autograd(PriorInNoise(linear.backbone, linear.energy, d)).value_and_gradient(eps)[1]
         for d in ("exact", "released")
     ]
     for e, r in zip(*same, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 from jlebm import langevin
 from jlebm.densities import PriorInLatents
 from jlebm.errors import UserError
+from jlebm.gradients import Autograd
 from jlebm.langevin import Chain, Trace
 from jlebm.latents import Latents, standard_normal_log_prob
 from tests.linear import Quadratic, linear_model, split
@@ -88,7 +89,7 @@ def test_gradient_against_finite_differences() -> None:
     density = PriorInLatents(model.backbone, model.energy)
     generator = torch.Generator().manual_seed(1)
     z = tuple(torch.randn(4, *shape, generator=generator, dtype=torch.float64) for shape in ((2,), (3,)))
-    _, gradient = langevin.value_and_gradient(density, z)
+    _, gradient = Autograd(density).value_and_gradient(z)
     h = 1e-6
     for layer in range(2):
         for unit in range(z[layer].shape[1]):

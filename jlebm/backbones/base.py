@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jlebm.distributions import Normal
 from jlebm.latents import Latents, LatentShapes
+from jlebm.networks import MLP
 from jlebm.randomness import Noise
 
 
@@ -51,4 +52,23 @@ class Backbone(Protocol):
         Raises:
             NoEncoder: the backbone has no inference network.
         """
+        ...
+
+
+class MLPHierarchy(NamedTuple):
+    """A p0 in which every conditional is a Gaussian that one perceptron gives: what closed-form gradients need."""
+
+    top_sigma: float
+    """p(z_L) = N(0, top_sigma^2)."""
+    conditionals: tuple[MLP, ...]
+    """The network of p(z_i|z_{i+1}), top first; its outputs are mu and then log s, with sigma = s + sigma_floor."""
+    sigma_floor: float
+
+
+@runtime_checkable
+class HasMLPHierarchy(Protocol):
+    """A backbone whose p0 may be of that form. None of the general code asks for it: it is a way to be faster."""
+
+    def mlp_hierarchy(self) -> MLPHierarchy | None:
+        """Return the weights of p0; None where it has another form, as in a subclass with a `prior_log_prob`."""
         ...

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.base import NoEncoder, PosteriorSample
+from jlebm.backbones.base import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
-from jlebm.networks import SLOPE, mlp
+from jlebm.networks import MLP, SLOPE, mlp, read_mlp
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
@@ -65,6 +65,11 @@ class GaussianMLP(nn.Module):
         """Return the conditional distribution."""
         mean, log_sigma = self.network(h).chunk(2, dim=1)
         return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
+
+    def plain(self) -> MLP | None:
+        """Return the network's weights; None where a call computes more than the network."""
+        more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
+        return None if more else read_mlp(self.network)
 
 
 class ConvGenerator(nn.Sequential):
@@ -134,6 +139,14 @@ class ConvBackbone(nn.Module):
         for conditional, above, below in zip(self.conditionals, z[:-1], z[1:], strict=True):
             total = total + conditional(above).log_prob(below)
         return total
+
+    def mlp_hierarchy(self) -> MLPHierarchy | None:
+        """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
+        networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
+        known = tuple(network for network in networks if network is not None)
+        if type(self) is not ConvBackbone or len(known) < len(networks):
+            return None
+        return MLPHierarchy(self.config.top_sigma, known, SIGMA_FLOOR)
 
     def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps), top first; each sigma is multiplied by `temperature`."""
