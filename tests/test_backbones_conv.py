@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from jlebm.backbones.base import Backbone, NoEncoder
-from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.conv import ConvBackbone, ConvConfig, FromPoint
 from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
 from jlebm.latents import Latents, standard_normal_log_prob
@@ -119,3 +120,21 @@ def test_batch_normal_log_prob_needs_no_loop(backbone: ConvBackbone) -> None:
     whole = backbone.prior_log_prob(z)
     alone = torch.cat([backbone.prior_log_prob(tuple(layer[i : i + 1] for layer in z)) for i in range(4)])
     torch.testing.assert_close(whole, alone, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_of_a_point_is_a_matrix_product(layout: torch.memory_format, bias: bool) -> None:
+    """Output and all gradients are torch's own; a wrong order of kernel and channels breaks it."""
+    torch.manual_seed(0)
+    ours = FromPoint(3, 5, 4, bias=bias).double().to(memory_format=layout)
+    theirs = nn.ConvTranspose2d(3, 5, 4, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    z, weights = torch.randn(2, 3, 1, 1, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    found = []
+    for module in (ours, theirs):
+        leaf = z.clone().requires_grad_()
+        image = module(leaf)
+        found.append((image, *torch.autograd.grad((image * weights).sum(), (leaf, *module.parameters()))))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)

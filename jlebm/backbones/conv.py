@@ -72,6 +72,17 @@ class GaussianMLP(nn.Module):
         return None if more else read_mlp(self.network)
 
 
+class FromPoint(nn.ConvTranspose2d):
+    """A transposed convolution of a 1x1 input, computed as the one matrix product that it is."""
+
+    def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: None = None) -> Tensor:
+        """Return (batch, outputs, kernel, kernel), channels-last where the weights are."""
+        weight = self.weight.permute(0, 2, 3, 1)  # no copy is made of channels-last weights
+        bias = None if self.bias is None else self.bias.repeat(weight[0, ..., 0].numel())
+        pixels = nn.functional.linear(input.flatten(1), weight.flatten(1).T, bias)
+        return pixels.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
+
+
 class ConvGenerator(nn.Sequential):
     """g(z_1): transposed convolutions from 1x1 to the image, tanh at the end."""
 
@@ -80,11 +91,11 @@ class ConvGenerator(nn.Sequential):
         channels = config.channels
         layers: list[nn.Module] = [
             nn.Unflatten(1, (config.latent_dims[-1], 1, 1)),
-            nn.ConvTranspose2d(config.latent_dims[-1], channels[0], height // 2 ** (len(channels) - 1)),
-            nn.LeakyReLU(SLOPE),
+            FromPoint(config.latent_dims[-1], channels[0], height // 2 ** (len(channels) - 1)),
+            nn.LeakyReLU(SLOPE, inplace=True),
         ]
         for before, after in itertools.pairwise(channels):
-            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
         layers += [nn.ConvTranspose2d(channels[-1], image_channels, 3, padding=1), nn.Tanh()]
         super().__init__(*layers)
 
