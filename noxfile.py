@@ -171,6 +171,12 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time each part beside a plain implementation, and how cost grows (-- --only "prior chain")."""
+    run_own_module(session, "bench", *session.posargs)
+
+
+@nox.session(default=False)
 def environment(session: nox.Session) -> None:
     """Only install or update the environment that all sessions share (each does it by itself)."""
     session.log(f"The shared environment is ready: {environment_python(session)}")

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out} is a file; give a folder")
-    written = [*tables.draw(arguments.results, arguments.out), measured.draw(arguments.results, arguments.out)]
+    written = [*tables.draw(arguments.results, arguments.out), *measured.draw(arguments.results, arguments.out)]
     for script in DRAWN_FROM_ARTIFACTS:
         path = script.ARTIFACT.path(arguments.results)
         if path.exists():

@@ -75,7 +75,7 @@ def test_an_import_never_runs_upwards(path: Path) -> None:
     assert room in RANK, f"give jlebm.{room} its layer in this test, and in the design"
     for name, line in imports(path):
         top, *below = name.split(".")
-        assert top not in {"reproduce", "figures", "tests", "noxfile"}, f"{path.name}:{line} knows {name}"
+        assert top not in {"reproduce", "figures", "bench", "tests", "noxfile"}, f"{path.name}:{line} knows {name}"
         if top == "jlebm" and below and below[0] in RANK:
             assert RANK[below[0]] <= RANK[room], f"{path.name}:{line}: {room} imports {name}, which is above it"
 
@@ -102,15 +102,16 @@ def test_figures_know_results_and_never_models() -> None:
                 assert below[0] in KNOWN_TO_FIGURES, f"{path.name}:{line} imports {name}"
 
 
-def test_recipes_do_not_know_figures() -> None:
-    """A recipe that draws the paper's figures itself breaks this."""
-    found = [
-        (path.name, line) for path in sources("reproduce") for name, line in imports(path) if name[:7] == "figures"
-    ]
-    assert not found
+def test_recipes_do_not_know_figures_nor_the_benchmark() -> None:
+    """A recipe that draws the paper's figures itself, or leans on the plain implementation, breaks this."""
+    for path in sources("reproduce"):
+        for name, line in imports(path):
+            assert name.split(".")[0] not in {"figures", "bench"}, f"{path.name}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("path", sources("jlebm", "reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sources("jlebm", "reproduce", "figures", "bench"), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_a_module_is_read_in_one_sitting(path: Path) -> None:
     """A module that grew into two ideas breaks this."""
     assert len(path.read_text().splitlines()) <= LONGEST_MODULE
@@ -222,7 +223,7 @@ def test_nox_lists_every_command_with_a_help_line() -> None:
     """`nox -l` is the manual: a session without a sentence breaks it, or a long one that plain `nox` runs."""
     listed = sessions()
     assert {name for name, default, _ in listed if default} == {"lint", "tests", "regression", "check"}
-    assert {"reproduce_cifar10", "evaluate", "figures"} <= {name for name, default, _ in listed if not default}
+    assert {"reproduce_cifar10", "evaluate", "figures", "bench"} <= {name for name, default, _ in listed if not default}
     for name, _, said in listed:
         assert said.endswith("."), name
 
@@ -231,9 +232,9 @@ def test_sessions_run_modules_that_exist() -> None:
     """A renamed recipe or command breaks this before a person finds out."""
     tree = ast.parse((ROOT / "noxfile.py").read_text())
     commands = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    ours = {text for text in commands if re.fullmatch(r"(reproduce\.[a-z_0-9]+|figures)", text)}
+    ours = {text for text in commands if re.fullmatch(r"(reproduce\.[a-z_0-9]+|figures|bench)", text)}
     ours |= {name.replace("_", ".", 1) for name, _, _ in sessions() if name.startswith("reproduce_")}
-    assert {"reproduce.check", "reproduce.evaluate", "reproduce.cifar10", "figures"} <= ours
+    assert {"reproduce.check", "reproduce.evaluate", "reproduce.cifar10", "figures", "bench"} <= ours
     for module in ours:
         place = ROOT.joinpath(*module.split("."))
         assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module

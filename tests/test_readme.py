@@ -31,13 +31,14 @@ def test_the_example_of_ones_own_backbone() -> None:
 
 
 def test_its_numbers_are_the_stored_ones() -> None:
-    """The table of measured numbers is the one that the stored rows give; nobody types it."""
+    """The tables of measured numbers are those that the stored rows give; nobody types them."""
     changed = ["git", "status", "--porcelain", "--", "results"]
     if subprocess.run(changed, cwd=README.parent, capture_output=True, text=True, check=False).stdout:
         pytest.skip("results/ holds rows of one's own, which the README does not show")
-    text = README.read_text()
-    shown = text.partition(measured.BEGIN)[2].partition(measured.END)[0]
-    assert shown == measured.table(README.parent / "results")
+    text, folder = README.read_text(), README.parent / "results"
+    for mark, table in ((measured.MEASURED, measured.table), (measured.PERFORMANCE, measured.performance)):
+        shown = text.partition(mark.begin)[2].partition(mark.end)[0]
+        assert shown == table(folder)
 
 
 def test_every_command_exists() -> None:

@@ -161,12 +161,17 @@ def open_network(extractor: Extractor, layers: Sequence[str], device: torch.devi
         raise UserError(
             f"{extractor.path} gives no layer {missing[0]}; its exact layers are: {', '.join(extractor.layers)}"
         )
-    module = _module(_read_state(extractor.path), layers, extractor.path)
+    module = unchanged_module(extractor, layers)
     for block in module.modules():
         if isinstance(getattr(block, "bn", None), nn.BatchNorm2d):
             block.conv = fuse_conv_bn_eval(block.conv, block.bn)  # pyright: ignore[reportArgumentType]
             block.bn = nn.Identity()
     return Network(module.to(device=device, memory_format=torch.channels_last), device)  # pyright: ignore
+
+
+def unchanged_module(extractor: Extractor, layers: Sequence[str]) -> FeatureExtractorInceptionV3:
+    """Load torch-fidelity's module as it is: what `open_network` starts from, and is held to."""
+    return _module(_read_state(extractor.path), layers, extractor.path)
 
 
 def features_of(

@@ -5,19 +5,23 @@ from jlebm.results.expectation import Expectation, expect, read_expected, write_
 from jlebm.results.golden import GoldenVerdict
 from jlebm.results.golden import compare as compare_golden
 from jlebm.results.golden import write as write_golden
-from jlebm.results.measurement import Measurement, append, read, read_all
+from jlebm.results.measurement import Measurement, read, read_all
 from jlebm.results.paper import Reported, read_paper
 from jlebm.results.records import METRICS, Metric
+from jlebm.results.rows import append
 from jlebm.results.tables import render
+from jlebm.results.timing import TIMINGS, Timing
 from jlebm.results.verdicts import Verdict, check, newest_of_each_seed
 
 __all__ = [
     "METRICS",
+    "TIMINGS",
     "Expectation",
     "GoldenVerdict",
     "Measurement",
     "Metric",
     "Reported",
+    "Timing",
     "Verdict",
     "append",
     "check",

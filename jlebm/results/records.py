@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from jlebm.errors import UserError, nearest
@@ -66,6 +67,21 @@ def refuse_non_finite(record: Any) -> None:
         for value in held.values() if isinstance(held, dict) else (held,):
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"the field {field.name!r} is {value}; only finite numbers are stored")
+
+
+def moment(date: str) -> datetime:
+    """Return the moment of an ISO 8601 date.
+
+    Raises:
+        UserError: it is none, or has no time zone.
+    """
+    try:
+        found = datetime.fromisoformat(date)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise UserError(f"the date {date!r} is not ISO 8601 with its time zone, as 2026-01-31T12:00:00+00:00")
+    return found
 
 
 def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:

@@ -25,7 +25,7 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {f"{name}{suffix}" for name in (SAMPLES, LANGEVIN) for suffix in (".pdf", ".png")}
     tables = {f"table{number}{suffix}" for number in (1, 2, 5) for suffix in (".md", ".tex")}
-    assert drawn == figures | tables | {"measured.md"}
+    assert drawn == figures | tables | {"measured.md", "performance.md"}
     assert "not drawn" not in capsys.readouterr().out
 
 

@@ -1,0 +1,166 @@
+"""Time each part beside a plain implementation of the same mathematics, and how its cost grows.
+
+    python -m bench                          all of it, about ten minutes on two CPU cores; one stored row a line
+    python -m bench --only "prior chain"     the lines whose name begins so
+    python -m bench --no-store               nothing is stored
+
+Plain and ours run in turn in one process, after both were found equal in float64 with the same noise; a line shows
+medians. The floor is the number of operations over the speed of this machine's own matrix products.
+"""
+
+import datetime
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import jlebm
+from bench import scale, speed, stopwatch
+from jlebm.data import data_root
+from jlebm.errors import UserError, exit_on_user_error
+from jlebm.evaluation.inception import ExtractorNotFound
+from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.results import TIMINGS, Timing, append, timing
+from jlebm.run import provenance, resolve_device
+from reproduce.cifar10 import CPU, PAPER
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FEWEST = 7  # repetitions that a median is taken of
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a person can say to the benchmark."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    repetitions: int = FEWEST
+    """How often each of the two is timed."""
+    only: tuple[str, ...] = ()
+    """The lines whose metric begins with one of these words; by default all."""
+    data_root: Path | None = None
+    """The folder with the Inception weights; by default $JLEBM_DATA or the user's cache folder."""
+    store: bool = True
+    """Whether the lines are appended to measured/bench.jsonl."""
+    results: Path = RESULTS
+    """The folder of measured/."""
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time, print and store; return the exit code."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    if arguments.repetitions < FEWEST:
+        raise UserError(f"--repetitions must be at least {FEWEST}, not {arguments.repetitions}")
+    device = resolve_device(arguments.device)
+    report = ConsoleReporter()
+    known = provenance(device)
+    known["versions"]["jlebm"] = jlebm.__version__
+    top = stopwatch.ceiling(device)
+    report.line(f"{known['device']}, {torch.get_num_threads()} threads: matrix products at {top / 1e9:.0f} GFLOP/s")
+    rows: list[Timing] = []
+    for row in lines(arguments, device, top, known, report):
+        rows.append(row)
+        if arguments.store:
+            append(arguments.results / "measured" / TIMINGS, [row])
+        report.line(f"{row.metric}, {row.setting}: {timing.duration(row.plain)} -> {timing.duration(row.ours)}")
+    if not rows:
+        raise UserError(f"no line begins with {' or '.join(arguments.only)}; leave --only out to see them all")
+    sys.stdout.write(_render(rows))
+    return 0
+
+
+def lines(
+    arguments: Arguments, device: torch.device, top: float, known: dict[str, Any], report: Reporter
+) -> Iterator[Timing]:
+    """Yield the rows in the order of the table."""
+
+    def wanted(metric: str) -> bool:
+        return not arguments.only or metric.startswith(arguments.only)
+
+    def row(kind: str, metric: str, setting: str, medians: stopwatch.Medians, **rest: Any) -> Timing:
+        fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": arguments.repetitions}
+        return Timing(
+            kind=kind,
+            metric=metric,
+            setting=setting,
+            threads=torch.get_num_threads(),
+            plain=medians.plain,
+            ours=medians.ours,
+            ceiling=top,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **known,
+            **(fields | rest),
+        )
+
+    for part in _parts(arguments, device, report):
+        if not wanted(part.metric):
+            continue
+        agreement = speed.held(part)
+        floor = None if part.counted is None else part.times * stopwatch.operations(part.counted) / top
+        medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
+        goal = part.goal.get(device.type)
+        missed = goal is not None and medians.plain is not None and medians.plain / medians.ours < goal
+        bound = part.bound if missed else ""
+        timed = row(
+            "speed", part.metric, part.setting, medians, floor=floor, agreement=agreement, goal=goal, bound=bound
+        )
+        yield timed
+        if part.metric == "training iteration" and part.images:
+            yield _whole_training(row, part, medians)
+    with tempfile.TemporaryDirectory() as scratch:
+        for point in scale.points(PAPER.experiment, CPU.experiment, device, Path(scratch)):
+            if wanted(point.metric):
+                medians = stopwatch.interleaved(None, point.run, arguments.repetitions, device)
+                yield row("scale", point.metric, point.setting, medians)
+
+
+def _whole_training(row: Any, part: speed.Part, medians: stopwatch.Medians) -> Timing:
+    """Extrapolate the paper's whole training from one measured iteration."""
+    training = PAPER.experiment.training
+    times = training.steps * training.batch_size / part.images
+    whole = stopwatch.Medians(None if medians.plain is None else times * medians.plain, times * medians.ours)
+    setting = f"{training.steps} iterations of {training.batch_size} images, from one of {part.images}"
+    return row("extrapolated", "training at the paper's settings", setting, whole)
+
+
+def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iterator[speed.Part]:
+    on_cpu = device.type == "cpu"
+    few, count = (5, 200) if on_cpu else (PAPER.experiment.training.batch_size, 50_000)
+    yield from speed.parts(PAPER.experiment, "the paper's sizes", device, few, count, whole=True)
+    small = CPU.experiment
+    yield from speed.parts(small, "the sizes of the cpu preset", device, small.training.batch_size, 1000)
+    yield speed.data_part(device)
+    try:
+        yield speed.inception_part(data_root(arguments.data_root), device)
+    except ExtractorNotFound as missing:
+        report.line(f"Inception is not timed: {missing}")
+
+
+def _render(rows: Sequence[Timing]) -> str:
+    console = Console(width=max(shutil.get_terminal_size().columns, 160))
+    with console.capture() as captured:
+        for title, header, cells in (
+            ("beside a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows)),
+            ("how cost grows", timing.SCALE_HEADER, timing.scale_cells(rows)),
+        ):
+            if cells:
+                table = Table(*header, title=title, title_justify="left")
+                for line in cells:
+                    table.add_row(*line)
+                console.print(table)
+        for sentence in timing.reasons(rows):
+            console.print(f"missed: {sentence}")
+    return captured.get()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Rows of the benchmark: stored apart from measurements, and said in the table with what was missed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jlebm.errors import UserError
+from jlebm.results import TIMINGS, Timing, append, read_all, timing
+from jlebm.results.rows import read
+
+ROW = Timing(
+    kind="speed",
+    metric="prior chain",
+    setting="60 steps, batch 100",
+    device="cpu-avx2",
+    threads=2,
+    plain=0.3,
+    ours=0.1,
+    repetitions=7,
+    floor=0.05,
+    ceiling=1.3e11,
+    agreement=1e-15,
+    goal=2.0,
+    bound="",
+    commit="d" * 40,
+    dirty=False,
+    versions={"python": "3.11"},
+    date="2026-01-31T12:00:00+00:00",
+)
+
+
+def make(**changes) -> Timing:
+    return dataclasses.replace(ROW, **changes)
+
+
+def test_ratio_and_share() -> None:
+    """Plain over ours, and the floor over ours."""
+    assert ROW.ratio == pytest.approx(3.0)
+    assert ROW.share == pytest.approx(0.5)
+    assert make(plain=None, floor=None).ratio is None
+
+
+def test_timings_stand_beside_measurements(tmp_path: Path) -> None:
+    """They are read back as they were, and no reader of measurements stumbles over their file."""
+    append(tmp_path / TIMINGS, [ROW])
+    (stored,) = read(tmp_path / TIMINGS, Timing)
+    assert stored == ROW
+    assert stored.intact
+    assert read_all(tmp_path) == []
+
+
+def test_a_timing_changed_by_hand_is_seen(tmp_path: Path) -> None:
+    """A faster time typed into the file breaks the row's digest."""
+    append(tmp_path / TIMINGS, [ROW])
+    path = tmp_path / TIMINGS
+    path.write_text(path.read_text().replace('"ours": 0.1', '"ours": 0.01'))
+    assert not read(path, Timing)[0].intact
+
+
+@pytest.mark.parametrize("change", [{"ours": 0.0}, {"plain": -1.0}, {"kind": "sped"}, {"floor": float("nan")}])
+def test_impossible_timings_are_refused(change: dict) -> None:
+    """A time that is not positive or not finite, or an unknown kind, is never stored."""
+    with pytest.raises(UserError):
+        make(**change)
+
+
+def test_a_missed_goal_stays_visible_and_a_gpu_that_was_not_there_is_said() -> None:
+    """The line of a miss carries the word, its reason is a sentence, and the GPU's line says "not measured"."""
+    missed = make(plain=0.15, bound="the convolutions")
+    cells = timing.speed_cells([missed])
+    assert cells[0][5] == "1.50x (missed)"
+    assert cells[1][2:5] == ("GPU", "not measured", "not measured")
+    assert timing.reasons([missed]) == ["prior chain (60 steps, batch 100, cpu-avx2, 2 threads): the convolutions"]
+    both = timing.speed_cells([ROW, make(device="cuda-NVIDIA H200")])
+    assert [line[2] for line in both] == ["cpu-avx2, 2 threads", "cuda-NVIDIA H200"]
+    assert both[0][5] == "3.00x"
+
+
+def test_growth_is_beside_the_line_above_of_the_same_part() -> None:
+    """Another part or device begins anew."""
+    rows = [make(kind="scale", metric=metric, ours=ours) for metric, ours in (("a", 1.0), ("a", 4.0), ("b", 2.0))]
+    assert [line[-1] for line in timing.scale_cells(rows)] == ["-", "4.00", "-"]
+
+
+def test_the_newest_of_each_line_is_shown() -> None:
+    """By date, whatever the order in the file; another setting is another line."""
+    old, new = make(ours=0.2, date="2025-01-31T12:00:00+00:00"), make()
+    other = make(setting="batch 1")
+    assert timing.newest([new, old, other]) == [new, other]
+
+
+SAID = {
+    None: "-",
+    2e-5: "20 µs",
+    0.1623: "162 ms",
+    0.9999: "1000 ms",
+    4.351: "4.35 s",
+    119.9: "120 s",
+    3600.0: "60 min",
+    8.05 * 3600: "8.05 h",
+    83.1 * 86400: "83.1 d",
+}
+
+
+@pytest.mark.parametrize(("seconds", "said"), SAID.items())
+def test_durations(seconds: float | None, said: str) -> None:
+    """Three digits, in the unit that suits."""
+    assert timing.duration(seconds) == said
