@@ -97,7 +97,19 @@ class Experiment:
         return JointModel(ConvBackbone(self.model), mlp_energy(self.model.latent_dims, self.energy_hidden))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries, lists, numbers and strings."""
+        """Return plain dictionaries, lists, numbers and strings.
+
+        A field that came later is left out where it has its default, which is what the runs of before did: their
+        digests, folders and rows stay valid.
+        """
+        values = self._values()
+        model, plain = values["model"], ConvConfig()
+        for one in dataclasses.fields(ConvConfig):
+            if "since" in one.metadata and model[one.name] == getattr(plain, one.name):
+                del model[one.name]
+        return values
+
+    def _values(self) -> dict[str, Any]:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
@@ -122,12 +134,12 @@ class Experiment:
         """
         if not assignments:
             return self
-        values = self.to_json()
+        values = self._values()
+        known = _flat_keys(values)
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UserError(f"{assignment!r} sets nothing; write KEY=VALUE, such as training.steps=100")
-            known = _flat_keys(self.to_json())
             if key not in known:
                 raise UserError(f"unknown configuration key {key!r}{nearest(key, known)}")
             *path, last = key.split(".")
@@ -156,7 +168,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         for key in value:
             if key not in hints:
                 raise UserError(f"unknown configuration key {path + key!r}{nearest(key, hints)}")
-        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value]
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and "since" not in f.metadata]
         if missing:
             raise UserError(f"the configuration lacks {path + missing[0]!r}")
         return typing.cast(Any, kind)(**{k: _read(hints[k], v, f"{path}{k}.") for k, v in value.items()})

@@ -27,7 +27,12 @@ experiments = st.builds(
     protocol=st.text(max_size=8),
     preset=st.text(max_size=8),
     dataset=st.text(max_size=8),
-    model=st.builds(ConvConfig, latent_dims=st.tuples(st.integers(1, 9), st.integers(1, 9)), likelihood_sigma=positive),
+    model=st.builds(
+        ConvConfig,
+        latent_dims=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        likelihood_sigma=positive,
+        precision=st.sampled_from(["float32", "bf16"]),
+    ),
     prior_chain=chains,
     posterior_chain=chains,
     optimizer=st.builds(OptimizerConfig, positive, positive, ema_decay=st.none() | st.floats(0.1, 0.9)),
@@ -61,6 +66,7 @@ def test_every_single_field_moves_the_digest() -> None:
         "model.latent_dims": (3, 5),
         "model.likelihood_sigma": 0.31,
         "model.top_sigma": 1.01,
+        "model.precision": "bf16",
         "energy_hidden": ((6,), (6, 7)),
         "prior_chain.epsilon": math.nextafter(base.prior_chain.epsilon, 1),
         "prior_chain.start": "ancestral",
@@ -124,6 +130,7 @@ def test_unreadable_json_is_a_sentence(change: dict, sentence: str) -> None:
         ("training.stepz=3", "unknown configuration key 'training.stepz'; the nearest known one is 'training.steps'"),
         ("training.steps", "sets nothing; write KEY=VALUE"),
         ("training.steps=many", "'training.steps' cannot be 'many'"),
+        ("model.precision=fp8", "'model.precision' cannot be 'fp8'"),
         ("training.steps=0", "at least one step"),
         ("prior_chain.epsilon=0", "step size epsilon must be positive"),
         ("prior_chain.epsilon=-0.1", "step size epsilon must be positive"),
@@ -145,3 +152,14 @@ def test_assignments_change_the_preset_name_and_the_digest() -> None:
     assert changed.prior_chain.start == "ancestral"
     assert changed.digest() != experiment().digest()
     assert experiment().override([]) == experiment()
+
+
+def test_fields_that_came_later_leave_earlier_digests_alone() -> None:
+    """The stored rows of the cpu preset and the configurations of their runs stay those of today's preset."""
+    one = RECIPE.presets["cpu"].experiment
+    assert one.digest().startswith("3200fbddb3")
+    assert "precision" not in one.to_json()["model"]
+    changed = one.override(["model.precision=bf16"])
+    assert changed.to_json()["model"]["precision"] == "bf16"
+    assert Experiment.from_json(changed.to_json()).model.precision == "bf16"
+    assert Experiment.from_json(one.to_json()).model.precision == "float32"

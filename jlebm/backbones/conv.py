@@ -5,7 +5,9 @@ p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1}
 """
 
 import itertools
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -40,6 +42,9 @@ class ConvConfig:
     """Standard deviation of p(z_L); `RELEASED_TOP_SIGMA` is what the released code uses."""
     inference_network: bool = False
     """Whether there is a q(z|x); variational learning needs it, maximum likelihood does not use it."""
+    precision: Literal["float32", "bf16"] = field(default="float32", metadata={"since": "0.2"})
+    """Arithmetic of the generator's layers and of their gradient. Latents, weights and densities are float32 in both;
+    bf16 is for GPUs, CPUs emulate it slowly."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no generator."""
@@ -168,7 +173,10 @@ class ConvBackbone(nn.Module):
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""
-        return Normal.constant_sigma(self.generator(z[-1]), self.config.likelihood_sigma)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(z[-1].device.type, torch.bfloat16) if bf16 else nullcontext():
+            mean = self.generator(z[-1])
+        return Normal.constant_sigma(mean.to(z[-1].dtype), self.config.likelihood_sigma)
 
     def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
         """Draw z_1 ~ q(z_1|x), then each layer above it from q(z_{i+1}|z_i).
