@@ -38,17 +38,24 @@ Noise: TypeAlias = Callable[[Latents], Latents]
 
 
 class SharedNoise:
-    """One generator for the whole batch: training."""
+    """One generator for the whole batch: training.
 
-    def __init__(self, generator: torch.Generator):
-        self.generator = generator
+    Several processes that share a batch draw all of its noise and keep the rows of their part: the stream does not
+    depend on how many they are.
+    """
+
+    def __init__(self, generator: torch.Generator, part: int = 0, parts: int = 1):
+        self.generator, self.part, self.parts = generator, part, parts
 
     def __call__(self, like: Latents) -> Latents:
         """Return N(0, I) draws with the shapes, types and device of `like`."""
-        return map_latents(
-            lambda layer: torch.randn(layer.shape, generator=self.generator, dtype=layer.dtype, device=layer.device),
-            like,
-        )
+        return map_latents(self._draw, like)
+
+    def _draw(self, layer: torch.Tensor) -> torch.Tensor:
+        rows = len(layer)
+        shape = (rows * self.parts, *layer.shape[1:])
+        drawn = torch.randn(shape, generator=self.generator, dtype=layer.dtype, device=layer.device)
+        return drawn[self.part * rows : (self.part + 1) * rows]
 
 
 class PerImageNoise:

@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from jlebm import parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.files import write_atomically
@@ -61,35 +63,46 @@ class Run:
 def open_run(root: Path, experiment: Experiment, seed: int) -> Iterator[Run]:
     """Open the folder of this experiment and seed under `root`, new or as an earlier process left it, and hold it.
 
+    Of several processes that share the work the first one holds it for all.
+
     Raises:
         UserError: another process holds the folder, or its config.json is of another experiment.
     """
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
     run = Run(root / name, experiment, seed)
+    with ExitStack() as stack:
+        parallel.after_first(lambda: _hold(run, stack if parallel.first() else None))
+        yield run
+        parallel.barrier()
+
+
+def _hold(run: Run, stack: ExitStack | None) -> None:
+    """Make the folder and see that it is this run's; hold it until `stack` is closed, where there is one."""
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder {run.folder}: {error.strerror}") from error
-    lock = FileLock(run.folder / "lock")
-    try:
-        # The operating system gives the lock up with the process, however it ends.
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"another process is working in {run.folder}; wait for it or choose another --runs") from error
-    try:
-        config = run.folder / "config.json"
-        if not config.exists():
-            text = json.dumps(run.header(), indent=1) + "\n"
-            write_atomically(config, lambda part: part.write_text(text))
-        elif json.loads(config.read_text()) != run.header():
-            raise UserError(f"{config} is of another experiment or seed; choose another --runs")
-        yield run
-    finally:
-        lock.release()
+    if stack is not None:
+        lock = FileLock(run.folder / "lock")
+        try:
+            # The operating system gives the lock up with the process, however it ends.
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            message = f"another process is working in {run.folder}; wait for it or choose another --runs"
+            raise UserError(message) from error
+        stack.callback(lock.release)
+    config = run.folder / "config.json"
+    if not config.exists():
+        text = json.dumps(run.header(), indent=1) + "\n"
+        write_atomically(config, lambda part: part.write_text(text))
+    elif json.loads(config.read_text()) != run.header():
+        raise UserError(f"{config} is of another experiment or seed; choose another --runs")
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called "auto", "cpu" or "cuda"; on CUDA all arithmetic is set to full float32, TF32 off.
+
+    Under torchrun each process of a machine takes a GPU of its own.
 
     Raises:
         UserError: it is not known, or there is no such device.
@@ -101,7 +114,12 @@ def resolve_device(name: str) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.device("cuda")
+    local = torch.device("cuda", parallel.local_rank()) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+    if local.index is not None:
+        if local.index >= torch.cuda.device_count():
+            raise UserError(f"there are {torch.cuda.device_count()} GPUs here; start no more processes than that")
+        torch.cuda.set_device(local)
+    return local
 
 
 def device_class(device: torch.device) -> str:

@@ -1,6 +1,6 @@
 """Images from a trained model: image i from seed i alone, streamed to files that can be memory-mapped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -10,10 +10,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from jlebm import parallel
 from jlebm.files import write_atomically
 from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
-from jlebm.latents import Latents, flatten
+from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import PerImageNoise
@@ -34,16 +35,20 @@ def generate(
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
     Image i is the decoder's mean at latents that depend on seed i alone: its noise is the same to the bit whatever
-    the batch size or the device, the image up to the rounding of float32.
+    the batch size or the device, the image up to the rounding of float32. Several processes (`jlebm.parallel`) are
+    dealt whole batches, so that their images are those of one process, and each of them yields all.
     """
-    for first in range(0, len(seeds), batch_size):
+
+    def draw(first: int) -> Samples:
         chosen = seeds[first : first + batch_size]
         noise = PerImageNoise("sample", chosen)
         if prior == "ebm-prior":
             latents = model.sample_prior(len(chosen), chain, noise)
         else:
             latents = model.sample_gaussian(len(chosen), noise)
-        yield Samples(_decode(model, latents), latents)
+        return _decode(model, latents)
+
+    yield from _dealt(draw, len(seeds), batch_size)
 
 
 def reconstruct(
@@ -59,7 +64,8 @@ def reconstruct(
         batch_size: images at a time.
     """
     device = next(model.parameters()).device
-    for first in range(0, len(chosen), batch_size):
+
+    def draw(first: int) -> Samples:
         indices = [int(index) for index in chosen[first : first + batch_size]]
         x = to_float(torch.from_numpy(np.stack([images[index] for index in indices])).to(device))
         noise = PerImageNoise("posterior", indices)
@@ -68,12 +74,28 @@ def reconstruct(
                 latents = model.backbone.posterior(x, noise).latents
         else:
             latents = model.sample_posterior(x, chain, noise)
-        yield Samples(_decode(model, latents), latents)
+        return _decode(model, latents)
+
+    yield from _dealt(draw, len(chosen), batch_size)
 
 
-def _decode(model: JointModel, latents: Latents) -> UInt8[Tensor, "batch channels height width"]:
+def _dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
+    """Yield all batches in order, each drawn by the process that it falls to."""
+    firsts = range(0, count, batch_size)
+    if parallel.size() == 1:
+        yield from map(draw, firsts)
+    else:  # by way of the CPU, where processes meet
+        mine = (Samples(*_cpu(draw(first))) for first in firsts[parallel.rank() :: parallel.size()])
+        yield from parallel.dealt(mine, len(firsts))
+
+
+def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
+    return batch.images.cpu(), map_latents(Tensor.cpu, batch.latents)
+
+
+def _decode(model: JointModel, latents: Latents) -> Samples:
     with torch.no_grad():
-        return to_uint8(model.backbone.decode(latents).mean)
+        return Samples(to_uint8(model.backbone.decode(latents).mean), latents)
 
 
 class SampleFiles(NamedTuple):
@@ -102,7 +124,12 @@ def write(
 
         write_atomically(latents_path, write_latents)
 
-    write_atomically(path, write_both)
+    if parallel.first():
+        write_atomically(path, write_both)
+    else:  # its batches are written by the first process
+        for _ in batches:
+            pass
+    parallel.barrier()
     return SampleFiles(np.load(path, mmap_mode="r"), np.load(latents_path, mmap_mode="r"))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from jlebm import checkpoints, guard
+from jlebm import checkpoints, guard, parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.images import to_float
@@ -130,6 +130,9 @@ def fit(
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
+    Several processes (`jlebm.parallel`) share every batch; what comes out is the same but for rounding, and a
+    checkpoint can be resumed by any number of them.
+
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
         images: uint8 (N, C, H, W).
@@ -155,19 +158,22 @@ def fit(
         report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     if state.done(experiment):
         return state
-    run.forget_after(state.step)
+    if parallel.first():
+        run.forget_after(state.step)
     learning = scheme(experiment)
     batches = Batches(images, experiment.training.batch_size, run.seed, device)
-    noise = SharedNoise(state.noise)
+    part = parallel.share(experiment.training.batch_size, "a batch")
+    noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
     leaving = False
     with report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
         while not leaving:
-            update = learning.update(state.model, batches(state.step), noise)
-            seen = figures(state.model, update) if state.step % LOG_EVERY == 0 else None
+            update = learning.update(state.model, batches(state.step)[part], noise)
+            seen = _of_all(figures(state.model, update)) if state.step % LOG_EVERY == 0 else None
             state.optimizer.zero_grad(set_to_none=True)
             update.losses.total().backward()
+            parallel.average([parameter.grad for parameter in state.model.parameters()])
             state.optimizer.step()
             if state.ema is not None:
                 state.ema.update_parameters(state.model)
@@ -175,17 +181,31 @@ def fit(
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
-            leaving = state.done(experiment) or stop(state.step)
+            leaving = parallel.agreed(state.done(experiment) or stop(state.step))
             if seen is not None:
                 guard.check(state.step, seen)
-                run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
+                if parallel.first():
+                    run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
             if leaving or now - saved >= checkpoint_seconds:
                 guard.check_weights(state.step, state.model)
-                checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
+                if parallel.first():
+                    checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
                 saved = time.monotonic()
             task.advance()
+    state.seconds = parallel.agreed(state.seconds)
     return state
+
+
+def _of_all(seen: dict[str, float]) -> dict[str, float]:
+    """Return the figures of the whole batch from those of the parts: means, and the largest of the ranges."""
+    parts = parallel.everywhere(seen)
+    return {
+        name: max(part[name] for part in parts)
+        if name.startswith("range_")
+        else sum(part[name] for part in parts) / len(parts)
+        for name in seen
+    }
 
 
 def _note(seen: dict[str, float]) -> str:

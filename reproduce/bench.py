@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import jlebm
-from jlebm import results
+from jlebm import parallel, results
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.evaluation import fidelity, inception
 from jlebm.progress import Reporter
@@ -48,11 +48,16 @@ class Bench:
         known = provenance(device)
         known["versions"]["jlebm"] = jlebm.__version__
         bench = cls(dataset, images, reference_images, None, writable_cache(folder), device, report, known)
-        try:
-            bench.extractor = inception.find_extractor(folder, download, report)
-        except inception.ExtractorNotFound as missing:
-            report.line(f"{missing}")
-        else:
+
+        def find() -> inception.Extractor | None:
+            try:
+                return inception.find_extractor(folder, download, report)
+            except inception.ExtractorNotFound as missing:
+                report.line(f"{missing}")
+                return None
+
+        bench.extractor = parallel.after_first(find)
+        if bench.extractor is not None:
             inception.self_check(bench.extractor, device)
         return bench
 
@@ -89,7 +94,9 @@ class Rows:
         self.path = folder / "measured" / f"{run.experiment.dataset}.jsonl"
         self.run, self.state, self.bench = run, state, bench
         self.added = 0
+        parallel.barrier()  # all processes see the rows as they stand now, before the first one adds to them
         self.standing = [row for row in results.read(self.path) if self._ours(row)]
+        parallel.barrier()
 
     def _ours(self, row: results.Measurement) -> bool:
         same = (row.config_digest, row.device) == (self.run.experiment.digest(), self.bench.provenance["device"])
@@ -140,7 +147,8 @@ class Rows:
             **self.bench.provenance,
             **(fields | rest),
         )
-        results.append(self.path, [row])
+        if parallel.first():
+            results.append(self.path, [row])
         self.standing.append(row)
         self.added += 1
         return row

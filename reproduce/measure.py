@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jlebm import checkpoints, sampling
+from jlebm import checkpoints, parallel, sampling
 from jlebm.evaluation import fidelity, latent
 from jlebm.randomness import derive_seed
 from jlebm.run import Run
@@ -72,13 +72,16 @@ def measure(run: Run, state: TrainState, bench: Bench, folder: Path) -> None:
         measure_images(rows, samples, source, metrics)
     measure_floor(rows)
     measure_gap(rows, samples)
-    if rows.added == 0 and run.weights.exists() and (run.folder / "samples.png").exists():
+    drawn = run.weights.exists() and (run.folder / "samples.png").exists()
+    if parallel.agreed(rows.added == 0 and drawn):
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        return
+    shown = {source: samples[source].images for source in SOURCES}
+    if not parallel.first():
         return
     weights = "raw" if state.ema is None else "ema"
     header = run.header() | {"step": state.step, "weights": weights}
     checkpoints.save_weights(run.weights, state.evaluated_model(), header)
-    shown = {source: samples[source].images for source in SOURCES}
     shown["data"] = bench.dataset.images[posterior_indices(len(bench.dataset.images), samples.count("posterior"))]
     pictures.draw(run, state, shown, bench, folder)
     bench.report.line(

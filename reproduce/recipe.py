@@ -15,11 +15,11 @@ from types import FrameType
 import torch
 import tyro
 
-from jlebm import data, results
+from jlebm import data, parallel, results
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment, LearningName
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from jlebm.training import fit
 from reproduce.bench import Bench
@@ -85,10 +85,14 @@ class Arguments:
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
     """Parse the arguments, do the work for each seed, print the table; return the exit code."""
     arguments = tyro.cli(Arguments, args=argv, description=description)
-    report = ConsoleReporter()
     device = resolve_device(arguments.device)
+    with parallel.world(device):
+        return _run(recipe, arguments, device, ConsoleReporter() if parallel.first() else SILENT)
+
+
+def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> int:
     name, why = _choose_preset(recipe, arguments.preset, device)
-    dataset = _dataset(recipe, arguments, report)
+    dataset = parallel.after_first(lambda: _dataset(recipe, arguments, report))
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
     report.line(f"preset {name}: {why}")
@@ -115,6 +119,8 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
                 return STOPPED
             report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
             measure(run, state, bench, arguments.results)
+    if not parallel.first():
+        return 0
     sys.stdout.write(_table(experiment, arguments.seeds, arguments.results))
     for line in bench.not_measured():
         sys.stdout.write(f"{line}\n")

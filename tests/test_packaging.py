@@ -26,7 +26,19 @@ LONGEST_MODULE = 320
 # The rooms of the house from the ground up: a module imports its own layer and those below. A new module is given
 # its place here. The first layer knows nothing of models; configuration and runs know models, but not learning.
 LAYERS = (
-    {"errors", "files", "progress", "images", "checkpoints", "guard", "data", "evaluation", "results", "plotting"},
+    {
+        "errors",
+        "files",
+        "progress",
+        "images",
+        "checkpoints",
+        "guard",
+        "parallel",
+        "data",
+        "evaluation",
+        "results",
+        "plotting",
+    },
     {"latents", "distributions", "networks", "randomness"},
     {"backbones", "energies"},
     {"densities", "closed_form"},

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from jlebm import parallel
 from jlebm.errors import UserError
 from jlebm.files import sha256_of_file, write_atomically
 from jlebm.progress import SILENT, Reporter
@@ -180,13 +181,29 @@ def features_of(
     """Go through `images` from index `start` on, in batches: pairs of the first index and the features, in order.
 
     On a CPU as many batches are under way as torch has threads, each on one thread: that is faster than all threads
-    on one batch, and gives the same features.
+    on one batch, and gives the same features. Several processes (`jlebm.parallel`) are dealt the batches, and each of
+    them yields the features of all.
     """
+    firsts = range(start, len(images), network.batch_size)
+    if parallel.size() == 1:
+        yield from _computed(network, images, firsts)
+        return
+    mine = (
+        (first, {layer: rows.cpu() for layer, rows in features.items()})
+        for first, features in _computed(network, images, firsts[parallel.rank() :: parallel.size()])
+    )
+    for first, features in parallel.dealt(mine, len(firsts)):
+        yield first, {layer: rows.to(network.device) for layer, rows in features.items()}
+
+
+def _computed(
+    network: Network, images: UInt8[np.ndarray, "count channels height width"], firsts: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Go through the batches that begin at `firsts`."""
 
     def pair(first: int) -> tuple[int, dict[str, Tensor]]:
         return first, network(torch.from_numpy(np.array(images[first : first + network.batch_size])))
 
-    firsts = range(start, len(images), network.batch_size)
     threads = torch.get_num_threads()
     if network.device.type != "cpu" or threads == 1:
         yield from map(pair, firsts)

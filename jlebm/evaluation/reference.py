@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from jlebm import parallel
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.evaluation.holding import held, writing
@@ -85,17 +86,21 @@ def load_reference(
     """
     images = reference_subset(dataset.images, number)
     entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}
+    parallel.barrier()  # all processes see the cache as the first one left it
     known = {layer: entry.load(device) for layer, entry in entries.items()}
     missing = {layer: entry for layer, entry in entries.items() if not entry.is_complete(known[layer])}
     if missing:
         name = f"reference statistics of {dataset.name} ({dataset.split})"
-        with writing(cache), held([entry.lock for entry in missing.values()], name, report):
+        locks = [entry.lock for entry in missing.values()] if parallel.first() else []
+        with writing(cache), held(locks, name, report):
+            parallel.barrier()  # the first one holds them for all
             known |= {layer: entry.load(device) for layer, entry in missing.items()}  # as another process left them
             missing = {layer: entry for layer, entry in missing.items() if not entry.is_complete(known[layer])}
             if missing:
                 network = open_network(extractor, list(missing), device)
                 begun = {layer: known[layer] for layer in missing}
                 known |= _go_through(images, missing, begun, network, name, report)
+            parallel.barrier()
     moments = {layer: sums for layer, sums in known.items() if sums is not None}
     features = np.load(entries[KEPT_LAYER].features, mmap_mode="r") if KEPT_LAYER in layers else None
     return Reference(moments, features)
@@ -195,7 +200,8 @@ def _go_through(
     saved = time.monotonic()
     kept = entries.get(KEPT_LAYER)
     with ExitStack() as stack:
-        handle = stack.enter_context(_rows(kept, start)) if kept is not None else None
+        writes = parallel.first()
+        handle = stack.enter_context(_rows(kept, start)) if kept is not None and writes else None
         task = stack.enter_context(report.task(name, len(images)))
         task.advance(start)
         for first, features in features_of(network, images, start):
@@ -207,16 +213,17 @@ def _go_through(
             if handle is not None:
                 handle.write(features[KEPT_LAYER].cpu().numpy().tobytes())
             task.advance(len(features[layer]))
-            if time.monotonic() - saved > SAVE_SECONDS:
+            if writes and time.monotonic() - saved > SAVE_SECONDS:
                 if handle is not None:
                     handle.flush()
                 for layer, entry in entries.items():
                     entry.save(moments[layer])
                 saved = time.monotonic()
-    if kept is not None:
-        kept.begun_features.replace(kept.features)
-    for layer, entry in entries.items():
-        entry.save(moments[layer])
+    if writes:
+        if kept is not None:
+            kept.begun_features.replace(kept.features)
+        for layer, entry in entries.items():
+            entry.save(moments[layer])
     return moments
 
 

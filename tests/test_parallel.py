@@ -1,0 +1,144 @@
+"""Two processes that torchrun starts give what one gives: the same images to the bit, the same statistics and weights.
+
+Every run here has a time limit, so that processes that wait for each other fail the test.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jlebm import parallel
+from jlebm.errors import UserError
+from jlebm.randomness import SharedNoise
+from jlebm.results import read
+from tests.inception import random_state, random_weights
+
+__all__ = ["random_state", "random_weights"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 240  # seconds
+
+
+def start(processes: int, module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a module alone or as several processes, each on one thread."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", module, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment)
+
+
+def work(processes: int, folder: Path, job: str, *rest: str) -> None:
+    folder.mkdir(exist_ok=True)
+    ran = start(processes, "tests.parallel_worker", job, str(folder), *rest)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_images_are_the_same_to_the_bit(tmp_path: Path) -> None:
+    """2,000 prior and 40 posterior samples; the last batches are not full. Another cut of the batches breaks it."""
+    for processes in (1, 2):
+        work(processes, tmp_path / str(processes), "sample")
+    for name in ("prior", "prior-latents", "posterior", "posterior-latents"):
+        alone, together = (np.load(tmp_path / str(processes) / f"{name}.npy") for processes in (1, 2))
+        assert np.array_equal(alone, together), name
+    assert len(alone) == 40
+    assert len(np.load(tmp_path / "2" / "prior.npy")) == 2000
+
+
+def test_statistics_are_the_same(random_weights: Path, tmp_path: Path) -> None:
+    """Mean and covariance of 2,000 images, and of Inception's features, to 1e-9; the cache is written once."""
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        (folder / "weights.pth").symlink_to(random_weights)
+        work(processes, folder, "evaluate")
+        found[processes] = np.load(folder / "statistics.npz")
+        assert len(list((folder / "cache").glob("*.npz"))) == 1
+    assert set(found[1]) == {"mu", "sigma", "inception", "covariance"}
+    for name in found[1]:
+        np.testing.assert_allclose(found[2][name], found[1][name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("learning", ["joint-mle", "variational"])
+def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) -> None:
+    """Weights, Adam, averages and noise after 12 updates in float64; a gradient that is summed twice breaks it.
+
+    The third training begins with two processes and is finished by one from their checkpoint.
+    """
+    for processes in (1, 2):
+        work(processes, tmp_path / str(processes), "learn", learning, "-1")
+    work(2, tmp_path / "both", "learn", learning, "5")
+    work(1, tmp_path / "both", "learn", learning, "-1")
+    states = {name: torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("1", "2", "both")}
+    for name in ("2", "both"):
+        assert states[name]["step"] == 12
+        assert torch.equal(states[name]["noise"], states["1"]["noise"])
+        for part in ("model", "ema"):
+            for key, value in states["1"][part].items():
+                torch.testing.assert_close(states[name][part][key], value, rtol=1e-9, atol=1e-10)
+    events = {name: [path.read_text() for path in (tmp_path / name).rglob("events.jsonl")] for name in states}
+    assert all(len(text) == 1 and text[0].count("\n") == 2 for text in events.values())  # steps 1 and 11, each once
+
+
+def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
+    """From data to the table: one set of rows, one table, and the same latents' figures as with one process."""
+    values = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        (folder / "results/measured").mkdir(parents=True)
+        for name in ("paper.toml", "expected.toml"):
+            (folder / "results" / name).write_text((ROOT / "results" / name).read_text())
+        places = ["--runs", str(folder / "runs"), "--results", str(folder / "results"), "--data-root", str(folder)]
+        size = ["--set", "training.steps=2", "--images", "60", "--device", "cpu", "--no-download"]
+        ran = start(processes, "reproduce.cifar10", "--preset", "tiny", "--dataset", "photos", *places, *size)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.count("photos, preset custom, joint-mle") == 1
+        rows = read(folder / "results/measured/photos.jsonl")
+        assert len(rows) == 3
+        values[processes] = {(row.metric, row.source): row.value for row in rows}
+        (run,) = (folder / "runs").iterdir()
+        assert {"samples.png", "energy.png", "training.png", "weights.safetensors"} <= {p.name for p in run.iterdir()}
+    for key, value in values[1].items():
+        assert values[2][key] == pytest.approx(value, rel=1e-3), key
+
+
+def test_a_batch_that_cannot_be_shared_is_one_sentence(tmp_path: Path) -> None:
+    """Said once, not by every process, and without a traceback of ours."""
+    size = ["--set", "training.batch_size=31", "--device", "cpu", "--no-download", "--data-root", str(tmp_path)]
+    places = ["--runs", str(tmp_path / "runs"), "--preset", "tiny", "--dataset", "photos"]
+    ran = start(2, "reproduce.cifar10", *places, *size)
+    assert ran.returncode != 0
+    assert ran.stderr.count("error: a batch of 31 cannot be shared equally by 2 processes") == 1
+    assert "UserError" not in ran.stderr
+
+
+def test_noise_of_the_parts_is_the_noise_of_the_whole() -> None:
+    """Each process keeps its rows of the one stream, draw after draw."""
+    whole = SharedNoise(torch.Generator().manual_seed(0))
+    parts = [SharedNoise(torch.Generator().manual_seed(0), part, 2) for part in range(2)]
+    for shape in ((6, 3), (6, 2, 5)):
+        pieces = [part((torch.empty(3, *shape[1:]),))[0] for part in parts]
+        assert torch.equal(torch.cat(pieces), whole((torch.empty(shape),))[0])
+
+
+def test_alone_nothing_is_shared() -> None:
+    """One process needs no group: every call is its plain meaning."""
+    tensor = torch.ones(2)
+    parallel.average([tensor, None])
+    assert torch.equal(tensor, torch.ones(2))
+    assert (parallel.rank(), parallel.size(), parallel.first()) == (0, 1, True)
+    assert parallel.agreed("word") == "word"
+    assert parallel.everywhere(3) == [3]
+    assert parallel.share(7, "a batch") == slice(0, 7)
+    assert list(parallel.dealt(iter("abc"), 3)) == ["a", "b", "c"]
+
+    def missing() -> None:
+        raise UserError("not there")
+
+    with pytest.raises(UserError, match="not there"):
+        parallel.after_first(missing)
