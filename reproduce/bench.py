@@ -15,6 +15,8 @@ from jlebm.progress import Reporter
 from jlebm.run import Run, provenance
 from jlebm.training import TrainState
 
+SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
+
 
 @dataclass
 class Bench:
@@ -30,6 +32,8 @@ class Bench:
     device: torch.device
     report: Reporter
     provenance: dict[str, Any]
+    judged: tuple[str, ...] = SOURCES
+    """The sources whose images go through Inception."""
     missing: dict[str, fidelity.NotMeasured] = field(default_factory=dict)
 
     @classmethod
@@ -42,12 +46,13 @@ class Bench:
         download: bool,
         device: torch.device,
         report: Reporter,
+        judged: tuple[str, ...] = SOURCES,
     ) -> "Bench":
         """Find the extractor and check it before anything long begins."""
         folder = data_root(root)
         known = provenance(device)
         known["versions"]["jlebm"] = jlebm.__version__
-        bench = cls(dataset, images, reference_images, None, writable_cache(folder), device, report, known)
+        bench = cls(dataset, images, reference_images, None, writable_cache(folder), device, report, known, judged)
 
         def find() -> inception.Extractor | None:
             try:

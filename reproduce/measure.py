@@ -15,10 +15,9 @@ from jlebm.run import Run
 from jlebm.sampling import Prior, SampleFiles
 from jlebm.training import TrainState
 from reproduce import pictures
-from reproduce.bench import Bench, Rows
+from reproduce.bench import SOURCES, Bench, Rows
 
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
-SOURCES = (*PRIORS, "posterior")
 METRICS = {
     "gaussian-prior": ("fid768", "fid"),
     "ebm-prior": ("fid768", "fid", "is", "kid", "precision", "recall"),
@@ -113,6 +112,8 @@ def measure_images(rows: Rows, samples: Samples, source: str, metrics: tuple[str
     """Store the metrics of one source's images, and remember which cannot be measured and why."""
     bench, count = rows.bench, samples.count(source)
     wanted = []
+    if source not in bench.judged:
+        return
     for metric in metrics:
         refusal = fidelity.refusal(metric, bench.extractor, count, bench.references)
         if refusal is not None:
@@ -162,6 +163,10 @@ def measure_floor(rows: Rows) -> None:
 def measure_gap(rows: Rows, samples: Samples) -> None:
     """Store (a - b) / (a - c), the share of the prior's gap that the energies close, where there is a gap."""
     if rows.bench.extractor is None:
+        return
+    if unjudged := set(SOURCES) - set(rows.bench.judged):
+        reason = f"this preset spares the Inception pass over the images of the {', '.join(sorted(unjudged))}"
+        rows.bench.lacks(fidelity.NotMeasured("prior_gap_closed", reason, "take a larger --preset"))
         return
     found = [rows.find("fid768", source, samples.count(source), judged=True) for source in SOURCES]
     present = [row for row in found if row is not None]

@@ -22,7 +22,7 @@ from jlebm.experiment import Experiment, LearningName
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from jlebm.training import fit
-from reproduce.bench import Bench
+from reproduce.bench import SOURCES, Bench
 from reproduce.measure import measure
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
@@ -38,6 +38,8 @@ class Preset:
     """Sampled from each prior."""
     reference_images: int | None = None
     """Training images that the samples are held against; None for all."""
+    judged: tuple[str, ...] = SOURCES
+    """The sources whose images go through Inception; the others are drawn, decoded and compared in latents alone."""
     variational: Experiment | None = None
     """What variational learning trains, where its chains and rates are not those of `experiment`."""
 
@@ -106,7 +108,14 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
     bench = Bench.prepare(
-        dataset, images, preset.reference_images, arguments.data_root, arguments.download, device, report
+        dataset,
+        images,
+        preset.reference_images,
+        arguments.data_root,
+        arguments.download,
+        device,
+        report,
+        preset.judged,
     )
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run:
