@@ -144,6 +144,18 @@ def test_with_an_extractor(
             assert row.images == 120
 
 
+def test_a_preset_may_spare_a_source(
+    tmp_path: Path, folders: list[str], small_inception: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes through Inception is the preset's; the gap that needs all three is said to be missing, and why."""
+    (tmp_path / "root" / small_inception.name).symlink_to(small_inception)
+    tiny = dataclasses.replace(RECIPE.presets["tiny"], judged=("gaussian-prior", "ebm-prior"))
+    assert run_recipe(dataclasses.replace(RECIPE, presets={"tiny": tiny}), folders, "") == 0
+    judged = {row.source for row in rows(tmp_path) if row.metric == "fid768"}
+    assert judged == {"gaussian-prior", "ebm-prior", "training-halves"}
+    assert "not measured: prior_gap_closed: this preset spares the Inception pass" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [((1.5, 1.2, 1.0), 0.6), ((1.5, 1.6, 1.0), -0.2), ((1.0, 0.9, 1.0), None), ((1, 1, 2), None)],
