@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jlebm.backbones.conv import SIGMA_FLOOR, ConvBackbone
+from jlebm.backbones.conv import ConvBackbone
+from jlebm.distributions import SIGMA_FLOOR
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel

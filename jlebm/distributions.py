@@ -1,11 +1,31 @@
 """Distributions over images and latents, each with `log_prob` and `sample`. A likelihood also has a `mean`."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
+
+CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
+SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper's models (facts, section 1.7)
+LEAST_LOG_SCALE = -7.0  # of a logistic of the discretised mixture
+LEAST_MASS = 1e-5  # of a bin whose probability is computed as a difference; below, density times width
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A distribution of images in [-1, 1] that a decoder gives."""
+
+    @property
+    def mean(self) -> Float[Tensor, "batch channels height width"]:
+        """The expected image."""
+        ...
+
+    def log_prob(self, value: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+        """Return the log-density, or log-probability, of each image."""
+        ...
 
 
 class Normal(NamedTuple):
@@ -23,9 +43,17 @@ class Normal(NamedTuple):
 
     def log_prob(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
         """Return the log-density of each element of the batch, summed over its dimensions."""
+        return self.log_prob_terms(value).flatten(1).sum(1)
+
+    def log_prob_terms(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Return the log-density of each dimension."""
         standardised = (value - self.mean) / self.sigma
-        terms = -0.5 * standardised.square() - self.sigma.log() - 0.5 * math.log(2 * math.pi)
-        return terms.flatten(1).sum(1)
+        return -0.5 * standardised.square() - self.sigma.log() - 0.5 * math.log(2 * math.pi)
+
+    def kl(self, other: "Normal") -> Float[Tensor, " batch"]:
+        """Return KL(self | other) of each element of the batch, summed over its dimensions."""
+        ratio, shift = self.sigma / other.sigma, (self.mean - other.mean) / other.sigma
+        return (0.5 * (ratio.square() + shift.square() - 1) - ratio.log()).flatten(1).sum(1)
 
     def sample(self, noise: Float[Tensor, "batch ..."], temperature: float = 1.0) -> Float[Tensor, "batch ..."]:
         """Return mean + temperature * sigma * noise, `noise` being standard normal."""
@@ -35,3 +63,82 @@ class Normal(NamedTuple):
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
         """Build with one sigma for all dimensions."""
         return cls(mean, torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device))
+
+
+def soft_clamped(mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."]) -> Normal:
+    """Build a Gaussian as NVAE does: mean and log sigma through 5 tanh(. / 5), and a floor under sigma (nvae.md)."""
+    bounded = [CLAMP * torch.tanh(value / CLAMP) for value in (mean, log_sigma)]
+    return Normal.from_log_sigma(bounded[0], bounded[1], SIGMA_FLOOR)
+
+
+class Bernoulli(NamedTuple):
+    """Binary pixels; an image value above 0 is a one."""
+
+    logits: Float[Tensor, "batch channels height width"]
+
+    @property
+    def mean(self) -> Float[Tensor, "batch channels height width"]:
+        """The expected image, in [-1, 1]."""
+        return 2 * torch.sigmoid(self.logits) - 1
+
+    def log_prob(self, value: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+        """Return the log-probability of each image in [-1, 1]; values in between weigh both."""
+        return self.log_prob_terms(value).flatten(1).sum(1)
+
+    def log_prob_terms(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Return the log-probability of each pixel."""
+        return (value + 1) / 2 * self.logits - F.softplus(self.logits)
+
+
+class DiscretisedLogisticMixture(NamedTuple):
+    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both (nvae.md)."""
+
+    parameters: Float[Tensor, "batch outputs height width"]
+    """Per position: the mixture's logits, then for each colour means, log scales and coefficients."""
+    mixtures: int
+    bits: int
+
+    @property
+    def mean(self) -> Float[Tensor, "batch 3 height width"]:
+        """The image of the mixture's mean red, of green given that, and of blue given both; in [-1, 1]."""
+        logits, means, _, coefficients = self._parts()
+        weights = torch.softmax(logits, dim=1)[:, None]
+        means, coefficients = (means * weights).sum(2), (coefficients * weights).sum(2)
+        red = means[:, 0].clamp(-1, 1)
+        green = (means[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
+        blue = (means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
+        return torch.stack([red, green, blue], dim=1)
+
+    def log_prob(self, value: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        """Return the log-probability of each image."""
+        return self.log_prob_terms(value).flatten(1).sum(1)
+
+    def log_prob_terms(self, value: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
+        """Return the log-probability of each pixel, its three colours together."""
+        logits, means, log_scales, coefficients = self._parts()
+        red, green = value[:, 0, None], value[:, 1, None]
+        shift = torch.stack(
+            [
+                torch.zeros_like(coefficients[:, 0]),
+                coefficients[:, 0] * red,
+                coefficients[:, 1] * red + coefficients[:, 2] * green,
+            ],
+            dim=1,
+        )
+        largest = 2**self.bits - 1
+        centred, precision = value[:, :, None] - means - shift, torch.exp(-log_scales)
+        above, below = precision * (centred + 1 / largest), precision * (centred - 1 / largest)
+        mass = torch.sigmoid(above) - torch.sigmoid(below)
+        middle = precision * centred
+        density = middle - log_scales - 2 * F.softplus(middle) - math.log(largest / 2)
+        inside = torch.where(mass > LEAST_MASS, mass.clamp(min=1e-10).log(), density)
+        whole = value[:, :, None]
+        lowest, highest = above - F.softplus(above), -F.softplus(below)
+        terms = torch.where(whole < -0.999, lowest, torch.where(whole > 0.99, highest, inside))
+        return torch.logsumexp(terms.sum(1) + torch.log_softmax(logits, dim=1), dim=1)
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        m = self.mixtures
+        logits, rest = self.parameters[:, :m], self.parameters[:, m:].unflatten(1, (3, 3 * m))
+        means, log_scales, coefficients = rest.split(m, dim=2)
+        return logits, means, log_scales.clamp(min=LEAST_LOG_SCALE), torch.tanh(coefficients)

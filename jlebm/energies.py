@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.latents import Latents
-from jlebm.networks import mlp
+from jlebm.errors import UserError
+from jlebm.latents import Latents, LatentShapes
+from jlebm.networks import SLOPE, mlp
 
 
 class JointEnergy(nn.Module):
@@ -26,6 +27,34 @@ class JointEnergy(nn.Module):
         """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z."""
         negative = [network(layer) for network, layer in zip(self.networks, z, strict=True)]
         return -torch.cat(negative, dim=1)
+
+
+def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
+    """Return one convolutional network a layer of (channels, height, width) latents, top first (facts, section 1.6).
+
+    Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them.
+
+    Args:
+        shapes: of each layer; height and width are equal and a power of two from 8 on.
+        channels: feature maps; the paper's are 64.
+        units: of the linear layers; the paper's are 200.
+
+    Raises:
+        UserError: a layer's shape does not halve down to 4x4.
+    """
+    return JointEnergy([_conv_network(shape, channels, units) for shape in shapes])
+
+
+def _conv_network(shape: tuple[int, ...], channels: int, units: int) -> nn.Sequential:
+    halvings = shape[-1].bit_length() - 3 if len(shape) == 3 and shape[1] == shape[2] else 0
+    if halvings < 1 or shape[-1] != 4 * 2**halvings:
+        raise UserError(f"latents of shape {shape} cannot be halved down to 4x4, which a convolutional energy needs")
+    layers: list[nn.Module] = []
+    inputs = shape[0]
+    for _ in range(halvings):
+        layers += [nn.Conv2d(inputs, channels, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        inputs = channels
+    return nn.Sequential(*layers, nn.Flatten(), *mlp(16 * channels, (units,) * halvings, outputs=1))
 
 
 def mlp_energy(dims: Sequence[int], hidden: Sequence[Sequence[int]]) -> JointEnergy:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.distributions import Normal
+from jlebm.distributions import Likelihood
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import MLP
 from jlebm.randomness import Noise
@@ -42,7 +42,7 @@ class Backbone(Protocol):
         """
         ...
 
-    def decode(self, z: Latents) -> Normal:
+    def decode(self, z: Latents) -> Likelihood:
         """Return p(x|z), images in [-1, 1] of shape (batch, channels, height, width)."""
         ...
 

@@ -14,14 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jlebm.backbones.base import MLPHierarchy, NoEncoder, PosteriorSample
-from jlebm.distributions import Normal
+from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import MLP, SLOPE, mlp, read_mlp
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
-SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every conditional (facts, section 1.7)
 
 
 @dataclass(frozen=True)

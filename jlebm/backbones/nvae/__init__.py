@@ -1,0 +1,6 @@
+"""NVAE, the deep hierarchy of the two-stage experiments; reads the published checkpoints."""
+
+from jlebm.backbones.nvae.checkpoint import load_nvae
+from jlebm.backbones.nvae.network import NVAE, NVAEConfig
+
+__all__ = ["NVAE", "NVAEConfig", "load_nvae"]
