@@ -121,7 +121,7 @@ def parts(
     def iterate(on: JointModel, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
         update = learning.update(on, x, noise(device))
         optimizer.zero_grad(set_to_none=True)
-        update.losses.total().backward()
+        update.loss().backward()
         optimizer.step()
 
     yield Part(
@@ -238,7 +238,7 @@ def gradients_agree(model: JointModel, plain: Plain, x: Tensor, learning: JointM
     """Compare the gradients of one update, chains of both included, of every weight."""
     short = JointMLE(learning.prior_chain, Chain(3, learning.posterior_chain.epsilon))
     model.zero_grad(set_to_none=True)
-    short.update(model, x, noise(x.device)).losses.total().backward()
+    short.update(model, x, noise(x.device)).loss().backward()
     stream = noise(x.device)
     prior = plain.chain(plain.start(len(x), stream), short.prior_chain, stream)
     posterior = plain.chain(plain.start(len(x), stream), short.posterior_chain, stream, x)

@@ -19,6 +19,7 @@ from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
 
 LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
+Drift = Literal["exact", "released"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PriorInNoise:
 
     backbone: Backbone
     energy: JointEnergy
-    drift: Literal["exact", "released"] = "exact"
+    drift: Drift = "exact"
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""

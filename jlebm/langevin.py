@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.densities import LogDensity
+from jlebm.densities import Drift, LogDensity
 from jlebm.errors import UserError
 from jlebm.gradients import field_of
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise
 
 Start = Literal["standard-normal", "ancestral"]
+Space = Literal["latents", "noise"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Chain:
     """Multiplies the noise; 0 is gradient ascent."""
     start: Start = "standard-normal"
     """Where it starts: N(0, I) in every layer, as the released joint training does, or a draw from p0."""
+    space: Space = field(default="latents", metadata={"since": "0.2"})
+    """What it moves: the latents z, or the whitened noise of the hierarchy, eps with z = T(eps)."""
+    drift: Drift = field(default="exact", metadata={"since": "0.2"})
+    """In whitened noise, which log-density the steps climb (`densities.PriorInNoise`)."""
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
@@ -42,6 +47,8 @@ class Chain:
             raise UserError(f"the number of Langevin steps must not be negative, as {self.steps} is")
         if not self.temperature >= 0:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+        if self.space == "noise" and self.start != "ancestral":
+            raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
 
     @classmethod
     def from_joint_paper(cls, steps: int, s: float, start: Start = "standard-normal") -> "Chain":
@@ -49,14 +56,15 @@ class Chain:
         return cls(steps, math.copysign(s**2 / 2, s), start=start)
 
     @classmethod
-    def from_two_stage_paper(cls, steps: int, h: float) -> "Chain":
-        """Convert the two-stage notation: drift h/2, noise sqrt(h)."""
-        return cls(steps, h / 2, start="ancestral")
+    def from_two_stage_paper(cls, steps: int, h: float, drift: Drift = "exact") -> "Chain":
+        """Convert the two-stage notation, in whitened noise: drift h/2, noise sqrt(h)."""
+        return cls(steps, h / 2, start="ancestral", space="noise", drift=drift)
 
     def describe(self) -> str:
         """Say it in a few words, for a row of results."""
         cold = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
-        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}"
+        where = "" if self.space == "latents" else f", in whitened noise, {self.drift} drift"
+        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}{where}"
 
 
 class StepInfo(NamedTuple):

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from jlebm import langevin
 from jlebm.backbones.base import Backbone
-from jlebm.densities import Posterior, PriorInLatents
+from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
+from jlebm.errors import UserError
 from jlebm.energies import JointEnergy
-from jlebm.langevin import Chain, Observer
+from jlebm.langevin import Chain, Observer, StepInfo
 from jlebm.latents import Latents, layer_names, map_latents
 from jlebm.randomness import Noise
 
@@ -35,19 +36,32 @@ class JointModel(nn.Module):
 
     def sample_gaussian(self, count: int, noise: Noise) -> Latents:
         """Draw from the Gaussian hierarchy p0 alone: what the energies were put upon."""
+        return self.pushed(self.noise(count, noise))
+
+    def pushed(self, eps: Latents, temperature: float = 1.0) -> Latents:
+        """Return z = T(eps) without a graph."""
         with torch.no_grad():
-            return self.backbone.push(self.noise(count, noise))
+            return self.backbone.push(eps, temperature)
 
     def start(self, count: int, chain: Chain, noise: Noise) -> Latents:
-        """Return where `count` chains of this kind start."""
+        """Return the latents at which `count` chains of this kind start."""
         if chain.start == "ancestral":
             return self.sample_gaussian(count, noise)
         return self.noise(count, noise)
 
     def sample_prior(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
-        """Run `count` chains of the EBM prior."""
-        start = self.start(count, chain, noise)
-        return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
+        """Run `count` chains of the EBM prior, in latents or in whitened noise; return latents, and show latents."""
+        if chain.space == "latents":
+            start = self.start(count, chain, noise)
+            return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
+
+        def show(index: int, eps: Latents, info: StepInfo) -> None:
+            assert observe is not None
+            observe(index, self.pushed(eps), info)
+
+        density = PriorInNoise(self.backbone, self.energy, chain.drift)
+        end = langevin.run(self.noise(count, noise), density, chain, noise, None if observe is None else show)
+        return self.pushed(end)
 
     def sample_posterior(
         self,
@@ -56,7 +70,13 @@ class JointModel(nn.Module):
         noise: Noise,
         observe: Observer | None = None,
     ) -> Latents:
-        """Run one chain of p(z|x) for each image of a batch."""
+        """Run one chain of p(z|x) for each image of a batch.
+
+        Raises:
+            UserError: the chain is one in whitened noise, which is the prior's.
+        """
+        if chain.space != "latents":
+            raise UserError("posterior chains move in latents; set their space to 'latents'")
         start = self.start(len(x), chain, noise)
         return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
 

@@ -15,7 +15,7 @@ from jlebm import checkpoints, guard, parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.images import to_float
-from jlebm.learning.base import Scheme, figures
+from jlebm.learning.base import Scheme, Update
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.learning.variational import Variational
 from jlebm.model import JointModel
@@ -169,10 +169,10 @@ def fit(
     with report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
         while not leaving:
-            update = learning.update(state.model, batches(state.step)[part], noise)
-            seen = _of_all(figures(state.model, update)) if state.step % LOG_EVERY == 0 else None
+            update = learning.update(state.model, batches(state.step)[part], noise, state.step)
+            seen = _of_all(_numbers(update)) if state.step % LOG_EVERY == 0 else None
             state.optimizer.zero_grad(set_to_none=True)
-            update.losses.total().backward()
+            update.loss().backward()
             parallel.average([parameter.grad for parameter in state.model.parameters()])
             state.optimizer.step()
             if state.ema is not None:
@@ -195,6 +195,13 @@ def fit(
             task.advance()
     state.seconds = parallel.agreed(state.seconds)
     return state
+
+
+def _numbers(update: Update) -> dict[str, float]:
+    # One transfer for all of them: on a GPU each .item() would wait for the whole queue.
+    figures = update.figures()
+    numbers = torch.stack([value.double() for value in figures.values()]).tolist()
+    return dict(zip(figures, numbers, strict=True))
 
 
 def _of_all(seen: dict[str, float]) -> dict[str, float]:

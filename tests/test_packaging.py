@@ -39,7 +39,7 @@ LAYERS = (
         "results",
         "plotting",
     },
-    {"latents", "distributions", "networks", "randomness"},
+    {"latents", "distributions", "networks", "randomness", "config"},
     {"backbones", "energies"},
     {"densities", "closed_form"},
     {"gradients"},
@@ -96,8 +96,13 @@ def test_an_import_never_runs_upwards(path: Path) -> None:
 def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
     """A forgotten print, or a command line read inside the library, breaks this."""
     for name, line in imports(path):
-        assert name.split(".")[0] not in {"argparse", "optparse", "getopt", "tyro", "click"}, f"{path.name}:{line}"
+        assert name.split(".")[0] not in {"optparse", "getopt", "tyro", "click"}, f"{path.name}:{line}"
     for node in ast.walk(ast.parse(path.read_text())):
+        # Of argparse the container alone: published checkpoints keep their sizes in one.
+        if isinstance(node, ast.Import):
+            assert all(alias.name != "argparse" for alias in node.names), f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module == "argparse":
+            assert [alias.name for alias in node.names] == ["Namespace"], f"{path.name}:{node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "input"}, f"{path.name}:{node.lineno} calls {node.func.id}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":

@@ -15,7 +15,6 @@ import torch
 from jlebm import checkpoints, guard
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
-from jlebm.learning.base import figures
 from jlebm.run import open_run
 from jlebm.training import Batches, TrainState, fit, initial_state, scheme
 from tests.small import IMAGES, experiment, train
@@ -224,7 +223,7 @@ def test_figures_name_every_layer(tmp_path: Path) -> None:
     state = initial_state(experiment(), 1, CPU)
     x = Batches(IMAGES, 5, 1, CPU)(0)
     update = scheme(experiment()).update(state.model, x, lambda like: tuple(torch.zeros_like(z) for z in like))
-    seen = figures(state.model, update)
+    seen = {name: float(value) for name, value in update.figures().items()}
     assert json.loads(json.dumps(seen)) == seen
     for index, layer in enumerate(("z2", "z1")):
         assert seen[f"energy_prior/{layer}"] == pytest.approx(

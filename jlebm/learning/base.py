@@ -1,8 +1,8 @@
 """What a learning scheme is: from a batch of images to a loss and to the figures worth watching."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,36 +12,60 @@ from jlebm.objectives import Losses
 from jlebm.randomness import Noise
 
 
-class Update(NamedTuple):
-    """A loss and the samples that it came from, detached, for the guard and the events."""
+@runtime_checkable
+class Update(Protocol):
+    """What one update of a scheme is made from."""
 
-    losses: Losses
-    posterior: Latents
-    prior: Latents
+    def loss(self) -> Float[Tensor, ""]:
+        """Return what is differentiated, with its graph to the parameters."""
+        ...
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return what is recorded, by name, as detached scalars; computed for the few updates that are recorded."""
+        ...
 
 
 @runtime_checkable
 class Scheme(Protocol):
     """A way of learning; frozen configuration, no state between updates."""
 
-    def update(self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Update:
-        """Draw the samples that one update needs and return its loss with a graph to the parameters."""
+    def update(self, model: Any, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0) -> Update:
+        """Draw the samples that update number `step` needs and return its loss.
+
+        Args:
+            model: what is trained: a `JointModel`, or what else the scheme says.
+            x: images in [-1, 1].
+            noise: the source of every draw.
+            step: updates made before, for what changes over a training.
+        """
         ...
 
 
-def figures(model: JointModel, update: Update) -> dict[str, float]:
-    """Return what is recorded of an update, by name: losses, energies and the largest latent of each layer."""
-    positive, negative = model.energies(update.posterior), model.energies(update.prior)
-    values: dict[str, Tensor] = {
-        "loss": update.losses.total(),
-        "reconstruction": update.losses.reconstruction,
-        "conditional": update.losses.conditional,
-    }
-    for index, name in enumerate(model.layer_names):
-        values[f"energy_posterior/{name}"] = positive[:, index].mean()
-        values[f"energy_prior/{name}"] = negative[:, index].mean()
-        values[f"range_posterior/{name}"] = update.posterior[index].abs().max()
-        values[f"range_prior/{name}"] = update.prior[index].abs().max()
-    # One transfer for all of them: on a GPU each .item() would wait for the whole queue.
-    numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
-    return dict(zip(values, numbers, strict=True))
+@dataclass(frozen=True)
+class ContrastiveUpdate:
+    """A loss of samples z+ of the posterior and z- of the prior, both detached."""
+
+    model: JointModel
+    losses: Losses
+    posterior: Latents
+    prior: Latents
+
+    def loss(self) -> Float[Tensor, ""]:
+        """See `Update`."""
+        return self.losses.total()
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return losses, energies and the largest latent of each layer."""
+        model = self.model
+        positive, negative = model.energies(self.posterior), model.energies(self.prior)
+        values = {
+            "loss": self.losses.total(),
+            "reconstruction": self.losses.reconstruction,
+            "conditional": self.losses.conditional,
+        }
+        for index, name in enumerate(model.layer_names):
+            values[f"energy_posterior/{name}"] = positive[:, index].mean()
+            values[f"energy_prior/{name}"] = negative[:, index].mean()
+            values[f"range_posterior/{name}"] = self.posterior[index].abs().max()
+            values[f"range_prior/{name}"] = self.prior[index].abs().max()
+        return {name: value.detach() for name, value in values.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
-from jlebm.learning.base import Update
+from jlebm.learning.base import ContrastiveUpdate
 from jlebm.model import JointModel
 from jlebm.objectives import variational_loss
 from jlebm.randomness import Noise
@@ -20,9 +20,11 @@ class Variational:
     prior_chain: Chain
     energy_l2: float = 0.0
 
-    def update(self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Update:
+    def update(
+        self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
+    ) -> ContrastiveUpdate:
         """Run the prior's chains, draw from the inference network, and return minus the ELBO."""
         prior = model.sample_prior(len(x), self.prior_chain, noise)
         posterior = model.backbone.posterior(x, noise)
         losses = variational_loss(model, x, posterior, prior, self.energy_l2)
-        return Update(losses, map_latents(Tensor.detach, posterior.latents), prior)
+        return ContrastiveUpdate(model, losses, map_latents(Tensor.detach, posterior.latents), prior)

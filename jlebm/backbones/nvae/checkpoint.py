@@ -1,10 +1,10 @@
 """The published NVAE checkpoints: read safely, strictly, with the sizes that their `args` say."""
 
-import argparse
 import dataclasses
 import pickle
 import re
 import warnings
+from argparse import Namespace  # what the published checkpoints keep their sizes in
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def load_weights(network: NVAE, state: dict[str, Tensor], path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # about a pickle that is refused in the next breath
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as a checkpoint of tensors and args alone ({reason})") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     whole = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
-    if not whole or not isinstance(content.get("args"), argparse.Namespace):
+    if not whole or not isinstance(content.get("args"), Namespace):
         raise UserError(f"{path} is not a published NVAE checkpoint, which holds 'state_dict' and 'args'")
     return content
 

@@ -1,0 +1,120 @@
+"""Frozen configurations: their JSON, their digest, and how one of their keys is set.
+
+Everything that can move weights or samples is in a configuration, and nothing else is: two runs with one digest and one
+seed are the same run. The seed stands beside it; so do the counts of images that a measurement is over, which every row
+names; the machine does not belong to it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from jlebm.errors import UserError, nearest
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A frozen dataclass of plain values, tuples and other such dataclasses."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists, numbers and strings.
+
+        A field that came later (`metadata={"since": VERSION}`) is left out where it has its default, which is what the
+        runs of before did: their digests, folders and rows stay valid.
+        """
+        return json.loads(json.dumps(_plain(self, whole=False)))
+
+    @classmethod
+    def from_json(cls: type[C], values: dict[str, Any]) -> C:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UserError: a key is unknown (with the nearest known one), missing, or a value has the wrong type.
+        """
+        return _read(cls, values, "")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON, as hexadecimal."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def override(self: C, assignments: Sequence[str]) -> C:
+        """Return a copy with keys set from "training.steps=100"; its preset, if it has one, is then named "custom".
+
+        Raises:
+            UserError: a key is unknown (with the nearest known one), or a value does not fit.
+        """
+        if not assignments:
+            return self
+        values = json.loads(json.dumps(_plain(self, whole=True)))
+        known = _flat_keys(values)
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise UserError(f"{assignment!r} sets nothing; write KEY=VALUE, such as training.steps=100")
+            if key not in known:
+                raise UserError(f"unknown configuration key {key!r}{nearest(key, known)}")
+            *path, last = key.split(".")
+            target = values
+            for part in path:
+                target = target[part]
+            try:
+                target[last] = json.loads(text)
+            except json.JSONDecodeError:
+                target[last] = text
+        return self.from_json(values | ({"preset": "custom"} if "preset" in values else {}))
+
+
+def _plain(value: Any, whole: bool) -> Any:
+    """Return a dataclass as a dictionary; later fields at their defaults only where it is to be `whole`."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    kept = {}
+    for field in dataclasses.fields(value):
+        held = getattr(value, field.name)
+        if whole or "since" not in field.metadata or held != field.default:
+            kept[field.name] = _plain(held, whole)
+    return kept
+
+
+def _flat_keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        keys += _flat_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return keys
+
+
+def _read(kind: Any, value: Any, path: str) -> Any:
+    """Read a JSON value as `kind`: a dataclass, a tuple, a literal, an optional or a plain type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                raise UserError(f"unknown configuration key {path + key!r}{nearest(key, hints)}")
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and "since" not in f.metadata]
+        if missing:
+            raise UserError(f"the configuration lacks {path + missing[0]!r}")
+        return typing.cast(Any, kind)(**{k: _read(hints[k], v, f"{path}{k}.") for k, v in value.items()})
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(_read(k, v, path) for k, v in zip(kinds, value, strict=True))
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _read(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is Literal and value in arguments:
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise UserError(f"the configuration's {path.rstrip('.')!r} cannot be {value!r}")
