@@ -20,10 +20,11 @@ from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.prepare import scheme
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
 from jlebm.sampling import generate
-from jlebm.training import Batches, initial_state, scheme
+from jlebm.training import Batches, initial_state
 
 EXACT = 1e-10  # largest relative difference in float64 with the same noise
 FEATURES = 1e-4  # the budget that torch-fidelity declares for its float32 features
@@ -128,11 +129,11 @@ def parts(
         "training iteration",
         f"{chains[0].steps} prior and {chains[1].steps} posterior steps and the update, batch {few}, {size}",
         lambda: plain.iteration(some, *chains, noise(device)),
-        lambda: iterate(model, state.optimizer, some),
+        lambda: iterate(model, state.optimisation.optimizer, some),
         lambda: gradients_agree(double, plain_double, pair, learning),
         EXACT,
         {"cpu": 1.2, "cuda": 2.0},
-        lambda: iterate(model, state.optimizer, some),
+        lambda: iterate(model, state.optimisation.optimizer, some),
         bound="the posterior chain",
         images=few if whole else 0,
     )

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from jlebm import langevin
 from jlebm.backbones.base import Backbone
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
-from jlebm.errors import UserError
 from jlebm.energies import JointEnergy
+from jlebm.errors import UserError
 from jlebm.langevin import Chain, Observer, StepInfo
 from jlebm.latents import Latents, layer_names, map_latents
 from jlebm.randomness import Noise

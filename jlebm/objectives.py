@@ -10,11 +10,11 @@ energy is zero.
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.base import PosteriorSample
+from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
@@ -54,20 +54,29 @@ def maximum_likelihood_loss(
         prior: z-, any number of rows.
         energy_l2: weight of the squared energies, which keeps their scale from drifting; the paper's is 0.
     """
-    positive, negative = model.energy(posterior), model.energy(prior)
-    squares = torch.zeros_like(positive[0, 0])
-    if energy_l2:  # at detached samples: the penalty is the energies' alone, not a wish of the inference network
-        fixed = model.energy(map_latents(Tensor.detach, posterior))
-        squares = fixed.square().sum(1).mean() + negative.square().sum(1).mean()
     log_p0 = model.backbone.prior_log_prob
-    zero = positive.new_zeros(())
-    return Losses(
+    return contrastive_loss(model.energy, posterior, prior, energy_l2)._replace(
         reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
         conditional=log_p0(prior).mean() - log_p0(posterior).mean(),
-        energy=positive.mean(0) - negative.mean(0),
-        entropy=zero,
-        penalty=energy_l2 * squares,
     )
+
+
+def contrastive_loss(energy: JointEnergy, posterior: Latents, prior: Latents, energy_l2: float = 0.0) -> Losses:
+    """Return E[E(z+)] - E[E(z-)], the part of the loss that is the energies' own: all of it on a trained backbone.
+
+    Args:
+        energy: one network a layer.
+        posterior: z+; may carry the graph of an inference network.
+        prior: z-, any number of rows.
+        energy_l2: as in `maximum_likelihood_loss`.
+    """
+    positive, negative = energy(posterior), energy(prior)
+    zero = positive.new_zeros(())
+    squares = zero
+    if energy_l2:  # at detached samples: the penalty is the energies' alone, not a wish of the inference network
+        fixed = energy(map_latents(Tensor.detach, posterior))
+        squares = fixed.square().sum(1).mean() + negative.square().sum(1).mean()
+    return Losses(zero, zero, positive.mean(0) - negative.mean(0), zero, energy_l2 * squares)
 
 
 def variational_loss(

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from jlebm import parallel
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment
 from jlebm.files import write_atomically
+from jlebm.staged import AnyExperiment
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Run:
     """One seed of one experiment, and the folder where all of it lies."""
 
     folder: Path
-    experiment: Experiment
+    experiment: AnyExperiment
     seed: int
 
     @property
@@ -60,7 +60,7 @@ class Run:
 
 
 @contextmanager
-def open_run(root: Path, experiment: Experiment, seed: int) -> Iterator[Run]:
+def open_run(root: Path, experiment: AnyExperiment, seed: int) -> Iterator[Run]:
     """Open the folder of this experiment and seed under `root`, new or as an earlier process left it, and hold it.
 
     Of several processes that share the work the first one holds it for all.

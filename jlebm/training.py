@@ -8,20 +8,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jlebm import checkpoints, guard, parallel
+from jlebm.backbones.base import Backbone
+from jlebm.energies import JointEnergy
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment
 from jlebm.images import to_float
-from jlebm.learning.base import Scheme, Update
-from jlebm.learning.joint_mle import JointMLE
-from jlebm.learning.variational import Variational
+from jlebm.learning import prepare
+from jlebm.learning.base import Update
+from jlebm.learning.prepare import Optimisation
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
+from jlebm.staged import AnyExperiment
 
 LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
 
@@ -30,8 +32,11 @@ LOG_EVERY = 10  # steps between two events, the first step's included; the guard
 class TrainState:
     """Everything that a step reads and writes."""
 
-    model: JointModel
-    optimizer: torch.optim.Optimizer
+    model: Any
+    """The whole model: a `JointModel`, in stage one a `RegularisedNVAE`."""
+    learned: nn.Module
+    """The part of it that learns and is stored."""
+    optimisation: Optimisation
     ema: AveragedModel | None
     noise: torch.Generator
     step: int = 0
@@ -40,9 +45,11 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and numbers only."""
+        schedule = self.optimisation.schedule
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": self.learned.state_dict(),
+            "optimizer": self.optimisation.optimizer.state_dict(),
+            "schedule": None if schedule is None else schedule.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "noise": self.noise.get_state(),
             "step": self.step,
@@ -51,50 +58,54 @@ class TrainState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learned.load_state_dict(state["model"])
+        self.optimisation.optimizer.load_state_dict(state["optimizer"])
+        if self.optimisation.schedule is not None:
+            self.optimisation.schedule.load_state_dict(state["schedule"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.noise.set_state(state["noise"])
         self.step, self.seconds = state["step"], state["seconds"]
 
-    def evaluated_model(self) -> JointModel:
-        """Return the model that is judged: the moving average where there is one, else the weights as they are."""
-        return self.model if self.ema is None else cast(JointModel, self.ema.module)
+    def move(self) -> None:
+        """Make one step along the gradients, and let the average follow."""
+        limit = self.optimisation.largest_gradient
+        if limit is not None:
+            nn.utils.clip_grad_norm_(self.learned.parameters(), limit)
+        self.optimisation.optimizer.step()
+        if self.optimisation.schedule is not None:
+            self.optimisation.schedule.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.learned)
+        self.step += 1
 
-    def done(self, experiment: Experiment) -> bool:
+    def evaluated_model(self) -> Any:
+        """Return the model that is judged: the moving average where there is one, else the weights as they are."""
+        if self.ema is None:
+            return self.model
+        averaged = self.ema.module
+        return averaged if self.learned is self.model else JointModel(self.model.backbone, cast(JointEnergy, averaged))
+
+    def done(self, experiment: AnyExperiment) -> bool:
         """Whether the last step was made or the budget is spent."""
         budget = experiment.training.budget_seconds
         return self.step >= experiment.training.steps or (budget is not None and self.seconds >= budget)
 
 
-def scheme(experiment: Experiment) -> Scheme:
-    """Return the experiment's way of learning."""
-    penalty = experiment.optimizer.energy_l2
-    if experiment.learning == "variational":
-        return Variational(experiment.prior_chain, penalty)
-    return JointMLE(experiment.prior_chain, experiment.posterior_chain, penalty)
-
-
-def initial_state(experiment: Experiment, seed: int, device: torch.device) -> TrainState:
+def initial_state(
+    experiment: AnyExperiment, seed: int, device: torch.device, backbone: Backbone | None = None
+) -> TrainState:
     """Make the state before the first step; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
-        model = experiment.build().to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    config = experiment.optimizer
-    energy = list(model.energy.parameters())
-    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("energy.")]
-    groups = [{"params": rest, "lr": config.generator_lr}, {"params": energy, "lr": config.energy_lr}]
+        model = prepare.model(experiment, backbone).to(device).to(memory_format=torch.channels_last)
+    learned, decay = prepare.learned(experiment, model), experiment.optimizer.ema_decay
     ema = None
-    if config.ema_decay is not None:
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-    return TrainState(
-        model=model,
-        optimizer=torch.optim.Adam(groups, betas=(config.beta1, config.beta2)),
-        ema=ema,
-        noise=generator("training noise", seed, device=device),
-    )
+    if decay is not None:
+        ema = AveragedModel(learned, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    noise = generator("training noise", seed, device=device)
+    return TrainState(model, learned, prepare.optimisation(experiment, model), ema, noise)
 
 
 class Batches:
@@ -127,6 +138,7 @@ def fit(
     report: Reporter = SILENT,
     checkpoint_seconds: float = 120.0,
     stop: Callable[[int], bool] = lambda step: False,
+    backbone: Backbone | None = None,
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
@@ -141,6 +153,7 @@ def fit(
         checkpoint_seconds: wall-clock time between two checkpoints, the most that a crash can lose.
         stop: asked after each step, by its number, whether to leave early with a checkpoint: a Ctrl-C, a
             scheduler's notice.
+        backbone: the trained one that stage two is put upon, on the same device, in eval mode; else None.
 
     Raises:
         UserError: the checkpoint is unusable, the images do not fit, the disk is full.
@@ -151,7 +164,7 @@ def fit(
         raise UserError(
             f"the model is for images of {experiment.model.image_shape}, the dataset's are {images.shape[1:]}"
         )
-    state = initial_state(experiment, run.seed, device)
+    state = initial_state(experiment, run.seed, device, backbone)
     digest = experiment.digest()
     if run.checkpoint.exists():
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
@@ -160,7 +173,7 @@ def fit(
         return state
     if parallel.first():
         run.forget_after(state.step)
-    learning = scheme(experiment)
+    learning = prepare.scheme(experiment)
     batches = Batches(images, experiment.training.batch_size, run.seed, device)
     part = parallel.share(experiment.training.batch_size, "a batch")
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
@@ -171,13 +184,12 @@ def fit(
         while not leaving:
             update = learning.update(state.model, batches(state.step)[part], noise, state.step)
             seen = _of_all(_numbers(update)) if state.step % LOG_EVERY == 0 else None
-            state.optimizer.zero_grad(set_to_none=True)
+            state.optimisation.optimizer.zero_grad(set_to_none=True)
             update.loss().backward()
-            parallel.average([parameter.grad for parameter in state.model.parameters()])
-            state.optimizer.step()
-            if state.ema is not None:
-                state.ema.update_parameters(state.model)
-            state.step += 1
+            parallel.average([parameter.grad for parameter in state.learned.parameters()])
+            # Batch norm sees the part of a batch that its process has; its running statistics are those of all.
+            parallel.average([buffer for buffer in state.learned.buffers() if buffer.is_floating_point()])
+            state.move()
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
@@ -188,7 +200,7 @@ def fit(
                     run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
             if leaving or now - saved >= checkpoint_seconds:
-                guard.check_weights(state.step, state.model)
+                guard.check_weights(state.step, state.learned)
                 if parallel.first():
                     checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
                 saved = time.monotonic()
@@ -221,4 +233,6 @@ def _note(seen: dict[str, float]) -> str:
         for name, value in seen.items()
         if name.startswith("energy_posterior/")
     ]
-    return f"reconstruction {seen['reconstruction']:.0f}, energy posterior - prior: {', '.join(gaps)}"
+    shown = {"-ELBO": seen.get("negative_elbo"), "reconstruction": seen["reconstruction"] or None}
+    said = [f"{name} {value:.0f}" for name, value in shown.items() if value is not None]
+    return ", ".join(said + ([f"energy posterior - prior: {', '.join(gaps)}"] if gaps else []))

@@ -1,6 +1,7 @@
 """What every seed of a recipe is measured with, and the rows that a run has stored and still lacks."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from jlebm import parallel, results
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.evaluation import fidelity, inception
 from jlebm.progress import Reporter
-from jlebm.run import Run, provenance
-from jlebm.training import TrainState
+from jlebm.run import provenance
 
 SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
 
@@ -92,21 +92,43 @@ class Bench:
         ]
 
 
-class Rows:
-    """The rows of one trained state: those that stand, and how another one is added at once."""
+@dataclass(frozen=True)
+class Subject:
+    """What rows are about: a trained model, and how its samples are drawn."""
 
-    def __init__(self, run: Run, state: TrainState, bench: Bench, folder: Path):
-        self.path = folder / "measured" / f"{run.experiment.dataset}.jsonl"
-        self.run, self.state, self.bench = run, state, bench
+    protocol: str
+    dataset: str
+    preset: str
+    learning: str
+    seed: int
+    steps: int
+    complete: bool
+    weights: str
+    """raw or ema"""
+    config_digest: str
+    chains: Mapping[str, str]
+    """In words, by source; a source without one is drawn without a chain."""
+    train_seconds: float
+    shared: tuple[str, ...] = ("training-halves",)
+    """Sources whose rows are the same for every seed."""
+
+
+class Rows:
+    """The rows of one subject: those that stand, and how another one is added at once."""
+
+    def __init__(self, subject: Subject, bench: Bench, folder: Path):
+        self.path = folder / "measured" / f"{subject.dataset}.jsonl"
+        self.subject, self.bench = subject, bench
         self.added = 0
         parallel.barrier()  # all processes see the rows as they stand now, before the first one adds to them
         self.standing = [row for row in results.read(self.path) if self._ours(row)]
         parallel.barrier()
 
     def _ours(self, row: results.Measurement) -> bool:
-        same = (row.config_digest, row.device) == (self.run.experiment.digest(), self.bench.provenance["device"])
-        run = (row.seed, row.steps) == (self.run.seed, self.state.step)
-        return row.intact and same and (run or row.source == "training-halves")
+        subject = self.subject
+        same = (row.config_digest, row.device) == (subject.config_digest, self.bench.provenance["device"])
+        run = (row.seed, row.steps) == (subject.seed, subject.steps)
+        return row.intact and same and (run or row.source in subject.shared)
 
     def find(self, metric: str, source: str, images: int, judged: bool) -> results.Measurement | None:
         """Return the row that stands for this question at this number of images, judged by the same extractor."""
@@ -121,33 +143,22 @@ class Rows:
         self, metric: str, source: str, value: float, images: int, seconds: dict[str, float], **rest: Any
     ) -> results.Measurement:
         """Store one more row, whole with its provenance; `rest` sets further fields of it."""
-        experiment = self.run.experiment
-        chain = ""
-        if source == "ebm-prior":
-            chain = experiment.prior_chain.describe()
-        elif source == "posterior" and experiment.learning == "joint-mle":
-            chain = experiment.posterior_chain.describe()
+        subject = self.subject
         fields = {
-            "weights": "raw" if self.state.ema is None else "ema",
+            "weights": subject.weights,
             "spread": None,
             "reference": "",
             "extractor": "",
-            "chain": chain,
+            "chain": subject.chains.get(source.partition("/")[0], ""),
         }
+        names = ("protocol", "dataset", "preset", "learning", "seed", "steps", "complete", "config_digest")
         row = results.Measurement(
-            protocol=experiment.protocol,
-            dataset=experiment.dataset,
-            preset=experiment.preset,
-            learning=experiment.learning,
-            seed=self.run.seed,
+            **{name: getattr(subject, name) for name in names},
             metric=metric,
             source=source,
             value=value,
             images=images,
-            steps=self.state.step,
-            complete=self.state.step >= experiment.training.steps,
-            config_digest=experiment.digest(),
-            wall_seconds={"train": self.state.seconds, **seconds},
+            wall_seconds={"train": subject.train_seconds, **seconds},
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **self.bench.provenance,
             **(fields | rest),

@@ -4,18 +4,18 @@ Each row is stored as soon as it is known, so that an interruption costs the one
 """
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from jlebm import checkpoints, parallel, sampling
+from jlebm import sampling
 from jlebm.evaluation import fidelity, latent
+from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
-from jlebm.run import Run
 from jlebm.sampling import Prior, SampleFiles
-from jlebm.training import TrainState
-from reproduce import pictures
-from reproduce.bench import SOURCES, Bench, Rows
+from reproduce.bench import SOURCES, Rows
 
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
 METRICS = {
@@ -26,67 +26,49 @@ METRICS = {
 LATENTS = 10_000  # how many latents of each side the two-sample test is given at most
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How the samples of one source are made."""
+
+    batches: Callable[[], Iterator[sampling.Samples]]
+    count: int
+
+
 class Samples:
     """The samples of each source, drawn when they are first asked for."""
 
-    def __init__(self, run: Run, state: TrainState, bench: Bench):
-        self.run, self.bench, self.model = run, bench, state.evaluated_model()
+    def __init__(self, draws: Mapping[str, Draw], folder: Path, report: Reporter):
+        self.draws, self.folder, self.report = draws, folder, report
         self.files: dict[str, SampleFiles] = {}
         self.seconds: dict[str, float] = {}
 
     def count(self, source: str) -> int:
-        """How many images a source gives: no more posterior samples than there are training images."""
-        return min(self.bench.images, len(self.bench.dataset.images)) if source == "posterior" else self.bench.images
+        """How many images a source gives."""
+        return self.draws[source].count
 
     def __getitem__(self, source: str) -> SampleFiles:
         """Return the images and latents of a source."""
         if source not in self.files:
             started = time.monotonic()
-            self.files[source] = self._draw(source)
+            draw, path = self.draws[source], self.folder / f"{source}.npy"
+            self.files[source] = sampling.write(
+                path, draw.batches(), draw.count, self.report, name=f"sampling {source}"
+            )
             self.seconds[source] = time.monotonic() - started
         return self.files[source]
 
-    def _draw(self, source: str) -> SampleFiles:
-        experiment, count = self.run.experiment, self.count(source)
-        if source == "posterior":
-            images = self.bench.dataset.images
-            chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
-            batches = sampling.reconstruct(self.model, images, posterior_indices(len(images), count), chain)
-        else:
-            prior: Prior = "ebm-prior" if source == "ebm-prior" else "gaussian-prior"
-            batches = sampling.generate(self.model, prior, range(count), experiment.prior_chain)
-        path = self.run.folder / "samples" / f"{source}.npy"
-        return sampling.write(path, batches, count, self.bench.report, name=f"sampling {source}")
 
-
-def measure(run: Run, state: TrainState, bench: Bench, folder: Path) -> None:
-    """Store every row of this state that `folder/measured` lacks, and draw its pictures into the run's folder.
+def measure(rows: Rows, samples: Samples) -> None:
+    """Store every row that the results still lack.
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
     """
-    rows, samples = Rows(run, state, bench, folder), Samples(run, state, bench)
     measure_latents(rows, samples)
     for source, metrics in METRICS.items():
         measure_images(rows, samples, source, metrics)
     measure_floor(rows)
     measure_gap(rows, samples)
-    drawn = run.weights.exists() and (run.folder / "samples.png").exists()
-    if parallel.agreed(rows.added == 0 and drawn):
-        bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
-        return
-    shown = {source: samples[source].images for source in SOURCES}
-    if not parallel.first():
-        return
-    weights = "raw" if state.ema is None else "ema"
-    header = run.header() | {"step": state.step, "weights": weights}
-    checkpoints.save_weights(run.weights, state.evaluated_model(), header)
-    shown["data"] = bench.dataset.images[posterior_indices(len(bench.dataset.images), samples.count("posterior"))]
-    pictures.draw(run, state, shown, bench, folder)
-    bench.report.line(
-        f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
-        f"are in {run.folder}"
-    )
 
 
 def measure_latents(rows: Rows, samples: Samples) -> None:
@@ -103,7 +85,7 @@ def measure_latents(rows: Rows, samples: Samples) -> None:
             auc = latent.two_sample_auc(
                 np.asarray(samples["posterior"].latents[:used]),
                 np.asarray(samples[prior].latents[:used]),
-                seed=derive_seed("evaluation", rows.run.seed) % 2**32,
+                seed=derive_seed("evaluation", rows.subject.seed) % 2**32,
             )
             rows.add("latent_auc", prior, auc, used, {"evaluate": time.monotonic() - started})
 

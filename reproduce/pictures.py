@@ -7,57 +7,57 @@ import numpy as np
 import torch
 
 from jlebm import plotting, results
-from jlebm.langevin import StepInfo
+from jlebm.langevin import Chain, StepInfo
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run
-from jlebm.training import TrainState
-from reproduce.bench import Bench
+from reproduce.bench import Bench, Subject
 
 SHOWN = 32  # images of each source in the grid
 TRACED = 100  # chains in the energy trace
 KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
 
 
-def draw(run: Run, state: TrainState, images: Mapping[str, np.ndarray], bench: Bench, folder: Path) -> None:
+def draw(
+    run: Run,
+    model: JointModel,
+    chain: Chain,
+    images: Mapping[str, np.ndarray],
+    subject: Subject,
+    bench: Bench,
+    folder: Path,
+) -> None:
     """Write samples, energy and training pictures and the arrays behind them into the run's folder.
 
     Args:
         run: whose pictures.
-        state: trained.
+        model: trained.
+        chain: of the prior, as it is sampled.
         images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
+        subject: what the run's rows are about.
         bench: for the provenance.
         folder: the results folder, where the first seed of a full preset leaves its artifacts.
     """
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    model = state.evaluated_model()
-    energy = _energy_trace(run, model)
-    experiment = run.experiment
-    identity = {
-        "protocol": experiment.protocol,
-        "dataset": experiment.dataset,
-        "preset": experiment.preset,
-        "learning": experiment.learning,
-        "seed": run.seed,
-        "config_digest": experiment.digest(),
-        "commit": bench.provenance["commit"],
-    }
+    energy = _energy_trace(chain, model)
+    names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
+    identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
     for name, arrays in {"samples": shown, "langevin": {"energy": energy}}.items():
         results.write_artifact(run.folder / f"{name}.npz", arrays, identity)
-        if experiment.preset in KEPT and run.seed == 1:
-            stem = f"{experiment.dataset}_{experiment.learning}_{experiment.preset}_{name}".replace("-", "_")
+        if subject.preset in KEPT and subject.seed == 1:
+            stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_{name}".replace("-", "_")
             results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), run.folder / "samples")
     plotting.save(plotting.energy_trace(energy), run.folder / "energy")
     curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
-    plotting.save(plotting.training_curves(run.events(), ["reconstruction", *curves]), run.folder / "training")
+    curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
+    plotting.save(plotting.training_curves(run.events(), curves), run.folder / "training")
 
 
-def _energy_trace(run: Run, model: JointModel) -> np.ndarray:
+def _energy_trace(chain: Chain, model: JointModel) -> np.ndarray:
     """Return the energy of each layer before and after every step of some prior chains: (steps + 1, chains, layers)."""
-    chain = run.experiment.prior_chain
     trace: list[torch.Tensor] = []
 
     def observe(index: int, position: Latents, info: StepInfo) -> None:

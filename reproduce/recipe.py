@@ -23,7 +23,7 @@ from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from jlebm.training import fit
 from reproduce.bench import SOURCES, Bench
-from reproduce.measure import measure
+from reproduce.joint import measure_joint
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -127,7 +127,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
                 report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
                 return STOPPED
             report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
-            measure(run, state, bench, arguments.results)
+            measure_joint(run, experiment, state, bench, arguments.results)
     if not parallel.first():
         return 0
     sys.stdout.write(_table(experiment, arguments.seeds, arguments.results))

@@ -9,7 +9,7 @@ from torch import nn
 from jlebm import langevin
 from jlebm.backbones.nvae import NVAE, load_nvae
 from jlebm.densities import PriorInNoise
-from jlebm.distributions import Normal
+from jlebm.distributions import CLAMP, SIGMA_FLOOR
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain, StepInfo
@@ -43,13 +43,16 @@ def case(request: pytest.FixtureRequest, tmp_path: Path):
 
 def round_top_sigma(backbone: NVAE) -> None:
     """Make the top's sigma what the public sampler computes in float32, 1.01 rounded: a difference of 1e-8."""
-    prior = backbone._prior
+    parameters = backbone._prior_parameters
+    sigma = torch.tensor(1.01, dtype=torch.float64).float().double()
 
-    def rounded(group: int, state: torch.Tensor) -> Normal:
-        found = prior(group, state)
-        return found._replace(sigma=found.sigma.float().double()) if group == 0 else found
+    def rounded(group: int, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, log_sigma = parameters(group, state)
+        if group > 0:
+            return mean, log_sigma
+        return mean, log_sigma + CLAMP * torch.atanh((sigma - SIGMA_FLOOR).log() / CLAMP)
 
-    backbone._prior = rounded  # type: ignore[method-assign]
+    backbone._prior_parameters = rounded  # type: ignore[method-assign]
 
 
 def ordered(state: dict) -> list[torch.Tensor]:

@@ -45,7 +45,7 @@ LAYERS = (
     {"gradients"},
     {"langevin"},
     {"model"},
-    {"experiment", "run"},
+    {"experiment", "staged", "run"},
     {"objectives"},
     {"learning"},
     {"training", "sampling"},

@@ -15,8 +15,9 @@ import torch
 from jlebm import checkpoints, guard
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
+from jlebm.learning.prepare import scheme
 from jlebm.run import open_run
-from jlebm.training import Batches, TrainState, fit, initial_state, scheme
+from jlebm.training import Batches, TrainState, fit, initial_state
 from tests.small import IMAGES, experiment, train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,7 +29,9 @@ class Update(Protocol):
 class Scheme(Protocol):
     """A way of learning; frozen configuration, no state between updates."""
 
-    def update(self, model: Any, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0) -> Update:
+    def update(
+        self, model: Any, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
+    ) -> Update:
         """Draw the samples that update number `step` needs and return its loss.
 
         Args:

@@ -72,7 +72,7 @@ class Expectation:
     def __post_init__(self) -> None:
         refuse_non_finite(self)
         known(self.metric, METRICS, "metric")
-        known(self.source, SOURCES, "source")
+        known(self.source.partition("/")[0], SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
         known(self.weights, WEIGHTS, "kind of weights")
         if self.seeds < 1:

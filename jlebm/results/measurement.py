@@ -9,7 +9,7 @@ from jlebm.results.records import METRICS, known, moment, refuse_non_finite
 from jlebm.results.timing import TIMINGS
 
 SOURCES = ("gaussian-prior", "ebm-prior", "posterior", "training-halves", "all")
-LEARNINGS = ("joint-mle", "variational", "")
+LEARNINGS = ("joint-mle", "variational", "two-stage", "")
 WEIGHTS = ("raw", "ema", "")
 
 
@@ -21,11 +21,11 @@ class Measurement(rows.Row):
         protocol: the recipe and its version, "cifar10/1"; any change that may move a number makes a new version.
         dataset: its name.
         preset: the size of the recipe, "tiny", "budget" or "paper", or a variation named by the recipe.
-        learning: "joint-mle" or "variational"; "" where nothing was learned (the training images' halves).
+        learning: "joint-mle", "variational" or "two-stage"; "" where nothing was learned (the training images' halves).
         seed: the run's seed.
         metric: a name of `METRICS`.
         source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", or "all" for a
-            figure made of several.
+            figure made of several; "ebm-prior/z3" for one layer of its latents.
         value: the number.
         spread: the metric's own (IS over its splits), not over seeds; None where it has none.
         images: how many images, or latents, the value is over.
@@ -74,7 +74,7 @@ class Measurement(rows.Row):
     def __post_init__(self) -> None:
         refuse_non_finite(self)
         known(self.metric, METRICS, "metric")
-        known(self.source, SOURCES, "source")
+        known(self.source.partition("/")[0], SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
         known(self.weights, WEIGHTS, "kind of weights")
         moment(self.date)

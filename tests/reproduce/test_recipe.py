@@ -23,7 +23,8 @@ from jlebm.run import open_run
 from jlebm.training import initial_state
 from reproduce import cifar10
 from reproduce.bench import Bench, Rows
-from reproduce.measure import Samples, measure_gap, posterior_indices
+from reproduce.joint import samples_of, subject_of
+from reproduce.measure import measure_gap, posterior_indices
 from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
 from tests.small import experiment
 
@@ -169,11 +170,11 @@ def test_prior_gap_closed(
     bench = Bench.prepare(dataset, 120, 100, tmp_path / "root", False, device, SILENT)
     with open_run(tmp_path / "runs", SMALL, 1) as run:
         state = initial_state(SMALL, 1, device)
-        stored = Rows(run, state, bench, tmp_path / "results")
+        stored = Rows(subject_of(run, SMALL, state), bench, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
             stored.add("fid768", source, float(value), 120, {}, **bench.judged_by())
-        measure_gap(stored, Samples(run, state, bench))
-        measure_gap(stored, Samples(run, state, bench))
+        measure_gap(stored, samples_of(run, SMALL, state, bench))
+        measure_gap(stored, samples_of(run, SMALL, state, bench))
     found = [row.value for row in rows(tmp_path) if row.metric == "prior_gap_closed"]
     assert found == ([] if expected is None else [pytest.approx(expected)])
     assert ("prior_gap_closed" in bench.missing) == (expected is None)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jlebm.backbones.nvae.network import NVAE, NVAEConfig
+from jlebm.backbones.nvae.config import NVAEConfig
+from jlebm.backbones.nvae.network import NVAE
 from jlebm.errors import UserError
 
 SUFFIX_OF_COPIES = ".weight_normalized"  # a second copy of a weight without normalisation

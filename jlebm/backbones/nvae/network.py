@@ -6,7 +6,6 @@ trained with. Normalising flows, where there are any, are a part of q(z|x) alone
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jlebm.backbones.base import PosteriorSample
+from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.layers import (
     DecoderCombiner,
     EncoderCombiner,
@@ -23,71 +23,29 @@ from jlebm.backbones.nvae.layers import (
     encoder_cell,
 )
 from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Likelihood, Normal, soft_clamped
-from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise
 
 TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # of the inverted residuals in the decoder tower and after it
 
 
-@dataclass(frozen=True)
-class NVAEConfig:
-    """Sizes of the hierarchy, by the names of the published `args`."""
-
-    image_size: int
-    num_channels_enc: int
-    num_channels_dec: int
-    num_latent_scales: int
-    num_groups_per_scale: int
-    num_latent_per_group: int
-    num_preprocess_blocks: int = 2
-    num_preprocess_cells: int = 2
-    num_postprocess_blocks: int = 2
-    num_postprocess_cells: int = 2
-    num_cell_per_cond_enc: int = 1
-    num_cell_per_cond_dec: int = 1
-    num_nf: int = 0
-    num_mixture_dec: int = 10
-    num_x_bits: int = 8
-    ada_groups: bool = False
-    min_groups_per_scale: int = 1
-    res_dist: bool = True
-    use_se: bool = True
-    image_channels: int = 3
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that make no hierarchy."""
-        halvings = 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
-        if self.image_size % halvings:
-            raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings.bit_length() - 1} times")
-        if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
-            raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
-
-    def groups(self) -> tuple[int, ...]:
-        """Return the number of groups of each scale, from the largest resolution down."""
-        counts = [self.num_groups_per_scale] * self.num_latent_scales
-        if self.ada_groups:
-            counts = [max(count // 2**scale, self.min_groups_per_scale) for scale, count in enumerate(counts)]
-        return tuple(counts)
-
-    @property
-    def bernoulli(self) -> bool:
-        """Whether pixels are binary: images of one channel."""
-        return self.image_channels == 1
-
-    def outputs(self) -> int:
-        """Return how many numbers the decoder gives for each pixel position."""
-        if self.bernoulli:
-            return 1
-        return 6 if self.num_mixture_dec == 1 else 10 * self.num_mixture_dec
-
-
 class Step(NamedTuple):
     """What the top-down pass knows before it is given the latents of a group."""
 
     group: int
+    parameters: tuple[Tensor, Tensor]
+    """Mean and log sigma of the prior before the soft clamp."""
     prior: Normal
     state: Tensor
+
+
+class ELBOTerms(NamedTuple):
+    """What the ELBO of a batch is made of, and the latents it is at."""
+
+    log_likelihood: Float[Tensor, " batch"]
+    kl: Float[Tensor, "groups batch"]
+    """KL(q|p) of every group, top first: the closed form; with flows log q - log p at the draw."""
+    latents: Latents
 
 
 class NVAE(nn.Module):
@@ -180,19 +138,24 @@ class NVAE(nn.Module):
             if not isinstance(module, DecoderCombiner):
                 state = module(state)
                 continue
-            step = Step(group, self._prior(group, state), state)
+            parameters = self._prior_parameters(group, state)
+            step = Step(group, parameters, soft_clamped(*parameters), state)
             latents = choose(step)
             yield step, latents
             group += 1
             if group < len(self._shapes):
                 state = module(state, latents)
 
-    def _prior(self, group: int, state: Tensor) -> Normal:
+    def _prior_parameters(self, group: int, state: Tensor) -> tuple[Tensor, Tensor]:
         if group == 0:
-            zeros = state.new_zeros(len(state), *self._shapes[0])
-            return soft_clamped(zeros, zeros)
-        mean, log_sigma = self.dec_sampler[group - 1](state).chunk(2, dim=1)
-        return soft_clamped(mean, log_sigma)
+            zeros = self.prior_ftr0.new_zeros(len(state), *self._shapes[0])
+            return zeros, zeros
+        return self._halves(self.dec_sampler[group - 1](state))
+
+    def _halves(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log sigma, in the precision of the weights whatever the layers computed in."""
+        mean, log_sigma = outputs.to(self.prior_ftr0.dtype).chunk(2, dim=1)
+        return mean, log_sigma
 
     def prior_log_prob(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return log p0(z), the sum over groups."""
@@ -211,11 +174,15 @@ class NVAE(nn.Module):
     def decoder_parameters(self, z: Latents) -> Float[Tensor, "batch outputs height width"]:
         """Return the numbers that the decoder's distribution is made of."""
         *_, (step, latents) = self.top_down(len(z[0]), lambda step: z[step.group])
+        return self._image_side(step.state, latents)
+
+    def _image_side(self, state: Tensor, latents: Tensor) -> Tensor:
+        """Return the decoder's parameters, from the state and the latents of the last group."""
         combiner = [module for module in self.dec_tower if isinstance(module, DecoderCombiner)][-1]
-        state = combiner(step.state, latents)
+        state = combiner(state, latents)
         for cell in self.post_process:
             state = cell(state)
-        return self.image_conditional(state)
+        return self.image_conditional(state).to(self.prior_ftr0.dtype)
 
     def likelihood(self, parameters: Float[Tensor, "batch outputs height width"]) -> Likelihood:
         """Return the decoder's distribution of these parameters."""
@@ -252,10 +219,9 @@ class NVAE(nn.Module):
         def choose(step: Step) -> Tensor:
             group = step.group
             given = features if group == 0 else combiners[group - 1](kept[group - 1], step.state)
-            mean, log_sigma = self.enc_sampler[group](given).chunk(2, dim=1)
+            mean, log_sigma = self._halves(self.enc_sampler[group](given))
             if self.config.res_dist and group > 0:
-                prior_mean, prior_log_sigma = self.dec_sampler[group - 1](step.state).chunk(2, dim=1)
-                mean, log_sigma = mean + prior_mean, log_sigma + prior_log_sigma
+                mean, log_sigma = mean + step.parameters[0], log_sigma + step.parameters[1]
             q = soft_clamped(mean, log_sigma)
             drawn = q.sample(noise[group])
             seen.append((q, drawn))
@@ -275,18 +241,16 @@ class NVAE(nn.Module):
         log_prob = torch.stack([q.log_prob(drawn) for _, q, drawn, _ in steps]).sum(0)
         return PosteriorSample(tuple(latents for *_, latents in steps), log_prob)
 
-    def kl(
-        self, x: Float[Tensor, "batch channels height width"], noise: Latents
-    ) -> tuple[Float[Tensor, "groups batch"], Latents]:
-        """Return KL(q|p) of every group, top first, and the latents it is at.
-
-        The closed form; with flows log q - log p at the draw.
-        """
-        values, latents = [], []
+    def elbo_terms(self, x: Float[Tensor, "batch channels height width"], noise: Latents) -> ELBOTerms:
+        """Return log p(x|z) and the KL of every group at one draw of q(z|x), in one pass."""
+        kl, latents = [], []
+        state = self.prior_ftr0
         for step, q, drawn, after in self.posterior_steps(x, noise):
+            state = step.state
             latents.append(after)
             if self.config.num_nf:
-                values.append(q.log_prob(drawn) - step.prior.log_prob(after))
+                kl.append(q.log_prob(drawn) - step.prior.log_prob(after))
             else:
-                values.append(q.kl(step.prior))
-        return torch.stack(values), tuple(latents)
+                kl.append(q.kl(step.prior))
+        likelihood = self.likelihood(self._image_side(state, latents[-1]))
+        return ELBOTerms(likelihood.log_prob(x), torch.stack(kl), tuple(latents))

@@ -1,0 +1,62 @@
+"""Sizes of an NVAE, by the names that the published checkpoints use."""
+
+from dataclasses import dataclass
+
+from jlebm.errors import UserError
+
+
+@dataclass(frozen=True)
+class NVAEConfig:
+    """Sizes of the hierarchy, by the names of the published `args`."""
+
+    image_size: int
+    num_channels_enc: int
+    num_channels_dec: int
+    num_latent_scales: int
+    num_groups_per_scale: int
+    num_latent_per_group: int
+    num_preprocess_blocks: int = 2
+    num_preprocess_cells: int = 2
+    num_postprocess_blocks: int = 2
+    num_postprocess_cells: int = 2
+    num_cell_per_cond_enc: int = 1
+    num_cell_per_cond_dec: int = 1
+    num_nf: int = 0
+    num_mixture_dec: int = 10
+    num_x_bits: int = 8
+    ada_groups: bool = False
+    min_groups_per_scale: int = 1
+    res_dist: bool = True
+    use_se: bool = True
+    image_channels: int = 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.image_channels, self.image_size, self.image_size
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no hierarchy."""
+        halvings = 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
+        if self.image_size % halvings:
+            raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings.bit_length() - 1} times")
+        if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
+            raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
+
+    def groups(self) -> tuple[int, ...]:
+        """Return the number of groups of each scale, from the largest resolution down."""
+        counts = [self.num_groups_per_scale] * self.num_latent_scales
+        if self.ada_groups:
+            counts = [max(count // 2**scale, self.min_groups_per_scale) for scale, count in enumerate(counts)]
+        return tuple(counts)
+
+    @property
+    def bernoulli(self) -> bool:
+        """Whether pixels are binary: images of one channel."""
+        return self.image_channels == 1
+
+    def outputs(self) -> int:
+        """Return how many numbers the decoder gives for each pixel position."""
+        if self.bernoulli:
+            return 1
+        return 6 if self.num_mixture_dec == 1 else 10 * self.num_mixture_dec

@@ -1,0 +1,88 @@
+"""What keeps a deep hierarchy's training stable: its convolutions' spectral norms and its batch norms' scales.
+
+Both are penalised (arXiv 2007.03898, section 3.2): without it the KL is unbounded, and runs end in NaN (facts, section
+6, item 3). And the statistics of batch norm, which are those of posterior samples, can be re-estimated on the prior's
+own samples, as the public code does before it draws (facts, section 5).
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jlebm.backbones.nvae.layers import NormalisedConv
+from jlebm.backbones.nvae.network import NVAE
+from jlebm.latents import Latents
+
+FIRST_ITERATIONS, ITERATIONS = 10, 4  # of the power method, when it starts and at every call
+
+
+class RegularisedNVAE(nn.Module):
+    """A backbone in training, with the vectors of the power method, which are a part of what a resume needs."""
+
+    def __init__(self, backbone: NVAE):
+        super().__init__()
+        self.backbone = backbone
+        with torch.no_grad():
+            for index, matrices in enumerate(self._matrices()):
+                u = torch.randn(matrices.shape[:2], dtype=matrices.dtype)
+                self.register_buffer(f"u{index}", _iterated(matrices, u, FIRST_ITERATIONS))
+
+    def _matrices(self) -> list[Float[Tensor, "count rows columns"]]:
+        """Return the weights of all normalised convolutions as matrices, those of one shape together."""
+        shapes: dict[tuple[int, ...], list[Tensor]] = {}
+        for module in self.backbone.modules():
+            if isinstance(module, NormalisedConv):
+                matrix = module.used_weight().flatten(1)
+                shapes.setdefault(tuple(matrix.shape), []).append(matrix)
+        return [torch.stack(matrices) for matrices in shapes.values()]
+
+    def spectral_norms(self) -> Float[Tensor, ""]:
+        """Return the sum of the largest singular values, as far as the power method knows them; advances it."""
+        total = self.backbone.prior_ftr0.new_zeros(())
+        for index, matrices in enumerate(self._matrices()):
+            u = self.get_buffer(f"u{index}")
+            with torch.no_grad():
+                u.copy_(_iterated(matrices, u, ITERATIONS))
+                v = nn.functional.normalize(torch.einsum("nrc,nr->nc", matrices, u), dim=1)
+            total = total + torch.einsum("nr,nrc,nc->", u, matrices, v)
+        return total
+
+    def batch_norm_scales(self) -> Float[Tensor, ""]:
+        """Return the sum over batch norms of their largest absolute scale."""
+        norms = [module for module in self.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+        return torch.stack([norm.weight.abs().max() for norm in norms]).sum()
+
+
+def _iterated(matrices: Tensor, u: Tensor, iterations: int) -> Tensor:
+    """Return left singular vectors after some iterations of the power method."""
+    for _ in range(iterations):
+        v = nn.functional.normalize(torch.einsum("nrc,nr->nc", matrices, u), dim=1)
+        u = nn.functional.normalize(torch.einsum("nrc,nc->nr", matrices, v), dim=1)
+    return u
+
+
+@torch.no_grad()
+def re_estimated(network: NVAE, noise: Iterable[Latents], temperature: float = 1.0) -> NVAE:
+    """Return a copy whose batch norms hold the statistics of ancestral samples, in eval mode.
+
+    Args:
+        network: left as it is.
+        noise: whitened noise of each pass, top first; the statistics are the mean over the passes.
+        temperature: of the samples.
+    """
+    copied = copy.deepcopy(network).train()
+    momenta = []
+    for norm in (module for module in copied.modules() if isinstance(module, nn.BatchNorm2d)):
+        momenta.append((norm, norm.momentum))
+        norm.momentum = None  # a cumulative average: every pass counts alike
+    sides = [copied.dec_tower, copied.post_process]
+    for norm in (module for side in sides for module in side.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+    for eps in noise:
+        copied.decoder_parameters(copied.push(eps, temperature))
+    for norm, momentum in momenta:
+        norm.momentum = momentum
+    return copied.eval()

@@ -1,0 +1,133 @@
+"""The frozen configurations of the two-stage scheme: a backbone by the ELBO, then the energies upon it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from jlebm.backbones.base import Backbone
+from jlebm.backbones.nvae.config import NVAEConfig
+from jlebm.backbones.nvae.network import NVAE
+from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.config import Config
+from jlebm.energies import conv_energy
+from jlebm.errors import UserError
+from jlebm.experiment import Experiment, TrainingConfig
+from jlebm.langevin import Chain
+from jlebm.model import JointModel
+
+
+@dataclass(frozen=True)
+class ELBOConfig:
+    """The objective of stage one; the defaults are the published CIFAR-10 run's (arXiv 2007.03898)."""
+
+    warmup_steps: int = 1
+    """Updates over which the weight of the KL rises to 1."""
+    least_weight: float = 1e-4
+    """Its weight at the first update."""
+    balanced: bool = True
+    """Whether the groups' KLs are balanced during the warm-up."""
+    spectral: float = 0.0
+    """Weight of the convolutions' spectral norms and of the batch norms' scales, in nats an image."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the layers; densities and weights are float32 in both."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that could not be meant."""
+        if not 0 < self.least_weight <= 1 or self.warmup_steps < 1 or not self.spectral >= 0:
+            raise UserError(
+                "elbo.least_weight must lie in (0, 1], elbo.warmup_steps be at least 1 and elbo.spectral not negative"
+            )
+
+    def kl_weight(self, step: int) -> float:
+        """Return the weight of the KL at an update, linear in the step."""
+        return min(1.0, max(self.least_weight, step / self.warmup_steps))
+
+
+@dataclass(frozen=True)
+class AdamaxConfig:
+    """Adamax with a cosine schedule."""
+
+    lr: float = 1e-2
+    least_lr: float = 1e-4
+    """The rate at the last step."""
+    weight_decay: float = 3e-4
+    largest_gradient: float | None = None
+    """Norm to which a longer gradient is shortened; None for none."""
+    ema_decay: float | None = 0.999
+
+    def __post_init__(self) -> None:
+        """Refuse rates that could not learn."""
+        if not 0 < self.least_lr <= self.lr:
+            raise UserError("the learning rates must be positive, optimizer.least_lr no larger than optimizer.lr")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class BackboneExperiment(Config):
+    """Stage one: what the backbone is and how it learns."""
+
+    protocol: str
+    preset: str
+    dataset: str
+    model: NVAEConfig
+    learning: Literal["backbone"] = "backbone"
+    elbo: ELBOConfig = field(default_factory=ELBOConfig)
+    optimizer: AdamaxConfig = field(default_factory=AdamaxConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def build(self) -> RegularisedNVAE:
+        """Make the model, its weights drawn from torch's global generator."""
+        return RegularisedNVAE(NVAE(self.model))
+
+
+@dataclass(frozen=True)
+class EnergyConfig:
+    """One convolutional energy a group; the defaults are the published ones (facts, section 1.6)."""
+
+    channels: int = 64
+    units: int = 200
+
+
+@dataclass(frozen=True)
+class EnergyOptimizer:
+    """Adam for the energies; the defaults are the published CIFAR-10 run's (facts, section 2.1)."""
+
+    energy_lr: float = 1e-4
+    beta1: float = 0.99
+    beta2: float = 0.999
+    weight_decay: float = 3e-5
+    energy_l2: float = 0.0
+    """Weight of the squared energies in the loss; the paper's is 0."""
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rates that could not learn."""
+        if not self.energy_lr > 0:
+            raise UserError("the learning rate must be positive")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class TwoStageExperiment(Config):
+    """Stage two: energies upon a backbone that is trained already; the defaults are the paper's CIFAR-10 run."""
+
+    protocol: str
+    preset: str
+    dataset: str
+    model: NVAEConfig
+    backbone_digest: str
+    """SHA-256 of the backbone's weights."""
+    learning: Literal["two-stage"] = "two-stage"
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
+    """In training."""
+    optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
+
+    def build(self, backbone: Backbone) -> JointModel:
+        """Put energies, their weights drawn from torch's global generator, upon a backbone."""
+        return JointModel(backbone, conv_energy(backbone.latent_shapes, self.energy.channels, self.energy.units))
+
+
+AnyExperiment: TypeAlias = Experiment | BackboneExperiment | TwoStageExperiment

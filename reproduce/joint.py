@@ -1,0 +1,72 @@
+"""From a jointly trained state to its rows, weights and pictures."""
+
+from pathlib import Path
+
+from jlebm import checkpoints, parallel, sampling
+from jlebm.experiment import Experiment
+from jlebm.run import Run
+from jlebm.training import TrainState
+from reproduce import pictures
+from reproduce.bench import SOURCES, Bench, Rows, Subject
+from reproduce.measure import PRIORS, Draw, Samples, measure, posterior_indices
+
+
+def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
+    """Return what the rows of a joint training are about."""
+    chains = {"ebm-prior": experiment.prior_chain.describe()}
+    if experiment.learning == "joint-mle":
+        chains["posterior"] = experiment.posterior_chain.describe()
+    return Subject(
+        protocol=experiment.protocol,
+        dataset=experiment.dataset,
+        preset=experiment.preset,
+        learning=experiment.learning,
+        seed=run.seed,
+        steps=state.step,
+        complete=state.step >= experiment.training.steps,
+        weights="raw" if state.ema is None else "ema",
+        config_digest=experiment.digest(),
+        chains=chains,
+        train_seconds=state.seconds,
+    )
+
+
+def samples_of(run: Run, experiment: Experiment, state: TrainState, bench: Bench) -> Samples:
+    """Return the samples of both priors, and decoded posterior samples of no more images than there are."""
+    model, images = state.evaluated_model(), bench.dataset.images
+    chosen = posterior_indices(len(images), bench.images)
+    chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
+    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, chain), len(chosen))}
+    for prior in PRIORS:
+
+        def draw(prior: sampling.Prior = prior):
+            return sampling.generate(model, prior, range(bench.images), experiment.prior_chain)
+
+        draws[prior] = Draw(draw, bench.images)
+    return Samples(draws, run.folder / "samples", bench.report)
+
+
+def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Bench, folder: Path) -> None:
+    """Store every row of this state that `folder/measured` lacks, and draw its pictures into the run's folder.
+
+    Raises:
+        UserError: the disk is full, or a stored row cannot be read.
+    """
+    subject = subject_of(run, experiment, state)
+    rows, samples = Rows(subject, bench, folder), samples_of(run, experiment, state, bench)
+    measure(rows, samples)
+    drawn = run.weights.exists() and (run.folder / "samples.png").exists()
+    if parallel.agreed(rows.added == 0 and drawn):
+        bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        return
+    shown = {source: samples[source].images for source in SOURCES}
+    if not parallel.first():
+        return
+    header = run.header() | {"step": state.step, "weights": subject.weights}
+    checkpoints.save_weights(run.weights, state.evaluated_model(), header)
+    shown["data"] = bench.dataset.images[posterior_indices(len(bench.dataset.images), samples.count("posterior"))]
+    pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, bench, folder)
+    bench.report.line(
+        f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
+        f"are in {run.folder}"
+    )
