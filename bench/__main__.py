@@ -26,7 +26,7 @@ import jlebm
 from bench import scale, speed, stopwatch
 from jlebm.data import data_root
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.evaluation.inception import ExtractorNotFound
+from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.results import TIMINGS, Timing, append, timing
 from jlebm.run import provenance, resolve_device

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from bench.plain import Plain
 from jlebm.errors import UserError
 from jlebm.evaluation import inception
+from jlebm.evaluation.extractor import find_extractor, unchanged_module
 from jlebm.experiment import Experiment
 from jlebm.images import to_float
 from jlebm.langevin import Chain
@@ -193,10 +194,10 @@ def inception_part(root: Path, device: torch.device) -> Part:
     Raises:
         ExtractorNotFound: there are no weights in the data root.
     """
-    extractor = inception.find_extractor(root, download=False)
+    extractor = find_extractor(root, download=False)
     layer = extractor.layers[-1] if extractor.layers[-1] in ("64", "192", "768") else "2048"
     network = inception.open_network(extractor, (layer,), device)
-    module = inception.unchanged_module(extractor, (layer,)).to(device)
+    module = unchanged_module(extractor, (layer,)).to(device)
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
 
     def plain() -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import jlebm
 from jlebm import parallel, results
 from jlebm.data import Dataset, data_root, writable_cache
-from jlebm.evaluation import fidelity, inception
+from jlebm.evaluation import Extractor, ExtractorNotFound, fidelity, find_extractor, self_check
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 
@@ -27,7 +27,7 @@ class Bench:
     """Images sampled from each prior, and training images whose posterior samples are decoded."""
     reference_images: int | None
     """How many training images the samples are held against, at even distances; None for all."""
-    extractor: inception.Extractor | None
+    extractor: Extractor | None
     cache: Path
     device: torch.device
     report: Reporter
@@ -54,16 +54,16 @@ class Bench:
         known["versions"]["jlebm"] = jlebm.__version__
         bench = cls(dataset, images, reference_images, None, writable_cache(folder), device, report, known, judged)
 
-        def find() -> inception.Extractor | None:
+        def find() -> Extractor | None:
             try:
-                return inception.find_extractor(folder, download, report)
-            except inception.ExtractorNotFound as missing:
+                return find_extractor(folder, download, report)
+            except ExtractorNotFound as missing:
                 report.line(f"{missing}")
                 return None
 
         bench.extractor = parallel.after_first(find)
         if bench.extractor is not None:
-            inception.self_check(bench.extractor, device)
+            self_check(bench.extractor, device)
         return bench
 
     @property

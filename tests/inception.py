@@ -10,8 +10,9 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from jlebm.evaluation import inception
+from jlebm.evaluation.extractor import PARTIAL_WEIGHTS, open_extractor
 from jlebm.evaluation.fidelity import NEEDS
-from jlebm.evaluation.inception import PARTIAL_WEIGHTS, fixed_images, open_extractor, open_network
+from jlebm.evaluation.inception import fixed_images, open_network
 
 SMALL_INPUT = 75  # pixels that images are resized to, instead of 299: the least that the network takes
 

@@ -9,7 +9,7 @@ import torch
 from jlebm import parallel, sampling, training
 from jlebm.data import Dataset
 from jlebm.evaluation import inception, reference
-from jlebm.evaluation.inception import open_extractor
+from jlebm.evaluation.extractor import open_extractor
 from jlebm.evaluation.moments import Moments
 from jlebm.experiment import TrainingConfig
 from jlebm.images import to_float

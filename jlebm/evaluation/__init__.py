@@ -1,5 +1,6 @@
 """Evaluation: fidelity of images through torch-fidelity, and a two-sample test of latents."""
 
+from jlebm.evaluation.extractor import Extractor, ExtractorNotFound, find_extractor, open_extractor
 from jlebm.evaluation.fidelity import (
     ALL,
     NEEDS,
@@ -10,13 +11,7 @@ from jlebm.evaluation.fidelity import (
     halves,
 )
 from jlebm.evaluation.images import check_images
-from jlebm.evaluation.inception import (
-    Extractor,
-    ExtractorNotFound,
-    find_extractor,
-    open_extractor,
-    self_check,
-)
+from jlebm.evaluation.inception import self_check
 from jlebm.evaluation.latent import two_sample_auc
 
 __all__ = [

@@ -1,71 +1,33 @@
-"""The metric network: torch-fidelity's Inception of 2015-12-05, found, checked and run fast.
+"""The metric network: torch-fidelity's Inception of 2015-12-05, checked and run fast.
 
-The module and its arithmetic are torch-fidelity's own. What is done to it keeps its features to 1e-4 relative, the
-budget that torch-fidelity declares for features: batch norm is folded into the convolutions, the memory layout is
-channels-last, and the pass stops after the highest layer asked for. TF32 is off, as everywhere in the project.
+The blocks and their weights are torch-fidelity's own, and its module as it is (`unchanged_module`) is what the features
+are held to, within 1e-4 relative, the budget that torch-fidelity declares for features. What is done to it: the resize
+is two matrix products, batch norm is folded into the convolutions, which take their ReLU with them on a CPU, the memory
+layout is channels-last, and the pass stops after the highest layer asked for. TF32 is off, as everywhere in the
+project.
 """
 
-import io
-import pickle
-import urllib.request
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
-from http.client import HTTPException
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from jlebm import parallel
 from jlebm.errors import UserError
-from jlebm.files import sha256_of_file, write_atomically
-from jlebm.progress import SILENT, Reporter
-
-FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file, by its own name
-PARTIAL_WEIGHTS = "weights-inception-2015-12-05-768.pth"  # exact up to Mixed_6e, NaN above
-PATIENCE = 15.0  # seconds that a server may be silent
-MEBIBYTE = 2**20  # bytes
-
-LAYERS = FeatureExtractorInceptionV3.get_provided_features_list()
-# The modules that each layer adds to those of the layers before it.
-_ADDED = {
-    "64": ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"),
-    "192": ("Conv2d_3b_1x1", "Conv2d_4a_3x3"),
-    "768": tuple(f"Mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e")),
-    "2048": ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
-    "logits_unbiased": ("fc.weight",),
-    "logits": ("fc.bias",),
-}
+from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, STAGES, Extractor, unchanged_module
 
 # Statistics of the 768 features of `fixed_images` under the official weights, in float32 on a CPU.
 EXPECTED_MEAN = 0.0351275596
 EXPECTED_NORM = 4.5420888
 SELF_CHECK_TOLERANCE = 1e-4  # relative: torch-fidelity's declared budget for features
-
-
-class ExtractorNotFound(UserError):
-    """The Inception weights are not there and were not downloaded. The message says what to put where."""
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """A file of Inception weights and what can be trusted in it."""
-
-    path: Path
-    digest: str  # sha256 of the file, hexadecimal
-    layers: tuple[str, ...]  # of `LAYERS`, those whose weights are all finite
-
-    def __str__(self) -> str:
-        return f"inception-2015-12-05, sha256:{self.digest[:12]}"
 
 
 class Network:
@@ -82,74 +44,46 @@ class Network:
         Args:
             images: of any size, with one channel (repeated to three) or three.
         """
-        images = images.to(self.device).expand(-1, 3, -1, -1)
         # Only where it matters: the flags are the whole process's, and on a CPU several threads pass here at once.
         full_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.inference_mode(), full_float32 if self.device.type == "cuda" else nullcontext():
-            return self.module.convert_features_tuple_to_dict(self.module(images))
+            return self._features(self._input(images.to(self.device)))
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Scale to [-1, 1] and resize as TensorFlow 1 does: linear in rows and in columns, so two matrix products."""
+        height, width = (_interpolation(size, self.module.INPUT_IMAGE_SIZE, self.device) for size in images.shape[2:])
+        x = height @ ((images.float() - 128) / 128) @ width.T
+        return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def _features(self, x: Tensor) -> dict[str, Tensor]:
+        """Go through the layers up to the highest one asked for."""
+        features = {}
+        wanted = self.module.features_list
+        for layer in LAYERS[: max(map(LAYERS.index, wanted)) + 1]:
+            if layer == "logits_unbiased":
+                features[layer] = features["2048"] @ self.module.fc.weight.T
+            elif layer == "logits":
+                features[layer] = features["logits_unbiased"] + self.module.fc.bias
+            else:
+                for name in STAGES[layer]:
+                    x = self.module.get_submodule(name)(x)
+                features[layer] = x.mean((2, 3))
+        return {layer: features[layer] for layer in wanted}
 
 
-def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT) -> Extractor:
-    """Find the Inception weights: in the data root, in torch hub's cache, else downloaded there from torch-fidelity.
+class ConvolutionRelu(nn.Module):
+    """A convolution and its ReLU in one pass of oneDNN, which torch leaves for slower 1x1 products on one thread."""
 
-    The full weights come first wherever they are, then those that are exact up to 768 in the data root. Nothing is
-    downloaded where either is there. What a file can give is read from its tensors, not from its name.
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv = conv
 
-    A download is kept if it has the length that the server announced and is a file of weights. Its bytes are held to
-    no digest: `self_check` is what tells the official weights from others, and it holds the 768 layer alone.
-
-    Args:
-        root: the data root.
-        download: whether the weights may be downloaded.
-        report: told about a download and how far it is.
-
-    Raises:
-        ExtractorNotFound: there are no weights; says what to put where.
-        UserError: the file that was found is damaged or of another network, or its folder may not be searched.
-    """
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / FULL_WEIGHTS
-    for path in (root / FULL_WEIGHTS, cached, root / PARTIAL_WEIGHTS):
-        try:
-            found = path.is_file()
-        except PermissionError as error:
-            raise UserError(
-                f"{path.parent} cannot be searched for the Inception weights ({error.strerror}); make it readable, or "
-                "name another data root with --data-root or JLEBM_DATA"
-            ) from error
-        if found:
-            return open_extractor(path)
-    why = ""
-    if download:
-        report.line(f"downloading the Inception weights into {cached.parent}")
-        try:
-            write_atomically(cached, lambda part: _download(part, report))
-            return open_extractor(cached)
-        except (OSError, HTTPException, UserError) as error:
-            why = f" and could not be downloaded ({error})"
-    raise ExtractorNotFound(
-        f"the Inception weights are not in the data root {root}{why}: put {FULL_WEIGHTS} (all metrics, from "
-        f"{URL_INCEPTION_V3}) or {PARTIAL_WEIGHTS} (fid768 alone) there"
-    )
-
-
-def open_extractor(path: Path) -> Extractor:
-    """Read a weights file and find the layers that it gives exactly.
-
-    Raises:
-        UserError: the file is not whole, not a state dict of this network, or not finite from the first layer on.
-    """
-    state = _read_state(path)
-    _module(state, ("64",), path)
-    finite = {key for key, value in state.items() if bool(torch.isfinite(value).all())}
-    layers = []
-    for layer in LAYERS:
-        needed = [key for key in state if key.startswith(_ADDED[layer])]
-        if not finite.issuperset(needed):
-            break
-        layers.append(layer)
-    if not layers:
-        raise UserError(f"{path} holds NaN or infinite weights from the first layer on; download it again")
-    return Extractor(path, sha256_of_file(path), tuple(layers))
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(conv(x))."""
+        conv = self.conv
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], ""
+        )
 
 
 def open_network(extractor: Extractor, layers: Sequence[str], device: torch.device) -> Network:
@@ -163,16 +97,19 @@ def open_network(extractor: Extractor, layers: Sequence[str], device: torch.devi
             f"{extractor.path} gives no layer {missing[0]}; its exact layers are: {', '.join(extractor.layers)}"
         )
     module = unchanged_module(extractor, layers)
-    for block in module.modules():
-        if isinstance(getattr(block, "bn", None), nn.BatchNorm2d):
-            block.conv = fuse_conv_bn_eval(block.conv, block.bn)  # pyright: ignore[reportArgumentType]
-            block.bn = nn.Identity()
+    fused = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    for parent in list(module.modules()):
+        for name, block in parent.named_children():
+            if isinstance(block, BasicConv2d):
+                conv = fuse_conv_bn_eval(block.conv, block.bn)
+                setattr(parent, name, ConvolutionRelu(conv) if fused else nn.Sequential(conv, nn.ReLU(inplace=True)))
     return Network(module.to(device=device, memory_format=torch.channels_last), device)  # pyright: ignore
 
 
-def unchanged_module(extractor: Extractor, layers: Sequence[str]) -> FeatureExtractorInceptionV3:
-    """Load torch-fidelity's module as it is: what `open_network` starts from, and is held to."""
-    return _module(_read_state(extractor.path), layers, extractor.path)
+def _interpolation(size: int, target: int, device: torch.device) -> Float[Tensor, "target size"]:
+    """Return the matrix of torch-fidelity's own interpolation along one axis: what it makes of unit vectors."""
+    unit = torch.eye(size, device=device)[None, None]
+    return interpolate_bilinear_2d_like_tensorflow1x(unit, size=(target, size), align_corners=False)[0, 0]
 
 
 def features_of(
@@ -252,48 +189,3 @@ def self_check(extractor: Extractor, device: torch.device) -> None:
                 f"and must be {expected:.6g}, so these are not the Inception weights of 2015-12-05 (torchvision's "
                 f"give other numbers), or {device} computes wrongly; use torch-fidelity's {FULL_WEIGHTS}"
             )
-
-
-def _download(path: Path, report: Reporter) -> None:
-    """Fetch the weights and see that they came whole."""
-    with urllib.request.urlopen(URL_INCEPTION_V3, timeout=PATIENCE) as response, path.open("wb") as file:
-        announced = int(response.headers.get("Content-Length") or 0)
-        total = -(-announced // MEBIBYTE) or None
-        with report.task("Inception weights, MiB", total) as task:
-            while piece := response.read(MEBIBYTE):
-                file.write(piece)
-                task.advance()
-        if announced and file.tell() != announced:
-            raise OSError(f"{file.tell()} of {announced} bytes came")
-    _read_state(path)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Load a state dict, never executing what is in the file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle that is refused in the next breath
-            state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a whole file of weights ({reason}); download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a state dict of tensors; use torch-fidelity's {FULL_WEIGHTS}")
-    return state
-
-
-def _module(state: dict[str, Tensor], layers: Sequence[str], path: Path) -> FeatureExtractorInceptionV3:
-    """Build torch-fidelity's module from a state dict that was read safely."""
-    # The module loads its file with arbitrary pickles allowed: it is handed our own bytes instead of the file's.
-    weights = io.BytesIO()
-    torch.save(state, weights)
-    weights.seek(0)
-    try:
-        with torch.random.fork_rng(devices=[]):  # its constructor draws initial weights
-            return FeatureExtractorInceptionV3("inception-v3-compat", list(layers), weights)  # pyright: ignore
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise UserError(
-            f"{path} does not fit the Inception network of 2015-12-05 ({(lines or [str(error)])[0][:120]}); "
-            f"torchvision's weights are another network: use torch-fidelity's {FULL_WEIGHTS}"
-        ) from error

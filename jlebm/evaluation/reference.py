@@ -24,8 +24,9 @@ from jaxtyping import Float, UInt8
 from jlebm import parallel
 from jlebm.data import Dataset
 from jlebm.errors import UserError
+from jlebm.evaluation.extractor import Extractor
 from jlebm.evaluation.holding import held, writing
-from jlebm.evaluation.inception import Extractor, Network, features_of, open_network
+from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.evaluation.moments import Moments
 from jlebm.files import write_atomically
 from jlebm.progress import SILENT, Reporter

@@ -9,7 +9,8 @@ import torch
 
 from jlebm.data import Dataset
 from jlebm.evaluation import fidelity, reference
-from jlebm.evaluation.inception import LAYERS, Extractor, Network
+from jlebm.evaluation.extractor import LAYERS, Extractor
+from jlebm.evaluation.inception import Network
 from tests.inception import partial_weights, random_state, random_weights, small_inception, small_statistics
 
 __all__ = ["partial_weights", "random_state", "random_weights", "small_inception", "small_statistics"]

@@ -8,7 +8,7 @@ import torch
 
 from jlebm import evaluation
 from jlebm.evaluation import NEEDS
-from jlebm.evaluation.inception import FULL_WEIGHTS
+from jlebm.evaluation.extractor import FULL_WEIGHTS
 from reproduce.evaluate import main
 
 

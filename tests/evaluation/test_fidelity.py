@@ -9,9 +9,9 @@ from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from jlebm.errors import UserError
-from jlebm.evaluation import fidelity, inception
+from jlebm.evaluation import fidelity
+from jlebm.evaluation.extractor import FULL_WEIGHTS, open_extractor
 from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, describe_reference, evaluate, halves
-from jlebm.evaluation.inception import open_extractor
 from jlebm.evaluation.reference import load_reference
 
 CPU = torch.device("cpu")
@@ -140,7 +140,7 @@ def test_partial_weights_measure_fid768_alone(small_network, extractor, make_dat
     for score in scores[1:]:
         assert isinstance(score, NotMeasured)
         assert "is not exact in some-weights.pth" in score.reason
-        assert inception.FULL_WEIGHTS in score.remedy
+        assert FULL_WEIGHTS in score.remedy
 
 
 def test_without_weights_nothing_is_measured(make_dataset, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from jlebm import data, results
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.evaluation import fidelity, inception
+from jlebm.evaluation import fidelity, find_extractor
 from jlebm.evaluation.reference import reference_subset
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
@@ -130,7 +130,7 @@ def test_with_an_extractor(
     ]
     assert [(row.images, row.weights) for row in judged if row.source == "training-halves"] == [(50, "")]
     dataset = data.load("digits")
-    extractor = inception.find_extractor(tmp_path / "root", download=False)
+    extractor = find_extractor(tmp_path / "root", download=False)
     (folder,) = (tmp_path / "runs").glob("*seed2")
     for row in judged:
         assert row.reference == "digits/train, 100 images, sha256:" + dataset.digest[:12]
