@@ -1,14 +1,15 @@
 """What a person looks at after a run, and what the repository keeps for its figures."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from jlebm import plotting, results
-from jlebm.langevin import StepInfo
-from jlebm.latents import Latents
+from jlebm.diagnostics import Diagnosis, Record
+from jlebm.files import write_atomically
+from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run
@@ -16,24 +17,26 @@ from jlebm.training import TrainState
 from reproduce.bench import Bench
 
 SHOWN = 32  # images of each source in the grid
-TRACED = 100  # chains in the energy trace
+TRACED = 100  # chains in the energy trace and its diagnostics
 KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
 
 
 def draw(run: Run, state: TrainState, images: Mapping[str, np.ndarray], bench: Bench, folder: Path) -> None:
-    """Write samples, energy and training pictures and the arrays behind them into the run's folder.
+    """Write samples, energy and training pictures, the arrays behind them and the chains' diagnostics into the folder.
 
     Args:
-        run: whose pictures.
+        run: whose pictures, in whose folder.
         state: trained.
         images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
-        bench: for the provenance.
+        bench: for the provenance; its reporter is told how the chains did.
         folder: the results folder, where the first seed of a full preset leaves its artifacts.
     """
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
     model = state.evaluated_model()
-    energy = _energy_trace(run, model)
     experiment = run.experiment
+    record = _watched(model, experiment.prior_chain)
+    energy = record.energy()
+    _tell(run, state.step, record.diagnosis(model.layer_names, experiment.prior_chain), bench)
     identity = {
         "protocol": experiment.protocol,
         "dataset": experiment.dataset,
@@ -55,15 +58,20 @@ def draw(run: Run, state: TrainState, images: Mapping[str, np.ndarray], bench: B
     plotting.save(plotting.training_curves(run.events(), ["reconstruction", *curves]), run.folder / "training")
 
 
-def _energy_trace(run: Run, model: JointModel) -> np.ndarray:
-    """Return the energy of each layer before and after every step of some prior chains: (steps + 1, chains, layers)."""
-    chain = run.experiment.prior_chain
-    trace: list[torch.Tensor] = []
-
-    def observe(index: int, position: Latents, info: StepInfo) -> None:
-        trace.append(model.energies(position))
-
+def _watched(model: JointModel, chain: Chain) -> Record:
+    """Run some prior chains and return what was seen of them."""
     # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
-    trace.append(model.energies(model.start(TRACED, chain, PerImageNoise("sample", range(TRACED)))))
-    model.sample_prior(TRACED, chain, PerImageNoise("sample", range(TRACED)), observe)
-    return torch.stack(trace).cpu().numpy()
+    record = Record(model.energies, model.start(TRACED, chain, PerImageNoise("sample", range(TRACED))))
+    model.sample_prior(TRACED, chain, PerImageNoise("sample", range(TRACED)), record)
+    return record
+
+
+def _tell(run: Run, step: int, diagnosis: Diagnosis, bench: Bench) -> None:
+    """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events, and say it."""
+    told = diagnosis.to_json()
+    write_atomically(run.folder / "diagnostics.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n"))
+    event = {"step": step, "diagnostics": told}
+    if event not in run.events():  # the same weights may be measured again, on more images
+        run.append_event(event)
+    for sentence in diagnosis.sentences():
+        bench.report.line(f"prior chain: {sentence}")
