@@ -1,7 +1,11 @@
-"""Unadjusted Langevin dynamics over any log-density of latents.
+"""Langevin dynamics over any log-density of latents, unadjusted as in the paper or with a Metropolis correction.
 
 One convention: z <- z + epsilon * grad log p(z) + temperature * sqrt(2 epsilon) * xi. The paper's two notations are
 converted by name, `Chain.from_joint_paper` and `Chain.from_two_stage_paper` (facts, sections 1.3 and 1.4).
+
+The unadjusted chain samples a density that is near p for small epsilon. The corrected one (MALA: Roberts and Tweedie,
+Bernoulli 2(4), 1996) takes the same move as a proposal, which each element of the batch accepts or rejects by itself,
+and samples p at every step size.
 """
 
 import math
@@ -10,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from jlebm.densities import Drift, LogDensity
 from jlebm.errors import UserError
-from jlebm.gradients import field_of
+from jlebm.gradients import Field, field_of
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise
 
@@ -38,6 +42,8 @@ class Chain:
     """What it moves: the latents z, or the whitened noise of the hierarchy, eps with z = T(eps)."""
     drift: Drift = field(default="exact", metadata={"since": "0.2"})
     """In whitened noise, which log-density the steps climb (`densities.PriorInNoise`)."""
+    metropolis: bool = field(default=False, metadata={"since": "0.2"})
+    """Whether each step is accepted or rejected (MALA), so that the chain samples the density itself."""
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
@@ -49,6 +55,11 @@ class Chain:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.space == "noise" and self.start != "ancestral":
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
+        if self.metropolis and self.temperature != 1:
+            raise UserError(
+                "with a Metropolis correction, which samples the density itself, the temperature must be 1, "
+                f"not {self.temperature}; set it to 1 or metropolis to false"
+            )
 
     @classmethod
     def from_joint_paper(cls, steps: int, s: float, start: Start = "standard-normal") -> "Chain":
@@ -63,8 +74,9 @@ class Chain:
     def describe(self) -> str:
         """Say it in a few words, for a row of results."""
         cold = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
+        corrected = ", Metropolis-corrected" if self.metropolis else ""
         where = "" if self.space == "latents" else f", in whitened noise, {self.drift} drift"
-        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}{where}"
+        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}{where}{corrected}"
 
 
 class StepInfo(NamedTuple):
@@ -72,6 +84,8 @@ class StepInfo(NamedTuple):
 
     log_density: Float[Tensor, " batch"]
     gradient_norm: Float[Tensor, " batch"]
+    accepted: Bool[Tensor, " batch"] | None = None
+    """Which elements then moved; None where there is no Metropolis correction and all do."""
 
 
 Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
@@ -93,12 +107,15 @@ def run(
     Args:
         position: where every element of the batch starts.
         log_density: what to sample; its gradient is evaluated `chain.steps` times, its value only for an observer.
-        chain: its length, step size and temperature (`start` is for whoever made `position`).
-        noise: the source of xi.
+            A Metropolis correction evaluates both, once more than there are steps.
+        chain: its length, step size, temperature and correction (`start` is for whoever made `position`).
+        noise: the source of xi; a Metropolis correction asks for one more draw of each element after each xi.
         observe: called after each step with its index, the new position and the step's info.
     """
     position = map_latents(Tensor.detach, position)
     field = field_of(log_density)
+    if chain.metropolis:
+        return _run_corrected(position, field, chain, noise, observe)
     for index in range(chain.steps):
         if observe is None:
             position = move(position, field.gradient(position), chain.epsilon, noise(position), chain.temperature)
@@ -107,6 +124,47 @@ def run(
             position = move(position, gradient, chain.epsilon, noise(position), chain.temperature)
             observe(index, position, StepInfo(value, dot(gradient, gradient).sqrt()))
     return position
+
+
+def log_acceptance(
+    gain: Float[Tensor, " batch"], gradient: Latents, proposed: Latents, noise: Latents, epsilon: float
+) -> Float[Tensor, " batch"]:
+    """Return log[p(y) q(x|y) / (p(x) q(y|x))] of the move from x to y; it is accepted with its exponential's chance.
+
+    q(y|x) is `move` at temperature 1. The move back from y would need the noise -(xi + sqrt(epsilon / 2) (g + g')), and
+    the ratio of the two noises' densities is written in xi, g and g' alone: no difference of near positions is taken.
+
+    Args:
+        gain: log p(y) - log p(x).
+        gradient: g, that of log p at x.
+        proposed: g', that of log p at y.
+        noise: xi, which led from x to y.
+        epsilon: the step size.
+    """
+    both = map_latents(torch.add, gradient, proposed)
+    return gain - math.sqrt(epsilon / 2) * dot(noise, both) - 0.25 * epsilon * dot(both, both)
+
+
+def _run_corrected(position: Latents, field: Field, chain: Chain, noise: Noise, observe: Observer | None) -> Latents:
+    value, gradient = field.value_and_gradient(position)
+    for index in range(chain.steps):
+        xi = noise(position)
+        proposal = move(position, gradient, chain.epsilon, xi)
+        its_value, its_gradient = field.value_and_gradient(proposal)
+        # The normal distribution function of one more draw is uniform. A proposal where the density is zero or not a
+        # number compares as false, and is rejected.
+        log_uniform = torch.special.log_ndtr(noise((value[:, None],))[0][:, 0])
+        accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.epsilon)
+        info = StepInfo(value, dot(gradient, gradient).sqrt(), accepted)
+        position, gradient = _choose(accepted, proposal, position), _choose(accepted, its_gradient, gradient)
+        value = torch.where(accepted, its_value, value)
+        if observe is not None:
+            observe(index, position, info)
+    return position
+
+
+def _choose(accepted: Bool[Tensor, " batch"], new: Latents, old: Latents) -> Latents:
+    return map_latents(lambda a, b: torch.where(accepted.reshape(-1, *[1] * (a.dim() - 1)), a, b), new, old)
 
 
 @dataclass

@@ -34,9 +34,9 @@ class JointModel(nn.Module):
         like = next(self.parameters())
         return noise(tuple(like.new_empty(count, *shape) for shape in self.backbone.latent_shapes))
 
-    def sample_gaussian(self, count: int, noise: Noise) -> Latents:
-        """Draw from the Gaussian hierarchy p0 alone: what the energies were put upon."""
-        return self.pushed(self.noise(count, noise))
+    def sample_gaussian(self, count: int, noise: Noise, temperature: float = 1.0) -> Latents:
+        """Draw from the Gaussian hierarchy p0 alone, each sigma times `temperature`: what the energies are put upon."""
+        return self.pushed(self.noise(count, noise), temperature)
 
     def pushed(self, eps: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps) without a graph."""
@@ -49,9 +49,24 @@ class JointModel(nn.Module):
             return self.sample_gaussian(count, noise)
         return self.noise(count, noise)
 
-    def sample_prior(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
-        """Run `count` chains of the EBM prior, in latents or in whitened noise; return latents, and show latents."""
+    def sample_prior(
+        self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None, temperature: float = 1.0
+    ) -> Latents:
+        """Run `count` chains of the EBM prior, in latents or in whitened noise; return latents, and show latents.
+
+        Args:
+            count: of independent chains.
+            chain: which, and where it moves.
+            noise: the source of its start and of its steps.
+            observe: shown the latents after every step.
+            temperature: of the map from noise to latents when a chain in whitened noise has ended.
+
+        Raises:
+            UserError: a temperature other than 1 was asked of a chain in latents.
+        """
         if chain.space == "latents":
+            if temperature != 1:
+                raise UserError("a chain in latents has no temperature of the hierarchy; use one in whitened noise")
             start = self.start(count, chain, noise)
             return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
 
@@ -61,7 +76,7 @@ class JointModel(nn.Module):
 
         density = PriorInNoise(self.backbone, self.energy, chain.drift)
         end = langevin.run(self.noise(count, noise), density, chain, noise, None if observe is None else show)
-        return self.pushed(end)
+        return self.pushed(end, temperature)
 
     def sample_posterior(
         self,

@@ -17,9 +17,10 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import Noise, PerImageNoise
 
 Prior = Literal["ebm-prior", "gaussian-prior"]
+Decoding = Literal["mean", "sample"]
 
 
 class Samples(NamedTuple):
@@ -30,23 +31,39 @@ class Samples(NamedTuple):
 
 
 def generate(
-    model: JointModel, prior: Prior, seeds: Sequence[int], chain: Chain, batch_size: int = 500
+    model: JointModel,
+    prior: Prior,
+    seeds: Sequence[int],
+    chain: Chain,
+    batch_size: int = 500,
+    temperature: float = 1.0,
+    decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
-    Image i is the decoder's mean at latents that depend on seed i alone: its noise is the same to the bit whatever
-    the batch size or the device, the image up to the rounding of float32. Several processes (`jlebm.parallel`) are
-    dealt whole batches, so that their images are those of one process, and each of them yields all.
+    Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit whatever the batch
+    size or the device, the image up to the rounding of float32. Several processes (`jlebm.parallel`) are dealt whole
+    batches, so that their images are those of one process, and each of them yields all.
+
+    Args:
+        model: the trained model.
+        prior: which of the two.
+        seeds: one an image.
+        chain: of the EBM prior.
+        batch_size: images at a time.
+        temperature: multiplies every sigma of the hierarchy when noise becomes latents; with the EBM prior of a chain
+            in whitened noise, where the chain has ended.
+        decoding: the decoder's mean, or a draw from its distribution.
     """
 
     def draw(first: int) -> Samples:
         chosen = seeds[first : first + batch_size]
         noise = PerImageNoise("sample", chosen)
         if prior == "ebm-prior":
-            latents = model.sample_prior(len(chosen), chain, noise)
+            latents = model.sample_prior(len(chosen), chain, noise, temperature=temperature)
         else:
-            latents = model.sample_gaussian(len(chosen), noise)
-        return _decode(model, latents)
+            latents = model.sample_gaussian(len(chosen), noise, temperature)
+        return _decode(model, latents, noise if decoding == "sample" else None)
 
     yield from _dealt(draw, len(seeds), batch_size)
 
@@ -93,9 +110,10 @@ def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
     return batch.images.cpu(), map_latents(Tensor.cpu, batch.latents)
 
 
-def _decode(model: JointModel, latents: Latents) -> Samples:
+def _decode(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
     with torch.no_grad():
-        return Samples(to_uint8(model.backbone.decode(latents).mean), latents)
+        likelihood = model.backbone.decode(latents)
+        return Samples(to_uint8(likelihood.mean if noise is None else likelihood.sample_image(noise)), latents)
 
 
 class SampleFiles(NamedTuple):

@@ -44,7 +44,7 @@ LAYERS = (
     {"densities", "closed_form"},
     {"gradients"},
     {"langevin"},
-    {"model"},
+    {"model", "diagnostics"},
     {"experiment", "staged", "run"},
     {"objectives"},
     {"learning"},

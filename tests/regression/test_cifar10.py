@@ -57,6 +57,8 @@ def test_tiny_recipe(tmp_path: Path, learning: str, request: pytest.FixtureReque
 
     (run,) = (tmp_path / "runs").iterdir()
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (diagnosed,) = [event for event in events if "diagnostics" in event]
+    assert events.pop() is diagnosed, "the chains of the trained model are diagnosed, once"
     curves = {name: [event[name] for event in events] for name in CURVES}
     path, ours = GOLDEN / f"cifar10-tiny-photos-{learning}.json", processor_class()
     if request.config.getoption("--write-golden"):

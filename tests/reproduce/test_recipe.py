@@ -64,6 +64,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     out = capsys.readouterr()
     assert "preset tiny: the largest that a CPU" in out.err
     assert "data: digits, 1797 images, embedded" in out.err
+    assert out.err.count("prior chain: z1 moved by") == 2
     assert "latent AUC" in out.out
     assert "not measured: fid768, fid, is, kid, precision, recall: there are no Inception weights" in out.out
 
@@ -89,6 +90,9 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     for folder in (tmp_path / "runs").iterdir():
         names = {path.name for path in folder.iterdir()}
         assert {"samples.png", "energy.png", "training.png", "weights.safetensors", "events.jsonl"} <= names
+        told = json.loads((folder / "diagnostics.json").read_text())
+        assert [layer["name"] for layer in told["layers"]] == ["z2", "z1"]
+        assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1]) == {"step": 20, "diagnostics": told}
         assert np.load(folder / "samples/ebm-prior.npy", mmap_mode="r").shape == (120, 1, 8, 8)
     assert not (tmp_path / "results/artifacts").exists(), "a first look is not kept as the repository's figure"
 
@@ -187,6 +191,8 @@ def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> 
     counts = {(row.images, row.config_digest) for row in rows(tmp_path)}
     assert {count for count, _ in counts} == {120, 150}
     assert len({digest for _, digest in counts}) == 1
+    (events,) = [path.read_text() for path in tmp_path.glob("runs/*/events.jsonl")]
+    assert events.count("diagnostics") == 1, "the same chains of the same weights are told once"
 
 
 def test_reconstruction_error_is_of_the_right_images(tmp_path: Path, folders: list[str]) -> None:

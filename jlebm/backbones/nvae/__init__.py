@@ -1,7 +1,8 @@
 """NVAE, the deep hierarchy of the two-stage experiments; reads the published checkpoints."""
 
-from jlebm.backbones.nvae.checkpoint import load_nvae
+from jlebm.backbones.nvae.checkpoint import digest_of, load_nvae, save_nvae
 from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
+from jlebm.backbones.nvae.regularisation import re_estimated
 
-__all__ = ["NVAE", "NVAEConfig", "load_nvae"]
+__all__ = ["NVAE", "NVAEConfig", "digest_of", "load_nvae", "re_estimated", "save_nvae"]

@@ -1,6 +1,7 @@
 """The published NVAE checkpoints: read safely, strictly, with the sizes that their `args` say."""
 
 import dataclasses
+import hashlib
 import pickle
 import re
 import warnings
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
+from jlebm.checkpoints import load_weights as load_safetensors
+from jlebm.checkpoints import save_weights
 from jlebm.errors import UserError
 
 SUFFIX_OF_COPIES = ".weight_normalized"  # a second copy of a weight without normalisation
@@ -29,21 +32,46 @@ OLDER_DEFAULTS: dict[str, Any] = {
 SMALL = {"cifar10": (32, 3), "mnist": (32, 1), "omniglot": (32, 1), "stacked_mnist": (64, 3), "ffhq": (256, 3)}
 
 
-def load_nvae(path: Path) -> NVAE:
-    """Build the network of a published checkpoint and load its weights, in eval mode.
+def save_nvae(path: Path, network: NVAE) -> None:
+    """Write sizes and weights as safetensors, which `load_nvae` reads."""
+    save_weights(path, network, {"nvae": dataclasses.asdict(network.config)})
 
-    The file is read with nothing allowed but tensors, plain containers and `argparse.Namespace`.
+
+def digest_of(network: NVAE) -> str:
+    """Return the SHA-256 of all weights and statistics by name, as hexadecimal: which backbone a stage two is upon."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_nvae(path: Path) -> NVAE:
+    """Build the network of a checkpoint and load its weights, in eval mode.
+
+    A published file is read with nothing allowed but tensors, plain containers and `argparse.Namespace`.
 
     Args:
-        path: `{"epoch", "state_dict", "args"}`, as NVlabs/NVAE writes it.
+        path: `{"epoch", "state_dict", "args"}`, as NVlabs/NVAE writes it, or a .safetensors file of `save_nvae`.
 
     Raises:
         UserError: it cannot be read safely, is not of this architecture, or a parameter is missing, left over or of
             another shape; the sentence names it.
     """
+    if path.suffix == ".safetensors":
+        return _load_own(path)
     content = _read(path)
     network = NVAE(config_of(vars(content["args"]), path))
     load_weights(network, content["state_dict"], path)
+    return network.eval()
+
+
+def _load_own(path: Path) -> NVAE:
+    tensors, header = load_safetensors(path)
+    if "nvae" not in header:
+        raise UserError(f"{path} holds no NVAE, which `save_nvae` writes")
+    network = NVAE(NVAEConfig(**header["nvae"]))
+    load_weights(network, tensors, path)
     return network.eval()
 
 

@@ -1,0 +1,246 @@
+"""Whether chains moved, settled and mixed: diagnostics of each layer's energy along many chains at once.
+
+The first half of the steps is burn-in. Drift, effective sample size and R-hat are of the energies of the second half;
+the last two are ArviZ's rank-normalised ones (Vehtari et al., arXiv 1903.08008), where its package is installed.
+
+A layer has *moved* where its latents end at least `MOVED` standard deviations of their start away from it, in the
+root mean square over dimensions and chains. Below that an unchanged spread means a correlation with the start above
+1 - MOVED^2 / 2 = 0.995: the chain refines its start and samples nothing. What the noise alone would have made of the
+distance, sqrt(2 epsilon steps), is told beside it and is no criterion: a chain of tiny steps goes as far as its noise
+(two-stage chains: 0.04, facts, section 1.3) and is where it began all the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jlebm.errors import UserError
+from jlebm.langevin import Chain, StepInfo
+from jlebm.latents import Latents
+
+MOVED = 0.1  # standard deviations of the start
+SETTLED = 0.25  # standard deviations over chains that the mean energy may stray or drift, or
+ERRORS = 4.0  # standard errors, where these are more: few chains, or slow ones
+FEWEST = 8  # energies of a chain after burn-in that ArviZ, which halves them once more, is given
+
+
+@dataclass(frozen=True)
+class LayerDiagnosis:
+    """What the chains did in one layer."""
+
+    name: str
+    displacement: float
+    """Root-mean-square distance per dimension between start and end, in standard deviations of the start over chains.
+
+    Two independent draws are sqrt(2) apart.
+    """
+    noise_alone: float
+    """The distance that the noise alone would have made, in the same unit."""
+    stuck: float
+    """Share of chains that end exactly where they started: a Metropolis correction rejected all that they proposed."""
+    drift: float | None
+    """How the mean energy changes after burn-in, in standard deviations over chains: a line's slope times its length.
+
+    None where that cannot be told: a single energy is left of each chain, or all chains have the same.
+    """
+    drift_error: float | None
+    """Standard error of the drift, over chains."""
+    settled: int | None
+    """The first step from which on the mean energy stays where it is on average after burn-in.
+
+    It stays there while it is within `SETTLED` standard deviations over chains or `ERRORS` standard errors. None where
+    the energies after burn-in still stray or drift farther.
+    """
+    effective_samples: float | None
+    """Effective sample size of the energies after burn-in, over all chains."""
+    rhat: float | None
+    """Split R-hat over chains; 1 where they cannot be told apart, at most 1.01 for chains that have mixed."""
+    not_measured: str | None
+    """Why there is no effective sample size and no R-hat."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the latents are farther from their start than `MOVED`."""
+        return self.displacement >= MOVED
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `chains` chains of one kind did, layer by layer, top first."""
+
+    chain: str
+    """Its length, step size and start, as rows of results tell them."""
+    chains: int
+    steps: int
+    half: int
+    """The first step after burn-in; the start is step 0."""
+    acceptance: float | None
+    """Share of proposals that a Metropolis correction accepted, over all steps and chains; None without one."""
+    layers: tuple[LayerDiagnosis, ...]
+
+    def sentences(self) -> list[str]:
+        """Say a plain line a layer, and one of the acceptance where there is a Metropolis correction."""
+        lines = [self._sentence(layer) for layer in self.layers]
+        if self.acceptance is not None:
+            lines.append(f"{100 * self.acceptance:.1f} % of the proposals were accepted")
+        return lines
+
+    def _sentence(self, layer: LayerDiagnosis) -> str:
+        moved = "moved by" if layer.moved else "has not moved:"
+        stuck = f", {100 * layer.stuck:.0f} % of the chains not at all" if layer.stuck else ""
+        parts = [
+            f"{layer.name} {moved} {layer.displacement:.2g} standard deviations of its start "
+            f"(noise alone: {layer.noise_alone:.2g}){stuck}"
+        ]
+        if layer.drift is not None:
+            settled = "not settled" if layer.settled is None else f"settled from step {layer.settled} on"
+            parts.append(
+                f"energy {f'{settled}, drift' if layer.moved else 'drift'} {layer.drift:+.2g} ± "
+                f"{layer.drift_error:.2g} standard deviations over steps {self.half} to {self.steps}"
+            )
+        if layer.not_measured is None:
+            energies = self.chains * (self.steps + 1 - self.half)
+            parts.append(f"effective sample size {layer.effective_samples:.0f} of {energies}, R-hat {layer.rhat:.2f}")
+        else:
+            parts.append(f"effective sample size and R-hat not measured: {layer.not_measured}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists, numbers and strings; every layer says whether it moved."""
+        layers = [dataclasses.asdict(layer) | {"moved": layer.moved} for layer in self.layers]
+        return dataclasses.asdict(self) | {"layers": layers}
+
+
+class Record:
+    """An observer that keeps what `diagnose` asks for: `run(start, ..., observe=record)`.
+
+    Args:
+        energies: of each layer, such as `JointModel.energies`; (batch, layers).
+        start: where the chains start.
+    """
+
+    def __init__(self, energies: Callable[[Latents], Float[Tensor, "batch layers"]], start: Latents):
+        self.energies, self.start, self.end = energies, start, start
+        self.trace = [energies(start)]
+        self.accepted: list[Tensor] = []
+
+    def __call__(self, index: int, position: Latents, info: StepInfo) -> None:
+        """Keep the energies, the position and what was accepted."""
+        self.end = position
+        self.trace.append(self.energies(position))
+        if info.accepted is not None:
+            self.accepted.append(info.accepted)
+
+    def energy(self) -> Float[np.ndarray, "steps_and_start chains layers"]:
+        """Return the energies at the start and after every step."""
+        return torch.stack(self.trace).detach().cpu().numpy()
+
+    def diagnosis(self, names: Sequence[str], chain: Chain) -> Diagnosis:
+        """Return the diagnosis of the chains that were watched; see `diagnose`."""
+        accepted = torch.stack(self.accepted).cpu().numpy() if self.accepted else None
+        return diagnose(self.energy(), names, self.start, self.end, chain, accepted)
+
+
+def diagnose(
+    energy: Float[np.ndarray, "steps_and_start chains layers"],
+    names: Sequence[str],
+    start: Latents,
+    end: Latents,
+    chain: Chain,
+    accepted: Bool[np.ndarray, "steps chains"] | None = None,
+) -> Diagnosis:
+    """Diagnose chains by the energies along them and by where they start and end.
+
+    Args:
+        energy: of each layer at the start (index 0) and after every step.
+        names: of the layers.
+        start: the first latents.
+        end: the last ones.
+        chain: how the chains were run.
+        accepted: which proposals a Metropolis correction accepted.
+
+    Raises:
+        UserError: there are fewer than two chains, they all start at one point of a layer, or an energy is not finite.
+    """
+    steps, chains = len(energy) - 1, energy.shape[1]
+    if chains < 2:
+        raise UserError("chains are diagnosed beside one another: run at least two, not one")
+    if not np.isfinite(energy).all():
+        step, _, layer = np.argwhere(~np.isfinite(energy))[0]
+        raise UserError(f"the energy of {names[layer]} is not finite at step {step}: the chain cannot be diagnosed")
+    half = len(energy) // 2
+    layers = []
+    for index, name in enumerate(names):
+        along = energy[:, :, index].astype(np.float64)
+        movement = _movement(name, start[index].double(), end[index].double(), chain, steps)
+        layers.append(LayerDiagnosis(name, *movement, *_settling(along, half), *_mixing(along[half:])))
+    acceptance = None if accepted is None else float(accepted.mean())
+    return Diagnosis(chain.describe(), chains, steps, half, acceptance, tuple(layers))
+
+
+class _Movement(NamedTuple):
+    displacement: float
+    noise_alone: float
+    stuck: float
+
+
+def _movement(name: str, start: Tensor, end: Tensor, chain: Chain, steps: int) -> _Movement:
+    unit = float(start.var(dim=0).mean().sqrt())
+    if unit == 0:
+        raise UserError(f"all chains start at one point of {name}: there is no spread to hold their movement against")
+    noise = chain.temperature * math.sqrt(2 * chain.epsilon * steps)
+    # A chain in whitened noise goes that far there, where the start's standard deviation is 1.
+    noise /= 1.0 if chain.space == "noise" else unit
+    squares = (end - start).square().flatten(1).mean(1)
+    return _Movement(float(squares.mean().sqrt()) / unit, noise, float((squares == 0).double().mean()))
+
+
+class _Settling(NamedTuple):
+    drift: float | None
+    drift_error: float | None
+    settled: int | None
+
+
+def _settling(along: Float[np.ndarray, "steps chains"], half: int) -> _Settling:
+    kept = along[half:]
+    length, chains = kept.shape
+    spread = float(np.sqrt(kept.var(axis=1, ddof=1).mean()))
+    if length < 2 or spread == 0:
+        return _Settling(None, None, None)
+    # Steps of one chain depend on each other, chains do not: the error is that of the chains' own slopes.
+    time = np.arange(length) - (length - 1) / 2
+    changes = time @ kept / (time @ time) * (length - 1) / spread
+    drift, error = float(changes.mean()), float(changes.std(ddof=1)) / math.sqrt(chains)
+    mean = along.mean(axis=1)
+    strays = np.flatnonzero(np.abs(mean - mean[half:].mean()) > max(SETTLED, ERRORS / math.sqrt(chains)) * spread)
+    since = int(strays[-1]) + 1 if len(strays) else 0
+    settled = since <= half and abs(drift) <= max(SETTLED, ERRORS * error)
+    return _Settling(drift, error, since if settled else None)
+
+
+class _Mixing(NamedTuple):
+    effective_samples: float | None
+    rhat: float | None
+    not_measured: str | None
+
+
+def _mixing(kept: Float[np.ndarray, "steps chains"]) -> _Mixing:
+    if len(kept) < FEWEST:
+        return _Mixing(None, None, f"{len(kept)} energies of each chain after burn-in are too few; take longer chains")
+    half = len(kept) // 2
+    if not np.ptp(kept[:half], axis=0).any() and not np.ptp(kept[-half:], axis=0).any():
+        return _Mixing(None, None, "the energy of every chain stays the same after burn-in")
+    try:
+        from arviz_stats.base.array import array_stats
+    except ImportError:
+        return _Mixing(None, None, "ArviZ is not installed; run: python -m pip install 'jlebm[diagnostics]'")
+    samples = array_stats.ess(kept.T, chain_axis=0, draw_axis=1, method="bulk")
+    rhat = array_stats.rhat(kept.T, chain_axis=0, draw_axis=1, method="rank")
+    return _Mixing(np.asarray(samples).item(), np.asarray(rhat).item(), None)
