@@ -2,6 +2,7 @@
 
 from jlebm.backbones.nvae.checkpoint import load_nvae
 from jlebm.backbones.nvae.config import NVAEConfig
+from jlebm.backbones.nvae.frozen import frozen_copy
 from jlebm.backbones.nvae.network import NVAE
 
-__all__ = ["NVAE", "NVAEConfig", "load_nvae"]
+__all__ = ["NVAE", "NVAEConfig", "frozen_copy", "load_nvae"]
