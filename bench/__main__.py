@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jlebm
-from bench import scale, speed, stopwatch
+from bench import scale, speed, stopwatch, two_stage
 from jlebm.data import data_root
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.extractor import ExtractorNotFound
@@ -138,6 +138,7 @@ def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iter
     yield from speed.parts(PAPER.experiment, "the paper's sizes", device, few, count, whole=True)
     small = CPU.experiment
     yield from speed.parts(small, "the sizes of the cpu preset", device, small.training.batch_size, 1000)
+    yield two_stage.part(*two_stage.SIZES[device.type], device)
     yield speed.data_part(device)
     try:
         yield speed.inception_part(data_root(arguments.data_root), device)

@@ -1,12 +1,15 @@
-"""Distributions over images and latents, each with `log_prob` and `sample`. A likelihood also has a `mean`."""
+"""Distributions over images and latents: `log_prob` of each; a likelihood also has a `mean` and a `sample_image`."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
 SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper's models (facts, section 1.7)
@@ -25,6 +28,10 @@ class Likelihood(Protocol):
 
     def log_prob(self, value: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
         """Return the log-density, or log-probability, of each image."""
+        ...
+
+    def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
+        """Draw each image from one call of `noise`; at temperature 0 the likeliest one. In [-1, 1], clipped."""
         ...
 
 
@@ -59,6 +66,11 @@ class Normal(NamedTuple):
         """Return mean + temperature * sigma * noise, `noise` being standard normal."""
         return self.mean + temperature * self.sigma * noise
 
+    def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
+        """Draw each image, clipped to [-1, 1]; sigma is multiplied by `temperature`."""
+        (eps,) = noise((self.mean,))
+        return self.sample(eps, temperature).clamp(-1, 1)
+
     @classmethod
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
         """Build with one sigma for all dimensions."""
@@ -89,9 +101,18 @@ class Bernoulli(NamedTuple):
         """Return the log-probability of each pixel."""
         return (value + 1) / 2 * self.logits - F.softplus(self.logits)
 
+    def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
+        """Draw each image of -1 and 1; logits are divided by `temperature`."""
+        (eps,) = noise((self.logits,))
+        return torch.where(self.logits + temperature * _logistic(eps) > 0, 1.0, -1.0).to(self.logits)
+
 
 class DiscretisedLogisticMixture(NamedTuple):
-    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both (nvae.md)."""
+    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both (nvae.md).
+
+    As in the public code, everything above 0.99 counts as the highest level. With 8 bits that is the level below it,
+    too, whose probability then holds the highest one's as well; with 7 bits or fewer all levels sum to one.
+    """
 
     parameters: Float[Tensor, "batch outputs height width"]
     """Per position: the mixture's logits, then for each colour means, log scales and coefficients."""
@@ -104,10 +125,27 @@ class DiscretisedLogisticMixture(NamedTuple):
         logits, means, _, coefficients = self._parts()
         weights = torch.softmax(logits, dim=1)[:, None]
         means, coefficients = (means * weights).sum(2), (coefficients * weights).sum(2)
-        red = means[:, 0].clamp(-1, 1)
-        green = (means[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
-        blue = (means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
-        return torch.stack([red, green, blue], dim=1)
+        return _in_turn(means, coefficients, lambda colour: colour.clamp(-1, 1))
+
+    def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch 3 height width"]:
+        """Draw each image of 2^bits levels a colour, as `log_prob` weighs them.
+
+        As NVAE does, `temperature` divides the mixture's logits and multiplies the logistics' scales. The public code
+        leaves the colours between the levels, and shifts green and blue by such a red.
+        """
+        logits, means, log_scales, coefficients = self._parts()
+        which, where = noise((logits, means[:, :, 0]))
+        gumbel = -torch.log(-torch.special.log_ndtr(which))
+        chosen = (logits + temperature * gumbel).argmax(1)[:, None, None].expand(-1, 3, 1, -1, -1)
+        means, scales, coefficients = (
+            part.gather(2, chosen)[:, :, 0] for part in (means, log_scales.exp(), coefficients)
+        )
+        largest = 2**self.bits - 1
+
+        def to_level(colour: Tensor) -> Tensor:
+            return ((colour + 1) * largest / 2).round().clamp(0, largest) * 2 / largest - 1
+
+        return _in_turn(means + temperature * scales * _logistic(where), coefficients, to_level)
 
     def log_prob(self, value: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Return the log-probability of each image."""
@@ -142,3 +180,20 @@ class DiscretisedLogisticMixture(NamedTuple):
         logits, rest = self.parameters[:, :m], self.parameters[:, m:].unflatten(1, (3, 3 * m))
         means, log_scales, coefficients = rest.split(m, dim=2)
         return logits, means, log_scales.clamp(min=LEAST_LOG_SCALE), torch.tanh(coefficients)
+
+
+def _in_turn(
+    colours: Float[Tensor, "batch 3 height width"],
+    coefficients: Float[Tensor, "batch 3 height width"],
+    settle: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Shift green by the settled red, and blue by both."""
+    red = settle(colours[:, 0])
+    green = settle(colours[:, 1] + coefficients[:, 0] * red)
+    blue = settle(colours[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green)
+    return torch.stack([red, green, blue], dim=1)
+
+
+def _logistic(normal: Tensor) -> Tensor:
+    """Return draws of the standard logistic at the quantiles of standard normal ones; finite in both tails."""
+    return torch.special.log_ndtr(normal) - torch.special.log_ndtr(-normal)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 WEIGHT_EPSILON = 1e-5  # added to a weight's norm before it divides
 RESIDUAL = 0.1  # scale of a cell's residual branch
@@ -17,16 +18,12 @@ SQUEEZE = 16  # channels over hidden units of squeeze-and-excitation
 
 
 class NormalisedConv(nn.Conv2d):
-    """A convolution of the weight exp(log_weight_norm) w / (|w| + 1e-5), the norm over input channels and positions.
-
-    `freeze` computes that weight once, for a backbone that is trained no more.
-    """
+    """A convolution of the weight exp(log_weight_norm) w / (|w| + 1e-5), the norm over input channels and positions."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias, groups=groups)
         norm = torch.linalg.vector_norm(self.weight.detach(), dim=(1, 2, 3), keepdim=True)
         self.log_weight_norm = nn.Parameter(torch.log(norm + 1e-2))
-        self.frozen: Tensor | None = None
 
     def raw_weight(self) -> Float[Tensor, "outputs inputs height width"]:
         """Return w; a masked convolution returns it with its mask."""
@@ -34,20 +31,18 @@ class NormalisedConv(nn.Conv2d):
 
     def used_weight(self) -> Float[Tensor, "outputs inputs height width"]:
         """Return the weight that the convolution applies."""
-        if self.frozen is not None:
-            return self.frozen
         weight = self.raw_weight()
         norm = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
         return torch.exp(self.log_weight_norm) * weight / (norm + WEIGHT_EPSILON)
 
-    def freeze(self) -> None:
-        """Keep today's weight; changes of the parameters are not seen until `thaw`."""
-        self.frozen = None
-        self.frozen = self.used_weight().detach()
-
-    def thaw(self) -> None:
-        """Follow the parameters again."""
-        self.frozen = None
+    def plain(self) -> nn.Conv2d:
+        """Return a convolution of today's weight, which is normalised no more."""
+        sizes = (self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0], int(self.padding[0]))
+        plain = cast(nn.Conv2d, skip_init(nn.Conv2d, *sizes, groups=self.groups, bias=self.bias is not None))
+        plain.weight = nn.Parameter(self.used_weight().detach())
+        if self.bias is not None:
+            plain.bias = nn.Parameter(self.bias.detach().clone())
+        return plain
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve."""

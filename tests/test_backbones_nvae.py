@@ -1,0 +1,104 @@
+"""A network prepared for chains gives the same latents, densities, gradients and images, and leaves the first alone."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from jlebm.backbones.nvae import NVAE, NVAEConfig, frozen_copy, load_nvae
+from jlebm.backbones.nvae.layers import NormalisedConv
+from jlebm.densities import PriorInLatents, PriorInNoise
+from jlebm.energies import JointEnergy
+from jlebm.gradients import Autograd
+from jlebm.latents import Latents
+from jlebm.networks import mlp
+from jlebm.randomness import SharedNoise
+from tests.public_numbers import NVAES, in_order, nvae
+
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+DOWN_TO_EIGHT = NVAEConfig(32, 4, 4, 2, 2, 3, num_preprocess_blocks=1, num_postprocess_blocks=1, num_mixture_dec=2)
+
+
+@pytest.fixture(params=NVAES)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[NVAE, dict]:
+    """A network whose every weight and batch statistic is random, in float64, and images with noise for it."""
+    path, expected = nvae(request.param, tmp_path)
+    return load_nvae(path).double(), expected
+
+
+def draw(network: NVAE, seed: int = 0) -> Latents:
+    noise = SharedNoise(torch.Generator().manual_seed(seed))
+    dtype = next(network.parameters()).dtype
+    return noise(tuple(torch.empty(2, *shape, dtype=dtype) for shape in network.latent_shapes))
+
+
+def assert_same(ours: Latents, theirs: Latents) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@torch.no_grad()
+def test_the_frozen_copy_gives_the_same_numbers(case: tuple[NVAE, dict]) -> None:
+    """Batch norm taken into the wrong convolution, a padding that it should have seen, or an order breaks it."""
+    network, expected = case
+    frozen = frozen_copy(network)
+    z = network.push(draw(network))
+    assert_same(frozen.push(draw(network)), z)
+    assert_same(frozen.push(draw(network), 0.7), network.push(draw(network), 0.7))
+    torch.testing.assert_close(frozen.prior_log_prob(z), network.prior_log_prob(z), **EXACT)
+    torch.testing.assert_close(frozen.decoder_parameters(z), network.decoder_parameters(z), **EXACT)
+    x, eps = 2 * expected["x"] - 1, in_order(expected["posterior_eps"])
+    ours, theirs = (each.posterior(x, lambda like: eps) for each in (frozen, network))
+    assert_same(ours.latents, theirs.latents)
+    torch.testing.assert_close(ours.log_prob, theirs.log_prob, **EXACT)
+
+
+@pytest.mark.parametrize("drift", ["exact", "released"])
+def test_chains_on_the_frozen_copy_follow_the_same_gradient(case: tuple[NVAE, dict], drift) -> None:
+    """In whitened noise and in latents; a gradient that is lost with those of the weights breaks it."""
+    network, _ = case
+    flat = [nn.Sequential(nn.Flatten(), *mlp(math.prod(shape), (5,), 1)) for shape in network.latent_shapes]
+    energy = JointEnergy(flat).double()
+    frozen = frozen_copy(network)
+    for density in (lambda on: PriorInNoise(on, energy, drift), lambda on: PriorInLatents(on, energy)):
+        ours, theirs = (Autograd(density(on)).value_and_gradient(draw(network)) for on in (frozen, network))
+        torch.testing.assert_close(ours[0], theirs[0], **EXACT)
+        assert_same(ours[1], theirs[1])
+
+
+def test_nothing_is_left_to_be_done_at_every_step() -> None:
+    """A weight that is still normalised, or a batch norm, on the way from the noise to the image breaks it."""
+    frozen = frozen_copy(NVAE(DOWN_TO_EIGHT))
+    assert not [module for module in frozen.modules() if isinstance(module, NormalisedConv)]
+    for part in (frozen.dec_tower, frozen.dec_sampler, frozen.post_process, frozen.image_conditional):
+        assert not [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not [parameter for parameter in frozen.parameters() if parameter.requires_grad]
+    assert frozen.image_conditional[1].weight.is_contiguous(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def test_the_network_itself_stays_trainable_and_unchanged() -> None:
+    """A copy that shares a weight or a statistic, changes the mode, or draws from torch's own generator breaks it."""
+    torch.manual_seed(0)
+    network = NVAE(DOWN_TO_EIGHT).double().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    frozen = frozen_copy(network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.training
+    assert all(module.training for module in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+    at = frozen.push(draw(network))
+    x = torch.zeros(2, 3, 32, 32, dtype=torch.float64)
+    network.elbo_terms(x, draw(network)).kl.sum().backward()  # moves the statistics
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1)
+    assert all(torch.equal(one, other) for one, other in zip(frozen.push(draw(network)), at, strict=True))
+    assert not torch.allclose(network.eval().push(draw(network))[1], at[1])
+    assert_same(frozen_copy(network).push(draw(network)), network.push(draw(network)))
