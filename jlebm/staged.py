@@ -116,8 +116,8 @@ class TwoStageExperiment(Config):
     preset: str
     dataset: str
     model: NVAEConfig
-    backbone_digest: str
-    """SHA-256 of the backbone's weights."""
+    backbone: str
+    """What it is put upon: the digest and seed of a stage one, or the digest of a published checkpoint's weights."""
     learning: Literal["two-stage"] = "two-stage"
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
@@ -128,6 +128,52 @@ class TwoStageExperiment(Config):
     def build(self, backbone: Backbone) -> JointModel:
         """Put energies, their weights drawn from torch's global generator, upon a backbone."""
         return JointModel(backbone, conv_energy(backbone.latent_shapes, self.energy.channels, self.energy.units))
+
+
+@dataclass(frozen=True)
+class Sampler(Config):
+    """How images are drawn from a trained model; the defaults are the paper's (facts, section 5)."""
+
+    chain: Chain
+    """Of the EBM prior, at test time."""
+    temperature: float = 1.0
+    """Multiplies every sigma of the hierarchy when noise becomes latents."""
+    batch_norm: Literal["trained", "re-estimated"] = "trained"
+    """Statistics of the decoder's batch norms: as training left them, or those of samples of the Gaussian prior."""
+    decoding: Literal["mean", "sample"] = "mean"
+    """The decoder's mean, or a draw from its distribution."""
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that is none."""
+        if not self.temperature >= 0:
+            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+
+    def describe(self, chain: bool) -> str:
+        """Say it in a few words, for a row of results: with its chain, or for the hierarchy alone."""
+        parts = [self.chain.describe()] if chain else []
+        if self.temperature != 1:
+            parts.append(f"hierarchy at temperature {self.temperature:g}")
+        if self.batch_norm != "trained":
+            parts.append(f"batch norm {self.batch_norm}")
+        return "; ".join([*parts, f"decoder's {self.decoding}"])
+
+
+@dataclass(frozen=True)
+class TwoStagePlan(Config):
+    """A whole two-stage row: backbone, energies, sampling."""
+
+    preset: str
+    backbone: BackboneExperiment
+    energies: TwoStageExperiment
+    sampler: Sampler
+
+
+@dataclass(frozen=True)
+class Sampled(Config):
+    """What the digest of a two-stage row is taken of: the energies, the backbone within them, and the sampling."""
+
+    energies: TwoStageExperiment
+    sampler: Sampler
 
 
 AnyExperiment: TypeAlias = Experiment | BackboneExperiment | TwoStageExperiment

@@ -46,8 +46,8 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, bench: Bench
     return Samples(draws, run.folder / "samples", bench.report)
 
 
-def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Bench, folder: Path) -> None:
-    """Store every row of this state that `folder/measured` lacks, and draw its pictures into the run's folder.
+def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Bench, folder: Path) -> Subject:
+    """Store every row that `folder/measured` lacks of this state, draw its pictures, return what the rows are about.
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
@@ -58,10 +58,10 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Be
     drawn = run.weights.exists() and (run.folder / "samples.png").exists()
     if parallel.agreed(rows.added == 0 and drawn):
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
-        return
+        return subject
     shown = {source: samples[source].images for source in SOURCES}
     if not parallel.first():
-        return
+        return subject
     header = run.header() | {"step": state.step, "weights": subject.weights}
     checkpoints.save_weights(run.weights, state.evaluated_model(), header)
     shown["data"] = bench.dataset.images[posterior_indices(len(bench.dataset.images), samples.count("posterior"))]
@@ -70,3 +70,4 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Be
         f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
         f"are in {run.folder}"
     )
+    return subject

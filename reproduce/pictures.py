@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from jlebm import plotting, results
-<<<<<<< HEAD
-from jlebm.langevin import Chain, StepInfo
-from jlebm.latents import Latents
-=======
 from jlebm.diagnostics import Diagnosis, Record
 from jlebm.files import write_atomically
 from jlebm.langevin import Chain
->>>>>>> diag
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run
@@ -25,7 +20,6 @@ TRACED = 100  # chains in the energy trace and its diagnostics
 KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
 
 
-<<<<<<< HEAD
 def draw(
     run: Run,
     model: JointModel,
@@ -35,7 +29,7 @@ def draw(
     bench: Bench,
     folder: Path,
 ) -> None:
-    """Write samples, energy and training pictures and the arrays behind them into the run's folder.
+    """Write samples, energy and training pictures, the arrays behind them and the chains' diagnostics into the folder.
 
     Args:
         run: whose pictures.
@@ -43,40 +37,15 @@ def draw(
         chain: of the prior, as it is sampled.
         images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
         subject: what the run's rows are about.
-        bench: for the provenance.
-        folder: the results folder, where the first seed of a full preset leaves its artifacts.
-    """
-    shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    energy = _energy_trace(chain, model)
-    names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
-    identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
-=======
-def draw(run: Run, state: TrainState, images: Mapping[str, np.ndarray], bench: Bench, folder: Path) -> None:
-    """Write samples, energy and training pictures, the arrays behind them and the chains' diagnostics into the folder.
-
-    Args:
-        run: whose pictures, in whose folder.
-        state: trained.
-        images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
         bench: for the provenance; its reporter is told how the chains did.
         folder: the results folder, where the first seed of a full preset leaves its artifacts.
     """
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    model = state.evaluated_model()
-    experiment = run.experiment
-    record = _watched(model, experiment.prior_chain)
+    record = _watched(model, chain)
     energy = record.energy()
-    _tell(run, state.step, record.diagnosis(model.layer_names, experiment.prior_chain), bench)
-    identity = {
-        "protocol": experiment.protocol,
-        "dataset": experiment.dataset,
-        "preset": experiment.preset,
-        "learning": experiment.learning,
-        "seed": run.seed,
-        "config_digest": experiment.digest(),
-        "commit": bench.provenance["commit"],
-    }
->>>>>>> diag
+    _tell(run, subject.steps, record.diagnosis(model.layer_names, chain), bench)
+    names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
+    identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
     for name, arrays in {"samples": shown, "langevin": {"energy": energy}}.items():
         results.write_artifact(run.folder / f"{name}.npz", arrays, identity)
         if subject.preset in KEPT and subject.seed == 1:
@@ -90,18 +59,8 @@ def draw(run: Run, state: TrainState, images: Mapping[str, np.ndarray], bench: B
     plotting.save(plotting.training_curves(run.events(), curves), run.folder / "training")
 
 
-<<<<<<< HEAD
-def _energy_trace(chain: Chain, model: JointModel) -> np.ndarray:
-    """Return the energy of each layer before and after every step of some prior chains: (steps + 1, chains, layers)."""
-    trace: list[torch.Tensor] = []
-
-    def observe(index: int, position: Latents, info: StepInfo) -> None:
-        trace.append(model.energies(position))
-
-=======
 def _watched(model: JointModel, chain: Chain) -> Record:
     """Run some prior chains and return what was seen of them."""
->>>>>>> diag
     # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
     record = Record(model.energies, model.start(TRACED, chain, PerImageNoise("sample", range(TRACED))))
     model.sample_prior(TRACED, chain, PerImageNoise("sample", range(TRACED)), record)

@@ -1,16 +1,11 @@
 """What every recipe does with its presets: train, sample, evaluate, store the rows, compare them, draw."""
 
 import dataclasses
-import re
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 import tyro
@@ -18,15 +13,15 @@ import tyro
 from jlebm import data, parallel, results
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
-from jlebm.experiment import Experiment, LearningName
+from jlebm.experiment import Experiment
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
-from jlebm.training import fit
-from reproduce.bench import SOURCES, Bench
+from jlebm.staged import TwoStagePlan
+from reproduce.arguments import Arguments, Variation, parse_duration
+from reproduce.bench import SOURCES, Bench, Subject
+from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint
-
-STOPPED = 130  # the exit code of a command that Ctrl-C ended
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+from reproduce.two_stage import TwoStagePreset, planned, run_two_stage
 
 
 @dataclass(frozen=True)
@@ -50,38 +45,11 @@ class Recipe:
 
     name: str
     presets: Mapping[str, Preset]
+    """Of the two-layer generator; empty where the paper has none of it."""
     fallback: str
     """The embedded dataset that the tiny preset takes where the recipe's own cannot be had."""
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What a person can say to a recipe."""
-
-    preset: str | None = None
-    """tiny, cpu, budget or paper; by default the largest that this machine can run."""
-    learning: LearningName = "joint-mle"
-    """Joint maximum likelihood by posterior chains, or variational learning by an inference network."""
-    dataset: str | None = None
-    """Another dataset than the recipe's own, of the same image size, such as photos; stored under its name."""
-    seeds: tuple[int, ...] = (1,)
-    """One run and one set of rows for each."""
-    data_root: Path | None = None
-    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
-    download: bool = True
-    """Whether what the data root lacks may be downloaded into it."""
-    budget: str | None = None
-    """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
-    images: int | None = None
-    """Images sampled from each prior; by default the preset's."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    runs: Path = Path("runs")
-    """Where the runs' folders lie; the same command goes on where it was stopped."""
-    results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
-    set: tuple[str, ...] = ()
-    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
+    two_stage: Mapping[str, TwoStagePreset] = field(default_factory=dict)
+    """Of the deep hierarchy."""
 
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
@@ -89,24 +57,37 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
     arguments = tyro.cli(Arguments, args=argv, description=description)
     device = resolve_device(arguments.device)
     with parallel.world(device):
-        return _run(recipe, arguments, device, ConsoleReporter() if parallel.first() else SILENT)
+        try:
+            _run(recipe, arguments, device, ConsoleReporter() if parallel.first() else SILENT)
+        except Stopped:
+            return STOPPED
+    return 0
 
 
-def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> int:
-    name, why = _choose_preset(recipe, arguments.preset, device)
+def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> None:
+    model = arguments.model or ("two-layer" if recipe.presets else "two-stage")
+    presets = recipe.presets if model == "two-layer" else recipe.two_stage
+    if not presets:
+        raise UserError(f"the recipe {recipe.name} has no {model} model; leave --model out")
+    name, why = _choose_preset(presets, arguments.preset, device)
     dataset = parallel.after_first(lambda: _dataset(recipe, arguments, report))
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
     report.line(f"preset {name}: {why}")
-    preset = recipe.presets[name]
-    experiment = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
         raise UserError("--seeds needs at least one seed, each only once")
-
+    preset = presets[name]
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
+    if isinstance(preset, TwoStagePreset):
+        plan = planned(preset.plan, arguments, dataset.name)
+    else:
+        if arguments.variation != Variation():
+            raise UserError("the options of the two-stage model need --model two-stage")
+        plan = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
+
     bench = Bench.prepare(
         dataset,
         images,
@@ -117,48 +98,21 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
         report,
         preset.judged,
     )
-    for seed in arguments.seeds:
-        with open_run(arguments.runs, experiment, seed) as run:
-            report.line(f"seed {seed}: {run.folder}")
-            started = time.monotonic()
-            with _stop_signals(report) as stop:
-                state = fit(run, dataset.images, device, report, stop=stop)
-            if not state.done(experiment):
-                report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
-                return STOPPED
-            report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
-            measure_joint(run, experiment, state, bench, arguments.results)
-    if not parallel.first():
-        return 0
-    sys.stdout.write(_table(experiment, arguments.seeds, arguments.results))
-    for line in bench.not_measured():
-        sys.stdout.write(f"{line}\n")
-    return 0
+    if isinstance(plan, TwoStagePlan):
+        subjects = run_two_stage(plan, arguments, bench)
+    else:
+        subjects = []
+        for seed in arguments.seeds:
+            with open_run(arguments.runs, plan, seed) as run:
+                state = fitted(run, dataset.images, device, report)
+                subjects.append(measure_joint(run, plan, state, bench, arguments.results))
+    print_table(subjects, bench, arguments.seeds, arguments.results)
 
 
-@contextmanager
-def _stop_signals(report: Reporter) -> Iterator[Callable[[int], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second one ends the process at once."""
-    wished = []
-
-    def wish(number: int, frame: FrameType | None) -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        wished.append(number)
-        report.line("stopping after this step")
-
-    before = {each: signal.signal(each, wish) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda step: bool(wished)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def _choose_preset(recipe: Recipe, asked: str | None, device: torch.device) -> tuple[str, str]:
+def _choose_preset(presets: Mapping[str, object], asked: str | None, device: torch.device) -> tuple[str, str]:
     if asked is not None:
-        if asked not in recipe.presets:
-            raise UserError(f"unknown preset {asked!r}{nearest(asked, recipe.presets)}")
+        if asked not in presets:
+            raise UserError(f"unknown preset {asked!r}{nearest(asked, presets)}")
         return asked, "asked for"
     if device.type == "cuda":
         return (
@@ -203,39 +157,31 @@ def _dataset(recipe: Recipe, arguments: Arguments, report: Reporter) -> data.Dat
         return data.load(recipe.fallback)
 
 
-def parse_duration(text: str) -> float:
-    """Return seconds for "90s", "20m" or "1.5h".
-
-    Raises:
-        UserError: it is none of these, or not positive.
-    """
-    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    if match is None:
-        raise UserError(f"the budget {text!r} is not a time such as 90s, 20m or 1.5h")
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-    if seconds <= 0:
-        raise UserError(f"the budget must be positive, not {text!r}")
-    return seconds
-
-
-def _table(experiment: Experiment, seeds: Sequence[int], folder: Path) -> str:
-    """Render the verdicts of this command's own rows, and what is expected of them and has not been measured."""
-    digest = experiment.digest()
+def print_table(questions: Sequence[Subject], bench: Bench, seeds: Sequence[int], folder: Path) -> None:
+    """Print the verdicts of this command's own rows, what is expected of them, and what was not measured and why."""
+    if not parallel.first():
+        return
+    wanted = {(one.dataset, one.preset, one.learning) for one in questions}
+    digests = {one.config_digest for one in questions}
 
     def ours(one: results.Measurement | results.Expectation) -> bool:
-        return (one.dataset, one.preset, one.learning) == (experiment.dataset, experiment.preset, experiment.learning)
+        return (one.dataset, one.preset, one.learning) in wanted
 
-    measured = [row for row in results.read_all(folder / "measured") if ours(row) and row.config_digest == digest]
-    measured = [row for row in measured if row.seed in seeds or row.source == "training-halves"]
+    measured = [row for row in results.read_all(folder / "measured") if ours(row) and row.config_digest in digests]
+    shared = {source for one in questions for source in one.shared}
+    measured = [row for row in measured if row.seed in seeds or row.source in shared]
     expected = [one for one in results.read_expected(folder / "expected.toml") if ours(one)]
     # An expectation of another configuration or count says nothing about these rows, which are then shown alone.
-    expected = [one for one in expected if one.value is None or one.config_digest == digest]
+    expected = [one for one in expected if one.value is None or one.config_digest in digests]
     terminal = sys.stdout.isatty()
-    return results.render(
-        results.check(measured, expected),
-        results.read_paper(folder / "paper.toml"),
-        "terminal",
-        color=terminal,
-        width=shutil.get_terminal_size().columns if terminal else 200,
-        commands=False,
+    sys.stdout.write(
+        results.render(
+            results.check(measured, expected),
+            results.read_paper(folder / "paper.toml"),
+            "terminal",
+            color=terminal,
+            width=shutil.get_terminal_size().columns if terminal else 200,
+            commands=False,
+        )
     )
+    sys.stdout.writelines(f"{line}\n" for line in bench.not_measured())
