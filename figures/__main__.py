@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tyro
 
-from figures import cifar10_langevin, cifar10_samples, measured, tables
+from figures import langevin, measured, samples, tables
 from jlebm.errors import UserError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parents[1]
-DRAWN_FROM_ARTIFACTS = (cifar10_samples, cifar10_langevin)
+DRAWN_FROM_ARTIFACTS = (samples, langevin)
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{arguments.out} is a file; give a folder")
     written = [*tables.draw(arguments.results, arguments.out), *measured.draw(arguments.results, arguments.out)]
     for script in DRAWN_FROM_ARTIFACTS:
-        path = script.ARTIFACT.path(arguments.results)
-        if path.exists():
-            written += script.draw(arguments.results, arguments.out)
-        else:
-            sys.stdout.write(f"not drawn: {path.name} does not exist; `{script.ARTIFACT.command}` makes it\n")
+        for artifact in script.ARTIFACTS:
+            path = artifact.path(arguments.results)
+            if path.exists():
+                written += script.draw(artifact, arguments.results, arguments.out)
+            else:
+                sys.stdout.write(f"not drawn: {path.name} does not exist; `{artifact.command}` makes it\n")
     for path in written:
         sys.stdout.write(f"{path}\n")
     return 0

@@ -31,6 +31,25 @@ class Artifact:
         return arrays
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A run whose artifacts the repository keeps: the first seed of a recipe's preset."""
+
+    name: str
+    command: str
+
+    def of(self, kind: str, arrays: tuple[str, ...]) -> Artifact:
+        """Return the run's artifact of one kind."""
+        return Artifact(f"{self.name}_{kind}", self.command, arrays)
+
+
+KEPT = (
+    Kept("cifar10_joint_mle_cpu", "nox -s reproduce_cifar10 -- --preset cpu"),
+    Kept("cifar10_two_stage_cpu", "nox -s reproduce_cifar10 -- --model two-stage --preset cpu"),
+    Kept("celeba64_two_stage_cpu", "nox -s reproduce_celeba64 -- --preset cpu"),
+)
+
+
 def require(
     path: Path, array: np.ndarray, ndim: int, dtype: type[np.generic], meaning: str, channels: int | None = None
 ) -> np.ndarray:

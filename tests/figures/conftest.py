@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures import cifar10_langevin, cifar10_samples
+from figures import langevin, samples
 from jlebm.results import write_artifact
 from tests.rows import copy_open_questions, row
 
@@ -24,7 +24,7 @@ RUN = {
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Copy paper.toml and expected.toml, and store both artifacts."""
+    """Copy paper.toml and expected.toml, and store every artifact."""
     folder = tmp_path / "results"
     folder.mkdir()
     copy_open_questions(Path(__file__).parents[2] / "results", folder)
@@ -33,7 +33,8 @@ def results(tmp_path: Path) -> Path:
         name: random.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
         for name in ("gaussian_prior", "ebm_prior", "posterior", "data")
     }
-    write_artifact(folder / "artifacts" / f"{cifar10_samples.ARTIFACT.name}.npz", images, RUN)
     chains = {"energy": random.normal(size=(5, 4, 2))}
-    write_artifact(folder / "artifacts" / f"{cifar10_langevin.ARTIFACT.name}.npz", chains, RUN)
+    for script, arrays in ((samples, images), (langevin, chains)):
+        for artifact in script.ARTIFACTS:
+            write_artifact(artifact.path(folder), arrays, RUN)
     return folder

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import cifar10_langevin, cifar10_samples
+from figures import langevin, samples
 from figures.__main__ import main
 from jlebm.results import Measurement, append, read_artifact, write_artifact
 
-SAMPLES, LANGEVIN = cifar10_samples.ARTIFACT.name, cifar10_langevin.ARTIFACT.name
+SAMPLES, LANGEVIN = samples.ARTIFACTS[0].name, langevin.ARTIFACTS[0].name
 
 
 def run(results: Path, out: Path) -> int:
@@ -23,7 +23,8 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = {f"{name}{suffix}" for name in (SAMPLES, LANGEVIN) for suffix in (".pdf", ".png")}
+    names = [artifact.name for script in (samples, langevin) for artifact in script.ARTIFACTS]
+    figures = {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png")}
     tables = {f"table{number}{suffix}" for number in (1, 2, 5) for suffix in (".md", ".tex")}
     assert drawn == figures | tables | {"measured.md", "performance.md"}
     assert "not drawn" not in capsys.readouterr().out

@@ -36,11 +36,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def processor_class() -> str:
-    """The device class and the processor's maker: matrix products round differently on each."""
+    """The device class and the processor's maker, family and model: matrix products round differently on each."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    makers = [line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")]
-    return f"{device_class(torch.device('cpu'))}-{makers[0] if makers else platform.machine()}"
+    said = dict(tuple(part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
+    known = [said[name] for name in ("vendor_id", "cpu family", "model") if name in said] or [platform.machine()]
+    return "-".join([device_class(torch.device("cpu")), *known])
 
 
 @pytest.mark.timeout(900)

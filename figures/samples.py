@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.common import Artifact, require
+from figures.common import KEPT, Artifact, require
 from jlebm.plotting import image_rows, save
 
 ROWS = {
@@ -13,20 +13,20 @@ ROWS = {
     "posterior": "decoded posterior",
     "data": "data",
 }
-ARTIFACT = Artifact("cifar10_joint_mle_cpu_samples", "nox -s reproduce_cifar10 -- --preset cpu", tuple(ROWS))
+ARTIFACTS = tuple(one.of("samples", tuple(ROWS)) for one in KEPT)
 SHOWN = 32  # images of each kind
 COLUMNS = 16
 
 
-def draw(results: Path, out: Path) -> list[Path]:
+def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     """Draw the figure and return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not images.
     """
-    arrays, path = ARTIFACT.load(results), ARTIFACT.path(results)
+    arrays, path = artifact.load(results), artifact.path(results)
     groups = {}
     for name, label in ROWS.items():
         meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
         groups[label] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[:SHOWN]
-    return save(image_rows(groups, COLUMNS), out / ARTIFACT.name)
+    return save(image_rows(groups, COLUMNS), out / artifact.name)

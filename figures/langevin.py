@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.common import Artifact, require
+from figures.common import KEPT, Artifact, require
 from jlebm.plotting import energy_trace, save
 
-ARTIFACT = Artifact("cifar10_joint_mle_cpu_langevin", "nox -s reproduce_cifar10 -- --preset cpu", ("energy",))
+ARTIFACTS = tuple(one.of("langevin", ("energy",)) for one in KEPT)
 
 
-def draw(results: Path, out: Path) -> list[Path]:
+def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     """Draw the figure and return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its array is no energy trace.
     """
-    arrays, path = ARTIFACT.load(results), ARTIFACT.path(results)
+    arrays, path = artifact.load(results), artifact.path(results)
     energy = require(path, arrays["energy"], 3, np.floating, "energy: floating point (steps + 1, chains, layers)")
-    return save(energy_trace(energy), out / ARTIFACT.name)
+    return save(energy_trace(energy), out / artifact.name)
