@@ -14,11 +14,12 @@ from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.errors import UserError
 from jlebm.evaluation import latent
+from jlebm.langevin import Chain
 from jlebm.latents import Latents, layer_names
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise, derive_seed
 from jlebm.run import Run, open_run
-from jlebm.staged import Sampled, TwoStageExperiment, TwoStagePlan
+from jlebm.staged import Sampled, Sampler, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
 from reproduce import pictures
 from reproduce.arguments import Arguments, parse_duration
@@ -28,6 +29,7 @@ from reproduce.measure import LATENTS, PRIORS, Draw, Samples, measure, posterior
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
 SAID = {"temperature": "temperature {:g}", "batch_norm": "batch norm {}", "decoding": "decoder's {}"}
+PLAIN = Sampler(Chain.from_two_stage_paper(0, 1.0))  # its chain apart, how samples are drawn without a variation
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
 
@@ -89,8 +91,17 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     )
 
 
+def touched(plan: TwoStagePlan, judged: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the judged sources that a variation of the sampling changes; all of them where it is none."""
+    if plan.preset == plan.energies.preset:
+        return judged
+    priors = ("ebm-prior",) if dataclasses.replace(plan.sampler, chain=PLAIN.chain) == PLAIN else PRIORS
+    return tuple(source for source in judged if source in priors)
+
+
 def run_two_stage(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> list[Subject]:
     """Train what is not trained yet, measure every seed of samples, and return what the rows are about."""
+    bench = dataclasses.replace(bench, judged=touched(plan, bench.judged))
     backbone, name = _backbone(plan, arguments, bench)
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
@@ -141,7 +152,6 @@ def _measured(
 ) -> Subject:
     """Measure one seed of samples of trained weights; image i of seed s has the noise of number (s - 1) N + i."""
     sampler, images = plan.sampler, bench.dataset.images
-    alone = sampler.describe(chain=False)
     subject = Subject(
         protocol=energies.protocol,
         dataset=energies.dataset,
@@ -152,7 +162,11 @@ def _measured(
         complete=state.step >= energies.training.steps,
         weights="raw" if state.ema is None else "ema",
         config_digest=Sampled(energies, sampler).digest(),
-        chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": alone},
+        chains={
+            "ebm-prior": sampler.describe(chain=True),
+            "gaussian-prior": sampler.describe(chain=False),
+            "posterior": "decoder's mean",
+        },
         train_seconds=state.seconds,
         shared=("training-halves", "posterior"),
     )
