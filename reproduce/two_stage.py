@@ -28,7 +28,7 @@ from reproduce.fitting import fitted
 from reproduce.measure import LATENTS, PRIORS, Draw, Samples, measure, posterior_indices
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
-SAID = {"temperature": "temperature {:g}", "batch_norm": "batch norm {}", "decoding": "decoder's {}"}
+SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
 PLAIN = Sampler(Chain.from_two_stage_paper(0, 1.0))  # its chain apart, how samples are drawn without a variation
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
@@ -47,7 +47,7 @@ class TwoStagePreset:
 
 
 def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStagePlan:
-    """Return the plan as the arguments change it; a variation of the sampling is told by the name of its preset.
+    """Return the plan as the arguments change it; the preset of a variation of the sampling has its flags in the name.
 
     Raises:
         UserError: a key is unknown or a value does not fit.
@@ -65,13 +65,13 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     chain = sampler.chain
     if varied.chain_steps is not None:
         chain = dataclasses.replace(chain, steps=varied.chain_steps)
-        said.append(f"{varied.chain_steps} steps")
+        said.append(f"--chain-steps {varied.chain_steps}")
     if varied.drift not in (None, chain.drift):
         chain = dataclasses.replace(chain, drift=varied.drift)
-        said.append(f"{varied.drift} drift")
+        said.append(f"--drift {varied.drift}")
     if not varied.chain_noise:
         chain = dataclasses.replace(chain, temperature=0.0)
-        said.append("no noise")
+        said.append("--no-chain-noise")
     sampler = dataclasses.replace(sampler, chain=chain)
     for name, words in (
         ("temperature", "temperature {:g}"),
@@ -84,7 +84,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
             said.append(words.format(value))
     named = {"preset": plan.preset, "dataset": dataset}
     return TwoStagePlan(
-        preset=", ".join(said),
+        preset=" ".join(said),
         backbone=dataclasses.replace(plan.backbone, **named),
         energies=dataclasses.replace(plan.energies, **named),
         sampler=sampler,
@@ -180,7 +180,7 @@ def _measured(
             return sampling.generate(model, prior, numbers, sampler.chain, **rest)
 
         draws[prior] = Draw(draw, bench.images)
-    folder = run.folder / f"{plan.preset.replace(', ', '-').replace(' ', '-')}-seed{seed}"
+    folder = run.folder / f"{plan.preset.replace(' ', '')}-seed{seed}"
     samples = Samples(draws, folder, bench.report)
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)

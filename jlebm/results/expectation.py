@@ -158,8 +158,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         )
     else:
         basis += f"; one seed has no spread, so the tolerance is the metric's floor {metric.floor:g}"
-    recipe = first.protocol.split("/")[0]
-    learning = f" --learning {first.learning}" if first.learning else ""
+    recipe = first.protocol.split("/")[0].removesuffix("-two-stage")
+    scheme = {"": "", "two-stage": " --model two-stage"}.get(first.learning, f" --learning {first.learning}")
     made = Expectation(
         **{name: getattr(first, name) for name in ("protocol", *QUESTION, "images", "config_digest", "complete")},
         **{name: condition(first, name) for name in CONDITIONS},
@@ -169,7 +169,7 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         seeds=count,
         basis=basis + "; fail beyond twice the tolerance",
         needs=f"a machine like {first.device}",
-        command=f"nox -s reproduce_{recipe} -- --preset {first.preset}{learning} --seeds {seeds.replace(',', '')}",
+        command=f"nox -s reproduce_{recipe} --{scheme} --preset {first.preset} --seeds {seeds.replace(',', '')}",
     )
     if old is None:
         return made
