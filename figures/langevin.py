@@ -18,4 +18,5 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     """
     arrays, path = artifact.load(results), artifact.path(results)
     energy = require(path, arrays["energy"], 3, np.floating, "energy: floating point (steps + 1, chains, layers)")
-    return save(energy_trace(energy), out / artifact.name)
+    notes = [str(note) for note in arrays.get("notes", ())]
+    return save(energy_trace(energy, notes=notes), out / artifact.name)

@@ -1,5 +1,6 @@
 """Figures of images, chains and training. Every function returns a matplotlib Figure; nothing is shown."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -19,6 +20,7 @@ STYLE = Path(__file__).with_suffix(".mplstyle")
 DPI = 100  # the style's figure.dpi, with which an image pixel becomes a whole number of figure pixels
 GAP = 2  # pixels between two images of a grid
 APART = 12  # figure pixels between two grids
+NOTE_WIDTH = 145  # letters of a line below a figure
 LETTER = 9  # figure pixels kept for each letter of a label: more than the style's font takes
 
 P = ParamSpec("P")
@@ -84,7 +86,9 @@ def image_rows(groups: Mapping[str, UInt8[np.ndarray, "_ c h w"]], columns: int,
 
 @_styled
 def energy_trace(
-    traces: Float[np.ndarray, "steps chains *layers"], quantity: str = "energy E(z), lower is more likely"
+    traces: Float[np.ndarray, "steps chains *layers"],
+    quantity: str = "energy E(z), lower is more likely",
+    notes: Sequence[str] = (),
 ) -> Figure:
     """Draw the mean over chains at each step, with a band of one standard deviation over chains.
 
@@ -93,6 +97,7 @@ def energy_trace(
             curve, named z2 and z1 where there are two, and their sum has one.
         quantity: what is plotted and its sign, written at the axis. The default is the project's energy, whose
             negative is the paper's f.
+        notes: sentences that stand below it, such as the chains' diagnostics.
 
     Raises:
         UserError: there is no step or chain, or a value is not finite.
@@ -118,6 +123,9 @@ def energy_trace(
     axes.set_title(f"mean and standard deviation over {traces.shape[1]} chains", fontsize="small")
     if traces.ndim > 2:
         axes.legend()
+    if notes:
+        lines = [line for note in notes for line in textwrap.wrap(note, NOTE_WIDTH, subsequent_indent="    ")]
+        figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=5)
     return figure
 
 

@@ -43,17 +43,17 @@ def draw(
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
     record = _watched(model, chain)
     energy = record.energy()
-    _tell(run, subject.steps, record.diagnosis(model.layer_names, chain), bench)
+    notes = _tell(run, subject.steps, record.diagnosis(model.layer_names, chain), bench)
     names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
     identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
-    for name, arrays in {"samples": shown, "langevin": {"energy": energy}}.items():
+    for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
         results.write_artifact(run.folder / f"{name}.npz", arrays, identity)
         if subject.preset in KEPT and subject.seed == 1:
             stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_{name}".replace("-", "_")
             results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), run.folder / "samples")
-    plotting.save(plotting.energy_trace(energy), run.folder / "energy")
+    plotting.save(plotting.energy_trace(energy, notes=notes), run.folder / "energy")
     curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
     curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
     plotting.save(plotting.training_curves(run.events(), curves), run.folder / "training")
@@ -67,8 +67,8 @@ def _watched(model: JointModel, chain: Chain) -> Record:
     return record
 
 
-def _tell(run: Run, step: int, diagnosis: Diagnosis, bench: Bench) -> None:
-    """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events, and say it."""
+def _tell(run: Run, step: int, diagnosis: Diagnosis, bench: Bench) -> list[str]:
+    """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events; say it and return it."""
     told = diagnosis.to_json()
     write_atomically(run.folder / "diagnostics.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n"))
     event = {"step": step, "diagnostics": told}
@@ -76,3 +76,4 @@ def _tell(run: Run, step: int, diagnosis: Diagnosis, bench: Bench) -> None:
         run.append_event(event)
     for sentence in diagnosis.sentences():
         bench.report.line(f"prior chain: {sentence}")
+    return diagnosis.sentences()

@@ -122,3 +122,16 @@ def test_saving(tmp_path: Path) -> None:
     again = save(image_grid(images, 2), tmp_path / "again")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_notes_stand_below_the_trace_whole() -> None:
+    """Would break if a chain's diagnosis were cut off, or drawn over the curves."""
+    notes = ["z2 has not moved: " + "very " * 60 + "long", "z1 moved"]
+    figure = energy_trace(np.zeros((3, 4, 2)), notes=notes)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (text,) = [each for each in figure.texts if "z2" in each.get_text()]
+    assert " ".join(text.get_text().split()) == " ".join(notes)
+    box = text.get_window_extent(canvas.get_renderer())
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.axes[0].xaxis.get_tightbbox(canvas.get_renderer()).y0  # type: ignore[union-attr]

@@ -144,7 +144,11 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         )
     metric = METRICS[first.metric]
     seeds = ", ".join(str(seed) for seed in sorted(values))
-    basis = f"mean over seed{'s' * (count > 1)} {seeds} at commit {first.commit[:12]} on {first.device}"
+    commits, devices = (
+        ", ".join(dict.fromkeys(said(row) for row in sorted(rows, key=lambda row: row.seed)))
+        for said in (lambda row: row.commit[:12], lambda row: row.device)
+    )
+    basis = f"mean over seed{'s' * (count > 1)} {seeds} at commit {commits} on {devices}"
     tolerance = metric.floor
     if count > 1:
         spread = statistics.stdev(values.values())

@@ -211,3 +211,11 @@ def test_the_repository_s_entries_name_paper_keys() -> None:
     entries = read_expected(results / "expected.toml")
     assert entries
     assert all(not one.paper or one.paper in paper for one in entries)
+
+
+def test_the_basis_names_every_commit_and_device(row: Any) -> None:
+    """Would break if rows of another machine or commit stood under those of the first seed."""
+    rows = [row(seed=2, commit="b" * 40, device="cpu-avx512"), row(seed=1), row(seed=3, commit="b" * 40)]
+    basis = expect(rows).basis
+    first = rows[1]
+    assert f"seeds 1, 2, 3 at commit {first.commit[:12]}, {'b' * 12} on {first.device}, cpu-avx512;" in basis
