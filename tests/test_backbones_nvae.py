@@ -1,6 +1,7 @@
 """A network prepared for chains gives the same latents, densities, gradients and images, and leaves the first alone."""
 
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from torch import nn
 from jlebm.backbones.nvae import NVAE, NVAEConfig, frozen_copy, load_nvae
 from jlebm.backbones.nvae.layers import NormalisedConv
 from jlebm.densities import PriorInLatents, PriorInNoise
-from jlebm.energies import JointEnergy
+from jlebm.energies import JointEnergy, conv_energy
 from jlebm.gradients import Autograd
 from jlebm.latents import Latents
 from jlebm.networks import mlp
 from jlebm.randomness import SharedNoise
+from reproduce import celebahq256
 from tests.public_numbers import NVAES, in_order, nvae
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -102,3 +104,69 @@ def test_the_network_itself_stays_trainable_and_unchanged() -> None:
     assert all(torch.equal(one, other) for one, other in zip(frozen.push(draw(network)), at, strict=True))
     assert not torch.allclose(network.eval().push(draw(network))[1], at[1])
     assert_same(frozen_copy(network).push(draw(network)), network.push(draw(network)))
+
+
+# ---- what a backward pass keeps
+
+
+class Kept:
+    """Counts the bytes that a forward pass leaves for the backward pass, each storage once, parameters not."""
+
+    def __init__(self, *modules: nn.Module):
+        self.known = {parameter.untyped_storage()._cdata for module in modules for parameter in module.parameters()}
+        self.tensors: list[torch.Tensor] = []
+        self.bytes = 0
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.known:
+            self.known.add(storage._cdata)
+            self.tensors.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def counting(self) -> AbstractContextManager:
+        return torch.autograd.graph.saved_tensors_hooks(self.keep, lambda tensor: tensor)
+
+
+def test_recomputing_gives_the_same_gradient_to_the_bit() -> None:
+    """A statistic that moves, noise that is drawn anew, or a module whose inputs are not all kept breaks it."""
+    torch.manual_seed(0)
+    frozen = frozen_copy(NVAE(DOWN_TO_EIGHT))
+    density = PriorInNoise(frozen, conv_energy(frozen.latent_shapes, 4, 5))
+    assert not frozen.recompute, "images of 32 pixels have room"
+    value, gradient = Autograd(density).value_and_gradient(draw(frozen))
+    frozen.recompute = True
+    again = Autograd(density).value_and_gradient(draw(frozen))
+    assert torch.equal(again[0], value)
+    assert all(torch.equal(one, other) for one, other in zip(again[1], gradient, strict=True))
+
+
+def test_training_is_never_recomputed() -> None:
+    """Batch norms that see a batch twice in one update break it."""
+    results = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = NVAE(DOWN_TO_EIGHT).train()
+        network.recompute = recompute
+        network.elbo_terms(torch.zeros(2, 3, 32, 32), draw(network)).kl.sum().backward()
+        results.append(network.state_dict())
+    assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_the_published_celebahq_network_keeps(recompute: bool) -> None:
+    """The figures that the recipe states of one chain step of two images; a module that is not recomputed breaks it.
+
+    On torch's meta device, which has shapes and no memory.
+    """
+    with torch.device("meta"):
+        network = frozen_copy(NVAE(celebahq256.PUBLISHED))
+        energy = conv_energy(network.latent_shapes)
+    assert network.recompute
+    network.recompute = recompute
+    kept = Kept(network, energy)
+    noise = tuple(torch.empty(2, *shape, device="meta", requires_grad=True) for shape in network.latent_shapes)
+    with kept.counting():
+        PriorInNoise(network, energy)(noise)
+    assert round(kept.bytes / 2**30, 2) == celebahq256.KEPT_GIB[recompute]

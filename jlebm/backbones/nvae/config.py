@@ -42,6 +42,8 @@ class NVAEConfig:
             raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings.bit_length() - 1} times")
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
             raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
+        if not 1 <= self.num_x_bits <= 8:
+            raise UserError(f"num_x_bits must lie between 1 and 8, not be {self.num_x_bits}")
 
     def groups(self) -> tuple[int, ...]:
         """Return the number of groups of each scale, from the largest resolution down."""

@@ -6,11 +6,12 @@ trained with. Normalising flows, where there are any, are a part of q(z|x) alone
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jlebm.backbones.base import PosteriorSample
 from jlebm.backbones.nvae.config import NVAEConfig
@@ -27,6 +28,7 @@ from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise
 
 TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # of the inverted residuals in the decoder tower and after it
+RECOMPUTED_FROM = 256  # pixels of a side
 
 
 class Step(NamedTuple):
@@ -54,6 +56,9 @@ class NVAE(nn.Module):
     def __init__(self, config: NVAEConfig):
         super().__init__()
         self.config = config
+        self.recompute = config.image_size >= RECOMPUTED_FROM
+        """Whether a backward pass in eval mode computes the tower's activations again instead of keeping them: the same
+        numbers to the bit, in less memory and more time."""
         width, latents = config.num_channels_enc, config.num_latent_per_group
         top = 2 ** (config.num_preprocess_blocks + config.num_latent_scales - 1)
         size = config.image_size // top
@@ -136,7 +141,7 @@ class NVAE(nn.Module):
         latents: Tensor | None = None
         for module in self.dec_tower:
             if not isinstance(module, DecoderCombiner):
-                state = module(state)
+                state = self._along(module, state)
                 continue
             parameters = self._prior_parameters(group, state)
             step = Step(group, parameters, soft_clamped(*parameters), state)
@@ -144,13 +149,20 @@ class NVAE(nn.Module):
             yield step, latents
             group += 1
             if group < len(self._shapes):
-                state = module(state, latents)
+                state = self._along(module, state, latents)
+
+    def _along(self, module: nn.Module, *inputs: Tensor) -> Tensor:
+        """Call a module of the tower, of which a backward pass keeps the inputs alone where it is to recompute."""
+        # Not in train mode, where batch norms would see the batch a second time.
+        if self.recompute and not self.training and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False))
+        return module(*inputs)
 
     def _prior_parameters(self, group: int, state: Tensor) -> tuple[Tensor, Tensor]:
         if group == 0:
             zeros = self.prior_ftr0.new_zeros(len(state), *self._shapes[0])
             return zeros, zeros
-        return self._halves(self.dec_sampler[group - 1](state))
+        return self._halves(self._along(self.dec_sampler[group - 1], state))
 
     def _halves(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log sigma, in the precision of the weights whatever the layers computed in."""
@@ -195,9 +207,22 @@ class NVAE(nn.Module):
 
     # ---- bottom-up
 
+    def quantised(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images in [-1, 1] at the 2^num_x_bits levels a colour that the network knows, spread over [-1, 1].
+
+        A level of 8 bits loses its last bits, as in the public code; images at those levels stay where they are.
+        """
+        bits = self.config.num_x_bits
+        if bits == 8:
+            return x
+        kept = (((x + 1) * 127.5).round() / 2 ** (8 - bits)).floor()
+        return kept * 2 / (2**bits - 1) - 1
+
     def bottom_up(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, list[Tensor]]:
         """Return the features of the top group and the states that the others' combiners are given, top first."""
-        state = self.stem(x)
+        state = self.stem(self.quantised(x))
         for cell in self.pre_process:
             state = cell(state)
         kept: list[Tensor] = []
@@ -253,4 +278,4 @@ class NVAE(nn.Module):
             else:
                 kl.append(q.kl(step.prior))
         likelihood = self.likelihood(self._image_side(state, latents[-1]))
-        return ELBOTerms(likelihood.log_prob(x), torch.stack(kl), tuple(latents))
+        return ELBOTerms(likelihood.log_prob(self.quantised(x)), torch.stack(kl), tuple(latents))
