@@ -61,12 +61,14 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_weights` wrote: the tensors in float32 and the header.
 
     Raises:
-        UserError: the file is cut short, or is not of this program.
+        UserError: there is no such file, it is cut short, or it is not of this program.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(metadata["jlebm"])
+    except FileNotFoundError as error:
+        raise UserError(f"there is no weights file {path}") from error
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a whole weights file of this program") from error

@@ -79,9 +79,13 @@ def _plain(value: Any, whole: bool) -> Any:
     kept = {}
     for field in dataclasses.fields(value):
         held = getattr(value, field.name)
-        if whole or "since" not in field.metadata or held != field.default:
+        if whole or "since" not in field.metadata or held != _default(field):
             kept[field.name] = _plain(held, whole)
     return kept
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _flat_keys(values: dict[str, Any], prefix: str = "") -> list[str]:

@@ -55,6 +55,8 @@ class Chain:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.space == "noise" and self.start != "ancestral":
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
+        if self.space == "latents" and self.drift != "exact":
+            raise UserError(f"the {self.drift} drift is one in whitened noise; set the chain's space to 'noise'")
         if self.metropolis and self.temperature != 1:
             raise UserError(
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "

@@ -113,9 +113,9 @@ def after_first(make: Callable[[], T]) -> T:
 
 def average(tensors: Sequence[Tensor | None]) -> None:
     """Replace tensors by their mean over the processes, in one message; None is left out."""
-    if size() == 1:
-        return
     there = [tensor for tensor in tensors if tensor is not None]
+    if size() == 1 or not there:
+        return
     flat = torch.cat([tensor.flatten() for tensor in there])
     distributed.all_reduce(flat)
     flat /= size()

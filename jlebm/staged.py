@@ -58,6 +58,10 @@ class AdamaxConfig:
         """Refuse rates that could not learn."""
         if not 0 < self.least_lr <= self.lr:
             raise UserError("the learning rates must be positive, optimizer.least_lr no larger than optimizer.lr")
+        if not self.weight_decay >= 0:
+            raise UserError(f"optimizer.weight_decay must not be negative, as {self.weight_decay} is")
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
+            raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
 
@@ -87,6 +91,11 @@ class EnergyConfig:
     channels: int = 64
     units: int = 200
 
+    def __post_init__(self) -> None:
+        """Refuse a network of nothing."""
+        if self.channels < 1 or self.units < 1:
+            raise UserError("an energy needs at least one channel and one unit")
+
 
 @dataclass(frozen=True)
 class EnergyOptimizer:
@@ -104,6 +113,11 @@ class EnergyOptimizer:
         """Refuse rates that could not learn."""
         if not self.energy_lr > 0:
             raise UserError("the learning rate must be positive")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.weight_decay >= 0 and self.energy_l2 >= 0):
+            raise UserError(
+                "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and "
+                "optimizer.energy_l2 not be negative"
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
 
@@ -125,6 +139,15 @@ class TwoStageExperiment(Config):
     optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
 
+    def __post_init__(self) -> None:
+        """Refuse a hierarchy that convolutional energies do not fit, before a backbone is trained for them."""
+        side = self.model.top_side
+        if side < 8 or side & (side - 1):
+            raise UserError(
+                f"the latents of the model are {side} pixels wide at the top; energies need 8, 16, 32, ...: "
+                "choose other model.num_latent_scales or model.num_preprocess_blocks"
+            )
+
     def build(self, backbone: Backbone) -> JointModel:
         """Put energies, their weights drawn from torch's global generator, upon a backbone."""
         return JointModel(backbone, conv_energy(backbone.latent_shapes, self.energy.channels, self.energy.units))
@@ -144,9 +167,14 @@ class Sampler(Config):
     """The decoder's mean, or a draw from its distribution."""
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that is none."""
+        """Refuse a temperature that is none, and one that the chain has no use for."""
         if not self.temperature >= 0:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+        if self.temperature != 1 and self.chain.space == "latents":
+            raise UserError(
+                f"sampler.temperature {self.temperature:g} is of chains in whitened noise; set sampler.chain.space to "
+                "'noise' or the temperature to 1"
+            )
 
     def describe(self, chain: bool) -> str:
         """Say it in a few words, for a row of results: with its chain, or for the hierarchy alone."""

@@ -142,8 +142,9 @@ def fit(
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
-    Several processes (`jlebm.parallel`) share every batch; what comes out is the same but for rounding, and a
-    checkpoint can be resumed by any number of them.
+    Several processes (`jlebm.parallel`) share every batch, and a checkpoint can be resumed by any number of them. What
+    comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a batch that a
+    process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many there are.
 
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
@@ -187,7 +188,7 @@ def fit(
             state.optimisation.optimizer.zero_grad(set_to_none=True)
             update.loss().backward()
             parallel.average([parameter.grad for parameter in state.learned.parameters()])
-            # Batch norm sees the part of a batch that its process has; its running statistics are those of all.
+            # Batch norm sees the part of a batch that its process has; its running statistics are the mean over all.
             parallel.average([buffer for buffer in state.learned.buffers() if buffer.is_floating_point()])
             state.move()
             now = time.monotonic()

@@ -35,15 +35,27 @@ class NVAEConfig:
         """Channels, height and width."""
         return self.image_channels, self.image_size, self.image_size
 
+    @property
+    def top_side(self) -> int:
+        """Height and width of the top group, in latents."""
+        return self.image_size // 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
+
     def __post_init__(self) -> None:
         """Refuse sizes that make no hierarchy."""
-        halvings = 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
-        if self.image_size % halvings:
-            raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings.bit_length() - 1} times")
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
             raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
         if not 1 <= self.num_x_bits <= 8:
             raise UserError(f"num_x_bits must lie between 1 and 8, not be {self.num_x_bits}")
+        if self.num_preprocess_blocks != self.num_postprocess_blocks:
+            raise UserError(
+                f"{self.num_preprocess_blocks} blocks before the hierarchy and {self.num_postprocess_blocks} after it "
+                "make images of another size; num_preprocess_blocks and num_postprocess_blocks must be equal"
+            )
+        if min(self.num_preprocess_cells, self.num_postprocess_cells) < 1:
+            raise UserError("num_preprocess_cells and num_postprocess_cells must be at least 1: a cell halves or doubles")
+        halvings = self.num_preprocess_blocks + self.num_latent_scales - 1
+        if self.top_side * 2**halvings != self.image_size:
+            raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings} times")
 
     def groups(self) -> tuple[int, ...]:
         """Return the number of groups of each scale, from the largest resolution down."""

@@ -61,7 +61,7 @@ class NVAE(nn.Module):
         numbers to the bit, in less memory and more time."""
         width, latents = config.num_channels_enc, config.num_latent_per_group
         top = 2 ** (config.num_preprocess_blocks + config.num_latent_scales - 1)
-        size = config.image_size // top
+        size = config.top_side
         self.prior_ftr0 = nn.Parameter(torch.rand(top * config.num_channels_dec, size, size))
         self.stem = NormalisedConv(config.image_channels, width, 3)
         self._build_bottom_up()
