@@ -185,11 +185,11 @@ def _measured(
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
     measure_layers(rows, samples, model)
-    if rows.added and parallel.first():
+    if rows.added and parallel.first() and plan.preset == energies.preset and seed == arguments.seeds[0]:
         header = run.header() | {"step": state.step, "weights": subject.weights}
         checkpoints.save_weights(run.weights, model.energy, header)
         shown = {source: samples[source].images for source in SOURCES}
-        shown["data"] = images[chosen]
+        shown["data"] = images[chosen[: pictures.SHOWN]]
         pictures.draw(run, model, sampler.chain, shown, subject, bench, arguments.results)
     return subject
 
