@@ -69,7 +69,12 @@ def generate(
 
 
 def reconstruct(
-    model: JointModel, images: np.ndarray, chosen: Sequence[int], chain: Chain | None, batch_size: int = 100
+    model: JointModel,
+    images: np.ndarray,
+    chosen: Sequence[int],
+    chain: Chain | None,
+    batch_size: int = 100,
+    decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
     """Decode one posterior sample of each chosen image: the best that any prior could do with this decoder.
 
@@ -79,6 +84,7 @@ def reconstruct(
         chosen: which of them, as indices; the noise of image i depends on i alone.
         chain: the posterior's chain; None draws from the inference network.
         batch_size: images at a time.
+        decoding: the decoder's mean, or a draw from its distribution.
     """
     device = next(model.parameters()).device
 
@@ -91,7 +97,7 @@ def reconstruct(
                 latents = model.backbone.posterior(x, noise).latents
         else:
             latents = model.sample_posterior(x, chain, noise)
-        return _decode(model, latents)
+        return _decode(model, latents, noise if decoding == "sample" else None)
 
     yield from _dealt(draw, len(chosen), batch_size)
 

@@ -79,15 +79,23 @@ def measure_latents(rows: Rows, samples: Samples) -> None:
         error = mean_squared_error(decoded, images, posterior_indices(len(images), count))
         rows.add("reconstruction_mse", "posterior", error, count, {"sample": samples.seconds["posterior"]})
     for prior in PRIORS:
-        used = min(LATENTS, count)
-        if rows.find("latent_auc", prior, used, judged=False) is None:
-            started = time.monotonic()
-            auc = latent.two_sample_auc(
-                np.asarray(samples["posterior"].latents[:used]),
-                np.asarray(samples[prior].latents[:used]),
-                seed=derive_seed("evaluation", rows.subject.seed) % 2**32,
-            )
-            rows.add("latent_auc", prior, auc, used, {"evaluate": time.monotonic() - started})
+        tell_apart(rows, samples, prior, prior, slice(None))
+
+
+def tell_apart(rows: Rows, samples: Samples, prior: str, source: str, part: slice) -> None:
+    """Store, as a row of `source`, the AUC of telling a part of the prior's latents from the posterior's."""
+    used = min(LATENTS, samples.count("posterior"))
+    if used < latent.FEWEST:
+        reason = f"the dataset has {used} images, and the two-sample test needs {latent.FEWEST}"
+        rows.bench.lacks(fidelity.NotMeasured("latent_auc", reason, "put the whole dataset into the data root"))
+    elif rows.find("latent_auc", source, used, judged=False) is None:
+        started = time.monotonic()
+        auc = latent.two_sample_auc(
+            np.asarray(samples["posterior"].latents[:used, part]),
+            np.asarray(samples[prior].latents[:used, part]),
+            seed=derive_seed("evaluation", rows.subject.seed) % 2**32,
+        )
+        rows.add("latent_auc", source, auc, used, {"evaluate": time.monotonic() - started})
 
 
 def measure_images(rows: Rows, samples: Samples, source: str, metrics: tuple[str, ...]) -> None:

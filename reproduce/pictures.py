@@ -28,6 +28,8 @@ def draw(
     subject: Subject,
     bench: Bench,
     folder: Path,
+    into: Path | None = None,
+    chains: int = TRACED,
 ) -> None:
     """Write samples, energy and training pictures, the arrays behind them and the chains' diagnostics into the folder.
 
@@ -39,38 +41,41 @@ def draw(
         subject: what the run's rows are about.
         bench: for the provenance; its reporter is told how the chains did.
         folder: the results folder, where the first seed of a full preset leaves its artifacts.
+        into: where the pictures go, if not into the run's folder: beside samples that are one of several sets.
+        chains: to watch, at one time.
     """
+    into = into or run.folder
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    record = _watched(model, chain)
+    record = _watched(model, chain, chains)
     energy = record.energy()
-    notes = _tell(run, subject.steps, record.diagnosis(model.layer_names, chain), bench)
+    notes = _tell(run, into, subject.steps, record.diagnosis(model.layer_names, chain), bench)
     names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
     identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
     for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
-        results.write_artifact(run.folder / f"{name}.npz", arrays, identity)
+        results.write_artifact(into / f"{name}.npz", arrays, identity)
         if subject.preset in KEPT and subject.seed == 1:
             stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_{name}".replace("-", "_")
             results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
-    plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), run.folder / "samples")
-    plotting.save(plotting.energy_trace(energy, notes=notes), run.folder / "energy")
+    plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
+    plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
     curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
     curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
-    plotting.save(plotting.training_curves(run.events(), curves), run.folder / "training")
+    plotting.save(plotting.training_curves(run.events(), curves), into / "training")
 
 
-def _watched(model: JointModel, chain: Chain) -> Record:
+def _watched(model: JointModel, chain: Chain, chains: int) -> Record:
     """Run some prior chains and return what was seen of them."""
     # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
-    record = Record(model.energies, model.start(TRACED, chain, PerImageNoise("sample", range(TRACED))))
-    model.sample_prior(TRACED, chain, PerImageNoise("sample", range(TRACED)), record)
+    record = Record(model.energies, model.start(chains, chain, PerImageNoise("sample", range(chains))))
+    model.sample_prior(chains, chain, PerImageNoise("sample", range(chains)), record)
     return record
 
 
-def _tell(run: Run, step: int, diagnosis: Diagnosis, bench: Bench) -> list[str]:
+def _tell(run: Run, into: Path, step: int, diagnosis: Diagnosis, bench: Bench) -> list[str]:
     """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events; say it and return it."""
     told = diagnosis.to_json()
-    write_atomically(run.folder / "diagnostics.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n"))
+    write_atomically(into / "diagnostics.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n"))
     event = {"step": step, "diagnostics": told}
     if event not in run.events():  # the same weights may be measured again, on more images
         run.append_event(event)

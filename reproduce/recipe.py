@@ -3,8 +3,9 @@
 import dataclasses
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,12 +17,12 @@ from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
-from jlebm.staged import TwoStagePlan
 from reproduce.arguments import Arguments, Variation, parse_duration
 from reproduce.bench import SOURCES, Bench, Subject
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint
-from reproduce.two_stage import TwoStagePreset, planned, run_two_stage
+from reproduce.plans import TwoStagePreset, planned
+from reproduce.two_stage import run_two_stage
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
+    work: Callable[[Bench], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan = planned(preset.plan, arguments, dataset.name)
+        work = partial(run_two_stage, plan, preset.batch_size, arguments)
     else:
         if arguments.variation != Variation():
             raise UserError("the options of the two-stage model need --model two-stage")
-        plan = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
-
+        experiment = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
+        work = partial(_run_joint, experiment, arguments)
     bench = Bench.prepare(
         dataset,
         images,
@@ -98,15 +101,16 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
         report,
         preset.judged,
     )
-    if isinstance(plan, TwoStagePlan):
-        subjects = run_two_stage(plan, arguments, bench)
-    else:
-        subjects = []
-        for seed in arguments.seeds:
-            with open_run(arguments.runs, plan, seed) as run:
-                state = fitted(run, dataset.images, device, report)
-                subjects.append(measure_joint(run, plan, state, bench, arguments.results))
-    print_table(subjects, bench, arguments.seeds, arguments.results)
+    print_table(work(bench), bench, arguments.seeds, arguments.results)
+
+
+def _run_joint(experiment: Experiment, arguments: Arguments, bench: Bench) -> list[Subject]:
+    subjects = []
+    for seed in arguments.seeds:
+        with open_run(arguments.runs, experiment, seed) as run:
+            state = fitted(run, bench.dataset.images, bench.device, bench.report)
+            subjects.append(measure_joint(run, experiment, state, bench, arguments.results))
+    return subjects
 
 
 def _choose_preset(presets: Mapping[str, object], asked: str | None, device: torch.device) -> tuple[str, str]:
@@ -114,15 +118,13 @@ def _choose_preset(presets: Mapping[str, object], asked: str | None, device: tor
         if asked not in presets:
             raise UserError(f"unknown preset {asked!r}{nearest(asked, presets)}")
         return asked, "asked for"
-    if device.type == "cuda":
+    if device.type == "cuda" and "budget" in presets:
         return (
             "budget",
             "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
         )
-    return (
-        "tiny",
-        "the largest that a CPU finishes within minutes; --preset cpu takes more than an hour",
-    )
+    larger = "--preset cpu takes more than an hour" if "cpu" in presets else "the others are for GPUs, for days"
+    return "tiny", f"the largest that a {device.type.upper()} finishes within minutes; {larger}"
 
 
 def _experiment(preset: Preset, arguments: Arguments) -> Experiment:

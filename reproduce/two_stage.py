@@ -6,103 +6,45 @@ are of the same weights.
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.errors import UserError
-from jlebm.evaluation import latent
-from jlebm.langevin import Chain
 from jlebm.latents import Latents, layer_names
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise, derive_seed
+from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
-from jlebm.staged import Sampled, Sampler, TwoStageExperiment, TwoStagePlan
+from jlebm.staged import Sampled, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
 from reproduce import pictures
-from reproduce.arguments import Arguments, parse_duration
+from reproduce.arguments import Arguments
 from reproduce.bench import SOURCES, Bench, Rows, Subject
 from reproduce.fitting import fitted
-from reproduce.measure import LATENTS, PRIORS, Draw, Samples, measure, posterior_indices
+from reproduce.measure import PRIORS, Draw, Samples, measure, posterior_indices, tell_apart
+from reproduce.plans import touched
 
-SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
-SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
-PLAIN = Sampler(Chain.from_two_stage_paper(0, 1.0))  # its chain apart, how samples are drawn without a variation
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
 
-@dataclass(frozen=True)
-class TwoStagePreset:
-    """One size of the two-stage recipe: what is trained, and how many images it is measured on."""
+def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, bench: Bench) -> list[Subject]:
+    """Train what is not trained yet, measure every seed of samples, and return what the rows are about.
 
-    plan: TwoStagePlan
-    images: int
-    """Sampled from each prior."""
-    reference_images: int | None = None
-    """Training images that the samples are held against; None for all."""
-    judged: tuple[str, ...] = SOURCES
-    """The sources whose images go through Inception."""
-
-
-def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStagePlan:
-    """Return the plan as the arguments change it; the preset of a variation of the sampling has its flags in the name.
+    Args:
+        plan: the whole row.
+        batch_size: samples to draw at a time.
+        arguments: what the person said.
+        bench: what it is measured with.
 
     Raises:
-        UserError: a key is unknown or a value does not fit.
+        UserError: the given backbone cannot be read or makes other images than the dataset's; a full disk; a stored row
+            that cannot be read.
     """
-    changes = list(arguments.set)
-    for assignment in changes:
-        if assignment.partition("=")[0].rpartition(".")[2] in ("protocol", "preset", "dataset", "learning"):
-            raise UserError(f"--set does not change {assignment!r}, which names the rows; use the recipe's own options")
-    if arguments.budget is not None:
-        seconds = parse_duration(arguments.budget)
-        changes.append(f"backbone.training.budget_seconds={SHARE_OF_BACKBONE * seconds}")
-        changes.append(f"energies.training.budget_seconds={(1 - SHARE_OF_BACKBONE) * seconds}")
-    plan = plan.override(changes)
-    said, sampler, varied = [plan.preset], plan.sampler, arguments.variation
-    chain = sampler.chain
-    if varied.chain_steps is not None:
-        chain = dataclasses.replace(chain, steps=varied.chain_steps)
-        said.append(f"--chain-steps {varied.chain_steps}")
-    if varied.drift not in (None, chain.drift):
-        chain = dataclasses.replace(chain, drift=varied.drift)
-        said.append(f"--drift {varied.drift}")
-    if not varied.chain_noise:
-        chain = dataclasses.replace(chain, temperature=0.0)
-        said.append("--no-chain-noise")
-    sampler = dataclasses.replace(sampler, chain=chain)
-    for name, words in (
-        ("temperature", "temperature {:g}"),
-        ("batch_norm", "batch norm {}"),
-        ("decoding", "decoder's {}"),
-    ):
-        value = getattr(varied, name)
-        if value not in (None, getattr(sampler, name)):
-            sampler = dataclasses.replace(sampler, **{name: value})
-            said.append(words.format(value))
-    named = {"preset": plan.preset, "dataset": dataset}
-    return TwoStagePlan(
-        preset=" ".join(said),
-        backbone=dataclasses.replace(plan.backbone, **named),
-        energies=dataclasses.replace(plan.energies, **named),
-        sampler=sampler,
-    )
-
-
-def touched(plan: TwoStagePlan, judged: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the judged sources that a variation of the sampling changes; all of them where it is none."""
-    if plan.preset == plan.energies.preset:
-        return judged
-    priors = ("ebm-prior",) if dataclasses.replace(plan.sampler, chain=PLAIN.chain) == PLAIN else PRIORS
-    return tuple(source for source in judged if source in priors)
-
-
-def run_two_stage(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> list[Subject]:
-    """Train what is not trained yet, measure every seed of samples, and return what the rows are about."""
     bench = dataclasses.replace(bench, judged=touched(plan, bench.judged))
     backbone, name = _backbone(plan, arguments, bench)
+    if arguments.variation.backbone_checkpoint is not None:
+        plan = dataclasses.replace(plan, preset=f"{plan.preset} --backbone-checkpoint {name[:17]}")
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
     with open_run(arguments.runs, energies, arguments.variation.training_seed) as run:
@@ -113,7 +55,7 @@ def run_two_stage(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> lis
             network = frozen_copy(re_estimated(backbone.to(bench.device), _noises(model), plan.sampler.temperature))
             model = JointModel(network, model.energy)
         for seed in arguments.seeds:
-            subjects.append(_measured(run, energies, plan, state, model, seed, arguments, bench))
+            subjects.append(_measured(run, energies, plan, state, model, seed, batch_size, arguments, bench))
     return subjects
 
 
@@ -147,11 +89,14 @@ def _measured(
     state: TrainState,
     model: JointModel,
     seed: int,
+    batch_size: int,
     arguments: Arguments,
     bench: Bench,
 ) -> Subject:
     """Measure one seed of samples of trained weights; image i of seed s has the noise of number (s - 1) N + i."""
     sampler, images = plan.sampler, bench.dataset.images
+    alone = sampler.describe(chain=False)
+    decoded = dataclasses.replace(sampler, temperature=1.0).describe(chain=False)  # q(z|x) has no temperature
     subject = Subject(
         protocol=energies.protocol,
         dataset=energies.dataset,
@@ -162,35 +107,37 @@ def _measured(
         complete=state.step >= energies.training.steps,
         weights="raw" if state.ema is None else "ema",
         config_digest=Sampled(energies, sampler).digest(),
-        chains={
-            "ebm-prior": sampler.describe(chain=True),
-            "gaussian-prior": sampler.describe(chain=False),
-            "posterior": "decoder's mean",
-        },
+        chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
         train_seconds=state.seconds,
         shared=("training-halves", "posterior"),
     )
     numbers = range((seed - 1) * bench.images, seed * bench.images)
     chosen = posterior_indices(len(images), bench.images)
-    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None), len(chosen))}
+    rest = {"batch_size": batch_size, "decoding": sampler.decoding}
+    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None, **rest), len(chosen))}
     for prior in PRIORS:
 
         def draw(prior: sampling.Prior = prior) -> Iterator[sampling.Samples]:
-            rest = {"batch_size": 100, "temperature": sampler.temperature, "decoding": sampler.decoding}
-            return sampling.generate(model, prior, numbers, sampler.chain, **rest)
+            return sampling.generate(model, prior, numbers, sampler.chain, temperature=sampler.temperature, **rest)
 
         draws[prior] = Draw(draw, bench.images)
-    folder = run.folder / f"{plan.preset.replace(' ', '')}-seed{seed}"
+    folder = run.folder / f"{plan.preset.replace(' ', '').replace(':', '-')}-seed{seed}"
     samples = Samples(draws, folder, bench.report)
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
     measure_layers(rows, samples, model)
-    if rows.added and parallel.first() and plan.preset == energies.preset and seed == arguments.seeds[0]:
+    drawn = run.weights.exists() and (folder / "samples.png").exists()
+    if parallel.agreed(rows.added == 0 and drawn):
+        bench.report.line(f"everything of {folder} was measured before; its rows stand")
+        return subject
+    shown = {source: samples[source].images for source in SOURCES}
+    if parallel.first():
         header = run.header() | {"step": state.step, "weights": subject.weights}
         checkpoints.save_weights(run.weights, model.energy, header)
-        shown = {source: samples[source].images for source in SOURCES}
         shown["data"] = images[chosen[: pictures.SHOWN]]
-        pictures.draw(run, model, sampler.chain, shown, subject, bench, arguments.results)
+        chains = min(pictures.TRACED, batch_size)
+        pictures.draw(run, model, sampler.chain, shown, subject, bench, arguments.results, folder, chains)
+        bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")
     return subject
 
 
@@ -199,13 +146,5 @@ def measure_layers(rows: Rows, samples: Samples, model: JointModel) -> None:
     sizes = [int(np.prod(shape)) for shape in model.backbone.latent_shapes]
     ends = np.cumsum(sizes)
     for prior in PRIORS:
-        used = min(LATENTS, samples.count("posterior"))
         for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
-            source = f"{prior}/{name}"
-            if rows.find("latent_auc", source, used, judged=False) is None:
-                auc = latent.two_sample_auc(
-                    np.asarray(samples["posterior"].latents[:used, end - size : end]),
-                    np.asarray(samples[prior].latents[:used, end - size : end]),
-                    seed=derive_seed("evaluation", rows.subject.seed) % 2**32,
-                )
-                rows.add("latent_auc", source, auc, used, {})
+            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(int(end - size), int(end)))
