@@ -4,9 +4,9 @@
     python -m reproduce.celeba64 --preset cpu --data-root DIR
     python -m reproduce.celeba64 --preset paper --backbone-checkpoint FILE
 
-The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper puts
-its energies upon a BIVA here, whose configuration is not released (facts, section 2.1), and has no number of it; these
-are upon an NVAE.
+The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
+puts its energies upon a BIVA here, whose configuration is not released (facts, section 2.1), and has no number of it;
+these are upon an NVAE.
 """
 
 import sys
@@ -105,8 +105,8 @@ BUDGET = TwoStagePreset(
     images=10_000,
 )
 
-# The sizes that the paper has for LSUN-Church-64, which are those of VAEBM's public CelebA-64 command, too: 3 scales of 5
-# groups, batch of 8 x 32, 50 epochs of 162,770 images, spectral weight 0.1; the KL warm-up (0.3 of the updates) is
+# The sizes that the paper has for LSUN-Church-64, which are those of VAEBM's public CelebA-64 command, too: 3 scales of
+# 5 groups, batch of 8 x 32, 50 epochs of 162,770 images, spectral weight 0.1; the KL warm-up (0.3 of the updates) is
 # NVAE's default. Stage two as on LSUN-Church-64 (facts, section 2.1).
 PUBLIC_64 = NVAEConfig(
     image_size=64,

@@ -9,8 +9,8 @@ paper reports FID 9.89, and 30.25 for the backbone alone (30,000 images, Table 3
 
 Memory of `paper`, in float32, by counting on torch's meta device what autograd keeps (tests/test_backbones_nvae.py); no
 GPU has run it. One chain step of two images keeps 0.85 GiB, as the tower's activations are computed again, module by
-module, in the backward pass; 9.69 GiB if they were kept. Weights are 1.2 GiB. Stage one, which recomputes nothing, keeps
-26.0 GiB of two images.
+module, in the backward pass; 9.69 GiB if they were kept. Weights are 1.2 GiB. Stage one, which recomputes nothing,
+keeps 26.0 GiB of two images.
 """
 
 import sys

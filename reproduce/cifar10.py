@@ -164,8 +164,8 @@ TWO_STAGE_BUDGET = TwoStagePreset(
 
 # The published configuration (facts, sections 1.6, 2.1 and 5), of which the paper reports FID 11.34. The backbone's
 # cells, batch of 8 x 32, 400 epochs, spectral weight and rates are those of VAEBM's public command, its KL warm-up (0.3
-# of the updates) is NVAE's default; 55 hours on 8 V100s, in fp16 with a scaled loss, which bf16 does without. The public
-# code's five epochs of learning rate warm-up are not built.
+# of the updates) is NVAE's default; 55 hours on 8 V100s, in fp16 with a scaled loss, which bf16 does without. The
+# public code's five epochs of learning rate warm-up are not built.
 TWO_STAGE_PAPER = TwoStagePreset(
     two_stage(
         TWO_STAGE_PROTOCOL,
