@@ -125,9 +125,7 @@ def fit_one(
     """Open the run of an experiment and train it; return the run and the state."""
     cpu = torch.device("cpu")
     with open_run(folder, one, seed) as run:
-        ended = fit(
-            run, images, cpu, stop=lambda step: step == stop_after, checkpoint_seconds=1e9, backbone=backbone
-        )
+        ended = fit(run, images, cpu, stop=lambda step: step == stop_after, checkpoint_seconds=1e9, backbone=backbone)
         return run, ended
 
 

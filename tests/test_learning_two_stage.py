@@ -127,9 +127,7 @@ def test_the_loss_of_stage_two_tells_samples_apart(tmp_path: Path) -> None:
     fast = EnergyOptimizer(5e-3, beta1=0.9, weight_decay=0.0)
     training = dataclasses.replace(two_stage_experiment().training, steps=31)
     dark = np.minimum(COLOURED, 60)
-    run, _ = fit_one(
-        tmp_path, two_stage_experiment(optimizer=fast, training=training), dark, backbone=backbone()
-    )
+    run, _ = fit_one(tmp_path, two_stage_experiment(optimizer=fast, training=training), dark, backbone=backbone())
     figures = run.events()[-1]
     gaps = [figures[f"energy_posterior/{name}"] - figures[f"energy_prior/{name}"] for name in ("z2", "z1")]
     assert sum(gaps) < -0.01

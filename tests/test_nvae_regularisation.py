@@ -68,7 +68,7 @@ def test_gradient_of_spectral_norms() -> None:
 
 def test_the_power_methods_vectors_are_kept() -> None:
     """They are in the state dict, unit vectors, and a model that takes them over goes on to the bit."""
-    model = converging()
+    model = RegularisedNVAE(backbone().double())
     state = {name: value.clone() for name, value in model.state_dict().items()}
     vectors = [value for name, value in state.items() if not name.startswith("backbone.")]
     assert sum(len(each) for each in vectors) == len(convolutions(model))
@@ -95,7 +95,7 @@ def test_batch_norm_scales_by_hand() -> None:
             norm.weight[index % len(norm.weight)] = (-1) ** index * (2.0 + index)
             expected += 2.0 + index
     value = model.batch_norm_scales()
-    assert float(value) == pytest.approx(expected, rel=1e-14)
+    assert value.item() == pytest.approx(expected, rel=1e-14)
     value.backward()
     for index, norm in enumerate(norms):
         gradient = torch.zeros_like(norm.weight)
