@@ -152,7 +152,7 @@ def test_a_file_that_holds_no_network_is_a_sentence(tmp_path: Path) -> None:
     """Weights of something else, a file of another program, half a file, and none."""
     path = tmp_path / "weights.safetensors"
     checkpoints.save_weights(path, nn.Linear(2, 2), {"config": {}})
-    with pytest.raises(UserError, match="weights.safetensors holds no NVAE"):
+    with pytest.raises(UserError, match=r"weights\.safetensors holds no NVAE"):
         load_nvae(path)
     save_nvae(path, backbone())
     path.write_bytes(path.read_bytes()[:-100])
@@ -161,5 +161,5 @@ def test_a_file_that_holds_no_network_is_a_sentence(tmp_path: Path) -> None:
     checkpoints.save_weights(path, nn.Linear(2, 2), {"nvae": dataclasses.asdict(HIERARCHY)})
     with pytest.raises(UserError, match="lacks the parameter 'prior_ftr0'"):
         load_nvae(path)
-    with pytest.raises(UserError, match="there is no weights file .*nothing.safetensors"):
+    with pytest.raises(UserError, match=r"there is no weights file .*nothing\.safetensors"):
         load_nvae(tmp_path / "nothing.safetensors")

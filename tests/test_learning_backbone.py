@@ -239,7 +239,7 @@ def test_bf16_is_of_the_layers_alone() -> None:
         assert not torch.equal(ours, theirs)
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
     for ours, theirs in zip(half.terms.latents, full.terms.latents, strict=True):
-        assert float((ours - theirs).abs().mean()) < 0.05
+        assert (ours - theirs).abs().mean() < 0.05
 
 
 # ---- what cannot be meant

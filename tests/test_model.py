@@ -1,4 +1,4 @@
-"""Chains in whitened noise: where they move, what they return, and the stationary laws of both drifts in closed form."""
+"""Chains in whitened noise: where they move, what they return, the stationary laws of both drifts in closed form."""
 
 import pytest
 import torch
