@@ -93,3 +93,34 @@ class Quadratic:
 def split(z: Tensor) -> Latents:
     """Give one point of the joined latents as a batch of one."""
     return z[None, :2], z[None, 2:]
+
+
+class WideningBackbone(LinearBackbone):
+    """The same with log sigma linear in z2: T is no longer linear, and its log-Jacobian is.
+
+    In whitened noise the released drift, which lacks the log-Jacobian, then climbs the density of a Gaussian that is
+    shifted by minus the sum of the slopes; the exact one leaves the noise below z2 as it is.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__(generator)
+        self.slope = nn.Parameter(torch.tensor([[0.5, -0.2], [0.3, 0.4], [0.2, 0.1]], dtype=torch.float64))
+
+    def conditional(self, above: Tensor) -> Normal:
+        """Return p(z1|z2)."""
+        return Normal(above @ self.weight.T + self.bias, (self.log_sigma + above @ self.slope.T).exp())
+
+    def whitened(self, z: Latents) -> Tensor:
+        """Return the noise that `push` makes these latents from, all layers side by side."""
+        below = self.conditional(z[0])
+        return torch.cat([z[0], (z[1] - below.mean) / below.sigma], dim=1)
+
+
+def widening_model(curvature: float, shift: tuple[float, float]) -> JointModel:
+    """Return the model with an energy on z2 alone, curvature |z2|^2 / 2 - shift . z2."""
+    generator = torch.Generator().manual_seed(7)
+    networks = [QuadraticNetwork(d, c, generator) for d, c in ((2, curvature), (3, 0.0))]
+    with torch.no_grad():
+        networks[0].shift.copy_(torch.tensor(shift, dtype=torch.float64))
+        networks[1].shift.zero_()
+    return JointModel(WideningBackbone(generator), JointEnergy(networks))

@@ -1,5 +1,7 @@
 """What each process of `test_parallel` does: `python -m tests.parallel_worker JOB FOLDER`, alone or under torchrun."""
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.run import open_run
 from jlebm.training import fit
-from tests.small import IMAGES, experiment
+from tests.small import COLOURED, IMAGES, backbone, backbone_experiment, experiment, two_stage_experiment
 
 CPU = torch.device("cpu")
 COUNT = 2000
@@ -38,11 +40,28 @@ def learn(folder: Path, learning: str, stop_after: int) -> None:
     """Train a small model, or go on from its checkpoint, in float64."""
     torch.set_default_dtype(torch.float64)
     training.to_float = lambda images: to_float(images).double()
-    one = experiment(learning, training=TrainingConfig(12, 6))  # type: ignore[arg-type]
+    length, given, images = TrainingConfig(12, 6), None, COLOURED[:36]
+    if learning == "backbone":
+        one = backbone_experiment(training=length)
+    elif learning == "two-stage":
+        one, given = two_stage_experiment(training=length), backbone()
+    else:
+        one, images = experiment(learning, training=length), IMAGES[:36]  # type: ignore[arg-type]
+    stop = {"stop": lambda step: step == stop_after, "checkpoint_seconds": 1e9}
     with open_run(folder, one, 1) as run:
-        state = fit(run, IMAGES[:36], CPU, stop=lambda step: step == stop_after, checkpoint_seconds=1e9)
+        state = fit(run, images, CPU, backbone=given, **stop)
+        digests = parallel.everywhere([digest(state.model), digest(state.ema)])
         if parallel.first():
             torch.save(state.state_dict(), folder / "state.pt")
+            (folder / "digests.json").write_text(json.dumps(digests))
+
+
+def digest(module: torch.nn.Module) -> str:
+    """Digest all weights and statistics of a module."""
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def evaluate(folder: Path) -> None:

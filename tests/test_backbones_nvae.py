@@ -1,5 +1,7 @@
 """A network prepared for chains gives the same latents, densities, gradients and images, and leaves the first alone."""
 
+import copy
+import dataclasses
 import math
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,16 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from jlebm.backbones.nvae import NVAE, NVAEConfig, frozen_copy, load_nvae
+from jlebm import checkpoints
+from jlebm.backbones.nvae import NVAE, NVAEConfig, digest_of, frozen_copy, load_nvae, save_nvae
 from jlebm.backbones.nvae.layers import NormalisedConv
 from jlebm.densities import PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, conv_energy
+from jlebm.errors import UserError
 from jlebm.gradients import Autograd
 from jlebm.latents import Latents
 from jlebm.networks import mlp
 from jlebm.randomness import SharedNoise
 from reproduce import celebahq256
 from tests.public_numbers import NVAES, in_order, nvae
+from tests.small import HIERARCHY, backbone
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 DOWN_TO_EIGHT = NVAEConfig(32, 4, 4, 2, 2, 3, num_preprocess_blocks=1, num_postprocess_blocks=1, num_mixture_dec=2)
@@ -118,6 +123,7 @@ class Kept:
         self.bytes = 0
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor that is kept."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.known:
             self.known.add(storage._cdata)
@@ -126,6 +132,7 @@ class Kept:
         return tensor
 
     def counting(self) -> AbstractContextManager:
+        """Count what is kept within the context."""
         return torch.autograd.graph.saved_tensors_hooks(self.keep, lambda tensor: tensor)
 
 
@@ -170,3 +177,59 @@ def test_what_the_published_celebahq_network_keeps(recompute: bool) -> None:
     with kept.counting():
         PriorInNoise(network, energy)(noise)
     assert round(kept.bytes / 2**30, 2) == celebahq256.KEPT_GIB[recompute]
+
+
+# ---- saving
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_saved_network_is_read_to_the_bit(tmp_path: Path, layout: torch.memory_format) -> None:
+    """The same sizes, samples and images from the file; in eval mode, whatever mode and memory it was saved from."""
+    network = backbone(dataclasses.replace(HIERARCHY, num_nf=1, num_mixture_dec=2))
+    path = tmp_path / "backbone.safetensors"
+    save_nvae(path, copy.deepcopy(network).to(memory_format=layout).train())
+    read = load_nvae(path)
+    assert read.config == network.config
+    assert not read.training
+    z, again = network.push(draw(network)), read.push(draw(read))
+    assert all(torch.equal(one, other) for one, other in zip(z, again, strict=True))
+    assert torch.equal(read.decode(z).mean, network.decode(z).mean)
+    x = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
+    ours, theirs = (each.elbo_terms(x, draw(each)) for each in (read, network))
+    assert torch.equal(ours.kl, theirs.kl)
+
+
+@torch.no_grad()
+def test_the_digest_is_of_every_weight_and_statistic(tmp_path: Path) -> None:
+    """It survives a file and another memory layout, and no number of the network can change without it."""
+    network, path = backbone(), tmp_path / "backbone.safetensors"
+    digest = digest_of(network)
+    save_nvae(path, network)
+    assert digest_of(load_nvae(path)) == digest
+    assert digest_of(copy.deepcopy(network).to(memory_format=torch.channels_last)) == digest
+    found = {digest}
+    changes = ("stem.weight", "prior_ftr0", "dec_tower.1._ops.0.conv.0.bn.running_var", "image_conditional.1.bias")
+    for name in changes:
+        changed = copy.deepcopy(network)
+        value = changed.state_dict()[name]
+        value.view(-1)[-1] = torch.nextafter(value.view(-1)[-1], torch.tensor(torch.inf))
+        found.add(digest_of(changed))
+    assert len(found) == 1 + len(changes)
+
+
+def test_a_file_that_holds_no_network_is_a_sentence(tmp_path: Path) -> None:
+    """Weights of something else, a file of another program, half a file, and none."""
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save_weights(path, nn.Linear(2, 2), {"config": {}})
+    with pytest.raises(UserError, match=r"weights\.safetensors holds no NVAE"):
+        load_nvae(path)
+    save_nvae(path, backbone())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not a whole weights file"):
+        load_nvae(path)
+    checkpoints.save_weights(path, nn.Linear(2, 2), {"nvae": dataclasses.asdict(HIERARCHY)})
+    with pytest.raises(UserError, match="lacks the parameter 'prior_ftr0'"):
+        load_nvae(path)
+    with pytest.raises(UserError, match=r"there is no weights file .*nothing\.safetensors"):
+        load_nvae(tmp_path / "nothing.safetensors")

@@ -7,7 +7,7 @@ from torch import Tensor
 from jlebm.backbones.base import PosteriorSample
 from jlebm.densities import Posterior, PriorInLatents
 from jlebm.model import JointModel
-from jlebm.objectives import Losses, maximum_likelihood_loss, variational_loss
+from jlebm.objectives import Losses, contrastive_loss, maximum_likelihood_loss, variational_loss
 from tests.linear import Quadratic, linear_model, split
 
 X = torch.tensor([[[[0.3, -0.8, 1.1, 0.2]]]], dtype=torch.float64)
@@ -111,3 +111,41 @@ def test_penalty_never_trains_the_inference_network() -> None:
     assert penalty > 0
     for gradient in torch.autograd.grad(penalty, moving, materialize_grads=True):
         assert not gradient.any()
+
+
+def pairs() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return four samples for each side."""
+    generator = torch.Generator().manual_seed(3)
+    return tuple(  # type: ignore[return-value]
+        tuple(torch.randn(4, d, generator=generator, dtype=torch.float64) for d in (2, 3)) for _ in range(2)
+    )
+
+
+def test_the_contrastive_loss_is_the_energies_part_of_the_likelihoods() -> None:
+    """The same energies and penalty, nothing else, and the same gradient in every weight of the energies."""
+    model = linear_model()
+    posterior, prior = pairs()
+    part = contrastive_loss(model.energy, posterior, prior, 0.25)
+    whole = maximum_likelihood_loss(model, X.expand(4, -1, -1, -1), posterior, prior, 0.25)
+    torch.testing.assert_close(part.energy, whole.energy, rtol=0, atol=0)
+    torch.testing.assert_close(part.penalty, whole.penalty, rtol=0, atol=0)
+    assert (float(part.reconstruction), float(part.conditional), float(part.entropy)) == (0, 0, 0)
+    ours, theirs = gradients(part.total(), model), gradients(whole.total(), model)
+    for name, gradient in ours.items():
+        if name.startswith("energy."):
+            torch.testing.assert_close(gradient, theirs[name], rtol=1e-13, atol=0)
+            assert gradient.abs().max() > 1e-3
+        else:
+            assert not gradient.any(), name
+
+
+def test_gradient_of_the_contrastive_loss_by_hand() -> None:
+    """E = c |z|^2 / 2 - s . z: in s the mean of z- minus that of z+, in c half the squares of z+ minus those of z-."""
+    model = linear_model()
+    posterior, prior = pairs()
+    found = gradients(contrastive_loss(model.energy, posterior, prior).total(), model)
+    for index, (positive, negative) in enumerate(zip(posterior, prior, strict=True)):
+        shift, curvature = (found[f"energy.networks.{index}.{name}"] for name in ("shift", "curvature"))
+        torch.testing.assert_close(shift, negative.mean(0) - positive.mean(0), rtol=1e-12, atol=1e-14)
+        half = 0.5 * (positive.square().sum(1).mean() - negative.square().sum(1).mean())
+        torch.testing.assert_close(curvature, half, rtol=1e-12, atol=1e-14)

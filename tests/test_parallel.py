@@ -3,6 +3,7 @@
 Every run here has a time limit, so that processes that wait for each other fail the test.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_statistics_are_the_same(random_weights: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found[2][name], found[1][name], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("learning", ["joint-mle", "variational"])
+@pytest.mark.parametrize("learning", ["joint-mle", "variational", "two-stage"])
 def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) -> None:
     """Weights, Adam, averages and noise after 12 updates in float64; a gradient that is summed twice breaks it.
 
@@ -83,6 +84,22 @@ def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) ->
                 torch.testing.assert_close(states[name][part][key], value, rtol=1e-9, atol=1e-10)
     events = {name: [path.read_text() for path in (tmp_path / name).rglob("events.jsonl")] for name in states}
     assert all(len(text) == 1 and text[0].count("\n") == 2 for text in events.values())  # steps 1 and 11, each once
+
+
+def test_processes_agree_on_a_backbone(tmp_path: Path) -> None:
+    """Weights, batch statistics, vectors of the power method and the average are one in both processes, to the bit.
+
+    They are not those of one process: each batch norm normalises the part of a batch that its process has.
+    """
+    work(2, tmp_path, "learn", "backbone", "-1")
+    first, second = json.loads((tmp_path / "digests.json").read_text())
+    assert first == second
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 12
+    counted = [value for name, value in state["model"].items() if name.endswith("num_batches_tracked")]
+    assert {int(value) for value in counted} == {12}
+    (events,) = tmp_path.rglob("events.jsonl")
+    assert events.read_text().count("\n") == 2
 
 
 def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
@@ -130,6 +147,7 @@ def test_alone_nothing_is_shared() -> None:
     """One process needs no group: every call is its plain meaning."""
     tensor = torch.ones(2)
     parallel.average([tensor, None])
+    parallel.average([])
     assert torch.equal(tensor, torch.ones(2))
     assert (parallel.rank(), parallel.size(), parallel.first()) == (0, 1, True)
     assert parallel.agreed("word") == "word"

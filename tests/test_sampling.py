@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from jlebm import sampling
+from jlebm.energies import conv_energy
 from jlebm.errors import UserError
 from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import flatten
 from jlebm.model import JointModel
 from jlebm.sampling import Samples
-from tests.small import IMAGES, experiment
+from tests.small import IMAGES, backbone, experiment
 
 CHAIN = Chain.from_joint_paper(20, 0.4)
 
@@ -64,6 +65,44 @@ def test_a_reconstruction_depends_on_its_image_alone(model: JointModel, chain: C
     some, their_latents = gather(sampling.reconstruct(model, IMAGES, [9, 2, 5], chain, batch_size=2))
     np.testing.assert_allclose(their_latents, latents[[9, 2, 5]], rtol=1e-5, atol=1e-5)
     assert np.abs(some.astype(int) - whole[[9, 2, 5]].astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("prior", ["ebm-prior", "gaussian-prior"])
+def test_a_drawn_image_is_its_seeds_own(model: JointModel, prior) -> None:
+    """A draw of the decoder is around its mean by its sigma, at the same latents, and image i depends on i alone."""
+    seeds = list(range(8))
+    means, latents = gather(sampling.generate(model, prior, seeds, CHAIN))
+    drawn, their_latents = gather(sampling.generate(model, prior, seeds, CHAIN, decoding="sample"))
+    np.testing.assert_array_equal(their_latents, latents)
+    away = drawn.astype(float) - means.astype(float)
+    inside = (means > 112) & (means < 143)  # three sigmas from both ends, so that nothing was clipped
+    assert inside.mean() > 0.2
+    assert np.std(away[inside]) == pytest.approx(127.5 * 0.3, rel=0.2)
+    some, _ = gather(sampling.generate(model, prior, [5, 2], CHAIN, batch_size=1, decoding="sample"))
+    assert np.abs(some.astype(int) - drawn[[5, 2]].astype(int)).max() <= 1
+    others, _ = gather(sampling.generate(model, prior, [9, 10], CHAIN, decoding="sample"))
+    assert np.abs(others.astype(int) - drawn[:2].astype(int)).max() > 50
+
+
+def test_a_temperature_is_of_the_hierarchy() -> None:
+    """At 0 every seed of either prior gives the hierarchy's one mean image; in between images are nearer to it."""
+    network = backbone()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = JointModel(network, conv_energy(network.latent_shapes, 4, 6))
+    chain = Chain.from_two_stage_paper(3, 0.1)
+
+    def latents(prior, temperature: float) -> np.ndarray:
+        return gather(sampling.generate(model, prior, range(6), chain, batch_size=4, temperature=temperature))[1]
+
+    middle = latents("gaussian-prior", 0.0)
+    np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(latents("ebm-prior", 0.0), middle, rtol=1e-5, atol=1e-5)
+    for prior in ("ebm-prior", "gaussian-prior"):
+        half, full = (np.square(latents(prior, temperature) - middle).mean() for temperature in (0.5, 1.0))
+        assert 0 < half < 0.6 * full
+    with pytest.raises(UserError, match="no temperature of the hierarchy"):
+        next(sampling.generate(model, "ebm-prior", range(2), CHAIN, temperature=0.9))
 
 
 def test_written_files_are_the_samples(model: JointModel, tmp_path: Path) -> None:
