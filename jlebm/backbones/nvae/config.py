@@ -52,11 +52,7 @@ class NVAEConfig:
                 "make images of another size; num_preprocess_blocks and num_postprocess_blocks must be equal"
             )
         if min(self.num_preprocess_cells, self.num_postprocess_cells) < 1:
-<<<<<<< HEAD
-            raise UserError("num_preprocess_cells and num_postprocess_cells must be at least 1: a cell resizes")
-=======
             raise UserError("num_preprocess_cells and num_postprocess_cells must be at least 1")
->>>>>>> stagetests
         halvings = self.num_preprocess_blocks + self.num_latent_scales - 1
         if self.top_side * 2**halvings != self.image_size:
             raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings} times")
