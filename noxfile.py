@@ -26,7 +26,10 @@ STOPPED = 130  # and the one of a command that Ctrl-C ended, as in a shell
 SECONDS_TO_STOP = 120.0  # after Ctrl-C, what a training run has to write its checkpoint
 
 REPRODUCTIONS = {
-    "cifar10": "Train, sample, evaluate and check the two-layer model on CIFAR-10 (-- --help for options).",
+    "cifar10": "Train, sample, evaluate and check the models on CIFAR-10 (-- --help for options).",
+    "celeba64": "Train, sample, evaluate and check the two-stage model on CelebA-64 (-- --preset tiny).",
+    "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
+    "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
 }
 
 

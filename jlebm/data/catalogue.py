@@ -80,6 +80,8 @@ CATALOGUE = {
         Entry("celebahq256", shape=(256, 256, 3)),
         Entry("digits", shape=(8, 8, 1), splits=("train",), embedded=embedded.digits),
         Entry("photos", shape=(32, 32, 3), splits=("train",), embedded=embedded.photos),
+        Entry("photos64", shape=(64, 64, 3), splits=("train",), embedded=embedded.photos64),
+        Entry("photos256", shape=(256, 256, 3), splits=("train",), embedded=embedded.photos256),
     )
 }
 

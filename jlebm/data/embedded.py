@@ -1,13 +1,10 @@
-"""Two datasets of real images that come with scikit-learn and need neither files nor a network."""
+"""Datasets of real images that come with scikit-learn and need neither files nor a network."""
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-PHOTO_CROPS = 5000
-PHOTO_SIDE = 32  # pixels of a crop after it was reduced
-LARGEST_CROP = 128  # pixels of the photograph that a crop covers at most
-PHOTO_SEED = 20230606  # fixed: `photos` are the same crops everywhere
+PHOTO_SEED = 20230606  # fixed: the crops are the same everywhere
 
 
 def digits() -> tuple[UInt8[np.ndarray, "1797 8 8 1"], Int64[np.ndarray, " 1797"]]:
@@ -29,17 +26,34 @@ def photos() -> tuple[UInt8[np.ndarray, "5000 32 32 3"], Int64[np.ndarray, " 500
     a fixed seed, and is reduced to 32 pixels by averaging the area below each pixel (Pillow's BOX filter).
     The draws use the generator's raw 64-bit stream, which numpy keeps the same from version to version.
     """
+    return _crops(5000, 32, 128)
+
+
+def photos64() -> tuple[UInt8[np.ndarray, "1000 64 64 3"], Int64[np.ndarray, " 1000"]]:
+    """Give 1,000 crops made as those of `photos`, of squares of 64 to 256 pixels reduced to 64."""
+    return _crops(1000, 64, 256)
+
+
+def photos256() -> tuple[UInt8[np.ndarray, "64 256 256 3"], Int64[np.ndarray, " 64"]]:
+    """Give 64 crops made as those of `photos`, of squares of 256 to 427 pixels, a photograph's height."""
+    return _crops(64, 256, 427)
+
+
+def _crops(
+    count: int, size: int, largest: int
+) -> tuple[UInt8[np.ndarray, "count size size 3"], Int64[np.ndarray, " count"]]:
+    """Cut `count` squares of `size` to `largest` pixels from the photographs and reduce them to `size`."""
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
-    labels = np.arange(PHOTO_CROPS, dtype=np.int64) % len(photographs)
-    draws = np.random.PCG64(PHOTO_SEED).random_raw(3 * PHOTO_CROPS).reshape(PHOTO_CROPS, 3)
-    images = np.empty((PHOTO_CROPS, PHOTO_SIDE, PHOTO_SIDE, 3), np.uint8)
+    labels = np.arange(count, dtype=np.int64) % len(photographs)
+    draws = np.random.PCG64(PHOTO_SEED).random_raw(3 * count).reshape(count, 3)
+    images = np.empty((count, size, size, 3), np.uint8)
     for index, (label, draw) in enumerate(zip(labels, draws.tolist(), strict=True)):
         photograph = photographs[label]
-        side = PHOTO_SIDE + draw[0] % (LARGEST_CROP - PHOTO_SIDE + 1)
+        side = size + draw[0] % (largest - size + 1)
         left = draw[1] % (photograph.width - side + 1)
         top = draw[2] % (photograph.height - side + 1)
         crop = photograph.crop((left, top, left + side, top + side))
-        images[index] = np.asarray(crop.resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.BOX))
+        images[index] = np.asarray(crop.resize((size, size), Image.Resampling.BOX))
     return images, labels

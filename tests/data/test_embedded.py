@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 
 from jlebm.data import load
 from jlebm.errors import UserError
@@ -19,14 +19,40 @@ def test_digits_keep_their_sixteen_levels() -> None:
     np.testing.assert_array_equal(dataset.labels, bunch.target)
 
 
-def test_photos_are_balanced_and_vary() -> None:
+SIZES = [("photos", 5000, 32), ("photos64", 1000, 64), ("photos256", 64, 256)]
+
+
+@pytest.mark.parametrize(("name", "count", "side"), SIZES)
+def test_photos_are_balanced_and_vary(name: str, count: int, side: int) -> None:
     """Breaks if one photograph is preferred, crops repeat, or their colours are those of one place only."""
-    dataset = load("photos")
+    dataset = load(name)
     assert dataset.labels is not None
-    assert dataset.images.shape == (5000, 3, 32, 32)
-    np.testing.assert_array_equal(np.bincount(dataset.labels), [2500, 2500])
-    assert len(np.unique(dataset.images.reshape(5000, -1), axis=0)) > 4990
-    assert dataset.images.mean(axis=(1, 2, 3)).std() > 20
+    assert dataset.images.shape == (count, 3, side, side)
+    np.testing.assert_array_equal(np.bincount(dataset.labels), [count // 2, count // 2])
+    assert len(np.unique(dataset.images.reshape(count, -1), axis=0)) > 0.998 * count - 1
+    assert dataset.images.mean(axis=(1, 2, 3)).std() > 10
+
+
+def test_the_photos_of_before_are_the_photos_of_today() -> None:
+    """Breaks if rows that were stored under the name `photos` are of other pixels than today's."""
+    assert load("photos").digest == "67de89353a671f3667594bd6d695bd39c92357dbbe5fa0c2b5323acac7e5ee19"
+
+
+@pytest.mark.parametrize(("name", "side"), [("photos64", 64), ("photos256", 256)])
+def test_larger_crops_are_sharp(name: str, side: int) -> None:
+    """Breaks if small crops are blown up to the size: a crop of just its size has the photograph's own pixels."""
+    images = load(name).images
+    whole = [photograph.transpose(2, 0, 1) for photograph in load_sample_images().images]
+    draws = np.random.PCG64(20230606).random_raw(3 * len(images)).reshape(-1, 3)
+    sides = side + draws[:, 0] % ((256 if side == 64 else 427) - side + 1)
+    smallest = int(sides.argmin())
+    photograph, crop = whole[smallest % 2], int(sides[smallest])
+    left = int(draws[smallest, 1] % (photograph.shape[2] - crop + 1))
+    top = int(draws[smallest, 2] % (photograph.shape[1] - crop + 1))
+    cut = photograph[:, top : top + crop, left : left + crop]
+    assert abs(cut.mean() - images[smallest].mean()) < 0.5
+    steps = [np.abs(np.diff(part.astype(float), axis=2)).mean() for part in (cut, images[smallest])]
+    assert steps[1] > 0.8 * steps[0]
 
 
 def test_photos_are_the_same_in_every_process() -> None:
@@ -37,7 +63,7 @@ def test_photos_are_the_same_in_every_process() -> None:
     assert other.stdout.strip() == load("photos").digest
 
 
-@pytest.mark.parametrize("name", ["digits", "photos"])
+@pytest.mark.parametrize("name", ["digits", "photos", "photos64", "photos256"])
 def test_embedded_datasets_are_read_only_and_say_what_they_are(name: str) -> None:
     """Breaks if a caller can change a dataset for those after it, or a row cannot name its origin."""
     dataset = load(name)

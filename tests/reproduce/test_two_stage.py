@@ -1,0 +1,229 @@
+"""The two-stage recipe from its command line: the whole way on a small hierarchy, variations, a given backbone."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jlebm import results
+from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
+from jlebm.errors import UserError, exit_on_user_error
+from jlebm.experiment import TrainingConfig
+from jlebm.langevin import Chain
+from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
+from reproduce import celeba64, celebahq256, church64, cifar10
+from reproduce.plans import TwoStagePreset, two_stage
+from reproduce.recipe import Recipe, run_recipe
+from tests.public_numbers import nvae
+
+PLAN = two_stage(
+    "photos-two-stage/1",
+    "photos",
+    "tiny",
+    NVAEConfig(32, 4, 4, 1, 2, 2, num_preprocess_cells=1, num_postprocess_cells=1, num_mixture_dec=1),
+    (ELBOConfig(warmup_steps=2, spectral=0.1), AdamaxConfig(ema_decay=0.5), TrainingConfig(4, 8)),
+    (EnergyConfig(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8)),
+    train=Chain.from_two_stage_paper(2, 0.04),
+    test=Chain.from_two_stage_paper(3, 0.04),
+)
+RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": TwoStagePreset(PLAN, 60, reference_images=100)})
+RECIPES = (cifar10.RECIPE, celeba64.RECIPE, church64.RECIPE, celebahq256.RECIPE)
+
+
+def places(folder: Path) -> list[str]:
+    """Make a results folder of its own, and return arguments that keep everything in it."""
+    (folder / "results/measured").mkdir(parents=True)
+    for name in ("paper.toml", "expected.toml"):
+        (folder / "results" / name).write_text("")
+    (folder / "root").mkdir()
+    return [
+        "--runs", str(folder / "runs"), "--results", str(folder / "results"),
+        "--data-root", str(folder / "root"), "--no-download", "--device", "cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of a run of the whole recipe, and the arguments of that run."""
+    folder = tmp_path_factory.mktemp("two-stage")
+    arguments = places(folder)
+    assert run_recipe(RECIPE, arguments, "") == 0
+    return folder, arguments
+
+
+def rows(folder: Path, preset: str = "tiny") -> list[results.Measurement]:
+    return [row for row in results.read_all(folder / "results/measured") if row.preset == preset]
+
+
+def of_stage(folder: Path, learning: str) -> Path:
+    (run,) = (folder / "runs").glob(f"photos-{learning}-*")
+    return run
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """Return a digest of every checkpoint of both stages."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("checkpoint.pt", "*.safetensors")
+        for path in (folder / "runs").glob(f"*/{name}")
+    }
+
+
+def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Both stages are trained, both priors and each group have rows; the same command again changes nothing."""
+    folder, arguments = trained
+    measured = rows(folder)
+    priors = ("gaussian-prior", "ebm-prior")
+    assert sorted((row.metric, row.source) for row in measured) == sorted(
+        [
+            ("reconstruction_mse", "posterior"),
+            *(("latent_auc", f"{prior}{layer}") for prior in priors for layer in ("", "/z2", "/z1")),
+        ]
+    )
+    for row in measured:
+        assert (row.learning, row.steps, row.images, row.weights) == ("two-stage", 3, 60, "raw")
+        assert row.complete
+        assert row.intact
+        assert ("3 steps" in row.chain) == row.source.startswith("ebm-prior")
+    upon = json.loads((of_stage(folder, "two-stage") / "config.json").read_text())["config"]["backbone"]
+    assert upon.startswith(json.loads((of_stage(folder, "backbone") / "config.json").read_text())["digest"])
+    shown = {path.name for path in (of_stage(folder, "two-stage") / "tiny-seed1").iterdir()}
+    assert {"samples.png", "energy.png", "training.png", "diagnostics.json", "ebm-prior.npy"} <= shown
+    assert (of_stage(folder, "backbone") / "backbone.safetensors").exists()
+
+    before = weights(folder)
+    assert run_recipe(RECIPE, arguments, "") == 0
+    assert "its rows stand" in capsys.readouterr().err
+    assert rows(folder) == measured
+    assert weights(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "in_words"),
+    [
+        (("--chain-steps", "1"), ("1 steps, epsilon 0.02", "", "")),
+        (("--drift", "released"), ("released drift", "", "")),
+        (("--no-chain-noise",), ("temperature 0", "", "")),
+        (("--temperature", "0.8"), ("at temperature 0.8", "at temperature 0.8", "")),
+        (("--batch-norm", "re-estimated"), ("batch norm re-estimated",) * 3),
+        (("--decoding", "sample"), ("decoder's sample",) * 3),
+    ],
+)
+def test_a_variation_trains_nothing(
+    trained: tuple[Path, list[str]], option: tuple[str, ...], in_words: tuple[str, str, str]
+) -> None:
+    """Its rows have a preset with the flag in its name and say it of the sources that it is of; no weight moves."""
+    folder, arguments = trained
+    plain, before = rows(folder), weights(folder)
+    pictures = (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes()
+    assert run_recipe(RECIPE, [*arguments, *option], "") == 0
+    varied = rows(folder, " ".join(("tiny", *option)))
+    assert {(row.metric, row.source) for row in varied} == {(row.metric, row.source) for row in plain}
+    assert not {row.config_digest for row in varied} & {row.config_digest for row in plain}
+    for source, words in zip(("ebm-prior", "gaussian-prior", "posterior"), in_words, strict=True):
+        before_words, after = (next(row.chain for row in each if row.source == source) for each in (plain, varied))
+        assert words in after
+        assert (words == "") == (after == before_words)
+    assert weights(folder) == before
+    assert rows(folder) == plain
+    assert (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes() == pictures
+
+
+def test_no_steps_give_the_gaussian_prior(trained: tuple[Path, list[str]]) -> None:
+    """A chain that starts elsewhere than the Gaussian prior's own samples of the same seeds breaks it."""
+    folder, arguments = trained
+    assert run_recipe(RECIPE, [*arguments, "--chain-steps", "0", "--seeds", "2"], "") == 0
+    samples = of_stage(folder, "two-stage") / "tiny--chain-steps0-seed2"
+    for name in ("", "-latents"):
+        pair = [np.load(samples / f"{prior}-prior{name}.npy") for prior in ("gaussian", "ebm")]
+        np.testing.assert_array_equal(*pair)
+    first = np.load(of_stage(folder, "two-stage") / "tiny-seed1/gaussian-prior.npy")
+    assert not (np.load(samples / "gaussian-prior.npy") == first).all(), "another seed has other samples"
+
+
+def test_a_given_backbone(tmp_path: Path) -> None:
+    """A published checkpoint is named by its weights in the configuration and in the rows, and is not trained."""
+    arguments = places(tmp_path)
+    path, _ = nvae("cifar10_gaussian", tmp_path)
+    digest = digest_of(load_nvae(path))
+    assert run_recipe(RECIPE, [*arguments, "--backbone-checkpoint", str(path), "--images", "50"], "") == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["backbone"] == f"sha256:{digest}"
+    assert config["model"]["num_groups_per_scale"] == 4, "the sizes are the checkpoint's"
+    measured = rows(tmp_path, f"tiny --backbone-checkpoint sha256:{digest[:10]}")
+    assert {row.source for row in measured if row.source.startswith("ebm-prior/")} == {
+        f"ebm-prior/z{layer}" for layer in (1, 2, 3, 4)
+    }
+
+
+@exit_on_user_error
+def command(recipe: Recipe, arguments: list[str]) -> int:
+    """Run a recipe as its main function does."""
+    return run_recipe(recipe, arguments, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--learning", "variational"], "--learning is that of the two-layer model"),
+        (["--set", "energies.model.num_groups_per_scale=3"], "energies follow the backbone"),
+        (["--set", "energies.backbone=mine"], "--set does not change 'energies.backbone'"),
+        (["--set", "backbone.preset=mine"], "--set does not change 'backbone.preset'"),
+        (["--set", "sampler.temprature=1"], "the nearest known one is 'sampler.temperature'"),
+        (["--temperature", "-1"], "temperature must not be negative"),
+        (["--model", "two-layer"], "the recipe photos has no two-layer model"),
+        (["--backbone-checkpoint", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
+        (["--dataset", "photos64"], "the dataset's are (3, 64, 64)"),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every mistake is named, with exit code 2."""
+    assert command(RECIPE, [*places(tmp_path), *arguments]) == 2
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_backbone_for_other_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint of 32 pixels is not put upon images of 64."""
+    path, _ = nvae("cifar10_gaussian", tmp_path)
+    arguments = [*places(tmp_path), "--backbone-checkpoint", str(path), "--dataset", "photos64"]
+    assert command(RECIPE, arguments) == 2
+    assert "makes images of (3, 32, 32), and those of the dataset are (3, 64, 64)" in capsys.readouterr().err
+
+
+def test_its_options_are_refused_elsewhere(tmp_path: Path) -> None:
+    """An option of the two-stage model that does nothing in a joint training breaks it."""
+    with pytest.raises(UserError, match="need --model two-stage"):
+        run_recipe(cifar10.RECIPE, [*places(tmp_path), "--preset", "tiny", "--temperature", "0.7"], "")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_presets_are_whole(recipe: Recipe) -> None:
+    """A preset under another name, of another image size, or whose energies or schedule could not run breaks it."""
+    from jlebm.data.catalogue import CATALOGUE
+
+    assert {"tiny", "paper"} <= set(recipe.two_stage)
+    assert CATALOGUE[recipe.name].shape == CATALOGUE[recipe.fallback].shape
+    for name, preset in recipe.two_stage.items():
+        plan = preset.plan
+        assert {plan.preset, plan.backbone.preset, plan.energies.preset} == {name}
+        assert plan.backbone.model.image_size == CATALOGUE[recipe.name].shape[0]
+        assert plan.backbone.model == plan.energies.model
+        assert plan.backbone.protocol == plan.energies.protocol == f"{recipe.name}-two-stage/1"
+        assert plan.backbone.elbo.warmup_steps < plan.backbone.training.steps
+        halvings = plan.backbone.model.num_preprocess_blocks + plan.backbone.model.num_latent_scales - 1
+        assert plan.backbone.model.image_size / 2**halvings >= 8, "convolutional energies end at 4 x 4"
+
+
+def test_a_dataset_that_is_small_or_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its dataset a recipe runs its first look on the embedded one; rows that need more images say so."""
+    preset = TwoStagePreset(PLAN, 60)
+    recipe = Recipe("cifar10", {}, "photos", two_stage={"tiny": dataclasses.replace(preset, batch_size=30)})
+    assert run_recipe(recipe, places(tmp_path), "") == 0
+    assert "this tiny run is on the embedded 'photos'" in capsys.readouterr().err
+    assert {row.dataset for row in rows(tmp_path)} == {"photos"}
