@@ -18,7 +18,7 @@ class Diverged(UserError):
 
 
 def check(step: int, figures: dict[str, float]) -> None:
-    """Look at the figures of one update (`learning.base.figures`).
+    """Look at the figures of one update (`learning.base.Update.figures`).
 
     Raises:
         Diverged: one is not finite or beyond its limit; names the layer, the step, the last figures, what to try.

@@ -128,23 +128,38 @@ class SampleFiles(NamedTuple):
     images: np.ndarray
     """uint8 (N, C, H, W)."""
     latents: np.ndarray
-    """float32 (N, D): all layers side by side, top first."""
+    """float32 (N, D), or the first of them: all layers side by side, top first."""
 
 
 def write(
-    path: Path, batches: Iterator[Samples], count: int, report: Reporter = SILENT, name: str = "sampling"
+    path: Path,
+    batches: Iterator[Samples],
+    count: int,
+    report: Reporter = SILENT,
+    name: str = "sampling",
+    latents: int | None = None,
 ) -> SampleFiles:
     """Stream `count` samples to `path` (.npy) and their latents beside it; nothing grows with the count.
+
+    Args:
+        path: of the images.
+        batches: `count` samples.
+        count: of samples.
+        report: told how far it is.
+        name: of the work, for the report.
+        latents: how many samples' latents to keep, which in a deep hierarchy are many times larger than the images;
+            None for all.
 
     Raises:
         UserError: the disk is full; files of an earlier call stay whole.
     """
     latents_path = path.with_name(f"{path.stem}-latents.npy")
+    kept = count if latents is None else min(count, latents)
 
     def write_both(images_part: Path) -> None:
         def write_latents(latents_part: Path) -> None:
-            with images_part.open("wb") as images, latents_part.open("wb") as latents:
-                _stream(batches, count, images, latents, report.task(name, count))
+            with images_part.open("wb") as images, latents_part.open("wb") as file:
+                _stream(batches, count, kept, images, file, report.task(name, count))
 
         write_atomically(latents_path, write_latents)
 
@@ -158,19 +173,25 @@ def write(
 
 
 def _stream(
-    batches: Iterator[Samples], count: int, images: BinaryIO, latents: BinaryIO, task: AbstractContextManager
+    batches: Iterator[Samples],
+    count: int,
+    kept: int,
+    images: BinaryIO,
+    latents: BinaryIO,
+    task: AbstractContextManager,
 ) -> None:
     # Plain writes rather than a writable memory map: a full disk is then an error and not a crash of the process.
     done = 0
     with task as progress:
         for batch in batches:
-            for file, value in ((images, batch.images), (latents, flatten(batch.latents).float())):
+            wanted = flatten(batch.latents)[: max(kept - done, 0)].float()
+            for file, value, rows in ((images, batch.images, count), (latents, wanted, kept)):
                 array = np.ascontiguousarray(value.cpu().numpy())
                 if done == 0:
                     header = {
                         "descr": array.dtype.str,
                         "fortran_order": False,
-                        "shape": (count, *array.shape[1:]),
+                        "shape": (rows, *array.shape[1:]),
                     }
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(array.tobytes())

@@ -57,7 +57,16 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over what `state_dict` returned.
+
+        Raises:
+            UserError: its noise is that of another kind of device.
+        """
+        if self.noise.get_state().shape != state["noise"].shape:
+            raise UserError(
+                f"the checkpoint was written on another kind of device, whose noise a {self.noise.device.type.upper()} "
+                "cannot continue; take the --device of before, or another --runs"
+            )
         self.learned.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         if self.optimisation.schedule is not None:

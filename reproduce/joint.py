@@ -64,7 +64,8 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Be
         return subject
     header = run.header() | {"step": state.step, "weights": subject.weights}
     checkpoints.save_weights(run.weights, state.evaluated_model(), header)
-    shown["data"] = bench.dataset.images[posterior_indices(len(bench.dataset.images), samples.count("posterior"))]
+    chosen = posterior_indices(len(bench.dataset.images), samples.count("posterior"))
+    shown["data"] = bench.dataset.images[chosen[: pictures.SHOWN]]
     pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, bench, folder)
     bench.report.line(
         f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "

@@ -23,7 +23,7 @@ METRICS = {
     "ebm-prior": ("fid768", "fid", "is", "kid", "precision", "recall"),
     "posterior": ("fid768", "fid"),
 }
-LATENTS = 10_000  # how many latents of each side the two-sample test is given at most
+LATENTS = 10_000  # how many latents of each side are kept and given to the two-sample test at most
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Samples:
             started = time.monotonic()
             draw, path = self.draws[source], self.folder / f"{source}.npy"
             self.files[source] = sampling.write(
-                path, draw.batches(), draw.count, self.report, name=f"sampling {source}"
+                path, draw.batches(), draw.count, self.report, name=f"sampling {source}", latents=LATENTS
             )
             self.seconds[source] = time.monotonic() - started
         return self.files[source]

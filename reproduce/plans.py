@@ -148,7 +148,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     return TwoStagePlan(
         preset=" ".join(said),
         backbone=dataclasses.replace(plan.backbone, **named),
-        energies=dataclasses.replace(plan.energies, **named),
+        energies=dataclasses.replace(plan.energies, model=plan.backbone.model, **named),
         sampler=sampler,
     )
 

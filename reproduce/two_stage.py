@@ -6,6 +6,7 @@ are of the same weights.
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,18 @@ from reproduce.plans import touched
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
 
+class Trained(NamedTuple):
+    """A backbone in eval mode, and what rows have to tell of it."""
+
+    network: NVAE
+    name: str
+    """In the energies' configuration."""
+    complete: bool = True
+    """Whether its training, if it was trained here, went to its end."""
+    seconds: float = 0.0
+    """Wall-clock time of that training."""
+
+
 def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, bench: Bench) -> list[Subject]:
     """Train what is not trained yet, measure every seed of samples, and return what the rows are about.
 
@@ -42,7 +55,8 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
             that cannot be read.
     """
     bench = dataclasses.replace(bench, judged=touched(plan, bench.judged))
-    backbone, name = _backbone(plan, arguments, bench)
+    trained = _backbone(plan, arguments, bench)
+    backbone, name = trained.network, trained.name
     if arguments.variation.backbone_checkpoint is not None:
         plan = dataclasses.replace(plan, preset=f"{plan.preset} --backbone-checkpoint {name[:17]}")
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
@@ -55,26 +69,26 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
             network = frozen_copy(re_estimated(backbone.to(bench.device), _noises(model), plan.sampler.temperature))
             model = JointModel(network, model.energy)
         for seed in arguments.seeds:
-            subjects.append(_measured(run, energies, plan, state, model, seed, batch_size, arguments, bench))
+            subjects.append(_measured(run, energies, plan, trained, state, model, seed, batch_size, arguments, bench))
     return subjects
 
 
-def _backbone(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> tuple[NVAE, str]:
-    """Return the backbone in eval mode and what names it in the energies' configuration."""
+def _backbone(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> Trained:
     given = arguments.variation.backbone_checkpoint
     if given is not None:
         backbone = load_nvae(given)
         wanted, found = bench.dataset.images.shape[1:], backbone.config.image_shape
         if tuple(wanted) != found:
             raise UserError(f"the backbone {given} makes images of {found}, and those of the dataset are {wanted}")
-        return backbone, f"sha256:{digest_of(backbone)}"
+        return Trained(backbone, f"sha256:{digest_of(backbone)}")
     seed = arguments.variation.training_seed
     with open_run(arguments.runs, plan.backbone, seed) as run:
         state = fitted(run, bench.dataset.images, bench.device, bench.report)
         backbone = state.evaluated_model().backbone.cpu().eval()
         if parallel.first():
             save_nvae(run.folder / "backbone.safetensors", backbone)
-    return backbone, f"{plan.backbone.digest()}, seed {seed}, {state.step} steps"
+    name = f"{plan.backbone.digest()}, seed {seed}, {state.step} steps"
+    return Trained(backbone, name, state.step >= plan.backbone.training.steps, state.seconds)
 
 
 def _noises(model: JointModel) -> Iterator[Latents]:
@@ -86,6 +100,7 @@ def _measured(
     run: Run,
     energies: TwoStageExperiment,
     plan: TwoStagePlan,
+    trained: Trained,
     state: TrainState,
     model: JointModel,
     seed: int,
@@ -104,11 +119,11 @@ def _measured(
         learning="two-stage",
         seed=seed,
         steps=state.step,
-        complete=state.step >= energies.training.steps,
+        complete=trained.complete and state.step >= energies.training.steps,
         weights="raw" if state.ema is None else "ema",
         config_digest=Sampled(energies, sampler).digest(),
         chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
-        train_seconds=state.seconds,
+        train_seconds=trained.seconds + state.seconds,
         shared=("training-halves", "posterior"),
     )
     numbers = range((seed - 1) * bench.images, seed * bench.images)

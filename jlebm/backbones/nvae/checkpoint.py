@@ -70,7 +70,10 @@ def _load_own(path: Path) -> NVAE:
     tensors, header = load_safetensors(path)
     if "nvae" not in header:
         raise UserError(f"{path} holds no NVAE, which `save_nvae` writes")
-    network = NVAE(NVAEConfig(**header["nvae"]))
+    try:
+        network = NVAE(NVAEConfig(**header["nvae"]))
+    except TypeError as error:
+        raise UserError(f"{path} holds an NVAE of sizes that this version does not know ({error})") from error
     load_weights(network, tensors, path)
     return network.eval()
 

@@ -44,6 +44,14 @@ class NVAEConfig:
         """Refuse sizes that make no hierarchy."""
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
             raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
+        sizes = ("image_size", "num_channels_enc", "num_channels_dec", "num_mixture_dec", "min_groups_per_scale")
+        counts = ("num_preprocess_blocks", "num_cell_per_cond_enc", "num_cell_per_cond_dec", "num_nf")
+        for least, names in ((1, sizes), (0, counts)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.image_channels not in (1, 3):
+            raise UserError(f"images of an NVAE have 1 or 3 channels, not {self.image_channels}")
         if not 1 <= self.num_x_bits <= 8:
             raise UserError(f"num_x_bits must lie between 1 and 8, not be {self.num_x_bits}")
         if self.num_preprocess_blocks != self.num_postprocess_blocks:
