@@ -60,4 +60,4 @@ def _remedy(quantity: str) -> str:
         return "a smaller step size epsilon of that chain"
     if quantity.startswith("energy_"):
         return "a smaller optimizer.energy_lr, a positive optimizer.energy_l2, or more prior_chain.steps"
-    return "smaller learning rates, or a smaller epsilon of both chains"
+    return "smaller learning rates, or a smaller epsilon of the chains where there are any"

@@ -12,7 +12,7 @@ import torch
 
 from jlebm.latents import Latents, map_latents
 
-ROLES = ("initialisation", "data", "training noise", "sample", "posterior", "chain", "evaluation")
+ROLES = ("initialisation", "data", "training noise", "sample", "posterior", "chain", "evaluation", "re-estimation")
 
 
 def derive_seed(role: str, *parts: int) -> int:

@@ -23,7 +23,6 @@ from reproduce.measure import PRIORS
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
 SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
-PLAIN = Sampler(Chain.from_two_stage_paper(0, 1.0))  # its chain apart, how samples are drawn without a variation
 NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
 
@@ -128,6 +127,8 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
         changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
     plan = plan.override(changes)
     said, sampler = [plan.preset], plan.sampler
+    if varied.training_seed != 1:
+        said.append(f"--training-seed {varied.training_seed}")
     chain = sampler.chain
     if varied.chain_steps not in (None, chain.steps):
         chain = dataclasses.replace(chain, steps=varied.chain_steps)
@@ -153,9 +154,13 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     )
 
 
-def touched(plan: TwoStagePlan, judged: tuple[str, ...]) -> tuple[str, ...]:
+def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
     """Return the judged sources that a variation of the sampling changes; all of them where it is none."""
-    if "--" not in plan.preset:
+    varied = arguments.variation
+    if varied.batch_norm is not None or varied.decoding is not None:
         return judged
-    priors = ("ebm-prior",) if dataclasses.replace(plan.sampler, chain=PLAIN.chain) == PLAIN else PRIORS
-    return tuple(source for source in judged if source in priors)
+    if varied.temperature is not None:
+        return tuple(source for source in judged if source in PRIORS)
+    if varied.chain_steps is not None or varied.drift is not None or not varied.chain_noise:
+        return tuple(source for source in judged if source == "ebm-prior")
+    return judged

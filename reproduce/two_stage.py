@@ -5,14 +5,15 @@ are of the same weights.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
-
-import numpy as np
 
 from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.errors import UserError
+from jlebm.files import write_atomically
 from jlebm.latents import Latents, layer_names
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
@@ -23,7 +24,7 @@ from reproduce import pictures
 from reproduce.arguments import Arguments
 from reproduce.bench import SOURCES, Bench, Rows, Subject
 from reproduce.fitting import fitted
-from reproduce.measure import PRIORS, Draw, Samples, measure, posterior_indices, tell_apart
+from reproduce.measure import PRIORS, Draw, Samples, latents_kept, measure, posterior_indices, tell_apart
 from reproduce.plans import touched
 
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
@@ -54,7 +55,9 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
         UserError: the given backbone cannot be read or makes other images than the dataset's; a full disk; a stored row
             that cannot be read.
     """
-    bench = dataclasses.replace(bench, judged=touched(plan, bench.judged))
+    for stage in (plan.backbone, plan.energies):  # before the first of them trains for hours
+        parallel.share(stage.training.batch_size, f"the batch of {stage.learning}")
+    bench = dataclasses.replace(bench, judged=touched(arguments, bench.judged))
     trained = _backbone(plan, arguments, bench)
     backbone, name = trained.network, trained.name
     if arguments.variation.backbone_checkpoint is not None:
@@ -62,6 +65,7 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
     with open_run(arguments.runs, energies, arguments.variation.training_seed) as run:
+        _hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(bench.device)
         state = fitted(run, bench.dataset.images, bench.device, bench.report, frozen)
         model = state.evaluated_model()
@@ -71,6 +75,20 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
         for seed in arguments.seeds:
             subjects.append(_measured(run, energies, plan, trained, state, model, seed, batch_size, arguments, bench))
     return subjects
+
+
+def _hold_to(run: Run, digest: str) -> None:
+    """Note which weights the energies of a run are learned upon, and hold a later call to them.
+
+    Raises:
+        UserError: the run's energies are upon other weights: the backbone was trained anew, elsewhere or otherwise.
+    """
+    path = run.folder / "backbone.sha256"
+    if parallel.first() and not path.exists():
+        write_atomically(path, lambda part: part.write_text(digest + "\n"))
+    parallel.barrier()
+    if path.read_text().strip() != digest:
+        raise UserError(f"the energies in {run.folder} were learned upon another backbone; choose another --runs")
 
 
 def _backbone(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> Trained:
@@ -93,7 +111,7 @@ def _backbone(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> Trained
 
 def _noises(model: JointModel) -> Iterator[Latents]:
     for index in range(RE_ESTIMATION):
-        yield model.noise(100, PerImageNoise("evaluation", range(100 * index, 100 * (index + 1))))
+        yield model.noise(100, PerImageNoise("re-estimation", range(100 * index, 100 * (index + 1))))
 
 
 def _measured(
@@ -120,8 +138,8 @@ def _measured(
         seed=seed,
         steps=state.step,
         complete=trained.complete and state.step >= energies.training.steps,
-        weights="raw" if state.ema is None else "ema",
-        config_digest=Sampled(energies, sampler).digest(),
+        weights="raw" if state.ema is None else "ema",  # the energies'; the backbone's are told by its configuration
+        config_digest=Sampled(energies, sampler, run.seed).digest(),
         chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
         train_seconds=trained.seconds + state.seconds,
         shared=("training-halves", "posterior"),
@@ -137,7 +155,7 @@ def _measured(
 
         draws[prior] = Draw(draw, bench.images)
     folder = run.folder / f"{plan.preset.replace(' ', '').replace(':', '-')}-seed{seed}"
-    samples = Samples(draws, folder, bench.report)
+    samples = Samples(draws, folder, bench.report, latents_kept(dimensions(model)))
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
     measure_layers(rows, samples, model)
@@ -156,10 +174,15 @@ def _measured(
     return subject
 
 
+def dimensions(model: JointModel) -> int:
+    """Return how many latents an image has."""
+    return sum(math.prod(shape) for shape in model.backbone.latent_shapes)
+
+
 def measure_layers(rows: Rows, samples: Samples, model: JointModel) -> None:
     """Store how well posterior and prior latents of each group alone can be told apart."""
-    sizes = [int(np.prod(shape)) for shape in model.backbone.latent_shapes]
-    ends = np.cumsum(sizes)
+    sizes = [math.prod(shape) for shape in model.backbone.latent_shapes]
+    ends = list(itertools.accumulate(sizes))
     for prior in PRIORS:
         for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
-            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(int(end - size), int(end)))
+            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(end - size, end))

@@ -158,7 +158,10 @@ def test_a_preset_may_spare_a_source(
     assert run_recipe(dataclasses.replace(RECIPE, presets={"tiny": tiny}), folders, "") == 0
     judged = {row.source for row in rows(tmp_path) if row.metric == "fid768"}
     assert judged == {"gaussian-prior", "ebm-prior", "training-halves"}
-    assert "not measured: prior_gap_closed: this preset spares the Inception pass" in capsys.readouterr().out
+    assert (
+        "not measured: prior_gap_closed: the images of the posterior do not go through Inception here"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
