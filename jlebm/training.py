@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -26,6 +26,7 @@ from jlebm.run import Run
 from jlebm.staged import AnyExperiment
 
 LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
+LARGEST_COPY = 2**32  # bytes of images that are held in memory, on a GPU in its own; more stay memory-mapped
 
 
 @dataclass
@@ -123,8 +124,10 @@ class Batches:
     def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
         if len(images) < batch_size:
             raise UserError(f"a batch of {batch_size} images was asked for, but the dataset holds {len(images)}")
-        # A copy: uint8 is small, and the loop then never waits for a disk or, on a GPU, for a transfer.
-        self.images = torch.from_numpy(np.array(images)).to(device)
+        # A copy where it is small: the loop then never waits for a disk or, on a GPU, for a transfer.
+        small = images.nbytes <= LARGEST_COPY
+        self.copy = torch.from_numpy(np.array(images)).to(device) if small else None
+        self.images, self.device = images, device
         self.batch_size, self.seed = batch_size, seed
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
 
@@ -133,11 +136,13 @@ class Batches:
         epoch, index = divmod(step, len(self.images) // self.batch_size)
         if epoch != self.epoch:
             order = torch.randperm(len(self.images), generator=generator("data", self.seed, epoch))
-            self.epoch, self.order = epoch, order.to(self.images.device)
-        chosen: UInt8[Tensor, "batch channels height width"] = self.images[
-            self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        ]
-        return to_float(chosen)
+            self.epoch, self.order = epoch, order.to(self.device)
+        return to_float(self._images(self.order[index * self.batch_size : (index + 1) * self.batch_size]))
+
+    def _images(self, chosen: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        if self.copy is not None:
+            return self.copy[chosen]
+        return torch.from_numpy(self.images[chosen.cpu().numpy()]).to(self.device)
 
 
 def fit(

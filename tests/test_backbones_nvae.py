@@ -17,6 +17,7 @@ from jlebm.densities import PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, conv_energy
 from jlebm.errors import UserError
 from jlebm.gradients import Autograd
+from jlebm.images import to_float, to_uint8
 from jlebm.latents import Latents
 from jlebm.networks import mlp
 from jlebm.randomness import SharedNoise
@@ -109,6 +110,37 @@ def test_the_network_itself_stays_trainable_and_unchanged() -> None:
     assert all(torch.equal(one, other) for one, other in zip(frozen.push(draw(network)), at, strict=True))
     assert not torch.allclose(network.eval().push(draw(network))[1], at[1])
     assert_same(frozen_copy(network).push(draw(network)), network.push(draw(network)))
+
+
+# ---- images at the levels that the network knows
+
+
+@pytest.mark.parametrize("bits", [1, 5, 7, 8])
+def test_images_are_quantised(bits: int) -> None:
+    """floor(x / 2^(8 - bits)) / (2^bits - 1) of a level x of 256; a level that is taken once is taken again."""
+    network = NVAE(dataclasses.replace(DOWN_TO_EIGHT, num_x_bits=bits))
+    levels = torch.arange(256, dtype=torch.uint8)
+    seen = network.quantised(to_float(levels.reshape(1, 1, 16, 16)))
+    expected = 2 * (levels >> (8 - bits)).float() / (2**bits - 1) - 1
+    torch.testing.assert_close(seen.flatten(), expected, rtol=0, atol=1e-6)
+    assert len(seen.unique()) == 2**bits
+    assert torch.equal(network.quantised(seen), seen)
+    torch.testing.assert_close(network.quantised(to_float(to_uint8(seen))), seen, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_encoder_and_likelihood_see_the_same_image() -> None:
+    """Images that differ in bits that the network does not know are one image, for q(z|x) and for log p(x|z)."""
+    torch.manual_seed(0)
+    network = NVAE(dataclasses.replace(DOWN_TO_EIGHT, num_x_bits=5)).eval()
+    coarse = torch.randint(0, 32, (2, 3, 32, 32)) * 8
+    one, other = (to_float((coarse + rest).to(torch.uint8)) for rest in (0, 7))
+    ours, theirs = (network.elbo_terms(x, draw(network)) for x in (one, other))
+    assert torch.equal(ours.log_likelihood, theirs.log_likelihood)
+    assert torch.equal(ours.kl, theirs.kl)
+    sharper = NVAE(DOWN_TO_EIGHT).eval()
+    sharper.load_state_dict(network.state_dict())
+    assert not torch.equal(*(sharper.elbo_terms(x, draw(network)).kl for x in (one, other)))
 
 
 # ---- what a backward pass keeps

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import checkpoints, guard
+from jlebm import checkpoints, guard, training
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
 from jlebm.learning.prepare import scheme
@@ -118,6 +118,18 @@ def test_epochs_see_every_image_once() -> None:
         assert sorted(((epoch + 1) * 127.5).round().tolist()) == list(range(40))
     assert not torch.equal(*epochs)
     assert torch.equal(Batches(images, 5, 1, CPU)(11), batches(11))
+
+
+def test_many_images_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of a memory map that are others than those of the copy, or a map that is copied after all, break it."""
+    copied = Batches(IMAGES, 5, 1, CPU)
+    np.save(tmp_path / "images.npy", IMAGES)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    monkeypatch.setattr(training, "LARGEST_COPY", IMAGES.nbytes - 1)
+    batches = Batches(mapped, 5, 1, CPU)
+    assert batches.images is mapped
+    assert batches.copy is None
+    assert all(torch.equal(batches(step), copied(step)) for step in range(10))
 
 
 def test_budget_ends_in_a_clean_checkpoint(tmp_path: Path) -> None:
