@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from jlebm.backbones.base import Backbone, NoEncoder
-from jlebm.backbones.conv import ConvBackbone, ConvConfig, FromPoint
+from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.layers import FromPoint
 from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
 from jlebm.latents import Latents, standard_normal_log_prob
@@ -88,6 +89,15 @@ def test_temperature_zero_is_the_chain_of_means(backbone: ConvBackbone) -> None:
     cold = [backbone.push(noise(2, seed), temperature=0.0) for seed in (0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(*cold, strict=True))
     assert not torch.equal(backbone.push(noise(2, 0))[2], backbone.push(noise(2, 1))[2])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_push_below_keeps_what_it_is_given(backbone: ConvBackbone, kept: int) -> None:
+    """Given the top layers of a draw and the noise of the others it is that draw: a layer counted twice breaks it."""
+    eps = noise(4)
+    whole = backbone.push(eps)
+    again = backbone.push_below(whole[:kept], eps[kept:])
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
 
 
 def test_top_sigma_is_the_models_or_the_released_one() -> None:

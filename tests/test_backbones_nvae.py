@@ -63,6 +63,16 @@ def test_the_frozen_copy_gives_the_same_numbers(case: tuple[NVAE, dict]) -> None
     torch.testing.assert_close(ours.log_prob, theirs.log_prob, **EXACT)
 
 
+@torch.no_grad()
+def test_push_below_keeps_what_it_is_given(case: tuple[NVAE, dict]) -> None:
+    """Given the top groups of a draw and the noise of the others it is that draw: a group counted twice breaks it."""
+    network, _ = case
+    eps = draw(network)
+    whole = network.push(eps)
+    for kept in range(len(whole) + 1):
+        assert_same(network.push_below(whole[:kept], eps[kept:]), whole)
+
+
 @pytest.mark.parametrize("drift", ["exact", "released"])
 def test_chains_on_the_frozen_copy_follow_the_same_gradient(case: tuple[NVAE, dict], drift) -> None:
     """In whitened noise and in latents; a gradient that is lost with those of the weights breaks it."""

@@ -20,6 +20,18 @@ class PosteriorSample(NamedTuple):
 
     latents: Latents
     log_prob: Float[Tensor, " batch"]
+    kl: Float[Tensor, "layers batch"] | None = None
+    """KL of each layer's q from its p0, both given the layers above as they were drawn, top first; None where it has no
+    closed form. Their sum has the expectation of log q(z|x) - log p0(z)."""
+
+
+class ELBOTerms(NamedTuple):
+    """What the ELBO of a batch is made of, and the latents it is at."""
+
+    log_likelihood: Float[Tensor, " batch"]
+    kl: Float[Tensor, "layers batch"]
+    """KL(q|p) of every layer, top first: the closed form; with flows log q - log p at the draw."""
+    latents: Latents
 
 
 @runtime_checkable
@@ -71,4 +83,16 @@ class HasMLPHierarchy(Protocol):
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
         """Return the weights of p0; None where it has another form, as in a subclass with a `prior_log_prob`."""
+        ...
+
+
+@runtime_checkable
+class HasPushBelow(Protocol):
+    """A backbone that goes on below given layers: what keeping some layers and drawing those under them needs."""
+
+    def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return all layers: those given, from the top, unchanged, and the ones below them from their whitened noise.
+
+        With nothing given it is `push`.
+        """
         ...

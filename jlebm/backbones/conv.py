@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jlebm.backbones.base import MLPHierarchy, NoEncoder, PosteriorSample
+from jlebm.backbones.layers import FromPoint, smallest_side
+from jlebm.backbones.markov import MarkovHierarchy, markov_conditionals
 from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.errors import UserError
-from jlebm.latents import Latents, LatentShapes
-from jlebm.networks import MLP, SLOPE, mlp, read_mlp
+from jlebm.latents import Latents
+from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
@@ -47,60 +49,24 @@ class ConvConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no generator."""
-        _, height, width = self.image_shape
-        halvings = 2 ** (len(self.channels) - 1)
-        if height != width or height % halvings:
-            raise UserError(
-                f"image_shape {self.image_shape} does not fit {len(self.channels)} channels: "
-                f"height and width must be equal and divisible by {halvings}"
-            )
+        smallest_side(self.image_shape, self.channels)
         if not self.likelihood_sigma > 0 or not self.top_sigma > 0:
             raise UserError("likelihood_sigma and top_sigma must be positive")
-
-
-class GaussianMLP(nn.Module):
-    """N(mu(h), sigma(h)^2) with both read from one network's output, mu first."""
-
-    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
-        super().__init__()
-        self.network = mlp(inputs, hidden, 2 * outputs)
-
-    def forward(self, h: Float[Tensor, "batch inputs"]) -> Normal:
-        """Return the conditional distribution."""
-        mean, log_sigma = self.network(h).chunk(2, dim=1)
-        return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
-
-    def plain(self) -> MLP | None:
-        """Return the network's weights; None where a call computes more than the network."""
-        more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
-        return None if more else read_mlp(self.network)
-
-
-class FromPoint(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 input, computed as the one matrix product that it is."""
-
-    def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: None = None) -> Tensor:
-        """Return (batch, outputs, kernel, kernel), channels-last where the weights are."""
-        weight = self.weight.permute(0, 2, 3, 1)  # no copy is made of channels-last weights
-        bias = None if self.bias is None else self.bias.repeat(weight[0, ..., 0].numel())
-        pixels = nn.functional.linear(input.flatten(1), weight.flatten(1).T, bias)
-        return pixels.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
 
 
 class ConvGenerator(nn.Sequential):
     """g(z_1): transposed convolutions from 1x1 to the image, tanh at the end."""
 
     def __init__(self, config: ConvConfig):
-        image_channels, height, _ = config.image_shape
         channels = config.channels
         layers: list[nn.Module] = [
             nn.Unflatten(1, (config.latent_dims[-1], 1, 1)),
-            FromPoint(config.latent_dims[-1], channels[0], height // 2 ** (len(channels) - 1)),
+            FromPoint(config.latent_dims[-1], channels[0], smallest_side(config.image_shape, channels)),
             nn.LeakyReLU(SLOPE, inplace=True),
         ]
         for before, after in itertools.pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
-        layers += [nn.ConvTranspose2d(channels[-1], image_channels, 3, padding=1), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(channels[-1], config.image_shape[0], 3, padding=1), nn.Tanh()]
         super().__init__(*layers)
 
 
@@ -116,7 +82,7 @@ class ConvEncoder(nn.Module):
         ]
         for before, after in itertools.pairwise(channels):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-        smallest = config.image_shape[1] // 2 ** (len(channels) - 1)
+        smallest = smallest_side(config.image_shape, channels)
         layers += [nn.Conv2d(channels[-1], 2 * config.latent_dims[-1], smallest), nn.Flatten()]
         self.network = nn.Sequential(*layers)
 
@@ -126,49 +92,22 @@ class ConvEncoder(nn.Module):
         return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
 
 
-class ConvBackbone(nn.Module):
+class ConvBackbone(MarkovHierarchy):
     """The two-layer generator of the paper, with any number of vector latents (see `Backbone` for the methods)."""
 
     def __init__(self, config: ConvConfig):
         super().__init__()
         self.config = config
+        self.latent_dims, self.top_sigma = config.latent_dims, config.top_sigma
         self.generator = ConvGenerator(config)
-        dims, hidden = config.latent_dims, config.conditional_hidden
-        pairs = list(itertools.pairwise(dims))
-        self.conditionals = nn.ModuleList(GaussianMLP(above, hidden, below) for above, below in pairs)
+        self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden)
         if config.inference_network:
             self.encoder = ConvEncoder(config)
-            self.inference = nn.ModuleList(GaussianMLP(below, hidden, above) for above, below in reversed(pairs))
-
-    @property
-    def latent_shapes(self) -> LatentShapes:
-        """The shape of each layer, top to bottom."""
-        return tuple((dimensions,) for dimensions in self.config.latent_dims)
-
-    def _top(self, like: Tensor) -> Normal:
-        return Normal.constant_sigma(torch.zeros_like(like), self.config.top_sigma)
-
-    def prior_log_prob(self, z: Latents) -> Float[Tensor, " batch"]:
-        """Return log p(z_L) + sum_i log p(z_i|z_{i+1})."""
-        total = self._top(z[0]).log_prob(z[0])
-        for conditional, above, below in zip(self.conditionals, z[:-1], z[1:], strict=True):
-            total = total + conditional(above).log_prob(below)
-        return total
+            self.inference = markov_conditionals(config.latent_dims[::-1], config.conditional_hidden)
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
         """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
-        networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
-        known = tuple(network for network in networks if network is not None)
-        if type(self) is not ConvBackbone or len(known) < len(networks):
-            return None
-        return MLPHierarchy(self.config.top_sigma, known, SIGMA_FLOOR)
-
-    def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
-        """Return z = T(eps), top first; each sigma is multiplied by `temperature`."""
-        z = [self._top(noise[0]).sample(noise[0], temperature)]
-        for conditional, eps in zip(self.conditionals, noise[1:], strict=True):
-            z.append(conditional(z[-1]).sample(eps, temperature))
-        return tuple(z)
+        return self.read_hierarchy() if type(self) is ConvBackbone else None
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""

@@ -8,40 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.nvae.config import NVAEConfig
-from jlebm.backbones.nvae.network import ELBOTerms
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
-from jlebm.latents import layer_names
+from jlebm.learning.base import ELBOUpdate
 from jlebm.randomness import Noise
 from jlebm.staged import ELBOConfig
-
-
-@dataclass(frozen=True)
-class ELBOUpdate:
-    """A loss and what it is made of."""
-
-    terms: ELBOTerms
-    objective: Float[Tensor, ""]
-    """What is minimised: -E[log p(x|z)], the weighted KLs and the penalties, a mean over the batch in nats an image."""
-    weight: float
-    """Of the KL, 1 after the warm-up."""
-
-    def loss(self) -> Float[Tensor, ""]:
-        """See `learning.base.Update`."""
-        return self.objective
-
-    def figures(self) -> dict[str, Tensor]:
-        """Return the objective, minus the ELBO and its parts, and the KL of each group: a collapsed one is seen."""
-        terms = self.terms
-        values = {
-            "loss": self.objective,
-            "negative_elbo": (terms.kl.sum(0) - terms.log_likelihood).mean(),
-            "reconstruction": -terms.log_likelihood.mean(),
-            "kl_weight": self.objective.new_tensor(self.weight),
-        }
-        for name, kl, z in zip(layer_names(len(terms.latents)), terms.kl, terms.latents, strict=True):
-            values[f"kl/{name}"] = kl.mean()
-            values[f"range_posterior/{name}"] = z.abs().max()
-        return {name: value.detach() for name, value in values.items()}
 
 
 @dataclass(frozen=True)

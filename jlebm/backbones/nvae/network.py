@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jlebm.backbones.base import PosteriorSample
+from jlebm.backbones.base import ELBOTerms, PosteriorSample
 from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.layers import (
     DecoderCombiner,
@@ -39,15 +39,6 @@ class Step(NamedTuple):
     """Mean and log sigma of the prior before the soft clamp."""
     prior: Normal
     state: Tensor
-
-
-class ELBOTerms(NamedTuple):
-    """What the ELBO of a batch is made of, and the latents it is at."""
-
-    log_likelihood: Float[Tensor, " batch"]
-    kl: Float[Tensor, "groups batch"]
-    """KL(q|p) of every group, top first: the closed form; with flows log q - log p at the draw."""
-    latents: Latents
 
 
 class NVAE(nn.Module):
@@ -176,8 +167,18 @@ class NVAE(nn.Module):
 
     def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps), top first; each sigma is multiplied by `temperature`."""
-        steps = self.top_down(len(noise[0]), lambda step: step.prior.sample(noise[step.group], temperature))
-        return tuple(latents for _, latents in steps)
+        return self.push_below((), noise, temperature)
+
+    def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return all layers: those given, from the top, and the ones below them from their whitened noise."""
+        kept = len(given)
+
+        def choose(step: Step) -> Tensor:
+            if step.group < kept:
+                return given[step.group]
+            return step.prior.sample(noise[step.group - kept], temperature)
+
+        return tuple(latents for _, latents in self.top_down(len((*given, *noise)[0]), choose))
 
     def decode(self, z: Latents) -> Likelihood:
         """Return p(x|z) of images in [-1, 1]."""

@@ -1,0 +1,33 @@
+"""What the convolutions next to the image share, in every backbone of vector latents."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jlebm.errors import UserError
+
+
+def smallest_side(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> int:
+    """Return height and width of the smallest feature maps, where each of `channels` but the first doubles them.
+
+    Raises:
+        UserError: images of this shape cannot be halved so often.
+    """
+    _, height, width = image_shape
+    halvings = 2 ** (len(channels) - 1)
+    if height != width or height % halvings:
+        raise UserError(
+            f"image_shape {image_shape} does not fit {len(channels)} channels: "
+            f"height and width must be equal and divisible by {halvings}"
+        )
+    return height // halvings
+
+
+class FromPoint(nn.ConvTranspose2d):
+    """A transposed convolution of a 1x1 input, computed as the one matrix product that it is."""
+
+    def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: None = None) -> Tensor:
+        """Return (batch, outputs, kernel, kernel), channels-last where the weights are."""
+        weight = self.weight.permute(0, 2, 3, 1)  # no copy is made of channels-last weights
+        bias = None if self.bias is None else self.bias.repeat(weight[0, ..., 0].numel())
+        pixels = nn.functional.linear(input.flatten(1), weight.flatten(1).T, bias)
+        return pixels.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)

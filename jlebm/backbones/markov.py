@@ -1,0 +1,79 @@
+"""p0 of vector latents in which each layer is given by the one above it, through one perceptron.
+
+p0(z) = N(z_L; 0, top_sigma^2) prod_{i<L} N(z_i; mu_i(z_{i+1}), sigma_i(z_{i+1})^2) (facts, section 1.1).
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jlebm.backbones.base import MLPHierarchy
+from jlebm.distributions import SIGMA_FLOOR, Normal
+from jlebm.latents import Latents, LatentShapes
+from jlebm.networks import MLP, mlp, read_mlp
+
+
+class GaussianMLP(nn.Module):
+    """N(mu(h), sigma(h)^2) with both read from one network's output, mu first."""
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
+        super().__init__()
+        self.network = mlp(inputs, hidden, 2 * outputs)
+
+    def forward(self, h: Float[Tensor, "batch inputs"]) -> Normal:
+        """Return the conditional distribution."""
+        mean, log_sigma = self.network(h).chunk(2, dim=1)
+        return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
+
+    def plain(self) -> MLP | None:
+        """Return the network's weights; None where a call computes more than the network."""
+        more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
+        return None if more else read_mlp(self.network)
+
+
+class MarkovHierarchy(nn.Module):
+    """The part of a backbone that is p0; a subclass makes `conditionals`, and has the layers' sizes in its config."""
+
+    conditionals: nn.ModuleList
+    latent_dims: tuple[int, ...]
+    top_sigma: float
+
+    @property
+    def latent_shapes(self) -> LatentShapes:
+        """The shape of each layer, top to bottom."""
+        return tuple((dimensions,) for dimensions in self.latent_dims)
+
+    def conditional(self, above: Sequence[Tensor], like: Tensor) -> Normal:
+        """Return p0 of the layer below those in `above`, which come from the top; `like` is of that layer's shape."""
+        if not above:
+            return Normal.constant_sigma(torch.zeros_like(like), self.top_sigma)
+        return self.conditionals[len(above) - 1](above[-1])
+
+    def prior_log_prob(self, z: Latents) -> Float[Tensor, " batch"]:
+        """Return log p(z_L) + sum_i log p(z_i|z_{i+1})."""
+        return torch.stack([self.conditional(z[:i], layer).log_prob(layer) for i, layer in enumerate(z)]).sum(0)
+
+    def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return z = T(eps), top first; each sigma is multiplied by `temperature`."""
+        return self.push_below((), noise, temperature)
+
+    def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return all layers: those given, from the top, and the ones below them from their whitened noise."""
+        z = list(given)
+        for eps in noise:
+            z.append(self.conditional(z, eps).sample(eps, temperature))
+        return tuple(z)
+
+    def read_hierarchy(self) -> MLPHierarchy | None:
+        """Return p0 as the weights of its networks; None where one of them computes more than a perceptron."""
+        networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
+        known = tuple(network for network in networks if network is not None)
+        return MLPHierarchy(self.top_sigma, known, SIGMA_FLOOR) if len(known) == len(networks) else None
+
+
+def markov_conditionals(dims: Sequence[int], hidden: tuple[int, ...]) -> nn.ModuleList:
+    """Return the networks of p(z_i|z_{i+1}), top first, of layers with these dimensions."""
+    return nn.ModuleList(GaussianMLP(above, hidden, below) for above, below in itertools.pairwise(dims))
