@@ -62,6 +62,12 @@ class Normal(NamedTuple):
         ratio, shift = self.sigma / other.sigma, (self.mean - other.mean) / other.sigma
         return (0.5 * (ratio.square() + shift.square() - 1) - ratio.log()).flatten(1).sum(1)
 
+    def product(self, other: "Normal") -> "Normal":
+        """Return the Gaussian whose density is proportional to the product of both: precisions add up."""
+        precision, its_precision = self.sigma.square().reciprocal(), other.sigma.square().reciprocal()
+        total = precision + its_precision
+        return Normal((precision * self.mean + its_precision * other.mean) / total, total.rsqrt())
+
     def sample(self, noise: Float[Tensor, "batch ..."], temperature: float = 1.0) -> Float[Tensor, "batch ..."]:
         """Return mean + temperature * sigma * noise, `noise` being standard normal."""
         return self.mean + temperature * self.sigma * noise

@@ -236,3 +236,14 @@ def test_an_image_depends_on_its_own_seed_alone() -> None:
         together = build([0, 1, 2]).sample_image(PerImageNoise("sample", range(3)))
         alone = build([2]).sample_image(PerImageNoise("sample", [2]))
         assert torch.equal(together[2:], alone)
+
+
+def test_a_product_of_gaussians_is_the_product_of_their_densities() -> None:
+    """Up to a constant that does not depend on the value: precisions that do not add up break it."""
+    first = Normal(uniform(-1, 1, 2, 3), uniform(0.2, 1, 2, 3, seed=2))
+    second = Normal(uniform(-1, 1, 2, 3, seed=3), uniform(0.2, 1, 2, 3, seed=4))
+
+    def excess(value: Tensor) -> Tensor:
+        return first.log_prob(value) + second.log_prob(value) - first.product(second).log_prob(value)
+
+    torch.testing.assert_close(excess(uniform(-2, 2, 2, 3, seed=5)), excess(uniform(-2, 2, 2, 3, seed=6)))

@@ -1,0 +1,163 @@
+"""A ladder of vector latents: deterministic bottom-up, stochastic top-down, an image that every layer reaches.
+
+p0 is that of `MarkovHierarchy`, p(z_L) = N(0, I) and p(z_i|z_{i+1}) by one perceptron a layer. The image sees all
+layers, as in BIVA and NVAE (facts, section 1.1): a deterministic path of transposed convolutions leads from the
+smallest feature maps to the pixels, z_L enters at its start and the layers below it one after the other further on, so
+that the bottom layer is left with what a few convolutions can draw.
+
+Inference is that of the ladder VAE (Sonderby et al., 2016, arXiv 1602.02282): a bottom-up path without noise proposes a
+Gaussian for every layer, and from the top down q(z_i|z_{i+1}, x) is proportional to the proposal times p(z_i|z_{i+1}).
+It is narrower than both and its mean lies between theirs. Here that holds for the top layer too, where the paper's q is
+the proposal alone.
+
+Nothing bounds log sigma of p(z_i|z_{i+1}), as in the paper's generator. NVAE's soft clamp would hold it above -5, a
+sigma still thirty times too small for the step sizes of the paper's chains in z, and p0 would no longer be of the form
+whose gradient is written out. Learning with an inference network makes these conditionals sharp. A chain in whitened
+noise does not see that: there the base density is N(0, I) whatever sigma is. It is the chain for this backbone.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jlebm.backbones.base import MLPHierarchy, PosteriorSample
+from jlebm.backbones.layers import FromPoint, smallest_side
+from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
+from jlebm.distributions import Bernoulli, Likelihood, Normal
+from jlebm.errors import UserError
+from jlebm.latents import Latents
+from jlebm.networks import SLOPE
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """Sizes of the ladder; the defaults are for 28x28 grey images."""
+
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    """Channels, height and width; height equals width."""
+    latent_dims: tuple[int, ...] = (8, 16, 32)
+    """Dimensions of each layer, top to bottom."""
+    channels: tuple[int, ...] = (64, 32, 16)
+    """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
+    conditional_hidden: tuple[int, ...] = (128, 128)
+    """Hidden units of each network of p(z_i|z_{i+1})."""
+    features: int = 256
+    """Width of the bottom-up path above the convolutions."""
+    likelihood: Literal["normal", "bernoulli"] = "normal"
+    """Of p(x|z): a Gaussian with one sigma, or binary pixels for grey images, whose levels in between weigh both."""
+    likelihood_sigma: float = 0.3
+    """Standard deviation of a Gaussian p(x|z), on images in [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no ladder."""
+        smallest_side(self.image_shape, self.channels)
+        if len(self.latent_dims) < 2 or min(self.latent_dims) < 1:
+            raise UserError(f"a ladder needs at least two layers of one dimension or more, not {self.latent_dims}")
+        if not self.likelihood_sigma > 0:
+            raise UserError(f"likelihood_sigma must be positive, not {self.likelihood_sigma}")
+        if self.likelihood == "bernoulli" and self.image_shape[0] != 1:
+            raise UserError(f"binary pixels are for grey images, not for {self.image_shape[0]} channels; use 'normal'")
+
+    def entry_levels(self) -> tuple[int, ...]:
+        """Return where each layer enters the decoder, top first: indices into `channels`, spread from the first on."""
+        layers = len(self.latent_dims)
+        return tuple(index * len(self.channels) // layers for index in range(layers))
+
+
+class LadderDecoder(nn.Module):
+    """From all layers to the image's parameters: before the tanh of a Gaussian's mean, or the logits of pixels."""
+
+    def __init__(self, config: LadderConfig):
+        super().__init__()
+        channels, side = config.channels, smallest_side(config.image_shape, config.channels)
+        self.levels = config.entry_levels()
+        self.entries = nn.ModuleList(
+            FromPoint(dim, channels[level], side) for dim, level in zip(config.latent_dims, self.levels, strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(channels)
+        )
+        self.mix = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in channels)
+        self.image = nn.Conv2d(channels[-1], config.image_shape[0], 3, padding=1)
+
+    def forward(self, z: Latents) -> Float[Tensor, "batch channels height width"]:
+        """Return the parameters of p(x|z), a number a colour and pixel."""
+        state = None
+        for level, mix in enumerate(self.mix):
+            parts = [] if state is None else [self.up[level - 1](state)]
+            for entry, its_level, layer in zip(self.entries, self.levels, z, strict=True):
+                if its_level == level:
+                    maps = entry(layer[:, :, None, None])
+                    parts.append(F.interpolate(maps, scale_factor=2.0**level, mode="bilinear") if level else maps)
+            state = F.leaky_relu(mix(F.leaky_relu(torch.stack(parts).sum(0), SLOPE)), SLOPE)
+        return self.image(state)
+
+
+class BottomUp(nn.Module):
+    """The deterministic path from the image: a Gaussian proposed for every layer, without noise in between."""
+
+    def __init__(self, config: LadderConfig):
+        super().__init__()
+        channels, side = config.channels[::-1], smallest_side(config.image_shape, config.channels)
+        layers: list[nn.Module] = [nn.Conv2d(config.image_shape[0], channels[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
+        for before, after in itertools.pairwise(channels):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        layers += [nn.Flatten(), nn.Linear(channels[-1] * side**2, config.features), nn.LeakyReLU(SLOPE)]
+        self.trunk = nn.Sequential(*layers)
+        upwards = config.latent_dims[::-1]
+        self.steps = nn.ModuleList(nn.Linear(config.features, config.features) for _ in upwards[1:])
+        self.proposals = nn.ModuleList(GaussianMLP(config.features, (), dim) for dim in upwards)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Sequence[Normal]:
+        """Return the proposal for each layer, top first."""
+        state = self.trunk(x)
+        proposed = [self.proposals[0](state)]
+        for step, proposal in zip(self.steps, self.proposals[1:], strict=True):
+            state = state + F.leaky_relu(step(state), SLOPE)
+            proposed.insert(0, proposal(state))
+        return proposed
+
+
+class LadderBackbone(MarkovHierarchy):
+    """See the module, and `Backbone` for the methods."""
+
+    top_sigma = 1.0
+
+    def __init__(self, config: LadderConfig):
+        super().__init__()
+        self.config = config
+        self.latent_dims = config.latent_dims
+        self.decoder = LadderDecoder(config)
+        self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden)
+        self.bottom_up = BottomUp(config)
+
+    def mlp_hierarchy(self) -> MLPHierarchy | None:
+        """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
+        return self.read_hierarchy() if type(self) is LadderBackbone else None
+
+    def decode(self, z: Latents) -> Likelihood:
+        """Return p(x|z) with images in [-1, 1]."""
+        parameters = self.decoder(z)
+        if self.config.likelihood == "bernoulli":
+            return Bernoulli(parameters)
+        return Normal.constant_sigma(torch.tanh(parameters), self.config.likelihood_sigma)
+
+    def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
+        """Draw z_L ~ q(z_L|x), then each layer below it from q(z_i|z_{i+1}, x)."""
+        eps = noise(tuple(x.new_empty(len(x), *shape) for shape in self.latent_shapes))
+        z: list[Tensor] = []
+        log_probs, kl = [], []
+        for proposal, layer_noise in zip(self.bottom_up(x), eps, strict=True):
+            prior = self.conditional(z, layer_noise)
+            q = prior.product(proposal)
+            z.append(q.sample(layer_noise))
+            log_probs.append(q.log_prob(z[-1]))
+            kl.append(q.kl(prior))
+        return PosteriorSample(tuple(z), torch.stack(log_probs).sum(0), torch.stack(kl))
