@@ -95,8 +95,17 @@ def _flat_keys(values: dict[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
+def _likest(kinds: Sequence[Any], value: Any) -> Any:
+    """Return which of several kinds a value is read as: of dataclasses, the one that knows the most of its keys."""
+
+    def known(kind: Any) -> int:
+        return len(typing.get_type_hints(kind).keys() & value.keys()) if dataclasses.is_dataclass(kind) else 0
+
+    return max(kinds, key=known) if isinstance(value, dict) else kinds[0]
+
+
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """Read a JSON value as `kind`: a dataclass, a tuple, a literal, an optional or a plain type."""
+    """Read a JSON value as `kind`: a dataclass or one of several, a tuple, a literal, an optional or a plain type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints = typing.get_type_hints(kind)
@@ -114,7 +123,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        return _read(next(a for a in arguments if a is not type(None)), value, path)
+        return _read(_likest([a for a in arguments if a is not type(None)], value), value, path)
     if origin is Literal and value in arguments:
         return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -29,6 +29,19 @@ class JointEnergy(nn.Module):
         return -torch.cat(negative, dim=1)
 
 
+class NoEnergy(nn.Module):
+    """f_i = 0: the layer keeps its Gaussian prior."""
+
+    def forward(self, layer: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1"]:
+        """Return zeros."""
+        return layer.new_zeros(len(layer), 1)
+
+
+def no_energy(layers: int) -> JointEnergy:
+    """Return the energy of a prior that is the Gaussian hierarchy alone; it has nothing to learn."""
+    return JointEnergy([NoEnergy() for _ in range(layers)])
+
+
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
     """Return one convolutional network a layer of (channels, height, width) latents, top first (facts, section 1.6).
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.ladder import LadderBackbone, LadderConfig
 from jlebm.config import Config
-from jlebm.energies import mlp_energy
+from jlebm.energies import mlp_energy, no_energy
 from jlebm.errors import UserError, nearest
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 
-LearningName = Literal["joint-mle", "variational"]
+LearningName = Literal["joint-mle", "variational", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,46 @@ class Experiment(Config):
     preset: str
     dataset: str
     learning: LearningName = "joint-mle"
-    model: ConvConfig = field(default_factory=ConvConfig)
+    model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
-    """Hidden units of each layer's energy, top first."""
+    """Hidden units of each layer's energy, top first; none where the prior stays Gaussian."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
     posterior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(40, 0.1))
-    """Used by joint maximum likelihood only; kept by both, so that the two differ in `learning` alone."""
+    """Used by joint maximum likelihood only; kept by all, so that they differ in `learning` alone."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    kl_warmup: int = field(default=0, metadata={"since": "0.2"})
+    """Updates over which the weight of q(z|x)'s KL from the prior rises to 1; 0 for full weight from the start."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
-        if len(self.energy_hidden) != len(self.model.latent_dims):
-            raise UserError(
-                f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {len(self.model.latent_dims)}"
-            )
+        layers = len(self.model.latent_dims)
+        if self.learning == "gaussian" and self.energy_hidden:
+            raise UserError("with learning 'gaussian' the prior has no energy; set energy_hidden to []")
+        if self.learning != "gaussian" and len(self.energy_hidden) != layers:
+            raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {layers}")
         if self.learning not in typing.get_args(LearningName):
             raise UserError(
                 f"unknown learning {self.learning!r}{nearest(self.learning, typing.get_args(LearningName))}"
             )
-        if (self.learning == "variational") != self.model.inference_network:
+        if isinstance(self.model, LadderConfig):
+            if self.learning == "joint-mle":
+                raise UserError(
+                    "a ladder learns through its inference network; set learning to variational or gaussian"
+                )
+        elif self.learning == "gaussian":
+            raise UserError("learning 'gaussian' is of a ladder, whose layers' KLs are known; model is of another kind")
+        elif (self.learning == "variational") != self.model.inference_network:
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
+            raise UserError(
+                f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"
+            )
 
     def build(self) -> JointModel:
         """Make the model, its weights drawn from torch's global generator."""
-        return JointModel(ConvBackbone(self.model), mlp_energy(self.model.latent_dims, self.energy_hidden))
+        config = self.model
+        backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
+        if self.learning == "gaussian":
+            return JointModel(backbone, no_energy(len(config.latent_dims)))
+        return JointModel(backbone, mlp_energy(config.latent_dims, self.energy_hidden))

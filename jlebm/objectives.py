@@ -29,13 +29,15 @@ class Losses(NamedTuple):
     energy: Float[Tensor, " layers"]
     """E[E_i(z+)] - E[E_i(z-)] of each layer, top first."""
     entropy: Float[Tensor, ""]
-    """E[log q(z+|x)] of the inference network; zero for a chain's samples."""
+    """E[log q(z+|x)] of the inference network; zero for a chain's samples. Where the KL of q from p0 has a closed form,
+    that KL, which then holds the second half of `conditional` too."""
     penalty: Float[Tensor, ""]
     """The weight decay of the energies' values, lambda E[E_i(z+)^2 + E_i(z-)^2]."""
 
-    def total(self) -> Float[Tensor, ""]:
-        """Return the sum of all parts."""
-        return self.reconstruction + self.conditional + self.energy.sum() + self.entropy + self.penalty
+    def total(self, kl_weight: float = 1.0) -> Float[Tensor, ""]:
+        """Return the sum of all parts, those of the KL between q(z|x) and the EBM prior times `kl_weight`."""
+        kl = (self.conditional, self.energy.sum(), self.entropy)
+        return sum((kl_weight * part for part in kl), self.reconstruction) + self.penalty
 
 
 def maximum_likelihood_loss(
@@ -89,7 +91,14 @@ def variational_loss(
     """Return minus the ELBO with the EBM prior, up to log Z, whose gradient the samples z- stand for.
 
     KL(p_data(x) q(z|x) | p(x, z)) in the inference network, the generator and the energies at once (facts, section
-    1.5). `posterior` carries the graph of its reparametrisation; `prior` is z-.
+    1.5). `posterior` carries the graph of its reparametrisation; `prior` is z-. A KL of q from p0 that `posterior`
+    knows in closed form takes the place of log q - log p0 at the draw, which has its expectation and more noise.
     """
-    losses = maximum_likelihood_loss(model, x, posterior.latents, prior, energy_l2)
-    return losses._replace(entropy=posterior.log_prob.mean())
+    if posterior.kl is None:
+        losses = maximum_likelihood_loss(model, x, posterior.latents, prior, energy_l2)
+        return losses._replace(entropy=posterior.log_prob.mean())
+    return contrastive_loss(model.energy, posterior.latents, prior, energy_l2)._replace(
+        reconstruction=-model.backbone.decode(posterior.latents).log_prob(x).mean(),
+        conditional=model.backbone.prior_log_prob(prior).mean(),
+        entropy=posterior.kl.sum(0).mean(),
+    )

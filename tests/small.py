@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from jlebm.backbones.conv import ConvConfig
+from jlebm.backbones.ladder import LadderConfig
 from jlebm.backbones.nvae import NVAE, NVAEConfig
 from jlebm.experiment import Experiment, LearningName, OptimizerConfig, TrainingConfig
 from jlebm.langevin import Chain
@@ -59,6 +60,23 @@ def experiment(learning: LearningName = "joint-mle", steps: int = 24, **changes)
         posterior_chain=Chain.from_joint_paper(3, 0.1),
         optimizer=OptimizerConfig(1e-3, 1e-3, energy_l2=1e-3, ema_decay=0.9),
         training=TrainingConfig(steps=steps, batch_size=5),
+    )
+    return dataclasses.replace(one, **changes)
+
+
+def ladder_experiment(learning: LearningName = "variational", **changes) -> Experiment:
+    """Return an experiment on a ladder of three layers for 8x8 images, with an EMA and 20 steps, 8 of them warm-up."""
+    one = Experiment(
+        protocol="test/1",
+        preset="tiny",
+        dataset="noise",
+        learning=learning,
+        model=LadderConfig((1, 8, 8), (2, 3, 4), channels=(6, 5), conditional_hidden=(7,), features=9),
+        energy_hidden=() if learning == "gaussian" else ((6,), (6,), (6, 6)),
+        prior_chain=Chain.from_two_stage_paper(3, 0.04),
+        optimizer=OptimizerConfig(1e-3, 1e-3, energy_l2=1e-3, ema_decay=0.9),
+        training=TrainingConfig(steps=20, batch_size=5),
+        kl_warmup=8,
     )
     return dataclasses.replace(one, **changes)
 

@@ -3,6 +3,7 @@
 import torch
 
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
+from jlebm.energies import no_energy
 from jlebm.gradients import Autograd
 from jlebm.latents import Latents, standard_normal_log_prob
 from tests.linear import linear_model
@@ -40,6 +41,18 @@ def test_zero_energy_leaves_the_standard_normal_in_noise_space() -> None:
     _, exact = Autograd(PriorInNoise(model.backbone, model.energy)).value_and_gradient(eps)
     for gradient, layer in zip(exact, eps, strict=True):
         torch.testing.assert_close(gradient, -layer)
+
+
+def test_no_energy_leaves_the_gaussian_hierarchy() -> None:
+    """Without energies the EBM prior is p0, in latents and in noise, and there is nothing to learn."""
+    energy = no_energy(2)
+    z = draw(4)
+    torch.testing.assert_close(PriorInLatents(MODEL.backbone, energy)(z), MODEL.backbone.prior_log_prob(z))
+    value, gradient = Autograd(PriorInNoise(MODEL.backbone, energy)).value_and_gradient(z)
+    torch.testing.assert_close(value, standard_normal_log_prob(z))
+    assert all(torch.equal(g, -layer) for g, layer in zip(gradient, z, strict=True))
+    assert energy(z).shape == (4, 2)
+    assert not list(energy.parameters())
 
 
 def test_released_drift_lacks_the_jacobian() -> None:

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jlebm.backbones.conv import ConvConfig
+from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
+from jlebm.experiment import Experiment, LearningName, OptimizerConfig, TrainingConfig
 from jlebm.langevin import Chain
 from reproduce.cifar10 import RECIPE
-from tests.small import experiment
+from tests.small import experiment, ladder_experiment
 
 # beartype looks at random items of the tuples that hypothesis builds; that does not make the tests random.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -163,3 +164,33 @@ def test_fields_that_came_later_leave_earlier_digests_alone() -> None:
     assert changed.to_json()["model"]["precision"] == "bf16"
     assert Experiment.from_json(changed.to_json()).model.precision == "bf16"
     assert Experiment.from_json(one.to_json()).model.precision == "float32"
+
+
+@pytest.mark.parametrize("learning", ["variational", "gaussian"])
+def test_a_ladder_is_read_as_a_ladder(learning: LearningName) -> None:
+    """Two kinds of model stand in one place: a stored configuration of either is read as what it was."""
+    one = ladder_experiment(learning)
+    again = Experiment.from_json(json.loads(json.dumps(one.to_json())))
+    assert again == one
+    assert isinstance(again.model, LadderConfig)
+    assert again.digest() == one.digest()
+    changed = one.override(["model.features=11", "model.likelihood=bernoulli", "kl_warmup=3"])
+    assert isinstance(changed.model, LadderConfig)
+    assert (changed.model.features, changed.model.likelihood, changed.kl_warmup) == (11, "bernoulli", 3)
+    assert isinstance(Experiment.from_json(experiment().to_json()).model, ConvConfig)
+
+
+def test_a_wrong_key_of_either_model_is_named() -> None:
+    """The sentence is about the kind that the other keys belong to."""
+    ladder, conv = ladder_experiment().to_json(), experiment().to_json()
+    for whole, wrong, right in ((ladder, "feature", "features"), (conv, "top_sigm", "top_sigma")):
+        model = {key: value for key, value in whole["model"].items() if key != right} | {wrong: 1}
+        with pytest.raises(UserError, match=f"key 'model.{wrong}'; the nearest known one is '{right}'"):
+            Experiment.from_json(whole | {"model": model})
+
+
+def test_the_warm_up_is_left_out_where_there_is_none() -> None:
+    """Configurations of before have no such key, and keep their digests."""
+    assert "kl_warmup" not in experiment().to_json()
+    assert ladder_experiment().to_json()["kl_warmup"] == 8
+    assert ladder_experiment().digest() != ladder_experiment(kl_warmup=9).digest()

@@ -91,6 +91,32 @@ def test_variational_gradient_is_that_of_the_bound() -> None:
         )
 
 
+def test_a_kl_in_closed_form_changes_no_gradient() -> None:
+    """KL(q | p0) known exactly, in place of log q - log p0 at the draws: the same bound in the model and in q.
+
+    By quadrature both are exact. A p0 that is left in `conditional`, and so counted twice, breaks it.
+    """
+    model = linear_model()
+    prior = Quadratic(lambda z: PriorInLatents(model.backbone, model.energy)(split(z))[0])
+    q_mean = torch.linspace(-0.5, 0.7, 5, dtype=torch.float64).requires_grad_()
+    q_root = torch.diag(torch.linspace(0.3, 0.9, 5, dtype=torch.float64)).requires_grad_()
+    steps = torch.cat([torch.eye(5, dtype=torch.float64), -torch.eye(5, dtype=torch.float64)]) * 5**0.5
+    z = q_mean + steps @ q_root.T
+    q = torch.distributions.MultivariateNormal(q_mean, scale_tril=q_root)
+    base = Quadratic(lambda z: model.backbone.prior_log_prob(split(z))[0])
+    p0 = torch.distributions.MultivariateNormal(torch.linalg.solve(base.precision, base.linear), None, base.precision)
+    kl = torch.distributions.kl_divergence(q, p0)
+    sample = PosteriorSample((z[:, :2], z[:, 2:]), q.log_prob(z))
+    x = X.expand(10, -1, -1, -1)
+    parameters = (*model.parameters(), q_mean, q_root)
+    found = []
+    for one in (sample, sample._replace(kl=kl.expand(1, 10))):
+        loss = variational_loss(model, x, one, prior.cubature(), 0.1).total()
+        found.append((loss, *torch.autograd.grad(loss, parameters, retain_graph=True)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
 def test_penalty_is_the_mean_of_squared_energies() -> None:
     """The penalty counts both sides and nothing else; at weight 0 it is exactly absent."""
     model = linear_model()

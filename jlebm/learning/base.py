@@ -44,6 +44,11 @@ class Scheme(Protocol):
         ...
 
 
+def warmed_up(step: int, steps: int) -> float:
+    """Return the weight of the KL at update number `step`: it rises by equal parts to 1 at the last of `steps`."""
+    return min(1.0, (step + 1) / max(steps, 1))
+
+
 @dataclass(frozen=True)
 class ContrastiveUpdate:
     """A loss of samples z+ of the posterior and z- of the prior, both detached."""
@@ -52,17 +57,20 @@ class ContrastiveUpdate:
     losses: Losses
     posterior: Latents
     prior: Latents
+    kl: Float[Tensor, "layers batch"] | None = None
+    """KL of q from p0 in each layer, top first, where it is known."""
+    kl_weight: float = 1.0
 
     def loss(self) -> Float[Tensor, ""]:
         """See `Update`."""
-        return self.losses.total()
+        return self.losses.total(self.kl_weight)
 
     def figures(self) -> dict[str, Tensor]:
-        """Return losses, energies and the largest latent of each layer."""
+        """Return losses, energies and the largest latent of each layer, and its KL: a collapsed one is seen."""
         model = self.model
         positive, negative = model.energies(self.posterior), model.energies(self.prior)
         values = {
-            "loss": self.losses.total(),
+            "loss": self.loss(),
             "reconstruction": self.losses.reconstruction,
             "conditional": self.losses.conditional,
         }
@@ -71,6 +79,8 @@ class ContrastiveUpdate:
             values[f"energy_prior/{name}"] = negative[:, index].mean()
             values[f"range_posterior/{name}"] = self.posterior[index].abs().max()
             values[f"range_prior/{name}"] = self.prior[index].abs().max()
+            if self.kl is not None:
+                values[f"kl/{name}"] = self.kl[index].mean()
         return {name: value.detach() for name, value in values.items()}
 
 

@@ -12,6 +12,7 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.learning.backbone import BackboneOnly
 from jlebm.learning.base import Scheme
+from jlebm.learning.gaussian import Gaussian
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.learning.two_stage import TwoStage
 from jlebm.learning.variational import Variational
@@ -26,7 +27,9 @@ def scheme(experiment: AnyExperiment) -> Scheme:
         case TwoStageExperiment():
             return TwoStage(experiment.prior_chain, experiment.optimizer.energy_l2)
         case Experiment(learning="variational"):
-            return Variational(experiment.prior_chain, experiment.optimizer.energy_l2)
+            return Variational(experiment.prior_chain, experiment.optimizer.energy_l2, experiment.kl_warmup)
+        case Experiment(learning="gaussian"):
+            return Gaussian(experiment.kl_warmup)
         case _:
             return JointMLE(experiment.prior_chain, experiment.posterior_chain, experiment.optimizer.energy_l2)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
-from jlebm.learning.base import ContrastiveUpdate
+from jlebm.learning.base import ContrastiveUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.objectives import variational_loss
 from jlebm.randomness import Noise
@@ -19,6 +19,8 @@ class Variational:
 
     prior_chain: Chain
     energy_l2: float = 0.0
+    kl_warmup: int = 0
+    """Updates over which the weight of KL(q(z|x) | p(z)) rises to 1; the energies' own gradient has that weight too."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -27,4 +29,5 @@ class Variational:
         prior = model.sample_prior(len(x), self.prior_chain, noise)
         posterior = model.backbone.posterior(x, noise)
         losses = variational_loss(model, x, posterior, prior, self.energy_l2)
-        return ContrastiveUpdate(model, losses, map_latents(Tensor.detach, posterior.latents), prior)
+        latents = map_latents(Tensor.detach, posterior.latents)
+        return ContrastiveUpdate(model, losses, latents, prior, posterior.kl, warmed_up(step, self.kl_warmup))

@@ -1,0 +1,38 @@
+"""The Gaussian hierarchy alone by its ELBO: the twin, in every figure, of a model with an EBM prior."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.backbones.base import ELBOTerms
+from jlebm.errors import UserError
+from jlebm.learning.base import ELBOUpdate, warmed_up
+from jlebm.model import JointModel
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Backbone and inference network by E_q[log p(x|z)] - KL(q(z|x) | p0(z)); energies play no part."""
+
+    kl_warmup: int = 0
+    """Updates over which the KL's weight rises to 1 (Sonderby et al., 2016, arXiv 1602.02282)."""
+
+    def update(
+        self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
+    ) -> ELBOUpdate:
+        """Draw once from q(z|x) and return minus the ELBO, its KL weighed by the warm-up.
+
+        Raises:
+            UserError: the backbone's posterior does not say the KL of its layers.
+        """
+        posterior = model.backbone.posterior(x, noise)
+        if posterior.kl is None:
+            raise UserError(
+                f"{type(model.backbone).__name__}.posterior gives no KL of its layers, which the ELBO needs"
+            )
+        likelihood = model.backbone.decode(posterior.latents)
+        terms = ELBOTerms(likelihood.log_prob(x), posterior.kl, posterior.latents)
+        weight = warmed_up(step, self.kl_warmup)
+        return ELBOUpdate(terms, weight * terms.kl.sum(0).mean() - terms.log_likelihood.mean(), weight)
