@@ -102,6 +102,12 @@ def test_tiny_two_stage(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     write = request.config.getoption("--write-golden")
     elbo = curves_of(backbone, ("negative_elbo", "kl/z2", "kl/z1"), diagnosed=False)
     hold(elbo, "cifar10-tiny-photos-backbone", tmp_path, write)
-    hold(curves_of(energies, CURVES[1:]), "cifar10-tiny-photos-two-stage", tmp_path, write)
+    learned = curves_of(energies, CURVES[1:])
+    hold(learned, "cifar10-tiny-photos-two-stage", tmp_path, write)
+    first, last = (
+        sum(learned[f"energy_posterior/{z}"][at] - learned[f"energy_prior/{z}"][at] for z in ("z2", "z1"))
+        for at in (0, -1)
+    )
+    assert last < first - 0.2, "the energies learned nothing: posterior latents are no likelier than the prior's"
     layers = {source for metric, source in rows if metric == "latent_auc"}
     assert {f"{prior}{layer}" for prior in ("ebm-prior", "gaussian-prior") for layer in ("", "/z2", "/z1")} == layers
