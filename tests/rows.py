@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jlebm.results import Measurement
+from jlebm.results.expectation import QUESTION
 
 ROW = Measurement(
     protocol="cifar10/1",
@@ -49,8 +50,12 @@ def row() -> Callable[..., Measurement]:
 
 
 def copy_open_questions(results: Path, folder: Path) -> None:
-    """Copy paper.toml and expected.toml without what has been measured: every entry waits for its first row."""
+    """Copy paper.toml and expected.toml without what has been measured: every question waits for its first row."""
     shutil.copy(results / "paper.toml", folder)
     written = "images|config_digest|complete|reference|extractor|weights|chain|value|tolerance|fail_beyond|basis"
     text = re.sub(rf"^({written}) = .*\n", "", (results / "expected.toml").read_text(), flags=re.MULTILINE)
-    (folder / "expected.toml").write_text(text)
+    head, *entries = re.split(r"^(?=\[\[expectation\]\])", text, flags=re.MULTILINE)
+    # Without their numbers of images, entries may ask the same.
+    asked = re.compile(rf"^(?:{'|'.join(('protocol', *QUESTION))}) = .*$", flags=re.MULTILINE)
+    questions = {tuple(asked.findall(entry)): entry for entry in reversed(entries)}
+    (folder / "expected.toml").write_text(head + "".join(reversed(questions.values())))
