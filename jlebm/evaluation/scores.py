@@ -67,8 +67,8 @@ def likelihood_ratio(
 ) -> Float[np.ndarray, " images"]:
     """Return L^{>0} - L^{>k} of each image: what its lower layers add to the upper ones' account of it.
 
-    After Havtorn et al., "Hierarchical VAEs Know What They Don't Know" (ICML 2021), which the paper's is taken to be. It
-    is high where the lower layers account for an image that the upper ones miss: out of distribution.
+    After Havtorn et al., "Hierarchical VAEs Know What They Don't Know" (ICML 2021), which the paper's is taken to be.
+    It is high where the lower layers account for an image that the upper ones miss: out of distribution.
 
     Args:
         whole: L^{>0} of each image, in nats.
