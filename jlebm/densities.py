@@ -5,6 +5,7 @@
 | `PriorInLatents` | z | -E(z) + log p0(z) |
 | `PriorInNoise` | eps, z = T(eps) | -E(T(eps)) - |eps|^2 / 2 |
 | `Posterior` | z | log p(x|z) - E(z) + log p0(z) |
+| `SomeLayers` | some layers of one of these | the same, the other layers held |
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.base import Backbone
+from jlebm.backbones.base import Backbone, push_below
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
 
@@ -45,12 +46,36 @@ class PriorInNoise:
     backbone: Backbone
     energy: JointEnergy
     drift: Drift = "exact"
+    given: Latents = ()
+    """Latents that stay as they are, from the top: the density is of the noise of the layers below, given them."""
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""
-        z = self.backbone.push(noise)
+        z = push_below(self.backbone, self.given, noise)
         base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
         return base - self.energy(z).sum(1)
+
+
+@dataclass(frozen=True)
+class SomeLayers:
+    """A density of some layers given the others: only they are its position, and only they move in a chain."""
+
+    density: LogDensity
+    held: Latents
+    """All layers; those that are held stay as they are here."""
+    layers: tuple[int, ...]
+    """Which ones move: indices from the top, z_L being 0."""
+
+    def __call__(self, moving: Latents) -> Float[Tensor, " batch"]:
+        """Return the density of all layers."""
+        return self.density(self.whole(moving))
+
+    def whole(self, moving: Latents) -> Latents:
+        """Return all layers, those that move in place of their own."""
+        found = list(self.held)
+        for index, layer in zip(self.layers, moving, strict=True):
+            found[index] = layer
+        return tuple(found)
 
 
 @dataclass(frozen=True)

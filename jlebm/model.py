@@ -74,22 +74,30 @@ class JointModel(nn.Module):
             assert observe is not None
             observe(index, self.pushed(eps), info)
 
-        density = PriorInNoise(self.backbone, self.energy, chain.drift)
-        end = langevin.run(self.noise(count, noise), density, chain, noise, None if observe is None else show)
+        end = self.sample_noise(count, chain, noise, None if observe is None else show)
         return self.pushed(end, temperature)
+
+    def sample_noise(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
+        """Run `count` chains of the EBM prior in whitened noise and return where they end there, before T."""
+        density = PriorInNoise(self.backbone, self.energy, chain.drift)
+        return langevin.run(self.noise(count, noise), density, chain, noise, observe)
 
     def sample_posterior(
         self,
         x: Float[Tensor, "batch channels height width"],
-        chain: Chain,
+        chain: Chain | None,
         noise: Noise,
         observe: Observer | None = None,
     ) -> Latents:
-        """Run one chain of p(z|x) for each image of a batch.
+        """Run one chain of p(z|x) for each image of a batch; with no chain, draw from the inference network.
 
         Raises:
             UserError: the chain is one in whitened noise, which is the prior's.
+            NoEncoder: there is neither a chain nor an inference network.
         """
+        if chain is None:
+            with torch.no_grad():
+                return self.backbone.posterior(x, noise).latents
         if chain.space != "latents":
             raise UserError("posterior chains move in latents; set their space to 'latents'")
         start = self.start(len(x), chain, noise)

@@ -12,7 +12,17 @@ import torch
 
 from jlebm.latents import Latents, map_latents
 
-ROLES = ("initialisation", "data", "training noise", "sample", "posterior", "chain", "evaluation", "re-estimation")
+ROLES = (
+    "initialisation",
+    "data",
+    "training noise",
+    "sample",
+    "posterior",
+    "chain",
+    "evaluation",
+    "re-estimation",
+    "layers",
+)
 
 
 def derive_seed(role: str, *parts: int) -> int:

@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jlebm import parallel
@@ -63,9 +63,9 @@ def generate(
             latents = model.sample_prior(len(chosen), chain, noise, temperature=temperature)
         else:
             latents = model.sample_gaussian(len(chosen), noise, temperature)
-        return _decode(model, latents, noise if decoding == "sample" else None)
+        return decoded(model, latents, noise if decoding == "sample" else None)
 
-    yield from _dealt(draw, len(seeds), batch_size)
+    yield from dealt(draw, len(seeds), batch_size)
 
 
 def reconstruct(
@@ -86,23 +86,27 @@ def reconstruct(
         batch_size: images at a time.
         decoding: the decoder's mean, or a draw from its distribution.
     """
-    device = next(model.parameters()).device
 
     def draw(first: int) -> Samples:
-        indices = [int(index) for index in chosen[first : first + batch_size]]
-        x = to_float(torch.from_numpy(np.stack([images[index] for index in indices])).to(device))
+        indices, x = batch_of(model, images, chosen[first : first + batch_size])
         noise = PerImageNoise("posterior", indices)
-        if chain is None:
-            with torch.no_grad():
-                latents = model.backbone.posterior(x, noise).latents
-        else:
-            latents = model.sample_posterior(x, chain, noise)
-        return _decode(model, latents, noise if decoding == "sample" else None)
+        latents = model.sample_posterior(x, chain, noise)
+        return decoded(model, latents, noise if decoding == "sample" else None)
 
-    yield from _dealt(draw, len(chosen), batch_size)
+    yield from dealt(draw, len(chosen), batch_size)
 
 
-def _dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
+def batch_of(
+    model: JointModel, images: np.ndarray, chosen: Sequence[int]
+) -> tuple[list[int], Float[Tensor, "batch channels height width"]]:
+    """Return which of the uint8 images are chosen, as plain numbers, and them in [-1, 1], of the model's type."""
+    indices = [int(index) for index in chosen]
+    like = next(model.parameters())
+    x = torch.from_numpy(np.stack([images[index] for index in indices])).to(like.device)
+    return indices, to_float(x).to(like.dtype)
+
+
+def dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
     """Yield all batches in order, each drawn by the process that it falls to."""
     firsts = range(0, count, batch_size)
     if parallel.size() == 1:
@@ -116,7 +120,8 @@ def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
     return batch.images.cpu(), map_latents(Tensor.cpu, batch.latents)
 
 
-def _decode(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
+def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
+    """Return latents with their images: the decoder's mean, or a draw from its distribution where there is noise."""
     with torch.no_grad():
         likelihood = model.backbone.decode(latents)
         return Samples(to_uint8(likelihood.mean if noise is None else likelihood.sample_image(noise)), latents)

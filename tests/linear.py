@@ -48,8 +48,14 @@ class LinearBackbone(nn.Module):
 
     def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps)."""
-        top = temperature * noise[0]
-        return top, self.conditional(top).sample(noise[1], temperature)
+        return self.push_below((), noise, temperature)
+
+    def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
+        """Return all layers, those given from the top."""
+        z = list(given)
+        for eps in noise:
+            z.append(self.conditional(z[0]).sample(eps, temperature) if z else temperature * eps)
+        return tuple(z)
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z)."""

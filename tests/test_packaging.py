@@ -48,7 +48,7 @@ LAYERS = (
     {"experiment", "staged", "run"},
     {"objectives"},
     {"learning"},
-    {"training", "sampling"},
+    {"training", "sampling", "hierarchy"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 KNOWN_TO_FIGURES = {"errors", "files", "progress", "results", "plotting"}

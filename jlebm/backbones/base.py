@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.distributions import Likelihood
+from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import MLP
 from jlebm.randomness import Noise
@@ -96,3 +97,16 @@ class HasPushBelow(Protocol):
         With nothing given it is `push`.
         """
         ...
+
+
+def push_below(backbone: Backbone, given: Latents, noise: Latents) -> Latents:
+    """Return z with the layers given, from the top, and those below them from their noise; `push` where none is given.
+
+    Raises:
+        UserError: layers are given, and the backbone has no `push_below`.
+    """
+    if not given:
+        return backbone.push(noise)
+    if not isinstance(backbone, HasPushBelow):
+        raise UserError(f"{type(backbone).__name__} has no push_below, which keeping its upper layers needs")
+    return backbone.push_below(given, noise)

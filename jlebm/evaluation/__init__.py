@@ -1,4 +1,4 @@
-"""Evaluation: fidelity of images through torch-fidelity, and a two-sample test of latents."""
+"""Evaluation: fidelity of images through torch-fidelity, a two-sample test of latents, detection by scores."""
 
 from jlebm.evaluation.extractor import Extractor, ExtractorNotFound, find_extractor, open_extractor
 from jlebm.evaluation.fidelity import (
@@ -13,19 +13,23 @@ from jlebm.evaluation.fidelity import (
 from jlebm.evaluation.images import check_images
 from jlebm.evaluation.inception import self_check
 from jlebm.evaluation.latent import two_sample_auc
+from jlebm.evaluation.scores import Detection, detection, likelihood_ratio
 
 __all__ = [
     "ALL",
     "NEEDS",
+    "Detection",
     "Extractor",
     "ExtractorNotFound",
     "NotMeasured",
     "Score",
     "check_images",
     "describe_reference",
+    "detection",
     "evaluate",
     "find_extractor",
     "halves",
+    "likelihood_ratio",
     "open_extractor",
     "self_check",
     "two_sample_auc",

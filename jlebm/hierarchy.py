@@ -1,0 +1,191 @@
+"""What each layer holds: some layers drawn anew while the others are kept, and the scores L^{>k} that come of it.
+
+Layers are kept and drawn in whitened noise, z = T(eps), so that a kept layer stays what it was relative to the layers
+above it (facts, section 3). A layer that is drawn anew starts at N(0, I) and runs a chain of its own in the EBM prior
+given everything that is kept: only its coordinates move, pulled by the energies of all layers that it changes. Without
+a chain the draw is that of the Gaussian hierarchy, for which no chain is needed: the twin in every figure.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from jlebm import langevin
+from jlebm.backbones.base import push_below
+from jlebm.densities import Posterior, PriorInNoise, SomeLayers
+from jlebm.errors import UserError
+from jlebm.langevin import Chain
+from jlebm.latents import Latents
+from jlebm.model import JointModel
+from jlebm.randomness import Noise, PerImageNoise
+from jlebm.sampling import Samples, batch_of, dealt, decoded
+
+OneDraw: TypeAlias = tuple[Float[Tensor, "1 ..."], ...]  # whitened noise of every layer, top first, of one image
+
+
+def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
+    """Return one full draw of the prior in whitened noise, of one image: what `resample` keeps layers of.
+
+    It is what `sampling.generate` decodes for this seed, with this chain or, with none, from the Gaussian prior.
+
+    Raises:
+        UserError: the chain is not one in whitened noise.
+    """
+    noise = PerImageNoise("sample", [seed])
+    return model.noise(1, noise) if chain is None else model.sample_noise(1, _in_noise(chain), noise)
+
+
+def resampled(
+    model: JointModel, eps: OneDraw, layers: Sequence[int], seeds: Sequence[int], chain: Chain | None
+) -> Latents:
+    """Return `eps` once for each seed, with some layers drawn anew: whitened noise, the other layers to the bit.
+
+    Args:
+        model: the trained model.
+        eps: whitened noise of all layers, of one image.
+        layers: which are drawn anew: indices from the top, z_L being 0.
+        seeds: one a draw; a draw depends on its seed alone, and shares nothing with `sampling.generate`'s.
+        chain: of the EBM prior given the kept layers; None draws from the Gaussian prior.
+
+    Raises:
+        UserError: there is no such layer, or the chain is not one in whitened noise.
+    """
+    drawn = tuple(sorted(set(layers)))
+    if not drawn or not 0 <= drawn[0] <= drawn[-1] < len(eps):
+        raise UserError(f"layers {list(layers)} cannot be drawn anew; the model's are 0, the top, to {len(eps) - 1}")
+    held = tuple(layer.expand(len(seeds), *layer.shape[1:]) for layer in eps)
+    noise = PerImageNoise("layers", seeds)
+    moving = noise(tuple(held[index] for index in drawn))
+    prior = PriorInNoise(model.backbone, model.energy, "exact" if chain is None else _in_noise(chain).drift)
+    density = SomeLayers(prior, held, drawn)
+    return density.whole(moving if chain is None else langevin.run(moving, density, chain, noise))
+
+
+def resample(
+    model: JointModel,
+    eps: OneDraw,
+    layers: Sequence[int],
+    seeds: Sequence[int],
+    chain: Chain | None,
+    batch_size: int = 500,
+) -> Iterator[Samples]:
+    """Decode what `resampled` returns, in batches: one panel of hierarchical sampling (facts, section 3)."""
+
+    def draw(first: int) -> Samples:
+        drawn = resampled(model, eps, layers, seeds[first : first + batch_size], chain)
+        return decoded(model, model.pushed(drawn))
+
+    yield from dealt(draw, len(seeds), batch_size)
+
+
+def reconstruct_from(
+    model: JointModel,
+    images: np.ndarray,
+    chosen: Sequence[int],
+    k: int,
+    chain: Chain | None,
+    posterior_chain: Chain | None = None,
+    batch_size: int = 100,
+) -> Iterator[Samples]:
+    """Keep z_{>k} of a posterior sample of each chosen image and draw z_{<=k} given them: column k of the figure.
+
+    At k = 0 it is `sampling.reconstruct`, at k = L an image of the prior. What is kept is the same at every k.
+
+    Args:
+        model: the trained model.
+        images: uint8 (N, C, H, W).
+        chosen: which of them, as indices; the noise of image i depends on i alone.
+        k: how many layers are drawn, from the bottom.
+        chain: of the EBM prior of z_{<=k} given z_{>k}; None draws from the Gaussian prior.
+        posterior_chain: of p(z|x); None draws from the inference network.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: k is none of 0 to L, the chain is not one in whitened noise, or the backbone has no `push_below`.
+    """
+    _check(model, k, chain)
+
+    def draw(first: int) -> Samples:
+        indices, x = batch_of(model, images, chosen[first : first + batch_size])
+        z = model.sample_posterior(x, posterior_chain, PerImageNoise("posterior", indices))
+        return decoded(model, _drawn_below(model, z, k, chain, PerImageNoise("layers", indices)))
+
+    yield from dealt(draw, len(chosen), batch_size)
+
+
+def scores_above(
+    model: JointModel,
+    images: np.ndarray,
+    chosen: Sequence[int],
+    k: int,
+    chain: Chain | None,
+    posterior_chain: Chain | None = None,
+    draws: int = 1,
+    batch_size: int = 100,
+) -> Float64[np.ndarray, " chosen"]:
+    """Return L^{>k} of each chosen image in nats, up to log Z: the paper's Eq. 20 (facts, section 2.2).
+
+    L^{>k} = E[log p(x|z) + log p0(z) - E(z)] with z_{>k} ~ q(z|x) and z_{<=k} from the EBM prior given them; there is
+    no entropy term. L^{>0} is the unnormalised log posterior at posterior samples: the score of anomaly detection.
+
+    Args:
+        model: the trained model.
+        images: uint8 (N, C, H, W).
+        chosen: which of them, as indices; the noise of image i depends on i alone.
+        k: how many layers come from the prior, from the bottom.
+        chain: as in `reconstruct_from`.
+        posterior_chain: as there.
+        draws: of z, over which the mean is taken.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: as there, or there are no draws.
+    """
+    _check(model, k, chain)
+    if draws < 1:
+        raise UserError(f"a score needs at least one draw of the latents, not {draws}")
+    found = []
+    for first in range(0, len(chosen), batch_size):
+        indices, x = batch_of(model, images, chosen[first : first + batch_size])
+        upper, lower = PerImageNoise("posterior", indices), PerImageNoise("layers", indices)
+        density, total = Posterior(model.backbone, model.energy, x), x.new_zeros(len(x), dtype=torch.float64)
+        for _ in range(draws):
+            z = _drawn_below(model, model.sample_posterior(x, posterior_chain, upper), k, chain, lower)
+            total += _value(density, z)
+        found.append((total / draws).cpu().numpy())
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
+    return density(z)
+
+
+def _drawn_below(model: JointModel, z: Latents, k: int, chain: Chain | None, noise: Noise) -> Latents:
+    """Return z with its k bottom layers drawn anew given the ones above."""
+    kept, lower = z[: len(z) - k], z[len(z) - k :]
+    if not lower:
+        return z
+    eps = noise(lower)
+    if chain is not None:
+        eps = langevin.run(eps, PriorInNoise(model.backbone, model.energy, chain.drift, kept), chain, noise)
+    with torch.no_grad():
+        return push_below(model.backbone, kept, eps)
+
+
+def _check(model: JointModel, k: int, chain: Chain | None) -> None:
+    layers = len(model.backbone.latent_shapes)
+    if not 0 <= k <= layers:
+        raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {k}")
+    if chain is not None:
+        _in_noise(chain)
+
+
+def _in_noise(chain: Chain) -> Chain:
+    if chain.space != "noise":
+        raise UserError("layers are kept and drawn in whitened noise; set the chain's space to 'noise'")
+    return chain
