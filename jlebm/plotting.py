@@ -21,6 +21,7 @@ DPI = 100  # the style's figure.dpi, with which an image pixel becomes a whole n
 GAP = 2  # pixels between two images of a grid
 APART = 12  # figure pixels between two grids
 NOTE_WIDTH = 145  # letters of a line below a figure
+NOTE_HEIGHT = 0.1  # inches that such a line takes
 LETTER = 9  # figure pixels kept for each letter of a label: more than the style's font takes
 
 P = ParamSpec("P")
@@ -112,7 +113,8 @@ def energy_trace(
         curves = {f"z{count - index}": traces[:, :, index] for index in range(count)}
         if count > 1:
             curves = {"all layers": traces.sum(axis=2), **curves}
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    lines = [line for note in notes for line in textwrap.wrap(note, NOTE_WIDTH, subsequent_indent="    ")]
+    figure = Figure(figsize=(5, 3.2 + NOTE_HEIGHT * len(lines)), layout="constrained")
     axes = figure.add_subplot()
     steps = np.arange(len(traces))
     for name, curve in curves.items():
@@ -123,8 +125,7 @@ def energy_trace(
     axes.set_title(f"mean and standard deviation over {traces.shape[1]} chains", fontsize="small")
     if traces.ndim > 2:
         axes.legend()
-    if notes:
-        lines = [line for note in notes for line in textwrap.wrap(note, NOTE_WIDTH, subsequent_indent="    ")]
+    if lines:
         figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=5)
     return figure
 
