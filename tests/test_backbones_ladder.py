@@ -1,6 +1,7 @@
 """The ladder: its density against its sampler, its posterior against its draws, its KLs against the draws' mean."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -92,13 +93,13 @@ def test_the_posterior_is_the_prior_times_the_proposal(backbone: LadderBackbone)
 
 
 def test_a_layer_that_the_image_says_nothing_about_has_no_kl(backbone: LadderBackbone) -> None:
-    """A proposal without end leaves the prior, and a collapsed layer is seen: its KL is zero, no other's."""
+    """The widest proposal leaves the prior as it is, and a collapsed layer is seen: its KL is none, no other's."""
     with torch.no_grad():
         backbone.bottom_up.proposals[1].network[0].bias[3:] = 40.0  # log sigma of the middle layer
         sample = backbone.posterior(images(5), lambda like: noise(5))
     assert sample.kl is not None
-    assert float(sample.kl[1].abs().max()) < 1e-12
-    assert float(sample.kl[[0, 2]].min()) > 1e-3
+    assert float(sample.kl[1].abs().max()) < 1e-6
+    assert float(sample.kl[[0, 2]].min()) > 1e-2
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3])
@@ -152,22 +153,29 @@ def test_binary_pixels_are_a_bernoulli() -> None:
     torch.testing.assert_close(likelihood.log_prob(-torch.ones_like(one)), (1 - one).log().sum((1, 2, 3)))
 
 
-def test_its_prior_is_written_out_as_it_is(backbone: LadderBackbone) -> None:
-    """The closed-form gradient is autograd's; a subclass with a p0 of its own gets autograd's own."""
-
-    class Shifted(LadderBackbone):
-        def prior_log_prob(self, z: Latents) -> torch.Tensor:
-            return super().prior_log_prob(z) - z[0].square().sum(1)
-
+def test_its_prior_is_not_taken_for_plain_perceptrons(backbone: LadderBackbone) -> None:
+    """The soft clamp has a gradient of its own, which the one written out for perceptrons lacks."""
+    assert not isinstance(backbone, HasMLPHierarchy)
     energy = mlp_energy(SMALL.latent_dims, ((5,),) * 3).double()
-    density = PriorInLatents(backbone, energy)
-    z = backbone.push(noise(4))
-    found = field_of(density)
-    assert not isinstance(found, Autograd)
-    for ours, theirs in zip(found.gradient(z), Autograd(density).gradient(z), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-    assert isinstance(backbone, HasMLPHierarchy)
-    assert isinstance(field_of(PriorInLatents(Shifted(SMALL).double(), energy)), Autograd)
+    assert isinstance(field_of(PriorInLatents(backbone, energy)), Autograd)
+
+
+def test_no_network_makes_a_gaussian_that_is_none(backbone: LadderBackbone) -> None:
+    """Outputs of any size leave means within 5 and log sigmas within 5: draws, KLs and gradients stay finite."""
+    with torch.no_grad():
+        for module in (*backbone.conditionals, *backbone.bottom_up.proposals):
+            module.network[-1].weight.mul_(1e6)
+    sample = backbone.posterior(images(6), lambda like: noise(6))
+    z = backbone.push(noise(6))
+    assert sample.kl is not None
+    for index in range(1, 3):
+        conditional = backbone.conditional(z[:index], z[index])
+        assert conditional.mean.abs().max() <= 5
+        assert conditional.sigma.max() <= math.exp(5) + 0.01
+    total = sample.kl.sum() + sum(layer.sum() for layer in z)
+    gradients = torch.autograd.grad(total, [*backbone.parameters()], allow_unused=True)
+    assert torch.isfinite(total)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
 
 
 def test_each_image_has_a_posterior_of_its_own(backbone: LadderBackbone) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from jlebm.backbones.base import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.backbones.layers import FromPoint, smallest_side
-from jlebm.backbones.markov import MarkovHierarchy, markov_conditionals
+from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
 from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents
@@ -107,7 +107,11 @@ class ConvBackbone(MarkovHierarchy):
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
         """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
-        return self.read_hierarchy() if type(self) is ConvBackbone else None
+        networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
+        known = tuple(network for network in networks if network is not None)
+        if type(self) is not ConvBackbone or len(known) < len(networks):
+            return None
+        return MLPHierarchy(self.top_sigma, known, SIGMA_FLOOR)
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""

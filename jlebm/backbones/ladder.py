@@ -10,10 +10,15 @@ Gaussian for every layer, and from the top down q(z_i|z_{i+1}, x) is proportiona
 It is narrower than both and its mean lies between theirs. Here that holds for the top layer too, where the paper's q is
 the proposal alone.
 
-Nothing bounds log sigma of p(z_i|z_{i+1}), as in the paper's generator. NVAE's soft clamp would hold it above -5, a
-sigma still thirty times too small for the step sizes of the paper's chains in z, and p0 would no longer be of the form
-whose gradient is written out. Learning with an inference network makes these conditionals sharp. A chain in whitened
-noise does not see that: there the base density is N(0, I) whatever sigma is. It is the chain for this backbone.
+Every mu and log sigma passes NVAE's soft clamp, the proposals' and those of p0, and proposals are read from normalised
+features, where the ladder VAE has batch norms. Without both, the first updates at a rate of 1e-3 carried the proposals'
+sigma beyond 1e10, which leaves a layer without a gradient, and p0's until a push of noise was not finite (MNIST, before
+the thirtieth update).
+
+The clamp does not keep p(z_i|z_{i+1}) from becoming sharp, which learning with an inference network makes it: log sigma
+above -5 leaves sigma far too small for the step sizes of the paper's chains in z. A chain in whitened noise does not
+see that, since there the base density is N(0, I) whatever sigma is. It is the chain for this backbone. p0 is no plain
+perceptron's output, and not offered as such (`HasMLPHierarchy`).
 """
 
 import itertools
@@ -26,9 +31,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jlebm.backbones.base import MLPHierarchy, PosteriorSample
+from jlebm.backbones.base import PosteriorSample
 from jlebm.backbones.layers import FromPoint, smallest_side
-from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
+from jlebm.backbones.markov import ClampedGaussianMLP, MarkovHierarchy, markov_conditionals
 from jlebm.distributions import Bernoulli, Likelihood, Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents
@@ -113,15 +118,17 @@ class BottomUp(nn.Module):
         self.trunk = nn.Sequential(*layers)
         upwards = config.latent_dims[::-1]
         self.steps = nn.ModuleList(nn.Linear(config.features, config.features) for _ in upwards[1:])
-        self.proposals = nn.ModuleList(GaussianMLP(config.features, (), dim) for dim in upwards)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.features) for _ in upwards)
+        self.proposals = nn.ModuleList(ClampedGaussianMLP(config.features, (), dim) for dim in upwards)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Sequence[Normal]:
         """Return the proposal for each layer, top first."""
         state = self.trunk(x)
-        proposed = [self.proposals[0](state)]
-        for step, proposal in zip(self.steps, self.proposals[1:], strict=True):
-            state = state + F.leaky_relu(step(state), SLOPE)
-            proposed.insert(0, proposal(state))
+        proposed: list[Normal] = []
+        for index, (norm, proposal) in enumerate(zip(self.norms, self.proposals, strict=True)):
+            if index:
+                state = state + F.leaky_relu(self.steps[index - 1](state), SLOPE)
+            proposed.insert(0, proposal(norm(state)))
         return proposed
 
 
@@ -135,12 +142,8 @@ class LadderBackbone(MarkovHierarchy):
         self.config = config
         self.latent_dims = config.latent_dims
         self.decoder = LadderDecoder(config)
-        self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden)
+        self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden, ClampedGaussianMLP)
         self.bottom_up = BottomUp(config)
-
-    def mlp_hierarchy(self) -> MLPHierarchy | None:
-        """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
-        return self.read_hierarchy() if type(self) is LadderBackbone else None
 
     def decode(self, z: Latents) -> Likelihood:
         """Return p(x|z) with images in [-1, 1]."""

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.base import MLPHierarchy
-from jlebm.distributions import SIGMA_FLOOR, Normal
+from jlebm.distributions import SIGMA_FLOOR, Normal, soft_clamped
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import MLP, mlp, read_mlp
 
@@ -32,6 +31,15 @@ class GaussianMLP(nn.Module):
         """Return the network's weights; None where a call computes more than the network."""
         more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
         return None if more else read_mlp(self.network)
+
+
+class ClampedGaussianMLP(GaussianMLP):
+    """The same with mu and log sigma through NVAE's soft clamp: neither is ever larger than 5."""
+
+    def forward(self, h: Float[Tensor, "batch inputs"]) -> Normal:
+        """Return the conditional distribution."""
+        mean, log_sigma = self.network(h).chunk(2, dim=1)
+        return soft_clamped(mean, log_sigma)
 
 
 class MarkovHierarchy(nn.Module):
@@ -67,13 +75,9 @@ class MarkovHierarchy(nn.Module):
             z.append(self.conditional(z, eps).sample(eps, temperature))
         return tuple(z)
 
-    def read_hierarchy(self) -> MLPHierarchy | None:
-        """Return p0 as the weights of its networks; None where one of them computes more than a perceptron."""
-        networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
-        known = tuple(network for network in networks if network is not None)
-        return MLPHierarchy(self.top_sigma, known, SIGMA_FLOOR) if len(known) == len(networks) else None
 
-
-def markov_conditionals(dims: Sequence[int], hidden: tuple[int, ...]) -> nn.ModuleList:
+def markov_conditionals(
+    dims: Sequence[int], hidden: tuple[int, ...], kind: type[GaussianMLP] = GaussianMLP
+) -> nn.ModuleList:
     """Return the networks of p(z_i|z_{i+1}), top first, of layers with these dimensions."""
-    return nn.ModuleList(GaussianMLP(above, hidden, below) for above, below in itertools.pairwise(dims))
+    return nn.ModuleList(kind(above, hidden, below) for above, below in itertools.pairwise(dims))
