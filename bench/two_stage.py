@@ -21,6 +21,7 @@ from jlebm.energies import JointEnergy, conv_energy
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.randomness import Noise
+from reproduce.cifar10 import TWO_STAGE_PAPER
 
 NARROW = NVAEConfig(
     image_size=32,
@@ -31,20 +32,7 @@ NARROW = NVAEConfig(
     num_latent_per_group=4,
     num_mixture_dec=1,
 )
-PUBLISHED = NVAEConfig(
-    image_size=32,
-    num_channels_enc=128,
-    num_channels_dec=128,
-    num_latent_scales=1,
-    num_groups_per_scale=30,
-    num_latent_per_group=20,
-    num_preprocess_blocks=1,
-    num_postprocess_blocks=1,
-    num_cell_per_cond_enc=2,
-    num_cell_per_cond_dec=2,
-    num_nf=1,
-    num_mixture_dec=1,
-)
+PUBLISHED = TWO_STAGE_PAPER.plan.backbone.model
 SIZES = {"cpu": (NARROW, 50), "cuda": (PUBLISHED, 32)}  # hierarchy and batch; a CPU takes minutes for the published one
 CHAIN = Chain.from_two_stage_paper(1, 4e-5)  # one step of the paper's chains
 SEED = 3

@@ -15,6 +15,16 @@ from jlebm.model import JointModel
 LearningName = Literal["joint-mle", "variational", "gaussian"]
 
 
+def check_decay(decay: float | None) -> None:
+    """Refuse a moving average that would not move, or would not average.
+
+    Raises:
+        UserError: the decay does not lie between 0 and 1.
+    """
+    if decay is not None and not 0 < decay < 1:
+        raise UserError(f"ema_decay must lie between 0 and 1, not be {decay}")
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam for all networks, with one rate for the energies and one for everything else."""
@@ -32,8 +42,7 @@ class OptimizerConfig:
         """Refuse rates that could not learn."""
         if not (self.generator_lr > 0 and self.energy_lr > 0):
             raise UserError("the learning rates must be positive")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
+        check_decay(self.ema_decay)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jlebm.backbones.nvae.regularisation import RegularisedNVAE
 from jlebm.config import Config
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, TrainingConfig
+from jlebm.experiment import Experiment, TrainingConfig, check_decay
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 
@@ -62,8 +62,7 @@ class AdamaxConfig:
             raise UserError(f"optimizer.weight_decay must not be negative, as {self.weight_decay} is")
         if self.largest_gradient is not None and not self.largest_gradient > 0:
             raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
+        check_decay(self.ema_decay)
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,7 @@ class EnergyOptimizer:
                 "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and "
                 "optimizer.energy_l2 not be negative"
             )
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(f"ema_decay must lie between 0 and 1, not be {self.ema_decay}")
+        check_decay(self.ema_decay)
 
 
 @dataclass(frozen=True)
