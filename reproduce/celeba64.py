@@ -62,13 +62,13 @@ CPU = TwoStagePreset(
         (
             EnergyConfig(32, 64),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
-            TrainingConfig(steps=300, batch_size=16),
+            TrainingConfig(steps=600, batch_size=16),
         ),
         train=Chain.from_two_stage_paper(20, 0.04),
         test=Chain.from_two_stage_paper(20, 0.04),
     ),
-    images=2_000,
-    reference_images=2_000,
+    images=10_000,
+    reference_images=7_000,
 )
 
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. An image costs about one and a half
