@@ -81,7 +81,8 @@ def reconstruct(
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone.
+        chosen: which of them, as indices; the noise of image i depends on i alone. Index N + i is image i again, with
+            noise of its own.
         chain: the posterior's chain; None draws from the inference network.
         batch_size: images at a time.
         decoding: the decoder's mean, or a draw from its distribution.
@@ -99,10 +100,10 @@ def reconstruct(
 def batch_of(
     model: JointModel, images: np.ndarray, chosen: Sequence[int]
 ) -> tuple[list[int], Float[Tensor, "batch channels height width"]]:
-    """Return which of the uint8 images are chosen, as plain numbers, and them in [-1, 1], of the model's type."""
+    """Return the indices as plain numbers, and the uint8 images (N + i is i again) in [-1, 1], of the model's type."""
     indices = [int(index) for index in chosen]
     like = next(model.parameters())
-    x = torch.from_numpy(np.stack([images[index] for index in indices])).to(like.device)
+    x = torch.from_numpy(np.stack([images[index % len(images)] for index in indices])).to(like.device)
     return indices, to_float(x).to(like.dtype)
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from jlebm import checkpoints, parallel, sampling
 from jlebm.experiment import Experiment
 from jlebm.run import Run
@@ -32,7 +34,7 @@ def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, bench: Bench) -> Samples:
-    """Return the samples of both priors, and decoded posterior samples of no more images than there are."""
+    """Return the samples of both priors, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), bench.dataset.images
     chosen = posterior_indices(len(images), bench.images)
     chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
@@ -65,7 +67,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Be
     header = run.header() | {"step": state.step, "weights": subject.weights}
     checkpoints.save_weights(run.weights, state.evaluated_model(), header)
     chosen = posterior_indices(len(bench.dataset.images), samples.count("posterior"))
-    shown["data"] = bench.dataset.images[chosen[: pictures.SHOWN]]
+    shown["data"] = bench.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(bench.dataset.images)]
     pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, bench, folder)
     bench.report.line(
         f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.errors import UserError
@@ -167,7 +169,7 @@ def _measured(
     if parallel.first():
         header = run.header() | {"step": state.step, "weights": subject.weights}
         checkpoints.save_weights(run.weights, model.energy, header)
-        shown["data"] = images[chosen[: pictures.SHOWN]]
+        shown["data"] = images[np.array(chosen[: pictures.SHOWN]) % len(images)]
         chains = min(pictures.TRACED, batch_size)
         pictures.draw(run, model, sampler.chain, shown, subject, bench, arguments.results, folder, chains)
         bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")

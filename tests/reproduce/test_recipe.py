@@ -220,7 +220,14 @@ def test_posterior_images_stand_between_the_references() -> None:
         reference = reference_subset(indices, references).view(np.int64).ravel()
         assert len(reference) == references
         assert not set(reference.tolist()) & set(chosen)
-    assert posterior_indices(100, 500) == list(range(100))
+
+
+def test_more_posterior_images_than_there_are() -> None:
+    """All images as often as they go into the count, then some at even distances, and no number twice."""
+    chosen = posterior_indices(100, 250)
+    assert chosen[:200] == list(range(200))
+    assert len(set(chosen)) == 250
+    assert [index - 200 for index in chosen[200:]] == posterior_indices(100, 50)
 
 
 def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
