@@ -220,7 +220,7 @@ class Drift(NamedTuple):
 
 
 def drift_of(kept: Float[np.ndarray, "steps chains"]) -> Drift | None:
-    """Return the drift of a quantity along at least two chains; None for a single step, or chains that do not differ."""
+    """Return the drift of a quantity along two or more chains; None of a single step, or where the chains are equal."""
     length, chains = kept.shape
     spread = float(np.sqrt(kept.var(axis=1, ddof=1).mean()))
     if length < 2 or spread == 0:

@@ -48,7 +48,7 @@ class Bench:
         report: Reporter,
         judged: tuple[str, ...] = SOURCES,
     ) -> "Bench":
-        """Find the extractor and check it before anything long begins."""
+        """Find the extractor, where images are to be judged, and check it before anything long begins."""
         folder = data_root(root)
         known = provenance(device)
         known["versions"]["jlebm"] = jlebm.__version__
@@ -61,6 +61,8 @@ class Bench:
                 report.line(f"{missing}")
                 return None
 
+        if not judged:
+            return bench
         bench.extractor = parallel.after_first(find)
         if bench.extractor is not None:
             self_check(bench.extractor, device)

@@ -41,6 +41,7 @@ class Extent:
     long: transition.Length = transition.LONG
 
 
+WHOLE = Extent()
 # Of a first look: pictures of the same kinds in seconds.
 FIRST_LOOK = Extent(10, 4, transition.Length(20, 1, 20, 10), transition.Length(100, 4, 25, 10))
 

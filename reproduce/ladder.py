@@ -13,6 +13,7 @@ import numpy as np
 from jlebm import checkpoints, parallel, plotting
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.data import Dataset
+from jlebm.errors import UserError
 from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.run import Run, open_run
@@ -21,13 +22,13 @@ from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments
 from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
 from reproduce.fitting import fitted
-from reproduce.hierarchical import Extent, Pair
+from reproduce.hierarchical import WHOLE, Extent, Pair
 from reproduce.joint import samples_of, subject_of
 from reproduce.measure import Samples, measure, measure_layers, posterior_indices
 from reproduce.representation import measure_representation
 
-# Of the prior, in training and after it. Energies that learn at 1e-4 stay within this chain's reach; with a step of 0.02
-# those of the top layer ran away (MNIST).
+# Of the prior, in training and after it. Energies that learn at 1e-4 stay within its reach; with a step of 0.02 the top
+# layer's ran away (MNIST).
 CHAIN = Chain(20, 0.1, start="ancestral", space="noise")
 
 
@@ -43,7 +44,7 @@ class LadderPreset:
     """Training images that the samples are held against; None for all."""
     judged: tuple[str, ...] = ()
     """The sources whose images go through Inception: of colour alone."""
-    extent: Extent = Extent()
+    extent: Extent = WHOLE
     """Of the figures."""
 
 
@@ -56,7 +57,7 @@ def ladder(
     energy_units: int = 200,
     generator_lr: float = 1e-3,
     energy_lr: float = 1e-4,
-    ema_decay: float | None = 0.999,
+    ema_decay: float | None = 0.995,
 ) -> Experiment:
     """Put the experiment of a model with an EBM prior together; energies have two hidden layers each."""
     return Experiment(
@@ -67,7 +68,7 @@ def ladder(
         model=model,
         energy_hidden=((energy_units, energy_units),) * len(model.latent_dims),
         prior_chain=CHAIN,
-        optimizer=OptimizerConfig(generator_lr, energy_lr, ema_decay=ema_decay),
+        optimizer=OptimizerConfig(generator_lr, energy_lr, energy_l2=1e-3, ema_decay=ema_decay),
         training=training,
         kl_warmup=kl_warmup,
     )
@@ -99,8 +100,11 @@ def run_ladder(experiment: Experiment, extent: Extent, arguments: Arguments, ben
         bench: what it is measured with.
 
     Raises:
-        UserError: the images do not fit, the disk is full, or a stored row cannot be read.
+        UserError: the chain is not one in whitened noise, the images do not fit, the disk is full, or a stored row
+            cannot be read.
     """
+    if experiment.prior_chain.space != "noise":
+        raise UserError("a ladder's layers are kept and drawn in whitened noise; leave prior_chain.space at 'noise'")
     images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
     twin, subjects = twin_of(experiment), []
     for seed in arguments.seeds:
@@ -152,4 +156,6 @@ def _draw(
     shown["data"] = bench.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(bench.dataset.images)]
     pictures.draw(run, pair.model, chain, shown, ours.subject, bench, arguments.results)
     plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
-    bench.report.line(f"stored {added} rows in {ours.rows.path}; pictures and weights are in {run.folder} and its twin's")
+    bench.report.line(
+        f"stored {added} rows in {ours.rows.path}; pictures and weights are in {run.folder} and its twin's"
+    )

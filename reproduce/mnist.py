@@ -1,4 +1,4 @@
-"""MNIST by a ladder of three layers: hierarchical sampling and reconstruction, Langevin transitions, the layers' numbers.
+"""MNIST by a ladder of three layers: hierarchical sampling and reconstruction, Langevin transitions, layer by layer.
 
     python -m reproduce.mnist                                     the largest preset that this machine can run
     python -m reproduce.mnist --preset cpu --data-root DIR --seeds 1 2 3

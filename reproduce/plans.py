@@ -19,7 +19,7 @@ from jlebm.staged import (
 )
 from reproduce.arguments import Arguments, parse_duration
 from reproduce.bench import SOURCES
-from reproduce.hierarchical import FIRST_LOOK, Extent
+from reproduce.hierarchical import FIRST_LOOK, WHOLE, Extent
 from reproduce.measure import PRIORS
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
@@ -40,7 +40,7 @@ class TwoStagePreset:
     """The sources whose images go through Inception."""
     batch_size: int = 100
     """Samples that are drawn at a time, as many as memory has room for; the images do not depend on it."""
-    extent: Extent = Extent()
+    extent: Extent = WHOLE
     """Of the figures of the hierarchy."""
 
 

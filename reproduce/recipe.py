@@ -136,7 +136,7 @@ def _choose_preset(presets: Mapping[str, object], asked: str | None, device: tor
             "budget",
             "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
         )
-    larger = "--preset cpu takes from a quarter of an hour to hours" if "cpu" in presets else "the others are for GPUs, for days"
+    larger = "--preset cpu takes far longer" if "cpu" in presets else "the others are for GPUs, for days"
     return "tiny", f"the largest that a {device.type.upper()} finishes within minutes; {larger}"
 
 

@@ -3,7 +3,7 @@
 | metric | source | what it is |
 |---|---|---|
 | `kl` | `posterior/z3` | KL(q|p0) of one layer in nats, a mean over held-out images |
-| `latent_accuracy` | `posterior/z3`, `posterior` | test images whose class a linear classifier of these latents knows, in % |
+| `latent_accuracy` | `posterior/z3`, `posterior` | test images whose class a linear classifier of latents knows, % |
 | `pixel_change` | `ebm-prior/z3` | root-mean-square change of pixels in [0, 1] when this layer alone is drawn anew |
 | `feature_change` | `ebm-prior/z3` | mean Euclidean change of the 768 Inception features then |
 """
@@ -23,7 +23,6 @@ from jlebm.data import Dataset
 from jlebm.evaluation import fidelity
 from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.langevin import Chain
-from jlebm.latents import layer_names
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.sampling import batch_of, decoded
@@ -85,16 +84,14 @@ def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
         parts = slice(index, index + 1) if index < len(known) else slice(None)
         fitted, tested = (np.concatenate(layers[parts], axis=1) for layers in (known, judged))
         value = accuracy(fitted, train.labels[chosen], tested, held_out.labels)
-        rows.add(
-            "latent_accuracy", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference
-        )
+        rows.add("latent_accuracy", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
 
 
 def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
     """Store how far images of the prior move when one layer is drawn anew, in pixels and in Inception's features."""
     prior, bench = "gaussian-prior" if chain is None else "ebm-prior", rows.bench
     drawn, judged = FROZEN * REDRAWN, FROZEN * JUDGED
-    if bench.dataset.images.shape[1] == 3 and bench.extractor is not None:
+    if bench.judged and bench.extractor is not None:
         network = open_network(bench.extractor, ("768",), bench.device)
     else:
         network, judged = None, 0

@@ -75,8 +75,11 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
             network = frozen_copy(re_estimated(backbone.to(bench.device), _noises(model), plan.sampler.temperature))
             model = JointModel(network, model.energy)
         for seed in arguments.seeds:
-            subjects.append(_measured(run, energies, plan, trained, state, model, seed, preset.batch_size, arguments, bench))
-        _draw_layers(run, model, plan, preset, subjects[0], arguments, bench)
+            subjects.append(
+                _measured(run, energies, plan, trained, state, model, seed, preset.batch_size, arguments, bench)
+            )
+        if arguments.seeds[0] == 1:
+            _draw_layers(run, model, plan, preset, subjects[0], arguments, bench)
     return subjects
 
 
@@ -186,13 +189,16 @@ def _draw_layers(
     arguments: Arguments,
     bench: Bench,
 ) -> None:
-    """Draw the figures of the hierarchy, which no seed of samples changes; of a variation of the sampling, none."""
+    """Draw the hierarchy, which no seed of samples changes.
+
+    Of one group, of chains in latents and of varied sampling there is no figure.
+    """
     varied = dataclasses.replace(arguments.variation, backbone_checkpoint=None, training_seed=1) != Variation()
-    layers = len(model.backbone.latent_shapes)
-    if varied or layers < 2 or parallel.agreed(hierarchical.drawn(run.folder)):
+    layers, chain = len(model.backbone.latent_shapes), plan.sampler.chain
+    if varied or layers < 2 or chain.space != "noise" or parallel.agreed(hierarchical.drawn(run.folder)):
         return
     twin = JointModel(model.backbone, no_energy(layers))
-    pair = hierarchical.Pair(model, plan.sampler.chain, twin, preset.batch_size)
+    pair = hierarchical.Pair(model, chain, twin, preset.batch_size)
     images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
     hierarchical.draw(pair, preset.extent, images, subject, bench, arguments.results, run.folder)
 
