@@ -27,7 +27,10 @@ SECONDS_TO_STOP = 120.0  # after Ctrl-C, what a training run has to write its ch
 
 REPRODUCTIONS = {
     "cifar10": "Train, sample, evaluate and check the models on CIFAR-10 (-- --help for options).",
-    "celeba64": "Train, sample, evaluate and check the two-stage model on CelebA-64 (-- --preset tiny).",
+    "celeba64": "Train, sample, evaluate and check the models on CelebA-64 (-- --preset tiny).",
+    "mnist": "Train, sample, evaluate and check a ladder and its Gaussian twin on MNIST (-- --help for options).",
+    "fashion_mnist": "Train, sample, evaluate and check a ladder and its Gaussian twin on Fashion-MNIST.",
+    "svhn": "Train, sample, evaluate and check a ladder and its Gaussian twin on SVHN.",
     "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
     "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
 }

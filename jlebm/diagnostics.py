@@ -208,16 +208,35 @@ class _Settling(NamedTuple):
     settled: int | None
 
 
-def _settling(along: Float[np.ndarray, "steps chains"], half: int) -> _Settling:
-    kept = along[half:]
+class Drift(NamedTuple):
+    """How a mean over chains changes along them: a line's least-squares slope times its length."""
+
+    change: float
+    """In standard deviations over chains."""
+    error: float
+    """Standard error of the change, over chains."""
+    spread: float
+    """One standard deviation over chains."""
+
+
+def drift_of(kept: Float[np.ndarray, "steps chains"]) -> Drift | None:
+    """Return the drift of a quantity along two or more chains; None of a single step, or where the chains are equal."""
     length, chains = kept.shape
     spread = float(np.sqrt(kept.var(axis=1, ddof=1).mean()))
     if length < 2 or spread == 0:
-        return _Settling(None, None, None)
+        return None
     # Steps of one chain depend on each other, chains do not: the error is that of the chains' own slopes.
     time = np.arange(length) - (length - 1) / 2
     changes = time @ kept / (time @ time) * (length - 1) / spread
-    drift, error = float(changes.mean()), float(changes.std(ddof=1)) / math.sqrt(chains)
+    return Drift(float(changes.mean()), float(changes.std(ddof=1)) / math.sqrt(chains), spread)
+
+
+def _settling(along: Float[np.ndarray, "steps chains"], half: int) -> _Settling:
+    found = drift_of(along[half:])
+    if found is None:
+        return _Settling(None, None, None)
+    drift, error, spread = found
+    chains = along.shape[1]
     mean = along.mean(axis=1)
     strays = np.flatnonzero(np.abs(mean - mean[half:].mean()) > max(SETTLED, ERRORS / math.sqrt(chains)) * spread)
     since = int(strays[-1]) + 1 if len(strays) else 0

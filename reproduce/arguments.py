@@ -9,10 +9,9 @@ import tyro
 
 from jlebm.densities import Drift
 from jlebm.errors import UserError
-from jlebm.experiment import LearningName
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-ModelName = Literal["two-layer", "two-stage"]
+ModelName = Literal["two-layer", "two-stage", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Arguments:
     preset: str | None = None
     """tiny, cpu, budget or paper; by default the largest that this machine can run."""
     model: ModelName | None = None
-    """The two-layer generator that is trained with its prior, or a deep hierarchy that the prior is put upon; by
-    default the first that the recipe has."""
-    learning: LearningName = "joint-mle"
-    """Of the two-layer generator: joint maximum likelihood by posterior chains, or variational learning by an inference
-    network."""
+    """The two-layer generator that is trained with its prior, a deep hierarchy that the prior is put upon, or a ladder
+    of vector latents beside its twin with a Gaussian prior; by default the first that the recipe has."""
+    learning: Literal["joint-mle", "variational"] | None = None
+    """Of the two-layer generator: joint maximum likelihood by posterior chains, the default, or variational learning by
+    an inference network."""
     dataset: str | None = None
     """Another dataset than the recipe's own, of the same image size, such as photos; stored under its name."""
     seeds: tuple[int, ...] = (1,)

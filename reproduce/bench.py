@@ -10,7 +10,7 @@ import torch
 
 import jlebm
 from jlebm import parallel, results
-from jlebm.data import Dataset, data_root, writable_cache
+from jlebm.data import CATALOGUE, Dataset, DatasetNotFound, data_root, load, writable_cache
 from jlebm.evaluation import Extractor, ExtractorNotFound, fidelity, find_extractor, self_check
 from jlebm.progress import Reporter
 from jlebm.run import provenance
@@ -48,7 +48,7 @@ class Bench:
         report: Reporter,
         judged: tuple[str, ...] = SOURCES,
     ) -> "Bench":
-        """Find the extractor and check it before anything long begins."""
+        """Find the extractor, where images are to be judged, and check it before anything long begins."""
         folder = data_root(root)
         known = provenance(device)
         known["versions"]["jlebm"] = jlebm.__version__
@@ -61,6 +61,8 @@ class Bench:
                 report.line(f"{missing}")
                 return None
 
+        if not judged:
+            return bench
         bench.extractor = parallel.after_first(find)
         if bench.extractor is not None:
             self_check(bench.extractor, device)
@@ -92,6 +94,18 @@ class Bench:
         ]
 
 
+def held_out(dataset: Dataset, root: Path | None, download: bool, report: Reporter) -> Dataset:
+    """Return the test split of a dataset; where there is none, the training images once more, which it says."""
+    why = f"{dataset.name} has no test split"
+    if "test" in CATALOGUE[dataset.name].splits:
+        try:
+            return parallel.after_first(lambda: load(dataset.name, root, "test", download, report))
+        except DatasetNotFound as missing:
+            why = f"{missing}"
+    report.line(f"{why}: layers are shown and measured on training images")
+    return dataset
+
+
 @dataclass(frozen=True)
 class Subject:
     """What rows are about: a trained model, and how its samples are drawn."""
@@ -111,6 +125,16 @@ class Subject:
     train_seconds: float
     shared: tuple[str, ...] = ("training-halves",)
     """Sources whose rows are the same for every seed."""
+    model: str = ""
+    """What artifacts are named after, where that is not the learning."""
+    twin_digest: str = ""
+    """The configuration digest of the twin with a Gaussian prior that is shown beside the model, where there is one."""
+
+    def identity(self, commit: str) -> dict[str, Any]:
+        """Return the provenance of an artifact."""
+        names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
+        twin = {"twin_digest": self.twin_digest} if self.twin_digest else {}
+        return {name: getattr(self, name) for name in names} | {"commit": commit} | twin
 
 
 class Rows:
@@ -130,9 +154,14 @@ class Rows:
         run = (row.seed, row.steps) == (subject.seed, subject.steps)
         return row.intact and same and (run or row.source in subject.shared)
 
-    def find(self, metric: str, source: str, images: int, judged: bool) -> results.Measurement | None:
-        """Return the row that stands for this question at this number of images, judged by the same extractor."""
-        by = self.bench.judged_by() if judged else {"reference": "", "extractor": ""}
+    def find(
+        self, metric: str, source: str, images: int, judged: bool = False, reference: str = ""
+    ) -> results.Measurement | None:
+        """Return the row that stands for this question at this number of images, judged by the same extractor.
+
+        `reference` is that of a row that no extractor judged.
+        """
+        by = self.bench.judged_by() if judged else {"reference": reference, "extractor": ""}
         for row in reversed(self.standing):
             asked = (metric, source, images, by["reference"], by["extractor"])
             if (row.metric, row.source, row.images, row.reference, row.extractor) == asked:

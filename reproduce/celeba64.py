@@ -3,6 +3,7 @@
     python -m reproduce.celeba64                                  the largest preset that this machine can run
     python -m reproduce.celeba64 --preset cpu --data-root DIR
     python -m reproduce.celeba64 --preset paper --backbone-checkpoint FILE
+    python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
 puts its energies upon a BIVA here, whose configuration is not released (facts, section 2.1), and has no number of it;
@@ -17,6 +18,7 @@ from jlebm.errors import exit_on_user_error
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
+from reproduce.ladder_sizes import colour64
 from reproduce.plans import TwoStagePreset, tiny, two_stage
 from reproduce.recipe import Recipe, run_recipe
 
@@ -145,6 +147,7 @@ RECIPE = Recipe(
     {},
     fallback="photos64",
     two_stage={"tiny": tiny(PROTOCOL, DATASET, TINY_64), "cpu": CPU, "budget": BUDGET, "paper": PAPER},
+    ladder=colour64(DATASET, reference_images=7_000),
 )
 
 

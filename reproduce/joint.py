@@ -1,10 +1,12 @@
 """From a jointly trained state to its rows, weights and pictures."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from jlebm import checkpoints, parallel, sampling
+from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
 from jlebm.run import Run
 from jlebm.training import TrainState
@@ -13,8 +15,17 @@ from reproduce.bench import SOURCES, Bench, Rows, Subject
 from reproduce.measure import PRIORS, Draw, Samples, measure, posterior_indices
 
 
+def with_inference_network(experiment: Experiment) -> Experiment:
+    """Return what variational learning makes of an experiment on the two-layer generator."""
+    model = experiment.model
+    assert isinstance(model, ConvConfig)  # a ladder has one always
+    return dataclasses.replace(
+        experiment, learning="variational", model=dataclasses.replace(model, inference_network=True)
+    )
+
+
 def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
-    """Return what the rows of a joint training are about."""
+    """Return what the rows of a joint training, or of a twin without energies, are about."""
     chains = {"ebm-prior": experiment.prior_chain.describe()}
     if experiment.learning == "joint-mle":
         chains["posterior"] = experiment.posterior_chain.describe()
@@ -34,12 +45,12 @@ def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, bench: Bench) -> Samples:
-    """Return the samples of both priors, and as many decoded posterior samples."""
+    """Return the samples of both priors, or of the one that a twin has, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), bench.dataset.images
     chosen = posterior_indices(len(images), bench.images)
     chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
     draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, chain), len(chosen))}
-    for prior in PRIORS:
+    for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
 
         def draw(prior: sampling.Prior = prior):
             return sampling.generate(model, prior, range(bench.images), experiment.prior_chain)

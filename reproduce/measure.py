@@ -3,6 +3,8 @@
 Each row is stored as soon as it is known, so that an interruption costs the one that was being measured.
 """
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 
 from jlebm import sampling
 from jlebm.evaluation import fidelity, latent
+from jlebm.latents import LatentShapes, layer_names
 from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
 from jlebm.sampling import Prior, SampleFiles
@@ -44,6 +47,11 @@ class Samples:
         self.files: dict[str, SampleFiles] = {}
         self.seconds: dict[str, float] = {}
 
+    @property
+    def priors(self) -> tuple[Prior, ...]:
+        """The priors that the model has: a twin without energies has the Gaussian one alone."""
+        return tuple(prior for prior in PRIORS if prior in self.draws)
+
     def count(self, source: str) -> int:
         """How many images a source gives."""
         return self.draws[source].count
@@ -68,9 +76,11 @@ def measure(rows: Rows, samples: Samples) -> None:
     """
     measure_latents(rows, samples)
     for source, metrics in METRICS.items():
-        measure_images(rows, samples, source, metrics)
-    measure_floor(rows)
-    measure_gap(rows, samples)
+        if source in samples.draws:
+            measure_images(rows, samples, source, metrics)
+    if samples.priors == PRIORS:
+        measure_floor(rows)
+        measure_gap(rows, samples)
 
 
 def measure_latents(rows: Rows, samples: Samples) -> None:
@@ -80,8 +90,17 @@ def measure_latents(rows: Rows, samples: Samples) -> None:
         decoded, images = samples["posterior"].images, rows.bench.dataset.images
         error = mean_squared_error(decoded, images, posterior_indices(len(images), count))
         rows.add("reconstruction_mse", "posterior", error, count, {"sample": samples.seconds["posterior"]})
-    for prior in PRIORS:
+    for prior in samples.priors:
         tell_apart(rows, samples, prior, prior, slice(None))
+
+
+def measure_layers(rows: Rows, samples: Samples, shapes: LatentShapes) -> None:
+    """Store how well posterior and prior latents of each layer alone, top first, can be told apart."""
+    sizes = [math.prod(shape) for shape in shapes]
+    ends = list(itertools.accumulate(sizes))
+    for prior in samples.priors:
+        for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
+            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(end - size, end))
 
 
 def latents_kept(dimensions: int) -> int:

@@ -49,19 +49,25 @@ def draw(
     record = _watched(model, chain, chains)
     energy = record.energy()
     notes = _tell(run, into, subject.steps, record.diagnosis(model.layer_names, chain), bench)
-    names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
-    identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
     for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
-        results.write_artifact(into / f"{name}.npz", arrays, identity)
-        if subject.preset in KEPT and subject.seed == 1:
-            stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_{name}".replace("-", "_")
-            results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
+        store(name, arrays, subject, bench, folder, into)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
     curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
     curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
     plotting.save(plotting.training_curves(run.events(), curves), into / "training")
+
+
+def store(
+    name: str, arrays: Mapping[str, np.ndarray], subject: Subject, bench: Bench, folder: Path, into: Path
+) -> None:
+    """Write arrays with the run that they are of to `into/name.npz`, and where the repository keeps them, there too."""
+    identity = subject.identity(bench.provenance["commit"])
+    results.write_artifact(into / f"{name}.npz", arrays, identity)
+    if subject.preset in KEPT and subject.seed == 1:
+        stem = f"{subject.dataset}_{subject.model or subject.learning}_{subject.preset}_{name}".replace("-", "_")
+        results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
 
 
 def _watched(model: JointModel, chain: Chain, chains: int) -> Record:

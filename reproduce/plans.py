@@ -19,6 +19,7 @@ from jlebm.staged import (
 )
 from reproduce.arguments import Arguments, parse_duration
 from reproduce.bench import SOURCES
+from reproduce.hierarchical import FIRST_LOOK, WHOLE, Extent
 from reproduce.measure import PRIORS
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
@@ -39,6 +40,8 @@ class TwoStagePreset:
     """The sources whose images go through Inception."""
     batch_size: int = 100
     """Samples that are drawn at a time, as many as memory has room for; the images do not depend on it."""
+    extent: Extent = WHOLE
+    """Of the figures of the hierarchy."""
 
 
 def two_stage(
@@ -100,7 +103,7 @@ def tiny(
         train=Chain.from_two_stage_paper(10, 0.04),
         test=Chain.from_two_stage_paper(10, 0.04),
     )
-    return TwoStagePreset(plan, images, reference_images=images, judged=("gaussian-prior", "ebm-prior"))
+    return TwoStagePreset(plan, images, reference_images=images, judged=PRIORS, extent=FIRST_LOOK)
 
 
 def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStagePlan:
@@ -110,7 +113,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
         UserError: a key is unknown or not for --set, a value does not fit, or a learning of the two-layer model is
             asked for.
     """
-    if arguments.learning == "variational":
+    if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
     changes, varied = list(arguments.set), arguments.variation
     for assignment in changes:

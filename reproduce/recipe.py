@@ -20,7 +20,8 @@ from jlebm.run import open_run, resolve_device
 from reproduce.arguments import Arguments, Variation, parse_duration
 from reproduce.bench import SOURCES, Bench, Subject
 from reproduce.fitting import STOPPED, Stopped, fitted
-from reproduce.joint import measure_joint
+from reproduce.joint import measure_joint, with_inference_network
+from reproduce.ladder import LadderPreset, run_ladder
 from reproduce.plans import TwoStagePreset, planned
 from reproduce.two_stage import run_two_stage
 
@@ -51,6 +52,8 @@ class Recipe:
     """The embedded dataset that the tiny preset takes where the recipe's own cannot be had."""
     two_stage: Mapping[str, TwoStagePreset] = field(default_factory=dict)
     """Of the deep hierarchy."""
+    ladder: Mapping[str, LadderPreset] = field(default_factory=dict)
+    """Of the ladder of vector latents."""
 
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
@@ -66,8 +69,13 @@ def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> 
 
 
 def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> None:
-    model = arguments.model or ("two-layer" if recipe.presets else "two-stage")
-    presets = recipe.presets if model == "two-layer" else recipe.two_stage
+    sizes: dict[str, Mapping[str, Preset | TwoStagePreset | LadderPreset]] = {
+        "two-layer": recipe.presets,
+        "two-stage": recipe.two_stage,
+        "ladder": recipe.ladder,
+    }
+    model = arguments.model or next(name for name, presets in sizes.items() if presets)
+    presets = sizes[model]
     if not presets:
         raise UserError(f"the recipe {recipe.name} has no {model} model; leave --model out")
     name, why = _choose_preset(presets, arguments.preset, device)
@@ -85,12 +93,17 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     work: Callable[[Bench], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan = planned(preset.plan, arguments, dataset.name)
-        work = partial(run_two_stage, plan, preset.batch_size, arguments)
+        work = partial(run_two_stage, plan, preset, arguments)
     else:
         if arguments.variation != Variation():
             raise UserError("the options of the two-stage model need --model two-stage")
-        experiment = dataclasses.replace(_experiment(preset, arguments), dataset=dataset.name)
-        work = partial(_run_joint, experiment, arguments)
+        if isinstance(preset, LadderPreset):
+            if arguments.learning is not None:
+                raise UserError("--learning is that of the two-layer model; leave it out with --model ladder")
+            experiment = _overridden(preset.experiment, arguments, dataset.name)
+            work = partial(run_ladder, experiment, preset.extent, arguments)
+        else:
+            work = partial(_run_joint, _experiment(preset, arguments, dataset.name), arguments)
     bench = Bench.prepare(
         dataset,
         images,
@@ -123,16 +136,18 @@ def _choose_preset(presets: Mapping[str, object], asked: str | None, device: tor
             "budget",
             "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
         )
-    larger = "--preset cpu takes more than an hour" if "cpu" in presets else "the others are for GPUs, for days"
+    larger = "--preset cpu takes far longer" if "cpu" in presets else "the others are for GPUs, for days"
     return "tiny", f"the largest that a {device.type.upper()} finishes within minutes; {larger}"
 
 
-def _experiment(preset: Preset, arguments: Arguments) -> Experiment:
+def _experiment(preset: Preset, arguments: Arguments, dataset: str) -> Experiment:
     experiment = preset.experiment
     if arguments.learning == "variational":
-        experiment = preset.variational or experiment
-        model = dataclasses.replace(experiment.model, inference_network=True)
-        experiment = dataclasses.replace(experiment, learning="variational", model=model)
+        experiment = with_inference_network(preset.variational or experiment)
+    return _overridden(experiment, arguments, dataset)
+
+
+def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> Experiment:
     for assignment in arguments.set:
         key = assignment.partition("=")[0]
         if key in ("protocol", "preset", "dataset", "learning"):
@@ -140,7 +155,7 @@ def _experiment(preset: Preset, arguments: Arguments) -> Experiment:
     changes = list(arguments.set)
     if arguments.budget is not None:
         changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
-    return experiment.override(changes)
+    return dataclasses.replace(experiment.override(changes), dataset=dataset)
 
 
 def _dataset(recipe: Recipe, arguments: Arguments, report: Reporter) -> data.Dataset:

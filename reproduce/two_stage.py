@@ -5,7 +5,6 @@ are of the same weights.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,20 +13,21 @@ import numpy as np
 
 from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
+from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.files import write_atomically
-from jlebm.latents import Latents, layer_names
+from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
 from jlebm.staged import Sampled, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
-from reproduce import pictures
-from reproduce.arguments import Arguments
-from reproduce.bench import SOURCES, Bench, Rows, Subject
+from reproduce import hierarchical, pictures
+from reproduce.arguments import Arguments, Variation
+from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
 from reproduce.fitting import fitted
-from reproduce.measure import PRIORS, Draw, Samples, latents_kept, measure, posterior_indices, tell_apart
-from reproduce.plans import touched
+from reproduce.measure import PRIORS, Draw, Samples, latents_kept, measure, measure_layers, posterior_indices
+from reproduce.plans import TwoStagePreset, touched
 
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
@@ -44,12 +44,12 @@ class Trained(NamedTuple):
     """Wall-clock time of that training."""
 
 
-def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, bench: Bench) -> list[Subject]:
+def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Arguments, bench: Bench) -> list[Subject]:
     """Train what is not trained yet, measure every seed of samples, and return what the rows are about.
 
     Args:
         plan: the whole row.
-        batch_size: samples to draw at a time.
+        preset: how much is drawn, and at a time.
         arguments: what the person said.
         bench: what it is measured with.
 
@@ -75,7 +75,11 @@ def run_two_stage(plan: TwoStagePlan, batch_size: int, arguments: Arguments, ben
             network = frozen_copy(re_estimated(backbone.to(bench.device), _noises(model), plan.sampler.temperature))
             model = JointModel(network, model.energy)
         for seed in arguments.seeds:
-            subjects.append(_measured(run, energies, plan, trained, state, model, seed, batch_size, arguments, bench))
+            subjects.append(
+                _measured(run, energies, plan, trained, state, model, seed, preset.batch_size, arguments, bench)
+            )
+        if arguments.seeds[0] == 1:
+            _draw_layers(run, model, plan, preset, subjects[0], arguments, bench)
     return subjects
 
 
@@ -160,7 +164,7 @@ def _measured(
     samples = Samples(draws, folder, bench.report, latents_kept(dimensions(model)))
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
-    measure_layers(rows, samples, model)
+    measure_layers(rows, samples, model.backbone.latent_shapes)
     drawn = run.weights.exists() and (folder / "samples.png").exists()
     if parallel.agreed(rows.added == 0 and drawn):
         bench.report.line(f"everything of {folder} was measured before; its rows stand")
@@ -176,15 +180,29 @@ def _measured(
     return subject
 
 
+def _draw_layers(
+    run: Run,
+    model: JointModel,
+    plan: TwoStagePlan,
+    preset: TwoStagePreset,
+    subject: Subject,
+    arguments: Arguments,
+    bench: Bench,
+) -> None:
+    """Draw the hierarchy, which no seed of samples changes.
+
+    Of one group, of chains in latents and of varied sampling there is no figure.
+    """
+    varied = dataclasses.replace(arguments.variation, backbone_checkpoint=None, training_seed=1) != Variation()
+    layers, chain = len(model.backbone.latent_shapes), plan.sampler.chain
+    if varied or layers < 2 or chain.space != "noise" or parallel.agreed(hierarchical.drawn(run.folder)):
+        return
+    twin = JointModel(model.backbone, no_energy(layers))
+    pair = hierarchical.Pair(model, chain, twin, preset.batch_size)
+    images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
+    hierarchical.draw(pair, preset.extent, images, subject, bench, arguments.results, run.folder)
+
+
 def dimensions(model: JointModel) -> int:
     """Return how many latents an image has."""
     return sum(math.prod(shape) for shape in model.backbone.latent_shapes)
-
-
-def measure_layers(rows: Rows, samples: Samples, model: JointModel) -> None:
-    """Store how well posterior and prior latents of each group alone can be told apart."""
-    sizes = [math.prod(shape) for shape in model.backbone.latent_shapes]
-    ends = list(itertools.accumulate(sizes))
-    for prior in PRIORS:
-        for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
-            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(end - size, end))

@@ -25,6 +25,7 @@ class Entry:
     digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, where known
     layout: Layout | None = None  # beside a zip and a folder, which every dataset can come from
     embedded: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # images and labels that need no files
+    test_images: int = 0  # of an embedded dataset with a test split: its last ones
 
 
 def _mnist_layout(dataset: str) -> Torchvision:
@@ -79,6 +80,7 @@ CATALOGUE = {
         Entry("church64", shape=(64, 64, 3), layout=Lsun("church_outdoor", 64)),
         Entry("celebahq256", shape=(256, 256, 3)),
         Entry("digits", shape=(8, 8, 1), splits=("train",), embedded=embedded.digits),
+        Entry("digits28", shape=(28, 28, 1), embedded=embedded.digits28, test_images=297),
         Entry("photos", shape=(32, 32, 3), splits=("train",), embedded=embedded.photos),
         Entry("photos64", shape=(64, 64, 3), splits=("train",), embedded=embedded.photos64),
         Entry("photos256", shape=(256, 256, 3), splits=("train",), embedded=embedded.photos256),

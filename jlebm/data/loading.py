@@ -103,6 +103,9 @@ def data_root(explicit: Path | None) -> Path:
 
 def _load_embedded(entry: Entry, make: Callable[[], tuple[np.ndarray, np.ndarray]], split: str) -> Dataset:
     pixels, labels = make()
+    if entry.test_images:
+        part = slice(-entry.test_images) if split == "train" else slice(-entry.test_images, None)
+        pixels, labels = np.ascontiguousarray(pixels[part]), labels[part]
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     images.flags.writeable = False
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()

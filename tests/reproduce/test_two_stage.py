@@ -15,8 +15,10 @@ from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
 from reproduce import celeba64, celebahq256, church64, cifar10
+from reproduce.hierarchical import Extent
 from reproduce.plans import TwoStagePreset, two_stage
 from reproduce.recipe import Recipe, run_recipe
+from reproduce.transition import Length
 from tests.public_numbers import nvae
 
 PLAN = two_stage(
@@ -29,7 +31,9 @@ PLAN = two_stage(
     train=Chain.from_two_stage_paper(2, 0.04),
     test=Chain.from_two_stage_paper(3, 0.04),
 )
-RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": TwoStagePreset(PLAN, 60, reference_images=100)})
+EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
+PRESET = TwoStagePreset(PLAN, 60, reference_images=100, extent=EXTENT)
+RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": PRESET})
 RECIPES = (cifar10.RECIPE, celeba64.RECIPE, church64.RECIPE, celebahq256.RECIPE)
 
 
@@ -93,6 +97,14 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     shown = {path.name for path in (of_stage(folder, "two-stage") / "tiny-seed1").iterdir()}
     assert {"samples.png", "energy.png", "training.png", "diagnostics.json", "ebm-prior.npy"} <= shown
     assert (of_stage(folder, "backbone") / "backbone.safetensors").exists()
+    with np.load(of_stage(folder, "two-stage") / "layers.npz") as layers:
+        assert layers["panels"].shape == layers["twin"].shape == (2, 4, 3, 32, 32)
+        assert (layers["panels"] != layers["twin"]).any(), "the twin runs no chain"
+    with np.load(of_stage(folder, "two-stage") / "reconstruction.npz") as shown:
+        assert shown["images"].shape == (2, 4, 3, 32, 32)
+        np.testing.assert_array_equal(shown["images"][:, 1], shown["twin"][:, 1], "k = 0 is of the backbone alone")
+    with np.load(of_stage(folder, "two-stage") / "transition.npz") as seen:
+        assert seen["long_energy"].shape == (7, 4, 2)
 
     before = weights(folder)
     assert run_recipe(RECIPE, arguments, "") == 0
@@ -222,8 +234,8 @@ def test_presets_are_whole(recipe: Recipe) -> None:
 
 def test_a_dataset_that_is_small_or_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without its dataset a recipe runs its first look on the embedded one; rows that need more images say so."""
-    preset = TwoStagePreset(PLAN, 60)
-    recipe = Recipe("cifar10", {}, "photos", two_stage={"tiny": dataclasses.replace(preset, batch_size=30)})
+    preset = dataclasses.replace(PRESET, reference_images=None, batch_size=30)
+    recipe = Recipe("cifar10", {}, "photos", two_stage={"tiny": preset})
     assert run_recipe(recipe, places(tmp_path), "") == 0
     assert "this tiny run is on the embedded 'photos'" in capsys.readouterr().err
     assert {row.dataset for row in rows(tmp_path)} == {"photos"}

@@ -1,0 +1,161 @@
+"""The ladder of vector latents: a model with an EBM prior beside its twin with a Gaussian one, trained as long.
+
+Both learn through the same inference network; they differ in their prior alone. Each has rows of its own, the model
+under the learning `variational`, the twin under `gaussian`; the figures show one beside the other.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jlebm import checkpoints, parallel, plotting
+from jlebm.backbones.ladder import LadderConfig
+from jlebm.data import Dataset
+from jlebm.errors import UserError
+from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
+from jlebm.langevin import Chain
+from jlebm.run import Run, open_run
+from jlebm.training import TrainState
+from reproduce import hierarchical, pictures
+from reproduce.arguments import Arguments
+from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
+from reproduce.fitting import fitted
+from reproduce.hierarchical import WHOLE, Extent, Pair
+from reproduce.joint import samples_of, subject_of
+from reproduce.measure import Samples, measure, measure_layers, posterior_indices
+from reproduce.representation import measure_representation
+
+# Of the prior, in training and after it. Energies that learn at 1e-4 stay within its reach; with a step of 0.02 the top
+# layer's ran away (MNIST).
+CHAIN = Chain(20, 0.1, start="ancestral", space="noise")
+
+
+@dataclass(frozen=True)
+class LadderPreset:
+    """One size of the recipe: what is trained, twice, and how many images it is measured on."""
+
+    experiment: Experiment
+    """Of the model with the EBM prior; the twin's is `twin_of` it."""
+    images: int
+    """Sampled from each prior."""
+    reference_images: int | None = None
+    """Training images that the samples are held against; None for all."""
+    judged: tuple[str, ...] = ()
+    """The sources whose images go through Inception: of colour alone."""
+    extent: Extent = WHOLE
+    """Of the figures."""
+
+
+def ladder(
+    dataset: str,
+    preset: str,
+    model: LadderConfig,
+    training: TrainingConfig,
+    kl_warmup: int,
+    energy_units: int = 200,
+    generator_lr: float = 1e-3,
+    energy_lr: float = 1e-4,
+    ema_decay: float | None = 0.995,
+) -> Experiment:
+    """Put the experiment of a model with an EBM prior together; energies have two hidden layers each."""
+    return Experiment(
+        f"{dataset}-ladder/1",
+        preset,
+        dataset,
+        learning="variational",
+        model=model,
+        energy_hidden=((energy_units, energy_units),) * len(model.latent_dims),
+        prior_chain=CHAIN,
+        optimizer=OptimizerConfig(generator_lr, energy_lr, energy_l2=1e-3, ema_decay=ema_decay),
+        training=training,
+        kl_warmup=kl_warmup,
+    )
+
+
+def twin_of(experiment: Experiment) -> Experiment:
+    """Return the same training without energies."""
+    return dataclasses.replace(experiment, learning="gaussian", energy_hidden=())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of the two, trained and with its rows stored."""
+
+    run: Run
+    state: TrainState
+    subject: Subject
+    rows: Rows
+    samples: Samples
+
+
+def run_ladder(experiment: Experiment, extent: Extent, arguments: Arguments, bench: Bench) -> list[Subject]:
+    """Train model and twin of every seed, measure both, draw them, and return what the rows are about.
+
+    Args:
+        experiment: of the model with the EBM prior.
+        extent: of the figures.
+        arguments: what the person said.
+        bench: what it is measured with.
+
+    Raises:
+        UserError: the chain is not one in whitened noise, the images do not fit, the disk is full, or a stored row
+            cannot be read.
+    """
+    if experiment.prior_chain.space != "noise":
+        raise UserError("a ladder's layers are kept and drawn in whitened noise; leave prior_chain.space at 'noise'")
+    images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
+    twin, subjects = twin_of(experiment), []
+    for seed in arguments.seeds:
+        with open_run(arguments.runs, experiment, seed) as run, open_run(arguments.runs, twin, seed) as beside:
+            states = [fitted(each, bench.dataset.images, bench.device, bench.report) for each in (run, beside)]
+            both = [
+                _measured(each, one, state, images, arguments, bench)
+                for each, one, state in zip((run, beside), (experiment, twin), states, strict=True)
+            ]
+            _draw(both, experiment.prior_chain, extent, images, arguments, bench)
+            subjects += [one.subject for one in both]
+    return subjects
+
+
+def _measured(
+    run: Run, experiment: Experiment, state: TrainState, images: Dataset, arguments: Arguments, bench: Bench
+) -> Measured:
+    twin_digest = "" if experiment.learning == "gaussian" else twin_of(experiment).digest()
+    subject = dataclasses.replace(subject_of(run, experiment, state), model="ladder", twin_digest=twin_digest)
+    model = state.evaluated_model()
+    rows, samples = Rows(subject, bench, arguments.results), samples_of(run, experiment, state, bench)
+    measure(rows, samples)
+    measure_layers(rows, samples, model.backbone.latent_shapes)
+    chain = None if experiment.learning == "gaussian" else experiment.prior_chain
+    measure_representation(rows, model, chain, images)
+    return Measured(run, state, subject, rows, samples)
+
+
+def _draw(
+    both: Sequence[Measured], chain: Chain, extent: Extent, images: Dataset, arguments: Arguments, bench: Bench
+) -> None:
+    """Leave weights and pictures of both in their folders, and in that of the model what shows one beside the other."""
+    ours, twin = both
+    run, added = ours.run, sum(one.rows.added for one in both)
+    drawn = all(one.run.weights.exists() for one in both) and hierarchical.drawn(run.folder)
+    if parallel.agreed(added == 0 and drawn and (run.folder / "samples.png").exists()):
+        bench.report.line(f"everything of {run.folder} and its twin was measured before; its rows stand")
+        return
+    shown = {source: ours.samples[source].images for source in SOURCES}
+    shown["twin"] = twin.samples["gaussian-prior"].images
+    pair = Pair(ours.state.evaluated_model(), chain, twin.state.evaluated_model())
+    hierarchical.draw(pair, extent, images, ours.subject, bench, arguments.results, run.folder)
+    if not parallel.first():
+        return
+    for one in both:
+        header = one.run.header() | {"step": one.state.step, "weights": one.subject.weights}
+        checkpoints.save_weights(one.run.weights, one.state.evaluated_model(), header)
+    chosen = posterior_indices(len(bench.dataset.images), bench.images)
+    shown["data"] = bench.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(bench.dataset.images)]
+    pictures.draw(run, pair.model, chain, shown, ours.subject, bench, arguments.results)
+    plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
+    bench.report.line(
+        f"stored {added} rows in {ours.rows.path}; pictures and weights are in {run.folder} and its twin's"
+    )

@@ -1,0 +1,89 @@
+"""The presets of the ladder by the kind of image; datasets whose images are alike share them.
+
+`tiny` is half a minute of training on one CPU core for model and twin: a first look, and what CI runs. `cpu` is about
+ten minutes of one core for the model and half of that for its twin. `budget` is for one data-centre GPU, an estimate
+that has not been measured: half an hour for both.
+"""
+
+from jlebm.backbones.ladder import LadderConfig
+from jlebm.experiment import TrainingConfig
+from reproduce.bench import SOURCES
+from reproduce.hierarchical import FIRST_LOOK
+from reproduce.ladder import LadderPreset, ladder
+
+COLOUR_SIGMA = 0.15  # of p(x|z): with 0.3 colour images need no more than the upper layers
+
+
+def grey28(dataset: str) -> dict[str, LadderPreset]:
+    """Return the presets of 28x28 grey images, which no Inception judges: three layers of 8, 16 and 32 latents."""
+    large = LadderConfig(channels=(256, 128, 64), conditional_hidden=(256, 256), features=512)
+    return {
+        "tiny": _tiny(dataset, LadderConfig((1, 28, 28), (4, 8, 16), (24, 16, 8), (64, 64), features=128)),
+        "cpu": LadderPreset(
+            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(4_000, 64), kl_warmup=1_000), images=2_000
+        ),
+        "budget": LadderPreset(
+            ladder(dataset, "budget", large, TrainingConfig(30_000, 128), kl_warmup=6_000), images=10_000
+        ),
+    }
+
+
+def colour32(dataset: str, reference_images: int = 10_000) -> dict[str, LadderPreset]:
+    """Return the presets of 32x32 images: three layers of 16, 32 and 64 latents.
+
+    Args:
+        dataset: its name.
+        reference_images: training images that `cpu` holds its samples against.
+    """
+    shape, dims = (3, 32, 32), (16, 32, 64)
+    small = LadderConfig(shape, (8, 16, 32), (24, 16, 8), (64, 64), features=128, likelihood_sigma=COLOUR_SIGMA)
+    middle = LadderConfig(shape, dims, (96, 48, 24), likelihood_sigma=COLOUR_SIGMA)
+    large = LadderConfig(shape, dims, (512, 256, 128), (256, 256), features=512, likelihood_sigma=COLOUR_SIGMA)
+    return {
+        "tiny": _tiny(dataset, small),
+        "cpu": LadderPreset(
+            ladder(dataset, "cpu", middle, TrainingConfig(2_500, 64), kl_warmup=600),
+            images=1_000,
+            reference_images=reference_images,
+            judged=SOURCES,
+        ),
+        "budget": LadderPreset(
+            ladder(dataset, "budget", large, TrainingConfig(30_000, 128), kl_warmup=6_000),
+            images=10_000,
+            judged=SOURCES,
+        ),
+    }
+
+
+def colour64(dataset: str, reference_images: int) -> dict[str, LadderPreset]:
+    """Return the presets of 64x64 images: four layers of 16 to 64 latents, the upper two of which figures join.
+
+    Args:
+        dataset: its name.
+        reference_images: training images that `cpu` holds its samples against.
+    """
+    shape, dims = (3, 64, 64), (16, 24, 32, 64)
+    small = LadderConfig(shape, (8, 8, 16, 32), (24, 16, 8, 8), (64, 64), features=128, likelihood_sigma=COLOUR_SIGMA)
+    middle = LadderConfig(shape, dims, (96, 64, 32, 16), likelihood_sigma=COLOUR_SIGMA)
+    large = LadderConfig(shape, dims, (512, 256, 128, 64), (256, 256), features=512, likelihood_sigma=COLOUR_SIGMA)
+    return {
+        "tiny": _tiny(dataset, small),
+        "cpu": LadderPreset(
+            ladder(dataset, "cpu", middle, TrainingConfig(2_500, 32), kl_warmup=600),
+            images=1_000,
+            reference_images=reference_images,
+            judged=SOURCES,
+        ),
+        "budget": LadderPreset(
+            ladder(dataset, "budget", large, TrainingConfig(30_000, 64), kl_warmup=6_000),
+            images=10_000,
+            judged=SOURCES,
+        ),
+    }
+
+
+def _tiny(dataset: str, model: LadderConfig) -> LadderPreset:
+    experiment = ladder(
+        dataset, "tiny", model, TrainingConfig(200, 32), kl_warmup=60, energy_units=64, energy_lr=1e-3, ema_decay=0.98
+    )
+    return LadderPreset(experiment, images=400, extent=FIRST_LOOK)

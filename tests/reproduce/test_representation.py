@@ -1,0 +1,126 @@
+"""The layers in numbers, each against one that is known: by hand, in closed form, or computed another way."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jlebm import data, hierarchy
+from jlebm.evaluation import find_extractor
+from jlebm.evaluation.inception import open_network
+from jlebm.model import JointModel
+from jlebm.progress import SILENT
+from jlebm.randomness import PerImageNoise
+from jlebm.run import open_run
+from jlebm.training import initial_state
+from reproduce import representation
+from reproduce.bench import Bench, Rows
+from reproduce.hierarchical import gathered
+from reproduce.joint import subject_of
+from reproduce.representation import accuracy, encoded, feature_change, pixel_change
+from tests.small import ladder_experiment
+
+CPU = torch.device("cpu")
+ONE = ladder_experiment(dataset="digits")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    """The rows of a model that is not trained, on digits, of which none is stored yet."""
+    bench = Bench.prepare(data.load("digits"), 60, 100, tmp_path, False, CPU, SILENT, judged=())
+    with open_run(tmp_path / "runs", ONE, 1) as run:
+        return Rows(subject_of(run, ONE, initial_state(ONE, 1, CPU)), bench, tmp_path / "results")
+
+
+def model_of() -> JointModel:
+    return initial_state(ONE, 1, CPU).evaluated_model()
+
+
+def test_latents_that_tell_the_class() -> None:
+    """A classifier that is judged on what it learned from, or whose share is not in percent, breaks it."""
+    generator = np.random.default_rng(0)
+    classes = np.repeat(np.arange(4), 50)
+    told = np.eye(4)[classes] + 0.1 * generator.standard_normal((200, 4))
+    untold = generator.standard_normal((200, 4))
+    assert accuracy(told, classes, told, np.roll(classes, 50)) == 0
+    assert accuracy(told, classes, told[::-1], classes[::-1]) == 100
+    assert accuracy(untold, classes, generator.standard_normal((200, 4)), classes) < 40
+
+
+def test_pixel_change_by_hand() -> None:
+    """Black that turns white in one of four pixels changes by sqrt(1/4); the mean is over draws."""
+    frozen, redrawn = np.zeros((2, 1, 2, 2), np.uint8), np.zeros((2, 3, 1, 2, 2), np.uint8)
+    assert pixel_change(frozen, redrawn) == 0
+    redrawn[0, :, 0, 0, 0] = 255
+    assert pixel_change(frozen, redrawn) == pytest.approx(0.25)
+
+
+def test_feature_change_is_a_distance(tmp_path: Path, small_inception: Path) -> None:
+    """Equal images are at 0; others at the mean distance of their own features."""
+    (tmp_path / small_inception.name).symlink_to(small_inception)
+    network = open_network(find_extractor(tmp_path, download=False), ("768",), CPU)
+    images = data.load("photos").images[:8]
+    frozen, redrawn = images[:2], images[2:].reshape(2, 3, 3, 32, 32)
+    assert feature_change(network, frozen, np.repeat(frozen[:, None], 3, axis=1)) == pytest.approx(0, abs=1e-6)
+    features = network(torch.from_numpy(np.array(images)))["768"].double()
+    distances = [(features[2 + i] - features[i // 3]).norm() for i in range(6)]
+    assert feature_change(network, frozen, redrawn) == pytest.approx(float(sum(distances)) / 6, rel=1e-5)
+
+
+def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
+    """Each layer's row is its own KL, of the very images and draws that are told; the same again stores nothing."""
+    model, held_out = model_of(), dataclasses.replace(rows.bench.dataset, split="test")
+    for _ in range(2):
+        representation.measure_kl(rows, model, held_out)
+    assert rows.added == 3
+    chosen = representation.posterior_indices(1797, 1000)
+    x = torch.from_numpy(np.array(held_out.images[chosen])) / 127.5 - 1
+    kl = model.backbone.posterior(x, PerImageNoise("posterior", chosen)).kl
+    for name, layer in zip(("z3", "z2", "z1"), kl, strict=True):
+        reference = f"digits/test, 1000 images, sha256:{held_out.digest[:12]}"
+        row = rows.find("kl", f"posterior/{name}", 1000, reference=reference)
+        assert row is not None
+        assert row.value == pytest.approx(float(layer.mean()), rel=1e-4)
+
+
+def test_training_images_judge_no_classifier(rows: Rows) -> None:
+    """Without a test split or without classes there is no accuracy, and it is said why."""
+    representation.measure_accuracy(rows, model_of(), rows.bench.dataset)
+    assert rows.bench.missing["latent_accuracy"].reason == "digits has no test split here"
+    rows.bench.missing.clear()
+    rows.bench.dataset = dataclasses.replace(rows.bench.dataset, labels=None)
+    representation.measure_accuracy(rows, model_of(), rows.bench.dataset)
+    assert rows.bench.missing["latent_accuracy"].reason == "digits has no classes"
+    assert rows.added == 0
+
+
+def test_the_change_of_one_layer(rows: Rows) -> None:
+    """Rows of the prior that was sampled, each of the images in which that layer alone was drawn anew."""
+    model = model_of()
+    representation.measure_change(rows, model, None)
+    assert rows.added == 3, "no features: these images are not judged"
+    changes = []
+    for seed in range(8):
+        eps = hierarchy.frozen_noise(model, seed, None)
+        with torch.no_grad():
+            frozen = model.backbone.decode(model.pushed(eps)).mean[0]
+        frozen = ((frozen + 1) * 127.5).round().clamp(0, 255).numpy()
+        drawn = gathered(hierarchy.resample(model, eps, [2], range(100 * seed, 100 * seed + 100), None))
+        changes.append(np.sqrt((((drawn - frozen) / 255) ** 2).mean()))
+    row = rows.find("pixel_change", "gaussian-prior/z1", 800)
+    assert row is not None
+    assert row.value == pytest.approx(np.mean(changes), rel=1e-3)
+    representation.measure_change(rows, model, ONE.prior_chain)
+    assert rows.find("pixel_change", "ebm-prior/z1", 800) is not None
+
+
+def test_latents_and_kl_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image i is encoded with noise of its own number, whatever is encoded beside it."""
+    images, model = data.load("digits").images, model_of()
+    whole, kl = encoded(model, images, range(20))
+    monkeypatch.setattr(representation, "BATCH", 7)
+    parts, again = encoded(model, images, range(20))
+    for one, other in zip((*whole, kl), (*parts, again), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
