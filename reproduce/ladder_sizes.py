@@ -1,7 +1,7 @@
 """The presets of the ladder by the kind of image; datasets whose images are alike share them.
 
 `tiny` is half a minute of training on one CPU core for model and twin: a first look, and what CI runs. `cpu` is about
-ten minutes of one core for the model and half of that for its twin. `budget` is for one data-centre GPU, an estimate
+five minutes of one core for the model and half of that for its twin. `budget` is for one data-centre GPU, an estimate
 that has not been measured: half an hour for both.
 """
 
@@ -20,7 +20,7 @@ def grey28(dataset: str) -> dict[str, LadderPreset]:
     return {
         "tiny": _tiny(dataset, LadderConfig((1, 28, 28), (4, 8, 16), (24, 16, 8), (64, 64), features=128)),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(4_000, 64), kl_warmup=1_000), images=2_000
+            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(2_000, 64), kl_warmup=500), images=2_000
         ),
         "budget": LadderPreset(
             ladder(dataset, "budget", large, TrainingConfig(30_000, 128), kl_warmup=6_000), images=10_000
@@ -42,7 +42,7 @@ def colour32(dataset: str, reference_images: int = 10_000) -> dict[str, LadderPr
     return {
         "tiny": _tiny(dataset, small),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(2_500, 64), kl_warmup=600),
+            ladder(dataset, "cpu", middle, TrainingConfig(1_500, 64), kl_warmup=400),
             images=1_000,
             reference_images=reference_images,
             judged=SOURCES,
@@ -69,7 +69,7 @@ def colour64(dataset: str, reference_images: int) -> dict[str, LadderPreset]:
     return {
         "tiny": _tiny(dataset, small),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(2_500, 32), kl_warmup=600),
+            ladder(dataset, "cpu", middle, TrainingConfig(1_500, 32), kl_warmup=400),
             images=1_000,
             reference_images=reference_images,
             judged=SOURCES,
