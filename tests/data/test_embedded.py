@@ -19,6 +19,25 @@ def test_digits_keep_their_sixteen_levels() -> None:
     np.testing.assert_array_equal(dataset.labels, bunch.target)
 
 
+def test_digits_at_the_size_of_mnist() -> None:
+    """Breaks if an enlarged digit is cut, shifted or another one: reduced again it is the small digit, but for blur."""
+    train, test = load("digits28"), load("digits28", split="test")
+    small = load("digits")
+    assert (len(train.images), len(test.images)) == (1500, 297)
+    assert train.digest != test.digest
+    images = np.concatenate([train.images, test.images])[:, 0].astype(float)
+    assert train.labels is not None
+    assert test.labels is not None
+    np.testing.assert_array_equal(np.concatenate([train.labels, test.labels]), small.labels)
+    frame = np.ones((28, 28), bool)
+    frame[4:-4, 4:-4] = False
+    assert not images[:, frame].any(), "as in MNIST, four pixels around are black"
+    weights = np.repeat(np.eye(8), 5, axis=0).reshape(20, 2, 8).mean(1) / 2.5  # each of 8 is the mean of 2.5 of 20
+    reduced = weights.T @ images[:, 4:-4, 4:-4] @ weights
+    for one, whole in zip(reduced, small.images[:, 0], strict=True):
+        assert np.corrcoef(one.ravel(), whole.ravel())[0, 1] > 0.97
+
+
 SIZES = [("photos", 5000, 32), ("photos64", 1000, 64), ("photos256", 64, 256)]
 
 
@@ -63,7 +82,7 @@ def test_photos_are_the_same_in_every_process() -> None:
     assert other.stdout.strip() == load("photos").digest
 
 
-@pytest.mark.parametrize("name", ["digits", "photos", "photos64", "photos256"])
+@pytest.mark.parametrize("name", ["digits", "digits28", "photos", "photos64", "photos256"])
 def test_embedded_datasets_are_read_only_and_say_what_they_are(name: str) -> None:
     """Breaks if a caller can change a dataset for those after it, or a row cannot name its origin."""
     dataset = load(name)

@@ -10,7 +10,6 @@ from jlebm import hierarchy, sampling
 from jlebm.data import Dataset, load
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
-from jlebm.model import JointModel
 from reproduce.hierarchical import FROZEN, Pair, gathered, groups_of, layers, panel_names, reconstruction
 from tests.small import ladder_experiment
 
@@ -102,13 +101,3 @@ def test_a_chain_in_latents_is_refused(pair: Pair) -> None:
     """It cannot keep a layer relative to the layers above it."""
     with pytest.raises(UserError, match="in whitened noise"):
         layers(dataclasses.replace(pair, chain=Chain(3, 0.1)), DRAWS)
-
-
-def test_a_model_of_one_layer_is_refused(pair: Pair) -> None:
-    """The sentence comes before anything is drawn."""
-
-    class Single(torch.nn.Module):
-        latent_shapes = ((3,),)
-
-    with pytest.raises(UserError, match="it needs two or more, not 1"):
-        layers(dataclasses.replace(pair, model=JointModel(Single(), pair.model.energy)), DRAWS)
