@@ -1,6 +1,7 @@
 """Datasets made of another one's images, under names and digests of their own; no file holds them."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def held_out(
         train, test = (load(name, root, split, download, report) for split in ("train", "test"))
         return train, test
     whole = load(name, root, download=download, report=report)
-    return every(whole, FOLDS, inverted=True), every(whole, FOLDS)
+    return every(whole, FOLDS, inverted=True), replace(every(whole, FOLDS), split="test")
 
 
 def _chosen(dataset: Dataset, indices: np.ndarray, name: str, words: str) -> Dataset:
