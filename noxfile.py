@@ -33,6 +33,8 @@ REPRODUCTIONS = {
     "svhn": "Train, sample, evaluate and check a ladder and its Gaussian twin on SVHN.",
     "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
     "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
+    "anomaly": "Hold out digits of MNIST, train on the others and detect them (-- --preset cpu --seeds 1 2 3).",
+    "ood": "Detect images of another dataset by a trained ladder (-- --run FOLDER --outside mnist).",
 }
 
 

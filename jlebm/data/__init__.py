@@ -2,6 +2,7 @@
 
 from jlebm.data.cache import writable_cache
 from jlebm.data.catalogue import CATALOGUE
+from jlebm.data.derived import every, held_out, without
 from jlebm.data.formats import ImageSource, read_image_folder, read_image_zip
 from jlebm.data.loading import Dataset, DatasetNotFound, data_root, load
 
@@ -11,8 +12,11 @@ __all__ = [
     "DatasetNotFound",
     "ImageSource",
     "data_root",
+    "every",
+    "held_out",
     "load",
     "read_image_folder",
     "read_image_zip",
+    "without",
     "writable_cache",
 ]

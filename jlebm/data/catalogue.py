@@ -12,6 +12,9 @@ from jlebm.errors import UserError, nearest
 
 # sha256 of CIFAR-10's 50,000 training images, uint8 (50000, 32, 32, 3), in the order of the official batches.
 CIFAR10_TRAIN = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"
+# The same of the first 1,000 test images of CIFAR-10, and of the first 1,083 training images of SVHN.
+CIFAR10_TEST1000 = "da362006b99671213d1a5d856cab2bedf64d40bad4501630ee60f4ceb2d3ec7f"
+SVHN_FIRST1083 = "4bb768ab9111c02a5dc8fb453f09f9c05e79fac14cfab8ca8773d8473782ed1a"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,21 @@ CATALOGUE = {
                 path={"train": "train_32x32.mat", "test": "test_32x32.mat"},
                 pattern={"train": "train_32x32.mat", "test": "test_32x32.mat"},
             ),
+        ),
+        # Parts of the two that people have without the whole; named for what they are, and of one split.
+        Entry(
+            "cifar10-test1000",
+            shape=(32, 32, 3),
+            splits=("train",),
+            counts={"train": 1_000},
+            digests={"train": CIFAR10_TEST1000},
+        ),
+        Entry(
+            "svhn-first1083",
+            shape=(32, 32, 3),
+            splits=("train",),
+            counts={"train": 1_083},
+            digests={"train": SVHN_FIRST1083},
         ),
         Entry(
             "mnist",

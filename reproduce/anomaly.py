@@ -1,0 +1,219 @@
+"""Anomaly detection on MNIST, a digit held out: rows of the paper's Table 4.
+
+    python -m reproduce.anomaly                                     a first look, every held-out digit
+    python -m reproduce.anomaly --preset cpu --seeds 1 2 3
+    python -m reproduce.anomaly --preset cpu --digits 1 9 --learning gaussian
+
+For each digit and seed a ladder learns from the training images of all other digits. The score of a test image is
+-L^{>0}, minus the unnormalised log posterior at posterior samples (Eq. 20; facts, section 2.2), and the held-out digit
+is the positive class among all test images: at chance the AUPRC is its share, about a tenth. Without MNIST `tiny` takes
+the embedded digits, of which each fifth image is held out of all training.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from jlebm import data, results
+from jlebm.backbones.ladder import LadderConfig
+from jlebm.errors import UserError, exit_on_user_error, nearest
+from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
+from jlebm.hierarchy import scores_above
+from jlebm.langevin import Chain
+from jlebm.model import JointModel
+from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.run import Run, open_run, resolve_device
+from reproduce.arguments import RESULTS
+from reproduce.bench import Rows
+from reproduce.detection import Question, bench_of, even, identity_of, judge, print_table, stands
+from reproduce.fitting import STOPPED, Stopped, fitted
+from reproduce.joint import subject_of
+
+PROTOCOL = "anomaly/1"
+DATASET, FALLBACK = "mnist", "digits"
+PAPER_DIGITS = (1, 4, 5, 7, 9)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size: what is trained for each digit, and how it is judged."""
+
+    experiment: Experiment
+    draws: int
+    """Posterior samples of each test image, over which its score is a mean."""
+    images: int | None = None
+    """Test images, at even distances; None for all."""
+
+
+TINY = Preset(
+    Experiment(
+        PROTOCOL,
+        "tiny",
+        DATASET,
+        learning="variational",
+        model=LadderConfig(latent_dims=(4, 8, 16), channels=(16, 8, 4), conditional_hidden=(32,), features=64),
+        energy_hidden=((32,), (32,), (32,)),
+        prior_chain=Chain(10, 0.1, start="ancestral", space="noise"),
+        optimizer=OptimizerConfig(generator_lr=1e-3, energy_lr=1e-4),
+        training=TrainingConfig(steps=100, batch_size=32),
+        kl_warmup=20,
+    ),
+    draws=2,
+    images=500,
+)
+
+CPU = Preset(
+    Experiment(
+        PROTOCOL,
+        "cpu",
+        DATASET,
+        learning="variational",
+        model=LadderConfig(channels=(32, 16, 8)),
+        energy_hidden=((128, 128), (128, 128), (128, 128)),
+        prior_chain=Chain(20, 0.1, start="ancestral", space="noise"),
+        optimizer=OptimizerConfig(generator_lr=1e-3, energy_lr=1e-4, ema_decay=0.995),
+        training=TrainingConfig(steps=2_000, batch_size=64),
+        kl_warmup=200,
+    ),
+    draws=8,
+)
+
+PRESETS = {"tiny": TINY, "cpu": CPU}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a person can say to the detection of anomalies."""
+
+    digits: tuple[int, ...] = PAPER_DIGITS
+    """Held out, one after the other; by default the paper's five."""
+    seeds: tuple[int, ...] = (1,)
+    """One run and one set of rows for each, and for each digit."""
+    preset: str = "tiny"
+    """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed."""
+    learning: Literal["variational", "gaussian"] = "variational"
+    """With the joint EBM prior, or the same ladder with its Gaussian prior, which is a VAE."""
+    images: int | None = None
+    """Test images, at even distances; by default the preset's."""
+    data_root: Path | None = None
+    """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
+    download: bool = True
+    """Whether what the data root lacks may be downloaded into it."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    runs: Path = Path("runs")
+    """Where the runs' folders lie; the same command goes on where it was stopped."""
+    results: Path = RESULTS
+    """The folder with paper.toml, expected.toml and measured/."""
+    set: tuple[str, ...] = ()
+    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and judge one model for each digit and seed; return the exit code."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    try:
+        _run(arguments, ConsoleReporter())
+    except Stopped:
+        return STOPPED
+    return 0
+
+
+def _run(arguments: Arguments, report: Reporter) -> None:
+    for name, values in (("--digits", arguments.digits), ("--seeds", arguments.seeds)):
+        if not values or len(set(values)) != len(values):
+            raise UserError(f"{name} needs at least one number, each only once")
+    if arguments.preset not in PRESETS:
+        raise UserError(f"unknown preset {arguments.preset!r}{nearest(arguments.preset, PRESETS)}")
+    preset, device = PRESETS[arguments.preset], resolve_device(arguments.device)
+    train, test = _images(arguments, report)
+    report.line(f"data: {train.name}, {len(train.images)} training and {len(test.images)} test images, {test.origin}")
+    wanted = min(preset.images or len(test.images), len(test.images)) if arguments.images is None else arguments.images
+    if not 1 <= wanted <= len(test.images):
+        raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
+    chosen = np.array(even(len(test.images), wanted))
+    normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
+    bench, subjects = bench_of(test, arguments.data_root, device, report), []
+    for digit in arguments.digits:
+        experiment = experiment_without(arguments, preset, normal[digit])
+        for seed in arguments.seeds:
+            with open_run(arguments.runs, experiment, seed) as run:
+                state = fitted(run, normal[digit].images, device, report)
+                subject = dataclasses.replace(subject_of(run, experiment, state), dataset=test.name)
+                rows = Rows(subject, bench, arguments.results)
+                _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
+                subjects.append(subject)
+    print_table(subjects, [source_of(digit) for digit in arguments.digits], arguments.results)
+
+
+def source_of(digit: int) -> str:
+    """Return the source of the rows of a held-out digit."""
+    return f"anomaly/{digit}/L>0"
+
+
+def experiment_without(arguments: Arguments, preset: Preset, normal: data.Dataset) -> Experiment:
+    """Return what is trained on these images: their name, which says the digit, is part of the configuration.
+
+    Raises:
+        UserError: a key of --set is unknown or names the rows, or a value does not fit.
+    """
+    for assignment in arguments.set:
+        if (key := assignment.partition("=")[0]) in ("protocol", "preset", "dataset", "learning"):
+            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
+    height, width = normal.images.shape[2:]
+    experiment = dataclasses.replace(
+        preset.experiment,
+        dataset=normal.name,
+        learning=arguments.learning,
+        model=dataclasses.replace(preset.experiment.model, image_shape=(1, height, width)),
+        energy_hidden=preset.experiment.energy_hidden if arguments.learning == "variational" else (),
+    )
+    return experiment.override(arguments.set)
+
+
+def _images(arguments: Arguments, report: Reporter) -> tuple[data.Dataset, data.Dataset]:
+    try:
+        return data.held_out(DATASET, arguments.data_root, arguments.download, report)
+    except data.DatasetNotFound as missing:
+        if arguments.preset != "tiny":
+            raise
+        report.line(f"{missing}")
+        report.line(f"this tiny run is on the embedded {FALLBACK!r} and its rows are stored under that name")
+        return data.held_out(FALLBACK)
+
+
+def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: np.ndarray, draws: int) -> None:
+    bench = rows.bench
+    labels = bench.dataset.labels
+    assert labels is not None  # `without` found the digit by them
+    held_out = labels[chosen] == digit
+    counts = int(held_out.sum()), int((~held_out).sum())
+    question = Question(
+        source_of(digit),
+        f"digit {digit}",
+        f"positive: digit {digit}, held out, {counts[0]} images of {bench.dataset.name}/{bench.dataset.split}; "
+        f"negative: the other digits, {counts[1]}; score: -L>0, mean of {draws} posterior samples",
+        len(chosen),
+    )
+    path = run.folder / "scores.npz"
+    if stands(rows, question) and path.exists():
+        bench.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
+        return
+    started = time.monotonic()
+    scores = -scores_above(model, bench.dataset.images, chosen.tolist(), 0, None, draws=draws)
+    positive, negative = scores[held_out], scores[~held_out]
+    judge(rows, question, positive, negative, time.monotonic() - started)
+    arrays = {"positive": positive.astype(np.float32), "negative": negative.astype(np.float32)}
+    results.write_artifact(path, arrays, identity_of(rows.subject, bench))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Anomaly detection from its command line: whom it trains on, what it calls positive, and what a row says."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from jlebm import data, results
+from reproduce import anomaly
+from reproduce.detection import METRICS
+from tests.small import ladder_experiment
+
+SMALL = anomaly.Preset(ladder_experiment(protocol=anomaly.PROTOCOL, dataset="mnist"), draws=2, images=120)
+LABELS = data.every(data.load("digits"), 5).labels
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a small model in the place of `tiny`, and keep everything in the test's folder."""
+    monkeypatch.setitem(anomaly.PRESETS, "tiny", SMALL)
+    (tmp_path / "results/measured").mkdir(parents=True)
+    for name in ("paper.toml", "expected.toml"):
+        (tmp_path / "results" / name).write_text("")
+    (tmp_path / "root").mkdir()
+    return [
+        "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
+        "--data-root", str(tmp_path / "root"), "--no-download", "--device", "cpu",
+    ]  # fmt: skip
+
+
+def rows(tmp_path: Path) -> list[results.Measurement]:
+    return results.read_all(tmp_path / "results/measured")
+
+
+@pytest.mark.parametrize("learning", ["variational", "gaussian"])
+def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train, score, store and compare for two digits; the same command again trains and stores nothing."""
+    arguments = [*command, "--digits", "1", "9", "--learning", learning]
+    assert anomaly.main(arguments) == 0
+    out = capsys.readouterr()
+    assert "this tiny run is on the embedded 'digits'" in out.err
+    measured = rows(tmp_path)
+    asked = {(metric, f"anomaly/{digit}/L>0") for metric in METRICS for digit in (1, 9)}
+    assert {(row.metric, row.source) for row in measured} == asked
+    assert all(source in out.out for _, source in asked)
+    for row in measured:
+        assert (row.dataset, row.protocol, row.learning, row.images) == ("digits", "anomaly/1", learning, 120)
+        assert row.chain == ""
+    assert len({row.config_digest for row in measured}) == 2
+    folders = sorted(path.name.partition("-tiny-")[0] for path in (tmp_path / "runs").iterdir())
+    assert folders == [f"digits-without-1-{learning}", f"digits-without-9-{learning}"]
+
+    assert anomaly.main(arguments) == 0
+    assert rows(tmp_path) == measured
+    assert capsys.readouterr().err.count("measured before; its rows stand") == 2
+
+
+def test_a_row_is_made_of_the_stored_scores(tmp_path: Path, command: list[str]) -> None:
+    """The AUPRC is that of the artifact's scores, and both say how many images there are of each kind."""
+    assert anomaly.main([*command, "--digits", "4"]) == 0
+    measured = rows(tmp_path)
+    (path,) = (tmp_path / "runs").glob("*/scores.npz")
+    arrays, _ = results.read_artifact(path, ("positive", "negative"), measured)
+    positive, negative = arrays["positive"], arrays["negative"]
+    assert LABELS is not None
+    share = int((LABELS[::3] == 4).sum())
+    assert (len(positive), len(negative)) == (share, 120 - share)
+    auprc = average_precision_score([1] * share + [0] * (120 - share), np.concatenate([positive, negative]))
+    (row,) = (row for row in measured if row.metric == "auprc")
+    assert row.value == pytest.approx(auprc, abs=1e-6)
+    assert row.reference == (
+        f"positive: digit 4, held out, {share} images of digits/test; negative: the other digits, {120 - share}; "
+        "score: -L>0, mean of 2 posterior samples"
+    )
+
+
+@pytest.mark.parametrize(("likelihood", "auprc"), [(-100.0, 1.0), (100.0, None)])
+def test_an_unlikely_digit_is_an_anomaly(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, likelihood: float, auprc: float | None
+) -> None:
+    """A held-out digit less likely than every other is found without an error; more likely, as badly as can be.
+
+    A score of the wrong sign, or the other class as the positive one, breaks it.
+    """
+
+    def scores(model, images, chosen, k, chain, posterior_chain=None, draws=1, batch_size=100) -> np.ndarray:
+        assert (k, chain, draws) == (0, None, 2)
+        assert LABELS is not None
+        return np.where(LABELS[chosen] == 7, likelihood, np.arange(len(chosen)) / len(chosen))
+
+    monkeypatch.setattr(anomaly, "scores_above", scores)
+    assert anomaly.main([*command, "--digits", "7"]) == 0
+    found = {row.metric: row.value for row in rows(tmp_path)}
+    assert LABELS is not None
+    share = (LABELS[::3] == 7).mean()
+    assert found["auprc"] == pytest.approx(auprc if auprc is not None else share)  # all ties, at the bottom
+    assert found["auroc"] == (1.0 if auprc == 1.0 else 0.0)
+
+
+def test_training_never_sees_the_digit_nor_a_test_image(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained on are the training images of the other nine digits, all of them and nothing else."""
+    whole = data.load("digits")
+    assert whole.labels is not None
+    wanted = [index for index in range(len(whole.images)) if index % 5 and whole.labels[index] != 3]
+    seen = []
+
+    def spy(run, images, *rest):
+        seen.append(np.array(images))
+        return fitted(run, images, *rest)
+
+    fitted = anomaly.fitted
+    monkeypatch.setattr(anomaly, "fitted", spy)
+    assert anomaly.main([*command, "--digits", "3"]) == 0
+    (images,) = seen
+    assert np.array_equal(images, whole.images[wanted])
+
+
+def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str]) -> None:
+    """Rows of a changed configuration are called custom, so that they never stand beside the preset's."""
+    assert anomaly.main([*command, "--digits", "1", "--set", "training.steps=5"]) == 0
+    assert {(row.preset, row.steps) for row in rows(tmp_path)} == {("custom", 5)}
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (["--digits", "10"], "digits has no class 10 that could be held out"),
+        (["--digits", "1", "-1"], "digits has no class -1 that could be held out"),
+        (["--digits", "1", "1"], "--digits needs at least one number, each only once"),
+        (["--seeds"], "--seeds needs at least one number"),
+        (["--images", "0"], "--images must be between 1 and 360"),
+        (["--images", "361"], "what digits holds out, not 361"),
+        (["--preset", "cpy"], "unknown preset 'cpy'; the nearest known one is 'cpu'"),
+        (["--set", "dataset=x"], "--set does not change 'dataset'"),
+        (["--preset", "cpu"], "mnist (train) is not in the data root"),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    tmp_path: Path, command: list[str], said: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and one sentence, before anything is trained."""
+    assert anomaly.main([*command, *said]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*/checkpoint.pt"))
+
+
+def test_the_presets_differ_in_the_digit_alone() -> None:
+    """Two digits are two digests, one digit is one: nothing else moves with it."""
+    whole = data.load("digits")
+    one, nine = (
+        anomaly.experiment_without(anomaly.Arguments(), anomaly.CPU, data.without(whole, digit)) for digit in (1, 9)
+    )
+    assert one.digest() != nine.digest()
+    assert dataclasses.replace(one, dataset="") == dataclasses.replace(nine, dataset="")
