@@ -14,9 +14,7 @@ from jlebm.errors import UserError, exit_on_user_error
 from jlebm.results import read_all, read_artifact
 
 ROOT = Path(__file__).resolve().parents[1]
-STANDING_IN = {"photos": "cifar10", "photos64": "celeba64", "photos256": "celebahq256"}  # whose recipe runs on them
-
-NAMED = ("dataset", "preset", "learning")  # in a run's configuration
+NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuration
 
 
 @dataclass(frozen=True)
@@ -100,29 +98,28 @@ class Drawing:
     """What a figure is drawn from: the kind of its artifact, the arrays in it, and the models that have one."""
 
     kind: str
+    """Its file's name in a run's folder, without .npz; with a star where a run may have several."""
     title: str
     arrays: tuple[str, ...]
     models: tuple[str, ...]
     layers: int = 1
     """That the model must have at least."""
+    command: str = ""
+    """What makes the artifact of a run, where its recipe does not."""
 
     def kept(self) -> tuple[Artifact, ...]:
         """Return the artifacts of this kind that the repository keeps."""
         fitting = [one for one in KEPT if one.model in self.models]
         return tuple(Artifact(f"{one.name}_{self.kind}", one.command, self.arrays) for one in fitting)
 
-    def of_run(self, folder: Path) -> OfRun:
-        """Return the artifact in a run's folder.
+    def of_run(self, folder: Path) -> list[OfRun]:
+        """Return the artifacts of this kind in a run's folder.
 
         Raises:
-            UserError: it is no run's folder, its model has no such figure or too few layers, or the artifact is not
-                there.
+            UserError: it is no run's folder, its model has no such figure or too few layers, or no artifact is there.
         """
         header = _header(folder)
         config, model = header["config"], _model(header["config"])
-        recipe = STANDING_IN.get(config["dataset"], config["dataset"]).replace("-", "_")
-        command = f"nox -s reproduce_{recipe} -- --model {model} --preset {config['preset']}"
-        command += f" --dataset {config['dataset']}" if config["dataset"] in STANDING_IN else ""
         if model not in self.models:
             raise UserError(
                 f"{folder} is a run of the model {model!r}, and {self.title} is drawn of: {', '.join(self.models)}; "
@@ -134,13 +131,13 @@ class Drawing:
                 f"the model of {folder} has {layers} layer{'s' * (layers != 1)}, and {self.title} needs at least "
                 f"{self.layers}; give a run of more"
             )
-        found = OfRun(self.kind, command, self.arrays, folder, header["digest"], header["seed"])
-        path = folder / f"{self.kind}.npz"
-        if not path.exists():
-            sets = sorted(str(one.parent) for one in folder.glob(f"*/{self.kind}.npz"))
-            there = f"; its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
-            raise UserError(f"{path} does not exist{there or f'; `{command}` makes it'}")
-        return found
+        command = self.command or _recipe(config, model)
+        paths = sorted(folder.glob(f"{self.kind}.npz"))
+        if not paths:
+            sets = sorted({str(one.parent) for one in folder.glob(f"*/{self.kind}.npz")})
+            there = f"but its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
+            raise UserError(f"{folder / self.kind}.npz does not exist; {there or f'`{command}` makes it'}")
+        return [OfRun(path.stem, command, self.arrays, folder, header["digest"], header["seed"]) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ def main(drawing: Drawing, artifacts: Sequence[Artifact], draw: Draw, argv: Sequ
     """Draw one kind of figure and say what was written; return the exit code."""
     arguments = tyro.cli(Arguments, args=argv, description=f"Draw {drawing.title}.")
     if arguments.run is not None:
-        artifacts = (drawing.of_run(arguments.run),)
+        artifacts = drawing.of_run(arguments.run)
     written, missing = draw_all(artifacts, draw, arguments.results, folder_for(arguments.out or arguments.run))
     for line in (*missing, *written):
         sys.stdout.write(f"{line}\n")
@@ -240,10 +237,19 @@ def _header(folder: Path) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> str:
-    """Return what a recipe calls the model, "backbone" or "gaussian" for what has no energies."""
+    """Return what a recipe calls the model; "backbone", "gaussian" or "anomaly" for its part, twin or kin."""
+    if config["protocol"].startswith("anomaly/"):
+        return "anomaly"
     if config["learning"] in ("two-stage", "backbone", "gaussian"):
         return config["learning"]
     return "two-layer" if "inference_network" in config["model"] else "ladder"
+
+
+def _recipe(config: dict[str, Any], model: str) -> str:
+    """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
+    recipe = config["protocol"].partition("/")[0].removesuffix(f"-{model}")
+    dataset = f" --dataset {config['dataset']}" if config["dataset"] != recipe else ""
+    return f"nox -s reproduce_{recipe.replace('-', '_')} -- --model {model} --preset {config['preset']}{dataset}"
 
 
 def _layers(model: dict[str, Any]) -> int:

@@ -10,12 +10,14 @@ from jlebm.errors import UserError
 from jlebm.plotting import save, score_histograms
 
 ARRAYS = ("inside", "outside", "names", "auroc", "auprc", "fpr80", "positive")
-DRAWING = Drawing("ood", "out-of-distribution detection", ARRAYS, ("ladder", "two-stage"), layers=2)
-KEPT = {
-    "cifar10_ood_svhn": "nox -s reproduce_ood -- --dataset cifar10 --preset cpu",
-    "fashion_mnist_ood_mnist": "nox -s reproduce_ood -- --dataset fashion-mnist --preset cpu",
-}
-ARTIFACTS = tuple(Artifact(name, command, ARRAYS) for name, command in KEPT.items())
+COMMAND = "python -m reproduce.ood --run RUN --outside {}"
+DRAWING = Drawing(
+    "ood_*", "out-of-distribution detection", ARRAYS, ("ladder", "gaussian"), 2, COMMAND.format("DATASET")
+)
+PAIRS = (("cifar10", "svhn"), ("cifar10", "svhn-first1083"), ("fashion-mnist", "mnist"))  # inside, outside
+ARTIFACTS = tuple(
+    Artifact(f"{inside}_ood_{outside}".replace("-", "_"), COMMAND.format(outside), ARRAYS) for inside, outside in PAIRS
+)
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
@@ -40,8 +42,10 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
         f"{name}\nAUROC {auroc:.3f}, AUPRC {auprc:.3f}\nFPR at 80 % TPR {fpr80:.3f}"
         for name, auroc, auprc, fpr80 in zip(names, *numbers, strict=True)
     ]
+    inside, _, outside = artifact.name.rpartition("ood_")  # "cifar10_ood_svhn", or "ood_svhn" in the folder of a run
+    labels = (f"inside{inside and ': ' + inside.rstrip('_')}", f"outside: {outside}")
     try:
-        figure = score_histograms(*sides, titles, ("inside", "outside"), f"positive: {arrays['positive']}")
+        figure = score_histograms(*sides, titles, labels, f"positive: {arrays['positive']}")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return save(figure, out / artifact.name)

@@ -15,6 +15,7 @@ from jlebm.plotting.style import NOTE_HEIGHT, NOTE_SIZE, PAGE, canvas, note_line
 LEFT = 0.75  # inches for the numbers and names of the vertical axes
 RIGHT = 0.2
 BELOW = 0.42  # inches for the numbers and the name of a horizontal axis
+LEAST = 3.5  # inches of the energy's axes below short strips
 ENERGY = 1.7  # inches of the energy's axes
 LEVEL = 1.1  # and of those below them
 HEADROOM = 1.35  # above the highest level, for the legend
@@ -55,7 +56,8 @@ def transition(
     grid = tile(strips.reshape(-1, *strips.shape[2:]), snapshots)
     tall, wide = grid.shape[0] * scale, grid.shape[1] * scale
     dpi = resolution(wide, PAGE - LEFT - RIGHT)
-    inches = wide / dpi + LEFT + RIGHT
+    across = max(wide / dpi, LEAST)  # of the energy's axes
+    inches = across + LEFT + RIGHT
     lines = note_lines(notes, inches)
     foot = NOTE_HEIGHT * len(lines) + 0.08 * bool(lines)
     under = foot + bool(levels) * (LEVEL + BELOW + 0.1)
@@ -68,13 +70,13 @@ def transition(
     def place(start: float, bottom: float, broad: float, high: float) -> tuple[float, float, float, float]:
         return start / inches, bottom * dpi / height, broad / inches, high * dpi / height
 
-    axes = figure.add_axes(place(LEFT, under + BELOW, wide / dpi, ENERGY))
+    axes = figure.add_axes(place(LEFT, under + BELOW, across, ENERGY))
     energy_curves(axes, energy)
     axes.set(xlabel="Langevin step", ylabel="energy E(z)", xlim=(0, max(len(energy) - 1, 1)))
     axes.set_title(f"lower is more likely; mean and standard deviation over {energy.shape[1]} chains", fontsize="small")
     if axes.get_legend() is not None:
         axes.legend(ncols=4, fontsize="small", loc="upper right")
-    broad = (wide / dpi - LEFT * (len(levels) - 1)) / max(len(levels), 1)
+    broad = (across - LEFT * (len(levels) - 1)) / max(len(levels), 1)
     for index, (name, level) in enumerate(levels.items()):
         axes = figure.add_axes(place(LEFT + index * (broad + LEFT), foot + BELOW, broad, LEVEL))
         axes.plot(np.arange(snapshots) * every, level.values, marker=".", label="chains")

@@ -66,6 +66,6 @@ def score_histograms(
 def _edges(pair: Sequence[np.ndarray], title: str) -> np.ndarray:
     if min(scores.size for scores in pair) == 0 or not all(np.isfinite(scores).all() for scores in pair):
         raise UserError(f"the scores of {title.splitlines()[0]!r} are empty or not finite; there is no density of them")
-    low = min(float(np.percentile(scores, TAIL)) for scores in pair)
-    high = max(float(np.percentile(scores, 100 - TAIL)) for scores in pair)
+    low = min(float(np.percentile(scores, TAIL, method="higher")) for scores in pair)
+    high = max(float(np.percentile(scores, 100 - TAIL, method="lower")) for scores in pair)
     return np.linspace(low, max(high, low + 1e-6 * max(1.0, abs(low))), BINS + 1)

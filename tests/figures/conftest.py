@@ -24,6 +24,7 @@ RUN = {
     "commit": "d" * 40,
 }
 LADDER = {
+    "protocol": "mnist-ladder/1",
     "dataset": "mnist",
     "preset": "cpu",
     "learning": "variational",
@@ -88,7 +89,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_open_questions(Path(__file__).parents[2] / "results", folder)
     for script in DRAWN_FROM_ARTIFACTS:
         monkeypatch.setattr(script, "ARTIFACTS", script.ARTIFACTS[:1])
-        write_artifact(script.ARTIFACTS[0].path(folder), toys()[script.DRAWING.kind], RUN)
+        write_artifact(script.ARTIFACTS[0].path(folder), toys()[script.DRAWING.kind.partition("_")[0]], RUN)
     return folder
 
 
@@ -102,7 +103,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         header = {"config": LADDER | config, "digest": "c" * 64, "seed": 1}
         (folder / "config.json").write_text(json.dumps(header))
         for kind, arrays in toys().items():
-            write_artifact(folder / f"{kind}.npz", arrays, RUN | (provenance or {}))
+            name = "ood_svhn" if kind == "ood" else kind
+            write_artifact(folder / f"{name}.npz", arrays, RUN | (provenance or {}))
         return folder
 
     return make
