@@ -1,46 +1,86 @@
-"""Draw every figure and table whose artifacts are stored: `python -m figures [--out DIR]`."""
+"""Draw every figure and table whose artifacts are stored: `python -m figures [--out DIR] [--readme]`."""
 
+import re
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from figures import langevin, measured, samples, tables
+from figures import (
+    hierarchical_reconstruction,
+    hierarchical_sampling,
+    langevin,
+    langevin_transition,
+    measured,
+    ood,
+    samples,
+    tables,
+)
+from figures.common import ROOT, draw_all, folder_for
 from jlebm.errors import UserError, exit_on_user_error
+from jlebm.files import write_atomically
 
-ROOT = Path(__file__).resolve().parents[1]
-DRAWN_FROM_ARTIFACTS = (samples, langevin)
+DRAWN_FROM_ARTIFACTS = (
+    samples,
+    hierarchical_sampling,
+    hierarchical_reconstruction,
+    langevin,
+    langevin_transition,
+    ood,
+)
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Draw figures and tables from stored artifacts."""
 
-    out: Path = ROOT / "build" / "figures"
-    """Where they go."""
+    out: Path | None = None
+    """Where they go, build/figures by default."""
     results: Path = ROOT / "results"
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
+    readme: Path | None = None
+    """A README.md: its pictures docs/NAME.png are written anew, each where NAME is a figure that was drawn."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what can be drawn, say what is missing and what would make it; return the exit code."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise UserError(f"{arguments.out} is a file; give a folder")
-    written = [*tables.draw(arguments.results, arguments.out), *measured.draw(arguments.results, arguments.out)]
+    out = folder_for(arguments.out)
+    written = [*tables.draw(arguments.results, out), *measured.draw(arguments.results, out)]
     for script in DRAWN_FROM_ARTIFACTS:
-        for artifact in script.ARTIFACTS:
-            path = artifact.path(arguments.results)
-            if path.exists():
-                written += script.draw(artifact, arguments.results, arguments.out)
-            else:
-                sys.stdout.write(f"not drawn: {path.name} does not exist; `{artifact.command}` makes it\n")
-    for path in written:
-        sys.stdout.write(f"{path}\n")
+        drawn, missing = draw_all(script.ARTIFACTS, script.draw, arguments.results, out)
+        written += drawn
+        sys.stdout.writelines(f"{line}\n" for line in missing)
+    if arguments.readme is not None:
+        written += illustrate(arguments.readme, written)
+    sys.stdout.writelines(f"{path}\n" for path in written)
     return 0
+
+
+def illustrate(readme: Path, drawn: Iterable[Path]) -> list[Path]:
+    """Copy the drawn PNG files that a README shows into its docs folder and return the copies.
+
+    Raises:
+        UserError: there is no such README.
+    """
+    if not readme.is_file():
+        raise UserError(f"{readme} does not exist; give a README.md that shows docs/NAME.png")
+    shown, copies = pictures(readme), []
+    for path in drawn:
+        if path.name in shown:
+            copy = readme.parent / "docs" / path.name
+            write_atomically(copy, lambda part, path=path: shutil.copyfile(path, part))
+            copies.append(copy)
+    return copies
+
+
+def pictures(readme: Path) -> set[str]:
+    """Return the names of the pictures in docs/ that a README shows."""
+    return set(re.findall(r"\]\(docs/([^)]+\.png)\)", readme.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

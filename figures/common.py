@@ -1,12 +1,20 @@
-"""What every figure script shares: where its artifact is, what makes it, and where the drawing goes."""
+"""What every figure script shares: where its artifact is, what makes it, and its own command."""
 
+import json
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tyro
 
-from jlebm.errors import UserError
+from jlebm.errors import UserError, exit_on_user_error
 from jlebm.results import read_all, read_artifact
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuration
 
 
 @dataclass(frozen=True)
@@ -32,22 +40,158 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class OfRun(Artifact):
+    """An artifact in the folder of a run, or of one set of a run's samples, that must be of that run."""
+
+    folder: Path
+    digest: str
+    """Of the configuration in the run's config.json."""
+    seed: int
+    """Of the run's training."""
+
+    def path(self, results: Path) -> Path:
+        """Return where it lies, whatever the results folder."""
+        return self.folder / f"{self.name}.npz"
+
+    def load(self, results: Path) -> dict[str, np.ndarray]:
+        """Return its arrays.
+
+        The provenance names the run as `run_digest` and `run_seed` where its rows have another configuration or seed,
+        those of samples of the run's weights.
+
+        Raises:
+            UserError: the file is damaged, or is of another run.
+        """
+        arrays, made = read_artifact(self.path(results), self.arrays, [])
+        digest, seed = made.get("run_digest", made["config_digest"]), made.get("run_seed", made["seed"])
+        if (digest, seed) != (self.digest, self.seed):
+            raise UserError(
+                f"{self.path(results)} is of configuration {str(digest)[:12]}, seed {seed}, and the run is of "
+                f"{self.digest[:12]}, seed {self.seed}; make it again with `{self.command}`"
+            )
+        return arrays
+
+
+@dataclass(frozen=True)
 class Kept:
     """A run whose artifacts the repository keeps: the first seed of a recipe's preset."""
 
     name: str
+    model: str
     command: str
-
-    def of(self, kind: str, arrays: tuple[str, ...]) -> Artifact:
-        """Return the run's artifact of one kind."""
-        return Artifact(f"{self.name}_{kind}", self.command, arrays)
 
 
 KEPT = (
-    Kept("cifar10_joint_mle_cpu", "nox -s reproduce_cifar10 -- --preset cpu"),
-    Kept("cifar10_two_stage_cpu", "nox -s reproduce_cifar10 -- --model two-stage --preset cpu"),
-    Kept("celeba64_two_stage_cpu", "nox -s reproduce_celeba64 -- --preset cpu"),
+    Kept("cifar10_joint_mle_cpu", "two-layer", "nox -s reproduce_cifar10 -- --preset cpu"),
+    Kept("mnist_ladder_cpu", "ladder", "nox -s reproduce_mnist -- --model ladder --preset cpu"),
+    Kept("fashion_mnist_ladder_cpu", "ladder", "nox -s reproduce_fashion_mnist -- --model ladder --preset cpu"),
+    Kept("svhn_ladder_cpu", "ladder", "nox -s reproduce_svhn -- --model ladder --preset cpu"),
+    Kept("cifar10_ladder_cpu", "ladder", "nox -s reproduce_cifar10 -- --model ladder --preset cpu"),
+    Kept("celeba64_ladder_cpu", "ladder", "nox -s reproduce_celeba64 -- --model ladder --preset cpu"),
+    Kept("cifar10_two_stage_cpu", "two-stage", "nox -s reproduce_cifar10 -- --model two-stage --preset cpu"),
+    Kept("celeba64_two_stage_cpu", "two-stage", "nox -s reproduce_celeba64 -- --model two-stage --preset cpu"),
 )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is drawn from: the kind of its artifact, the arrays in it, and the models that have one."""
+
+    kind: str
+    """Its file's name in a run's folder, without .npz; with a star where a run may have several."""
+    title: str
+    arrays: tuple[str, ...]
+    models: tuple[str, ...]
+    layers: int = 1
+    """That the model must have at least."""
+    command: str = ""
+    """What makes the artifact of a run, where its recipe does not."""
+
+    def kept(self) -> tuple[Artifact, ...]:
+        """Return the artifacts of this kind that the repository keeps."""
+        fitting = [one for one in KEPT if one.model in self.models]
+        return tuple(Artifact(f"{one.name}_{self.kind}", one.command, self.arrays) for one in fitting)
+
+    def of_run(self, folder: Path) -> list[OfRun]:
+        """Return the artifacts of this kind in a run's folder.
+
+        Raises:
+            UserError: it is no run's folder, its model has no such figure or too few layers, or no artifact is there.
+        """
+        header = _header(folder)
+        config, model = header["config"], _model(header["config"])
+        if model not in self.models:
+            raise UserError(
+                f"{folder} is a run of the model {model!r}, and {self.title} is drawn of: {', '.join(self.models)}; "
+                "give such a run"
+            )
+        layers = _layers(config["model"])
+        if layers < self.layers:
+            raise UserError(
+                f"the model of {folder} has {layers} layer{'s' * (layers != 1)}, and {self.title} needs at least "
+                f"{self.layers}; give a run of more"
+            )
+        command = self.command or _recipe(config, model)
+        paths = sorted(folder.glob(f"{self.kind}.npz"))
+        if not paths:
+            sets = sorted({str(one.parent) for one in folder.glob(f"*/{self.kind}.npz")})
+            there = f"but its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
+            raise UserError(f"{folder / self.kind}.npz does not exist; {there or f'`{command}` makes it'}")
+        return [OfRun(path.stem, command, self.arrays, folder, header["digest"], header["seed"]) for path in paths]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draw one kind of figure, of every stored artifact or of one run."""
+
+    run: Path | None = None
+    """The folder of a run, or of a set of its samples; without it every stored artifact is drawn."""
+    out: Path | None = None
+    """Where the drawings go; by default into the run's folder, or build/figures."""
+    results: Path = ROOT / "results"
+    """The folder with artifacts/ and measured/."""
+
+
+Draw = Callable[[Artifact, Path, Path], list[Path]]
+
+
+@exit_on_user_error
+def main(drawing: Drawing, artifacts: Sequence[Artifact], draw: Draw, argv: Sequence[str] | None = None) -> int:
+    """Draw one kind of figure and say what was written; return the exit code."""
+    arguments = tyro.cli(Arguments, args=argv, description=f"Draw {drawing.title}.")
+    if arguments.run is not None:
+        artifacts = drawing.of_run(arguments.run)
+    written, missing = draw_all(artifacts, draw, arguments.results, folder_for(arguments.out or arguments.run))
+    for line in (*missing, *written):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def folder_for(out: Path | None) -> Path:
+    """Return the folder that drawings go into, build/figures where none is given.
+
+    Raises:
+        UserError: it is a file.
+    """
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a folder")
+    return out or ROOT / "build" / "figures"
+
+
+def draw_all(artifacts: Sequence[Artifact], draw: Draw, results: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """Draw every artifact that is there; return the files written, and a sentence for each artifact that is not.
+
+    Raises:
+        UserError: an artifact is damaged, or is not what the figure is drawn from.
+    """
+    written, missing = [], []
+    for artifact in artifacts:
+        path = artifact.path(results)
+        if path.exists():
+            written += draw(artifact, results, out)
+        else:
+            missing.append(f"not drawn: {path.name} does not exist; `{artifact.command}` makes it")
+    return written, missing
 
 
 def require(
@@ -64,3 +208,51 @@ def require(
             f"{path} holds an array of shape {array.shape} and type {array.dtype}, where {meaning} is meant"
         )
     return array
+
+
+def sentences(arrays: dict[str, np.ndarray], name: str) -> list[str]:
+    """Return the texts of an artifact's array, none where it has no such array."""
+    return [str(text) for text in np.atleast_1d(arrays[name])] if name in arrays else []
+
+
+def scale_for(size: int) -> int:
+    """Return how many figure pixels an image pixel takes, so that small images have as many as large ones."""
+    return max(1, 64 // size)
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    places = [place for place in (folder, folder.parent) if (place / "config.json").is_file()]
+    if not places:
+        raise UserError(f"{folder} is not the folder of a run: it has no config.json; give one, as runs/NAME")
+    path = places[0] / "config.json"
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        config = header["config"]
+        _layers(config["model"])
+        if all(name in header for name in ("digest", "seed")) and all(name in config for name in NAMED):
+            return header
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is not a run's configuration; give the folder of a run, as runs/NAME")
+
+
+def _model(config: dict[str, Any]) -> str:
+    """Return what a recipe calls the model; "backbone", "gaussian" or "anomaly" for its part, twin or kin."""
+    if config["protocol"].startswith("anomaly/"):
+        return "anomaly"
+    if config["learning"] in ("two-stage", "backbone", "gaussian"):
+        return config["learning"]
+    return "two-layer" if "inference_network" in config["model"] else "ladder"
+
+
+def _recipe(config: dict[str, Any], model: str) -> str:
+    """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
+    recipe = config["protocol"].partition("/")[0].removesuffix(f"-{model}")
+    dataset = f" --dataset {config['dataset']}" if config["dataset"] != recipe else ""
+    return f"nox -s reproduce_{recipe.replace('-', '_')} -- --model {model} --preset {config['preset']}{dataset}"
+
+
+def _layers(model: dict[str, Any]) -> int:
+    if "latent_dims" in model:
+        return len(model["latent_dims"])
+    return model["num_latent_scales"] * model["num_groups_per_scale"]

@@ -1,13 +1,15 @@
 """The energy along prior chains, layer by layer."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from figures.common import KEPT, Artifact, require
+from figures.common import Artifact, Drawing, main, require, sentences
 from jlebm.plotting import energy_trace, save
 
-ARTIFACTS = tuple(one.of("langevin", ("energy",)) for one in KEPT)
+DRAWING = Drawing("langevin", "the energy along prior chains", ("energy",), ("two-layer", "ladder", "two-stage"))
+ARTIFACTS = DRAWING.kept()
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
@@ -18,5 +20,8 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     """
     arrays, path = artifact.load(results), artifact.path(results)
     energy = require(path, arrays["energy"], 3, np.floating, "energy: floating point (steps + 1, chains, layers)")
-    notes = [str(note) for note in arrays.get("notes", ())]
-    return save(energy_trace(energy, notes=notes), out / artifact.name)
+    return save(energy_trace(energy, notes=sentences(arrays, "notes")), out / artifact.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(DRAWING, ARTIFACTS, draw))

@@ -1,25 +1,30 @@
-"""Images of the Gaussian prior, of the EBM prior, of decoded posterior samples, and of the data, one under another."""
+"""Images of the priors, of decoded posterior samples and of the data one under another; and the two priors alone."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from figures.common import KEPT, Artifact, require
-from jlebm.plotting import image_rows, save
+from figures.common import Artifact, Drawing, main, require, scale_for
+from jlebm.plotting import image_panels, image_rows, save
 
 ROWS = {
+    "twin": "Gaussian twin",
     "gaussian_prior": "Gaussian prior",
     "ebm_prior": "EBM prior",
     "posterior": "decoded posterior",
     "data": "data",
 }
-ARTIFACTS = tuple(one.of("samples", tuple(ROWS)) for one in KEPT)
+DRAWING = Drawing(
+    "samples", "samples", tuple(name for name in ROWS if name != "twin"), ("two-layer", "ladder", "two-stage")
+)
+ARTIFACTS = DRAWING.kept()
 SHOWN = 32  # images of each kind
 COLUMNS = 16
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw the figure and return the files written.
+    """Draw all kinds, and a sheet of the EBM prior beside the Gaussian one, or the twin's; return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not images.
@@ -27,6 +32,16 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     arrays, path = artifact.load(results), artifact.path(results)
     groups = {}
     for name, label in ROWS.items():
-        meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
-        groups[label] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[:SHOWN]
-    return save(image_rows(groups, COLUMNS), out / artifact.name)
+        if name in arrays:
+            meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
+            groups[label] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[:SHOWN]
+    gaussian, scale = ROWS["twin" if "twin" in arrays else "gaussian_prior"], scale_for(arrays["data"].shape[-1])
+    sheet = image_panels({"": {name: groups[name] for name in ("EBM prior", gaussian)}}, COLUMNS // 2, scale)
+    return [
+        *save(image_rows(groups, COLUMNS, scale), out / artifact.name),
+        *save(sheet, out / f"{artifact.name}_sheet"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(DRAWING, ARTIFACTS, draw))

@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 5 of the paper with what was measured here beside them, as Markdown and LaTeX."""
+"""Tables 1 to 5 of the paper and its out-of-distribution numbers, with what was measured, as Markdown and LaTeX."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from jlebm.files import write_atomically
 from jlebm.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
 from jlebm.results.tables import latex, markdown, measured, number
 
-TABLES = ("table1", "table2", "table5")
+TABLES = ("table1", "table2", "table3", "table4", "table5", "ood")
 PRESETS = ("paper", "budget")  # the nearest to the paper's settings first; then the others by name
 
 
@@ -37,7 +37,7 @@ def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict])
     """Return the header and the rows of one table: a row a system, two columns a dataset and metric.
 
     A measured number stands there where `expected.toml` names the paper's key for it and the metric is the same;
-    the last column says the protocol it was measured under.
+    the last column says the protocol it was measured under. Scores that the paper has not stand below.
     """
     entries = [one for one in paper.values() if one.key.split(".")[0] == table]
     columns = list(dict.fromkeys((one.dataset, one.metric) for one in entries))
@@ -58,7 +58,26 @@ def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict])
                 one = found.expectation
                 protocols.append(f"{one.protocol}, preset {one.preset}, {one.learning}, {one.source}")
         rows.append([*cells, "; ".join(dict.fromkeys(protocols)) or "-"])
-    return header, rows
+    return header, [*rows, *_other_scores(columns, verdicts)]
+
+
+def _other_scores(columns: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]) -> list[list[str]]:
+    """Return rows for the measured scores that the paper has no number of: its model has other layers."""
+    systems: dict[tuple[str, str], dict[tuple[str, str], Verdict]] = {}
+    for verdict in verdicts:
+        one = verdict.expectation
+        found, other, score = [*one.source.split("/"), "", ""][:3]
+        column = (f"{one.dataset} in, {other} out", one.metric)
+        if found == "out-of-distribution" and not one.paper and verdict.mean is not None and column in columns:
+            system = (score, f"{one.protocol}, preset {one.preset}, {one.learning}, {one.source}")
+            systems.setdefault(system, {})[column] = verdict
+    rows = []
+    for (score, protocol), found in systems.items():
+        cells = [f"{score}, this project's model"]
+        for column in columns:
+            cells += ["-", _cell(found[column]) if column in found else "-"]
+        rows.append([*cells, protocol])
+    return rows
 
 
 def _measured(reported: Reported, verdicts: Sequence[Verdict]) -> Verdict | None:

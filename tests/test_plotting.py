@@ -9,7 +9,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from jlebm.errors import UserError
-from jlebm.plotting import GAP, energy_trace, image_grid, image_rows, save, training_curves
+from jlebm.plotting import (
+    GAP,
+    Level,
+    energy_trace,
+    image_grid,
+    image_panels,
+    image_rows,
+    save,
+    score_histograms,
+    training_curves,
+    transition,
+)
 
 
 def pictures(count: int, channels: int = 3, size: int = 8) -> np.ndarray:
@@ -54,6 +65,62 @@ def test_rows_are_labelled_and_exact() -> None:
         wanted = grid.repeat(2, 0).repeat(2, 1)
         np.testing.assert_array_equal(drawn[top : top + height, left : left + width], wanted)
         assert axes.yaxis.label.get_window_extent().x0 > 0
+
+
+def test_panels_are_placed_and_exact() -> None:
+    """Would break if a grid stood in another's row or column, were blurred, or letters shrank on a wide figure."""
+    rows = {name: {f"layer {k}": pictures(4 + k, size=64) for k in range(3)} for name in ("EBM", "Gaussian\ntwin")}
+    figure = image_panels(rows, columns=10, scale=1, notes=["a note " * 40])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    assert figure.get_figwidth() <= 7.21
+    flat = [(name, title, images) for name, panels in rows.items() for title, images in panels.items()]
+    for (name, title, images), axes in zip(flat, figure.axes, strict=True):
+        top, left = drawn.shape[0] - round(axes.bbox.y1), round(axes.bbox.x0)
+        wanted = np.asarray(axes.images[0].get_array())
+        np.testing.assert_array_equal(wanted[GAP : GAP + 64, GAP : GAP + 64], images[0].transpose(1, 2, 0))
+        np.testing.assert_array_equal(drawn[top : top + wanted.shape[0], left : left + wanted.shape[1]], wanted)
+        assert axes.get_title() == (title if name == "EBM" else "")
+        assert axes.get_ylabel() == (name if title == "layer 0" else "")
+    (note,) = figure.texts
+    assert note.get_window_extent(canvas.get_renderer()).y1 <= figure.axes[-1].bbox.y0
+    assert len({round(axes.bbox.x0) for axes in figure.axes}) == 3
+
+
+def test_a_transition() -> None:
+    """Would break if a strip were of several chains, a snapshot at another step, or a level beside another's data."""
+    strips = np.stack([pictures(5), pictures(6)[1:]])
+    energy = np.linspace(3, 0, 51)[:, None] * np.ones((51, 4))
+    levels = {"saturated": Level(np.arange(5) / 10, 0.3), "diversity": Level(np.ones(5), 0.5)}
+    strip, curve, *below = transition(strips, energy, levels).axes
+    grid = np.asarray(strip.images[0].get_array())
+    for chain, snapshot in ((0, 4), (1, 0)):
+        top, left = GAP + chain * (8 + GAP), GAP + snapshot * (8 + GAP)
+        wanted = strips[chain, snapshot].transpose(1, 2, 0)
+        np.testing.assert_array_equal(grid[top : top + 8, left : left + 8], wanted)
+    assert "an image every 10 steps" in strip.get_title()
+    np.testing.assert_allclose(np.asarray(curve.lines[0].get_ydata()), energy[:, 0])
+    assert [axes.get_ylabel() for axes in below] == list(levels)
+    for axes, level in zip(below, levels.values(), strict=True):
+        chains, data = axes.lines
+        np.testing.assert_array_equal(np.asarray(chains.get_xdata()), [0, 10, 20, 30, 40])
+        np.testing.assert_array_equal(np.asarray(chains.get_ydata()), level.values)
+        assert set(np.asarray(data.get_ydata())) == {level.data}
+
+
+def test_histograms_are_densities_of_all_scores() -> None:
+    """Would break if counts were drawn instead of densities, so that the larger set looked likelier, or tails lost."""
+    random = np.random.default_rng(0)
+    inside, outside = random.normal(size=(1, 4000)), random.normal(2, 1, size=(1, 400))
+    outside[0, 0] = 1e6
+    (axes,) = score_histograms(inside, outside, ["L>0"], ("inside", "outside")).axes
+    for stairs in axes.patches:
+        heights, edges, _ = stairs.get_data()  # type: ignore[attr-defined]
+        assert np.sum(heights * np.diff(edges)) == pytest.approx(1)
+        assert edges[-1] < 100
+    assert {patch.get_hatch() for patch in axes.patches} == {None, "/////"}
+    assert {patch.get_linestyle() for patch in axes.patches} == {"-", "--"}
 
 
 def test_the_energy_trace() -> None:
@@ -101,6 +168,10 @@ def test_bad_input_gets_a_sentence() -> None:
         (lambda: image_grid(pictures(2), 0), "at least one column"),
         (lambda: image_grid(pictures(2), 1, 0), "scale is 0"),
         (lambda: image_rows({}, 2), "no groups"),
+        (lambda: image_panels({"a": {"x": pictures(1)}, "b": {"y": pictures(1)}}, 1), "'b' has the grids"),
+        (lambda: transition(pictures(4)[None], np.zeros((5, 1)), {"a": Level(np.ones(3), 1.0)}), "a is Level"),
+        (lambda: score_histograms(np.ones((1, 2)), np.ones((1, 2)), [], ("a", "b")), "have 0 titles"),
+        (lambda: score_histograms(np.ones((1, 2)), np.ones((1, 0)), ["L"], ("a", "b")), "'L' are empty"),
         (lambda: energy_trace(np.zeros((0, 2))), "empty"),
         (lambda: energy_trace(np.array([[1.0], [np.inf]])), "not finite from step 1"),
         (lambda: training_curves([]), "no event"),

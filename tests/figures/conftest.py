@@ -1,11 +1,14 @@
-"""A results folder with toy artifacts."""
+"""A results folder with toy artifacts, one of each kind of figure, and the folders of runs with the same."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from figures import langevin, samples
+from figures.__main__ import DRAWN_FROM_ARTIFACTS
 from jlebm.results import write_artifact
 from tests.rows import copy_open_questions, row
 
@@ -20,21 +23,88 @@ RUN = {
     "config_digest": "c" * 64,
     "commit": "d" * 40,
 }
+LADDER = {
+    "protocol": "mnist-ladder/1",
+    "dataset": "mnist",
+    "preset": "cpu",
+    "learning": "variational",
+    "model": {"latent_dims": [4, 4, 4]},
+}
+
+
+def pictures(*shape: int, side: int = 8, channels: int = 3) -> np.ndarray:
+    """Return images (*shape, channels, side, side) of one colour each, with a dark upper left corner."""
+    colours = np.random.default_rng(shape).integers(60, 256, (*shape, channels, 1, 1), dtype=np.uint8)
+    images = np.broadcast_to(colours, (*shape, channels, side, side)).copy()
+    images[..., : side // 2, : side // 2] //= 3
+    return images
+
+
+def energies(steps: int, chains: int = 6, layers: int = 3) -> np.ndarray:
+    """Return energies (steps + 1, chains, layers) that fall and settle, each chain at a level of its own."""
+    falling = 100 * np.exp(-np.arange(steps + 1) / 10)[:, None, None] * np.arange(1, layers + 1)
+    return (falling + np.arange(chains)[:, None]).astype(np.float16)
+
+
+def toys() -> dict[str, dict[str, np.ndarray]]:
+    """Return small arrays for each kind of artifact."""
+    rising = np.linspace(-2, 2, 40, dtype=np.float32)
+    names = ("gaussian_prior", "ebm_prior", "posterior", "data")
+    strips = {"short": (3, 4, 20), "long": (3, 5, 50)}
+    return {
+        "samples": {name: pictures(20, index + 1)[:, index] for index, name in enumerate(names)},
+        "langevin": {"energy": energies(5, 4, 2)},
+        "layers": {
+            "panels": pictures(3, 4),
+            "twin": pictures(3, 4)[::-1],
+            "names": np.array(["z1, bottom", "z2, middle", "z3, top"]),
+        },
+        "reconstruction": {"images": pictures(2, 5), "twin": pictures(2, 5)[::-1], "note": np.array("held-out images")},
+        "transition": {
+            **{f"{name}_images": pictures(chains, count) for name, (chains, count, _) in strips.items()},
+            **{f"{name}_energy": energies(steps) for name, (_, _, steps) in strips.items()},
+            "saturated": np.linspace(0.1, 0.3, 5, dtype=np.float16),
+            "saturated_data": np.array(0.2, np.float16),
+            "diversity": np.linspace(0.4, 0.2, 5, dtype=np.float16),
+            "diversity_data": np.array(0.3, np.float16),
+            "notes": np.array(["all layers: the energy drifts by +0.001", "z3: no drift"]),
+        },
+        "ood": {
+            "inside": np.stack([rising, rising + 3]),
+            "outside": np.stack([rising**2, rising]),
+            "names": np.array(["L>0", "LLR>2"]),
+            "auroc": np.array([0.087, 0.9]),
+            "auprc": np.array([0.319, 0.9]),
+            "fpr80": np.array([0.9, 0.1]),
+            "positive": np.array("svhn"),
+        },
+    }
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """Copy paper.toml and expected.toml, and store every artifact."""
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy paper.toml and expected.toml, and store the first artifact of every figure; only that one is asked for."""
     folder = tmp_path / "results"
     folder.mkdir()
     copy_open_questions(Path(__file__).parents[2] / "results", folder)
-    random = np.random.default_rng(0)
-    images = {
-        name: random.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
-        for name in ("gaussian_prior", "ebm_prior", "posterior", "data")
-    }
-    chains = {"energy": random.normal(size=(5, 4, 2))}
-    for script, arrays in ((samples, images), (langevin, chains)):
-        for artifact in script.ARTIFACTS:
-            write_artifact(artifact.path(folder), arrays, RUN)
+    for script in DRAWN_FROM_ARTIFACTS:
+        monkeypatch.setattr(script, "ARTIFACTS", script.ARTIFACTS[:1])
+        write_artifact(script.ARTIFACTS[0].path(folder), toys()[script.DRAWING.kind.partition("_")[0]], RUN)
     return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Make the folder of a run with toy artifacts, whose configuration and provenance differ in the given fields."""
+
+    def make(provenance: dict[str, Any] | None = None, **config: Any) -> Path:
+        folder = tmp_path / "runs" / "mnist"
+        folder.mkdir(parents=True)
+        header = {"config": LADDER | config, "digest": "c" * 64, "seed": 1}
+        (folder / "config.json").write_text(json.dumps(header))
+        for kind, arrays in toys().items():
+            name = "ood_svhn" if kind == "ood" else kind
+            write_artifact(folder / f"{name}.npz", arrays, RUN | (provenance or {}))
+        return folder
+
+    return make

@@ -1,5 +1,6 @@
 """python -m figures: draws what is stored, says what is missing, refuses what is damaged."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import langevin, samples
-from figures.__main__ import main
+from figures import langevin, langevin_transition, samples
+from figures.__main__ import DRAWN_FROM_ARTIFACTS, illustrate, main
+from figures.tables import TABLES
+from jlebm.errors import UserError
 from jlebm.results import Measurement, append, read_artifact, write_artifact
 
 SAMPLES, LANGEVIN = samples.ARTIFACTS[0].name, langevin.ARTIFACTS[0].name
@@ -23,11 +26,32 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    names = [artifact.name for script in (samples, langevin) for artifact in script.ARTIFACTS]
-    figures = {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png")}
-    tables = {f"table{number}{suffix}" for number in (1, 2, 5) for suffix in (".md", ".tex")}
+    several = {samples: ("", "_sheet"), langevin_transition: ("_short", "_long")}
+    stems = {
+        f"{artifact.name}{part}"
+        for script in DRAWN_FROM_ARTIFACTS
+        for artifact in script.ARTIFACTS
+        for part in several.get(script, ("",))
+    }
+    figures = {f"{stem}{suffix}" for stem in stems for suffix in (".pdf", ".png")}
+    tables = {f"{name}{suffix}" for name in TABLES for suffix in (".md", ".tex")}
     assert drawn == figures | tables | {"measured.md", "performance.md"}
     assert "not drawn" not in capsys.readouterr().out
+
+
+def test_the_pictures_of_a_readme_are_the_drawn_ones(results: Path, tmp_path: Path) -> None:
+    """Would break if a README's picture were another than the figure of its name, or more were copied than it shows."""
+    readme = tmp_path / "checkout" / "README.md"
+    with pytest.raises(UserError, match=r"README.md does not exist; give a README.md that shows docs/NAME.png"):
+        illustrate(readme, ())
+    for script in DRAWN_FROM_ARTIFACTS[1:]:
+        script.ARTIFACTS[0].path(results).unlink()
+    readme.parent.mkdir()
+    readme.write_text(f"![Samples](docs/{SAMPLES}.png) and ![what is not drawn](docs/other.png)")
+    assert main(["--results", str(results), "--out", str(tmp_path / "out"), "--readme", str(readme)]) == 0
+    (copy,) = (readme.parent / "docs").iterdir()
+    assert copy.name == f"{SAMPLES}.png"
+    assert copy.read_bytes() == (tmp_path / "out" / f"{SAMPLES}.png").read_bytes()
 
 
 def test_a_missing_artifact_names_its_command(results: Path, tmp_path: Path, capsys: Any) -> None:
@@ -80,6 +104,7 @@ def test_arrays_of_another_shape(
 def test_the_measured_table_is_written(results: Path, row: Any, tmp_path: Path) -> None:
     """Would break if the file were empty, or left out a number of which nothing is expected yet."""
     append(results / "measured" / "cifar10.jsonl", [row()])
+    shutil.rmtree(results / "artifacts")
     assert run(results, tmp_path / "out") == 0
     line = "| cifar10, tiny | joint-mle | fid768 | ebm-prior | 1.2500, 1 seed, 2000 images | - | NOT RUN |"
     assert line in (tmp_path / "out" / "measured.md").read_text().splitlines()

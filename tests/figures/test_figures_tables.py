@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from figures.tables import draw, join
-from jlebm.results import append, check, expect, read_all, read_expected, read_paper, write_expected
+from figures.tables import TABLES, draw, join
+from jlebm.results import Expectation, append, check, expect, read_all, read_expected, read_paper, write_expected
+from jlebm.results.expectation import QUESTION
 
 
 def _measure(results: Path, row: Any, **changes: Any) -> None:
@@ -56,6 +57,51 @@ def test_a_changed_row_is_marked(results: Path, row: Any) -> None:
     path = results / "measured" / "cifar10.jsonl"
     path.write_text(path.read_text().replace('"value": 71.0', '"value": 61.0'))
     assert _joined(results, "table1")["ours (L=2)"]["cifar10 FID, measured here"] == "- (FAIL)"
+
+
+def test_anomalies_stand_beside_the_reported_ones(results: Path, row: Any) -> None:
+    """Would break if a digit's number stood under another digit, or Table 4 were left out."""
+    one = row(dataset="mnist", protocol="anomaly/1", preset="cpu", metric="auprc", source="anomaly/4/L>0", value=0.5)
+    entry = Expectation(
+        **{name: getattr(one, name) for name in ("protocol", *QUESTION)},
+        seeds=1,
+        needs="a CPU",
+        command="python -m reproduce.anomaly",
+        paper="table4.mnist-4.ours",
+    )
+    write_expected(results / "expected.toml", [entry])
+    append(results / "measured" / "mnist.jsonl", [one])
+    cells = _joined(results, "table4")["ours"]
+    assert cells["mnist, digit 4 held out AUPRC, reported"] == "0.941 ± 0.001"
+    assert cells["mnist, digit 4 held out AUPRC, measured here"] == "0.500, 1 seed, 2000 images"
+    assert cells["mnist, digit 5 held out AUPRC, measured here"] == "not measured"
+    assert "table4" in TABLES
+
+
+def test_scores_of_other_layers_stand_below_the_papers(results: Path, row: Any) -> None:
+    """Would break if LLR>2 of a model of three layers were printed as the paper's LLR>9, or not at all."""
+    found = {"preset": "cpu", "protocol": "ood/1", "learning": "variational"}
+    scores = [
+        row(metric=metric, source=f"out-of-distribution/{outside}/LLR>2", value=value, **found)
+        for metric, outside, value in (("auroc", "svhn", 0.75), ("auprc", "svhn", 0.5), ("auroc", "mnist", 0.25))
+    ]
+    append(results / "measured" / "cifar10.jsonl", scores)
+    table = _joined(results, "ood")
+    assert table["ours, L^(>0)"]["cifar10 in, svhn out AUROC, reported"] == "0.087"
+    assert not any(
+        cells[f"cifar10 in, svhn out {metric}, measured here"][0].isdigit()
+        for system, cells in table.items()
+        for metric in ("AUROC", "AUPRC")
+        if "LLR>2" not in system
+    )
+    cells = table["LLR>2, this project's model"]
+    assert [cells[f"cifar10 in, svhn out {metric}, measured here"][:5] for metric in ("AUROC", "AUPRC")] == [
+        "0.750",
+        "0.500",
+    ]
+    assert cells["cifar10 in, svhn out AUROC, reported"] == "-"
+    assert cells["protocol of the measured"] == "ood/1, preset cpu, variational, out-of-distribution/svhn/LLR>2"
+    assert not any("this project" in system for table in ("table1", "table4") for system in _joined(results, table))
 
 
 def test_both_formats_are_written(results: Path, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""One full draw of the prior, of which each panel draws one layer, or group of layers, anew a hundred times."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from figures.common import Artifact, Drawing, main, require, scale_for
+from jlebm.errors import UserError
+from jlebm.plotting import image_panels, save
+
+DRAWING = Drawing("layers", "hierarchical sampling", ("panels", "twin", "names"), ("ladder", "two-stage"), layers=2)
+ARTIFACTS = DRAWING.kept()
+ROWS = {"panels": "EBM\nprior", "twin": "Gaussian\ntwin"}
+
+
+def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
+    """Draw the panels from the bottom layer to the top one, the twin's below, and return the files written.
+
+    Raises:
+        UserError: the artifact is damaged or of another run, or its arrays are not as many panels of images as names.
+    """
+    arrays, path = artifact.load(results), artifact.path(results)
+    names = [str(name) for name in require(path, arrays["names"], 1, np.str_, "names: text (panels,)")]
+    rows = {}
+    for name, label in ROWS.items():
+        meaning = f"{name}: uint8 (panels, draws, C, H, W) with 1 or 3 channels"
+        panels = require(path, arrays[name], 5, np.uint8, meaning, channels=2)
+        if len(panels) != len(set(names)):
+            raise UserError(
+                f"{path} has {len(panels)} panels in {name!r} and the names {names}; give each panel its own"
+            )
+        rows[label] = dict(zip(names, panels, strict=True))
+    columns = round(arrays["panels"].shape[1] ** 0.5)
+    return save(image_panels(rows, columns, scale_for(arrays["panels"].shape[-1])), out / artifact.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(DRAWING, ARTIFACTS, draw))

@@ -1,0 +1,68 @@
+"""What all figures share: the style file, the width of a page, the notes below a figure, and how one is written."""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from jlebm.files import write_atomically
+
+STYLE = Path(__file__).with_suffix(".mplstyle")
+DPI = 100  # the style's figure.dpi, the least that a figure has
+PAGE = 7.2  # inches: no figure of images is wider, so that the letters are read in print at the size of the style
+NOTE_SIZE = 6.5  # points
+NOTE_HEIGHT = 0.125  # inches that a line of notes takes
+NOTE_LETTERS = 20  # letters of notes in an inch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Make a function draw in the project's style, whatever the style of the process."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(fname=STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def note_lines(notes: Sequence[str], inches: float) -> list[str]:
+    """Break each note into lines that fit into a figure of so many inches."""
+    width = int(inches * NOTE_LETTERS)
+    return [line for note in notes for line in textwrap.wrap(note, width, subsequent_indent="    ")]
+
+
+def resolution(pixels: int, inches: float) -> int:
+    """Return the dots per inch, `DPI` or more, with which so many figure pixels fit into so many inches."""
+    return max(DPI, math.ceil(pixels / inches))
+
+
+def canvas(width: int, height: int, dpi: int) -> Figure:
+    """Return an empty figure of so many figure pixels; a hundredth more keeps rounding from cutting the last one."""
+    return Figure(figsize=((width + 0.01) / dpi, (height + 0.01) / dpi), dpi=dpi)
+
+
+@styled
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf (vector) and `stem`.png, whole or not at all, and return both paths.
+
+    The same figure gives the same bytes: no date is written into them.
+    """
+    paths = []
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
+        path = stem.with_name(stem.name + suffix)
+
+        def write(part: Path, form: str = suffix[1:], metadata: dict[str, Any] = metadata) -> None:
+            figure.savefig(part, format=form, metadata=metadata)
+
+        write_atomically(path, write)
+        paths.append(path)
+    return paths
