@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from figures import measured
+from figures.__main__ import DRAWN_FROM_ARTIFACTS, pictures
 from jlebm.densities import PriorInLatents
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -39,6 +40,15 @@ def test_its_numbers_are_the_stored_ones() -> None:
     for mark, table in ((measured.MEASURED, measured.table), (measured.PERFORMANCE, measured.performance)):
         shown = text.partition(mark.begin)[2].partition(mark.end)[0]
         assert shown == table(folder)
+
+
+def test_its_pictures_are_drawn_by_a_script() -> None:
+    """A picture that no figure script draws could never be redrawn from what is stored."""
+    drawn = tuple(artifact.name for script in DRAWN_FROM_ARTIFACTS for artifact in script.ARTIFACTS)
+    for name in pictures(README):
+        assert name.startswith(drawn), name
+    scripts = {script.__name__ for script in DRAWN_FROM_ARTIFACTS}
+    assert set(re.findall(r"python -m (figures\.\w+) --run", README.read_text())) == scripts
 
 
 def test_every_command_exists() -> None:
