@@ -77,7 +77,8 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
     assert rows.added == 3
     chosen = representation.posterior_indices(1797, 1000)
     x = torch.from_numpy(np.array(held_out.images[chosen])) / 127.5 - 1
-    kl = model.backbone.posterior(x, PerImageNoise("posterior", chosen)).kl
+    with torch.no_grad():
+        kl = model.backbone.posterior(x, PerImageNoise("posterior", chosen)).kl
     for name, layer in zip(("z3", "z2", "z1"), kl, strict=True):
         reference = f"digits/test, 1000 images, sha256:{held_out.digest[:12]}"
         row = rows.find("kl", f"posterior/{name}", 1000, reference=reference)
