@@ -129,12 +129,16 @@ class Subject:
     """What artifacts are named after, where that is not the learning."""
     twin_digest: str = ""
     """The configuration digest of the twin with a Gaussian prior that is shown beside the model, where there is one."""
+    run: tuple[str, int] | None = None
+    """The digest and the seed in the run's own header, where the rows, of samples of its weights, have others."""
 
     def identity(self, commit: str) -> dict[str, Any]:
         """Return the provenance of an artifact."""
         names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
-        twin = {"twin_digest": self.twin_digest} if self.twin_digest else {}
-        return {name: getattr(self, name) for name in names} | {"commit": commit} | twin
+        rest: dict[str, Any] = {"twin_digest": self.twin_digest} if self.twin_digest else {}
+        if self.run is not None:
+            rest["run_digest"], rest["run_seed"] = self.run
+        return {name: getattr(self, name) for name in names} | {"commit": commit} | rest
 
 
 class Rows:

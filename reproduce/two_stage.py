@@ -149,6 +149,7 @@ def _measured(
         chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
         train_seconds=trained.seconds + state.seconds,
         shared=("training-halves", "posterior"),
+        run=(energies.digest(), run.seed),
     )
     numbers = range((seed - 1) * bench.images, seed * bench.images)
     chosen = posterior_indices(len(images), bench.images)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from figures import hierarchical_sampling
 from jlebm import results
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
 from jlebm.errors import UserError, exit_on_user_error
@@ -105,6 +106,8 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
         np.testing.assert_array_equal(shown["images"][:, 1], shown["twin"][:, 1], "k = 0 is of the backbone alone")
     with np.load(of_stage(folder, "two-stage") / "transition.npz") as seen:
         assert seen["long_energy"].shape == (7, 4, 2)
+    (artifact,) = hierarchical_sampling.DRAWING.of_run(of_stage(folder, "two-stage"))
+    assert "panels" in artifact.load(folder / "results"), "its provenance names this very run"
 
     before = weights(folder)
     assert run_recipe(RECIPE, arguments, "") == 0
