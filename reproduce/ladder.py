@@ -20,7 +20,7 @@ from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments
-from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
+from reproduce.bench import SOURCES, Bench, Rows, Subject, unseen
 from reproduce.fitting import fitted
 from reproduce.hierarchical import WHOLE, Extent, Pair
 from reproduce.joint import samples_of, subject_of
@@ -105,7 +105,7 @@ def run_ladder(experiment: Experiment, extent: Extent, arguments: Arguments, ben
     """
     if experiment.prior_chain.space != "noise":
         raise UserError("a ladder's layers are kept and drawn in whitened noise; leave prior_chain.space at 'noise'")
-    images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
+    images = unseen(bench.dataset, arguments.data_root, arguments.download, bench.report)
     twin, subjects = twin_of(experiment), []
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run, open_run(arguments.runs, twin, seed) as beside:
