@@ -83,7 +83,5 @@ def colour64(dataset: str, reference_images: int) -> dict[str, LadderPreset]:
 
 
 def _tiny(dataset: str, model: LadderConfig) -> LadderPreset:
-    experiment = ladder(
-        dataset, "tiny", model, TrainingConfig(200, 32), kl_warmup=60, energy_units=64, energy_lr=1e-3, ema_decay=0.98
-    )
+    experiment = ladder(dataset, "tiny", model, TrainingConfig(200, 32), kl_warmup=60, energy_units=64, ema_decay=0.98)
     return LadderPreset(experiment, images=400, extent=FIRST_LOOK)
