@@ -94,8 +94,8 @@ class Bench:
         ]
 
 
-def held_out(dataset: Dataset, root: Path | None, download: bool, report: Reporter) -> Dataset:
-    """Return the test split of a dataset; where there is none, the training images once more, which it says."""
+def unseen(dataset: Dataset, root: Path | None, download: bool, report: Reporter) -> Dataset:
+    """Return the test split of a dataset, which no training sees; without one the training images, which it says."""
     why = f"{dataset.name} has no test split"
     if "test" in CATALOGUE[dataset.name].splits:
         try:

@@ -20,7 +20,7 @@ from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments
-from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
+from reproduce.bench import SOURCES, Bench, Rows, Subject, unseen
 from reproduce.fitting import fitted
 from reproduce.hierarchical import WHOLE, Extent, Pair
 from reproduce.joint import samples_of, subject_of
@@ -61,6 +61,7 @@ def ladder(
     energy_units: int = 200,
     generator_lr: float = 1e-3,
     energy_lr: float = ENERGY_LR,
+    energy_l2: float = ENERGY_L2,
     ema_decay: float | None = 0.995,
 ) -> Experiment:
     """Put the experiment of a model with an EBM prior together; energies have two hidden layers each."""
@@ -72,7 +73,7 @@ def ladder(
         model=model,
         energy_hidden=((energy_units, energy_units),) * len(model.latent_dims),
         prior_chain=CHAIN,
-        optimizer=OptimizerConfig(generator_lr, energy_lr, energy_l2=ENERGY_L2, ema_decay=ema_decay),
+        optimizer=OptimizerConfig(generator_lr, energy_lr, energy_l2=energy_l2, ema_decay=ema_decay),
         training=training,
         kl_warmup=kl_warmup,
     )
@@ -109,7 +110,7 @@ def run_ladder(experiment: Experiment, extent: Extent, arguments: Arguments, ben
     """
     if experiment.prior_chain.space != "noise":
         raise UserError("a ladder's layers are kept and drawn in whitened noise; leave prior_chain.space at 'noise'")
-    images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
+    images = unseen(bench.dataset, arguments.data_root, arguments.download, bench.report)
     twin, subjects = twin_of(experiment), []
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run, open_run(arguments.runs, twin, seed) as beside:

@@ -24,7 +24,7 @@ from jlebm.staged import Sampled, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
 from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments, Variation
-from reproduce.bench import SOURCES, Bench, Rows, Subject, held_out
+from reproduce.bench import SOURCES, Bench, Rows, Subject, unseen
 from reproduce.fitting import fitted
 from reproduce.measure import PRIORS, Draw, Samples, latents_kept, measure, measure_layers, posterior_indices
 from reproduce.plans import TwoStagePreset, touched
@@ -200,7 +200,7 @@ def _draw_layers(
         return
     twin = JointModel(model.backbone, no_energy(layers))
     pair = hierarchical.Pair(model, chain, twin, preset.batch_size)
-    images = held_out(bench.dataset, arguments.data_root, arguments.download, bench.report)
+    images = unseen(bench.dataset, arguments.data_root, arguments.download, bench.report)
     hierarchical.draw(pair, preset.extent, images, subject, bench, arguments.results, run.folder)
 
 

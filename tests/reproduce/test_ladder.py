@@ -16,7 +16,7 @@ from jlebm.langevin import Chain
 from jlebm.progress import SILENT, ConsoleReporter
 from jlebm.results import read_artifact
 from reproduce import celeba64, cifar10, fashion_mnist, mnist, svhn
-from reproduce.bench import held_out
+from reproduce.bench import unseen
 from reproduce.hierarchical import Extent
 from reproduce.ladder import LadderPreset, ladder, twin_of
 from reproduce.recipe import Recipe, run_recipe
@@ -187,6 +187,6 @@ def test_presets_are_whole(recipe: Recipe) -> None:
 def test_held_out_images(capsys: pytest.CaptureFixture[str]) -> None:
     """A test split is taken where there is one; without, the very training images, which is said."""
     digits, photos = data.load("digits28"), data.load("photos")
-    assert held_out(digits, None, False, SILENT).split == "test"
-    assert held_out(photos, None, False, ConsoleReporter()) is photos
+    assert unseen(digits, None, False, SILENT).split == "test"
+    assert unseen(photos, None, False, ConsoleReporter()) is photos
     assert "photos has no test split: layers are shown and measured on training images" in capsys.readouterr().err
