@@ -11,7 +11,7 @@ from jlebm.plotting import image_panels, save
 
 DRAWING = Drawing("reconstruction", "hierarchical reconstruction", ("images",), ("ladder", "two-stage"), layers=2)
 ARTIFACTS = DRAWING.kept()
-PRIORS = {"images": "EBM", "twin": "Gaussian"}
+PRIORS = {"images": "EBM", "twin": "Gauss"}  # as wide as a column
 SHOWN = 5  # values of k for each prior
 MEANING = (
     "k: how many layers from the bottom up, those named, come from the prior given the layers above, which are "

@@ -28,7 +28,7 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     """
     arrays, path = artifact.load(results), artifact.path(results)
     names = [str(name) for name in require(path, arrays["names"], 1, np.str_, "names: text (scores,)")]
-    sides = [
+    inside, outside = [
         require(path, arrays[side], 2, np.floating, f"{side}: floating point (scores, images)").astype(np.float64)
         for side in ("inside", "outside")
     ]
@@ -36,16 +36,16 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
         require(path, arrays[name], 1, np.floating, f"{name}: floating point (scores,)")
         for name in ("auroc", "auprc", "fpr80")
     ]
-    if any(len(array) != len(names) for array in (*sides, *numbers)):
+    if any(len(array) != len(names) for array in (inside, outside, *numbers)):
         raise UserError(f"{path} has the scores {names} and not as many numbers of each; make it again")
     titles = [
         f"{name}\nAUROC {auroc:.3f}, AUPRC {auprc:.3f}\nFPR at 80 % TPR {fpr80:.3f}"
         for name, auroc, auprc, fpr80 in zip(names, *numbers, strict=True)
     ]
-    inside, _, outside = artifact.name.rpartition("ood_")  # "cifar10_ood_svhn", or "ood_svhn" in the folder of a run
-    labels = (f"inside{inside and ': ' + inside.rstrip('_')}", f"outside: {outside}")
+    ours, _, other = artifact.name.rpartition("ood_")  # "cifar10_ood_svhn", or "ood_svhn" in the folder of a run
+    labels = (f"inside{ours and ': ' + ours.rstrip('_')}", f"outside: {other}")
     try:
-        figure = score_histograms(*sides, titles, labels, f"positive: {arrays['positive']}")
+        figure = score_histograms(inside, outside, titles, labels, f"positive: {arrays['positive']}")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return save(figure, out / artifact.name)

@@ -19,6 +19,7 @@ LEAST = 3.5  # inches of the energy's axes below short strips
 ENERGY = 1.7  # inches of the energy's axes
 LEVEL = 1.1  # and of those below them
 HEADROOM = 1.35  # above the highest level, for the legend
+SPARE = 0.15  # of the energy's range above it, for the legend
 
 
 class Level(NamedTuple):
@@ -75,7 +76,9 @@ def transition(
     axes.set(xlabel="Langevin step", ylabel="energy E(z)", xlim=(0, max(len(energy) - 1, 1)))
     axes.set_title(f"lower is more likely; mean and standard deviation over {energy.shape[1]} chains", fontsize="small")
     if axes.get_legend() is not None:
-        axes.legend(ncols=4, fontsize="small", loc="upper right")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + SPARE * (high - low))
+        axes.legend(ncols=6, fontsize="small", loc="upper right")
     broad = (across - LEFT * (len(levels) - 1)) / max(len(levels), 1)
     for index, (name, level) in enumerate(levels.items()):
         axes = figure.add_axes(place(LEFT + index * (broad + LEFT), foot + BELOW, broad, LEVEL))
