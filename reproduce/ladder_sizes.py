@@ -20,7 +20,7 @@ def grey28(dataset: str) -> dict[str, LadderPreset]:
     return {
         "tiny": _tiny(dataset, LadderConfig((1, 28, 28), (4, 8, 16), (24, 16, 8), (64, 64), features=128)),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(2_000, 64), kl_warmup=500), images=2_000
+            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(1_200, 64), kl_warmup=300), images=2_000
         ),
         "budget": LadderPreset(_budget(dataset, large, 128), images=10_000),
     }
@@ -65,7 +65,7 @@ def _colour(
     return {
         "tiny": _tiny(dataset, small),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(1_500, batch_sizes[0]), kl_warmup=400),
+            ladder(dataset, "cpu", middle, TrainingConfig(1_200, batch_sizes[0]), kl_warmup=300),
             images=1_000,
             reference_images=reference_images,
             judged=SOURCES,
