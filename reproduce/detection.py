@@ -1,12 +1,9 @@
 """From scores to rows: how well a score tells one set of images from another, with the protocol in the row."""
 
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from jlebm.evaluation import Detection, detection
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce.bench import Bench, Rows, Subject
+from reproduce.verdicts import print_verdicts
 
 METRICS = ("auprc", "auroc", "fpr80")
 
@@ -79,17 +77,6 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
     return found
 
 
-def even(total: int, count: int) -> list[int]:
-    """Return `count` of `total` indices, at even distances."""
-    return (np.arange(count) * total // count).tolist()
-
-
-def identity_of(subject: Subject, bench: Bench) -> dict[str, Any]:
-    """Return what an artifact says of the run that made it."""
-    names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
-    return {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
-
-
 def print_table(subjects: Sequence[Subject], sources: Sequence[str], folder: Path) -> None:
     """Print the verdicts of these subjects' rows of these sources, beside what the paper reports."""
     digests, seeds = {one.config_digest for one in subjects}, {one.seed for one in subjects}
@@ -98,19 +85,4 @@ def print_table(subjects: Sequence[Subject], sources: Sequence[str], folder: Pat
     def ours(one: results.Measurement | results.Expectation) -> bool:
         return one.source in sources and (one.protocol, one.dataset, one.preset, one.learning) in told
 
-    measured = [row for row in results.read_all(folder / "measured") if ours(row) and row.seed in seeds]
-    measured = [row for row in measured if row.config_digest in digests]
-    expected = [one for one in results.read_expected(folder / "expected.toml") if ours(one)]
-    # An expectation of another configuration says nothing about these rows, which are then shown alone.
-    expected = [one for one in expected if one.value is None or one.config_digest in digests]
-    terminal = sys.stdout.isatty()
-    sys.stdout.write(
-        results.render(
-            results.check(measured, expected),
-            results.read_paper(folder / "paper.toml"),
-            "terminal",
-            color=terminal,
-            width=shutil.get_terminal_size().columns if terminal else 200,
-            commands=False,
-        )
-    )
+    print_verdicts(lambda row: ours(row) and row.seed in seeds, ours, digests, folder)

@@ -6,7 +6,7 @@ that has not been measured: half an hour for both.
 """
 
 from jlebm.backbones.ladder import LadderConfig
-from jlebm.experiment import TrainingConfig
+from jlebm.experiment import Experiment, TrainingConfig
 from reproduce.bench import SOURCES
 from reproduce.hierarchical import FIRST_LOOK
 from reproduce.ladder import LadderPreset, ladder
@@ -20,11 +20,9 @@ def grey28(dataset: str) -> dict[str, LadderPreset]:
     return {
         "tiny": _tiny(dataset, LadderConfig((1, 28, 28), (4, 8, 16), (24, 16, 8), (64, 64), features=128)),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(2_000, 64), kl_warmup=500), images=2_000
+            ladder(dataset, "cpu", LadderConfig(), TrainingConfig(1_200, 64), kl_warmup=300), images=2_000
         ),
-        "budget": LadderPreset(
-            ladder(dataset, "budget", large, TrainingConfig(30_000, 128), kl_warmup=6_000), images=10_000
-        ),
+        "budget": LadderPreset(_budget(dataset, large, 128), images=10_000),
     }
 
 
@@ -35,24 +33,8 @@ def colour32(dataset: str, reference_images: int = 10_000) -> dict[str, LadderPr
         dataset: its name.
         reference_images: training images that `cpu` holds its samples against.
     """
-    shape, dims = (3, 32, 32), (16, 32, 64)
-    small = LadderConfig(shape, (8, 16, 32), (24, 16, 8), (64, 64), features=128, likelihood_sigma=COLOUR_SIGMA)
-    middle = LadderConfig(shape, dims, (96, 48, 24), likelihood_sigma=COLOUR_SIGMA)
-    large = LadderConfig(shape, dims, (512, 256, 128), (256, 256), features=512, likelihood_sigma=COLOUR_SIGMA)
-    return {
-        "tiny": _tiny(dataset, small),
-        "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(1_500, 64), kl_warmup=400),
-            images=1_000,
-            reference_images=reference_images,
-            judged=SOURCES,
-        ),
-        "budget": LadderPreset(
-            ladder(dataset, "budget", large, TrainingConfig(30_000, 128), kl_warmup=6_000),
-            images=10_000,
-            judged=SOURCES,
-        ),
-    }
+    sizes = ((24, 16, 8), (96, 48, 24), (512, 256, 128))
+    return _colour(dataset, 32, ((8, 16, 32), (16, 32, 64)), sizes, (64, 128), reference_images)
 
 
 def colour64(dataset: str, reference_images: int) -> dict[str, LadderPreset]:
@@ -62,28 +44,53 @@ def colour64(dataset: str, reference_images: int) -> dict[str, LadderPreset]:
         dataset: its name.
         reference_images: training images that `cpu` holds its samples against.
     """
-    shape, dims = (3, 64, 64), (16, 24, 32, 64)
-    small = LadderConfig(shape, (8, 8, 16, 32), (24, 16, 8, 8), (64, 64), features=128, likelihood_sigma=COLOUR_SIGMA)
-    middle = LadderConfig(shape, dims, (96, 64, 32, 16), likelihood_sigma=COLOUR_SIGMA)
-    large = LadderConfig(shape, dims, (512, 256, 128, 64), (256, 256), features=512, likelihood_sigma=COLOUR_SIGMA)
+    sizes = ((24, 16, 8, 8), (96, 64, 32, 16), (512, 256, 128, 64))
+    return _colour(dataset, 64, ((8, 8, 16, 32), (16, 24, 32, 64)), sizes, (32, 64), reference_images)
+
+
+def _colour(
+    dataset: str,
+    side: int,
+    dims: tuple[tuple[int, ...], tuple[int, ...]],
+    channels: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    batch_sizes: tuple[int, int],
+    reference_images: int,
+) -> dict[str, LadderPreset]:
+    """Return presets of colour images from the latents of `tiny` and of the others, and the channels of all three."""
+    fewer, full = dims
+    shape, sigma = (3, side, side), COLOUR_SIGMA
+    small = LadderConfig(shape, fewer, channels[0], (64, 64), features=128, likelihood_sigma=sigma)
+    middle = LadderConfig(shape, full, channels[1], likelihood_sigma=sigma)
+    large = LadderConfig(shape, full, channels[2], (256, 256), features=512, likelihood_sigma=sigma)
     return {
         "tiny": _tiny(dataset, small),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(1_500, 32), kl_warmup=400),
+            ladder(dataset, "cpu", middle, TrainingConfig(1_200, batch_sizes[0]), kl_warmup=300),
             images=1_000,
             reference_images=reference_images,
             judged=SOURCES,
         ),
-        "budget": LadderPreset(
-            ladder(dataset, "budget", large, TrainingConfig(30_000, 64), kl_warmup=6_000),
-            images=10_000,
-            judged=SOURCES,
-        ),
+        "budget": LadderPreset(_budget(dataset, large, batch_sizes[1]), images=10_000, judged=SOURCES),
     }
+
+
+def _budget(dataset: str, model: LadderConfig, batch_size: int) -> Experiment:
+    """Return the long training, with the energies' rate of the sibling's code (facts, section 1.5)."""
+    training = TrainingConfig(30_000, batch_size)
+    return ladder(dataset, "budget", model, training, kl_warmup=6_000, energy_lr=2e-6)
 
 
 def _tiny(dataset: str, model: LadderConfig) -> LadderPreset:
     # So few updates take a faster rate and a lighter hold than `ladder` has; at 1e-3 the run diverged at update 41.
-    rest = {"energy_units": 64, "energy_lr": 1e-4, "energy_l2": 1e-3, "ema_decay": 0.98}
-    experiment = ladder(dataset, "tiny", model, TrainingConfig(200, 32), kl_warmup=60, **rest)
+    experiment = ladder(
+        dataset,
+        "tiny",
+        model,
+        TrainingConfig(200, 32),
+        kl_warmup=60,
+        energy_units=64,
+        energy_lr=1e-4,
+        energy_l2=1e-3,
+        ema_decay=0.98,
+    )
     return LadderPreset(experiment, images=400, extent=FIRST_LOOK)

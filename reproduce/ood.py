@@ -39,8 +39,9 @@ from jlebm.run import Run, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce.arguments import RESULTS
 from reproduce.bench import Rows
-from reproduce.detection import METRICS, Question, bench_of, even, identity_of, judge, print_table, stands
+from reproduce.detection import METRICS, Question, bench_of, judge, print_table, stands
 from reproduce.joint import subject_of
+from reproduce.measure import posterior_indices
 from reproduce.pictures import KEPT
 
 PROTOCOL = "ood/1"
@@ -218,7 +219,7 @@ def _measure(
         kind, _, k = name.partition(">")
         if kind == "L":
             scores[name] = tuple(
-                scores_above(model, side.images, even(len(side.images), count), int(k), chain, draws=draws)
+                scores_above(model, side.images, posterior_indices(len(side.images), count), int(k), chain, draws=draws)
                 for side in sides
             )
         else:
@@ -232,7 +233,7 @@ def _measure(
         "positive": np.array(found[0].positive),
         **{metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS},
     }
-    results.write_artifact(path, arrays, identity_of(rows.subject, rows.bench))
+    results.write_artifact(path, arrays, rows.subject.identity(rows.bench.provenance["commit"]))
 
 
 def keep(path: Path, rows: Rows, outside: str, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """What every recipe does with its presets: train, sample, evaluate, store the rows, compare them, draw."""
 
 import dataclasses
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from reproduce.joint import measure_joint, with_inference_network
 from reproduce.ladder import LadderPreset, run_ladder
 from reproduce.plans import TwoStagePreset, planned
 from reproduce.two_stage import run_two_stage
+from reproduce.verdicts import print_verdicts
 
 
 @dataclass(frozen=True)
@@ -184,21 +184,10 @@ def print_table(questions: Sequence[Subject], bench: Bench, seeds: Sequence[int]
     def ours(one: results.Measurement | results.Expectation) -> bool:
         return (one.dataset, one.preset, one.learning) in wanted
 
-    measured = [row for row in results.read_all(folder / "measured") if ours(row) and row.config_digest in digests]
     shared = {source for one in questions for source in one.shared}
-    measured = [row for row in measured if row.seed in seeds or row.source in shared]
-    expected = [one for one in results.read_expected(folder / "expected.toml") if ours(one)]
-    # An expectation of another configuration or count says nothing about these rows, which are then shown alone.
-    expected = [one for one in expected if one.value is None or one.config_digest in digests]
-    terminal = sys.stdout.isatty()
-    sys.stdout.write(
-        results.render(
-            results.check(measured, expected),
-            results.read_paper(folder / "paper.toml"),
-            "terminal",
-            color=terminal,
-            width=shutil.get_terminal_size().columns if terminal else 200,
-            commands=False,
-        )
-    )
+
+    def asked(row: results.Measurement) -> bool:
+        return ours(row) and (row.seed in seeds or row.source in shared)
+
+    print_verdicts(asked, ours, digests, folder)
     sys.stdout.writelines(f"{line}\n" for line in bench.not_measured())
