@@ -30,9 +30,9 @@ from reproduce.representation import measure_representation
 # Of the prior, in training and after it. With a step of 0.02 the top layer's energy ran away (MNIST).
 CHAIN = Chain(20, 0.1, start="ancestral", space="noise")
 # Sooner or later the energies, and p0's conditionals that are pushed away from the prior's samples without a bound,
-# run apart from what that chain can follow. At a rate of 1e-4 it was from update 850 on (without a penalty on the squares
-# the run ended at update 1,021). At this one it was from update 1,600 on, of 2,000: an AUC of 0.999 told prior from
-# posterior samples, and the prior's images were black (MNIST, seed 1). `cpu` ends before; longer training needs a cure.
+# run apart from what that chain can follow. At a rate of 1e-4 it was from update 850 on, and without a penalty on the
+# squares the run ended at update 1,021. At this one it was from update 1,600 on, of 2,000: an AUC of 0.999 told prior
+# from posterior samples, and the prior's images were black (MNIST, seed 1). `cpu` ends before; more needs a cure.
 ENERGY_LR = 3e-5
 ENERGY_L2 = 3e-3
 
