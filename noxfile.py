@@ -29,6 +29,7 @@ REPRODUCTIONS = {
     "cifar10": "Train, sample, evaluate and check the models on CIFAR-10 (-- --help for options).",
     "celeba64": "Train, sample, evaluate and check the two-stage model on CelebA-64 (-- --preset tiny).",
     "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
+    "table": "Train, sample and evaluate every system of the paper's Table 2 (-- --systems ddpm ncsn).",
     "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
 }
 

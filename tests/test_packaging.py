@@ -45,7 +45,7 @@ LAYERS = (
     {"gradients"},
     {"langevin"},
     {"model", "diagnostics"},
-    {"experiment", "staged", "run"},
+    {"experiment", "baselines", "staged", "run"},
     {"objectives"},
     {"learning"},
     {"training", "sampling", "hierarchy"},
