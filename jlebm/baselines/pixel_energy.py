@@ -1,7 +1,7 @@
 """What the systems with an energy of pixels share: the network, the chain on it, and a buffer of earlier samples."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,8 +15,6 @@ from jlebm.errors import UserError
 from jlebm.images import to_float, to_uint8
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
-
-Energy = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class PixelEnergyConfig:
     """Share of the chains that start from uniform noise instead."""
     sampling_steps: int = 60
     """Of the chain that draws images."""
-    sampled_from: str = "buffer"
-    """Where that chain starts: "buffer" or "noise"."""
+    sampled_from: Literal["buffer", "noise"] = "buffer"
+    """Where that chain starts."""
 
     def __post_init__(self) -> None:
         """Refuse chains and networks that could not be."""
@@ -59,8 +57,6 @@ class PixelEnergyConfig:
             raise UserError("model.chain_steps and model.step_size must be positive, model.step_noise not negative")
         if self.buffer < 1 or not 0 < self.restarts <= 1:
             raise UserError("model.buffer must be at least 1, and model.restarts lie in (0, 1]")
-        if self.sampled_from not in ("buffer", "noise"):
-            raise UserError(f"model.sampled_from is buffer or noise, not {self.sampled_from!r}")
 
 
 class _Block(nn.Module):

@@ -134,6 +134,6 @@ def test_samples_go_on_from_the_buffer_or_from_noise() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     """Bad input is one sentence before anything is built."""
-    for changes in ({"restarts": 0.0}, {"sampled_from": "data"}, {"chain_steps": 0}, {"image_shape": (3, 7, 7)}):
+    for changes in ({"restarts": 0.0}, {"chain_steps": 0}, {"image_shape": (3, 7, 7)}):
         with pytest.raises(UserError):
             dataclasses.replace(SMALL, **changes)
