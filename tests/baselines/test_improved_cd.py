@@ -41,7 +41,7 @@ def test_gradient_through_the_last_step() -> None:
         with torch.no_grad():
             for weight, direction in zip(shifted.network.parameters(), directions, strict=True):
                 weight += by * direction
-        return float(held.network(shifted.step(x, xi)).mean())
+        return float(held.network(shifted.step(x, xi)).mean().detach())
 
     assert exact == pytest.approx((moved(1e-5) - moved(-1e-5)) / 2e-5, rel=1e-6)
 
