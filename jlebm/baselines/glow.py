@@ -51,14 +51,19 @@ class Glow(System):
         self.config = config
         self.network = Flow(config.image_shape, config.levels, config.steps, config.hidden)
 
-    def log_prob(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
-        """Return the log-probability of images of 2^bits levels as far as one draw of uniform dequantisation tells it.
+    def dequantised(
+        self, x: Float[Tensor, "batch channels height width"], noise: Noise
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images of 2^bits levels with U(0, 1) added to their levels, in [-0.5, 0.5]."""
+        return (to_levels(x, self.config.bits) + uniform(noise, x)) / 2**self.config.bits - 0.5
 
-        It is the density's mean over the cube of the levels; the mean over draws of this is no more than its log.
+    def log_prob(self, y: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+        """Return the log-density of dequantised images in units of levels.
+
+        The probability of an image is the mean density over its cube of levels, so that the mean of this over draws of
+        the noise is at most its log.
         """
-        bits = self.config.bits
-        y = (to_levels(x, bits) + uniform(noise, x)) / 2**bits - 0.5
-        return self.network.log_prob(y) - y[0].numel() * bits * math.log(2)
+        return self.network.log_prob(y) - y[0].numel() * self.config.bits * math.log(2)
 
     def turns(
         self,
@@ -70,9 +75,10 @@ class Glow(System):
         """Yield the one move, up in the likelihood; the first step's images also set the affine maps' beginnings."""
         if self.config.flip:
             x = flipped(x, noise)
+        y = self.dequantised(x, noise)
         if step == 0:
-            self.network.initialise((to_levels(x, self.config.bits) + 0.5) / 2**self.config.bits - 0.5)
-        loss = bits_per_dim(self.log_prob(x, noise), x[0].numel())
+            self.network.initialise(y)
+        loss = bits_per_dim(self.log_prob(y), y[0].numel())
         yield Turn("network", loss, {"bits_per_dim": loss.detach()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
