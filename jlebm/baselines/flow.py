@@ -6,6 +6,8 @@ to eps, whose log-determinant has everything. The couplings' log scales pass a s
 sigmoids: no scale comes near zero, and the inverse stays exact.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -138,9 +140,9 @@ class Flow(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Latents, Float[Tensor, " batch"]]:
         """Return eps and log|d eps / d x|."""
         total, eps = x.new_zeros(len(x)), []
-        for level, steps in enumerate(self.steps):
+        for level, steps in enumerate(cast(list[list[FlowStep]], self.steps)):
             x = pixel_unshuffle(x, 2)
-            for step in steps:  # pyright: ignore[reportGeneralTypeIssues]
+            for step in steps:
                 x, log_det = step(x)
                 total = total + log_det
             if level < len(self.splits):
@@ -153,10 +155,11 @@ class Flow(nn.Module):
     def inverse(self, eps: Latents) -> Float[Tensor, "batch channels height width"]:
         """Return x."""
         x = eps[-1]
-        for level in reversed(range(len(self.steps))):
-            if level < len(self.splits):
-                x = torch.cat([x, self.splits[level].inverse(eps[level], x)], dim=1)
-            for step in reversed(self.steps[level]):  # pyright: ignore[reportArgumentType, reportCallIssue]
+        levels, splits = cast(list[list[FlowStep]], self.steps), cast(list[Affine], self.splits)
+        for level in reversed(range(len(levels))):
+            if level < len(splits):
+                x = torch.cat([x, splits[level].inverse(eps[level], x)], dim=1)
+            for step in reversed(levels[level]):
                 x = step.inverse(x)
             x = pixel_shuffle(x, 2)
         return x

@@ -9,7 +9,7 @@ and z_<k as the state that the decoder's tower has there.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -153,8 +153,8 @@ class NCPVAE(System):
         with torch.no_grad():
             groups = list(self.backbone.posterior_steps(x, noise(like)))
         losses, figures = [], {}
-        names = layer_names(len(groups))
-        for name, classifier, (seen, *_, z), xi in zip(names, self.network, groups, noise(like), strict=True):
+        names, classifiers = layer_names(len(groups)), cast(list[Classifier], self.network)
+        for name, classifier, (seen, *_, z), xi in zip(names, classifiers, groups, noise(like), strict=True):
             context = classifier.context(seen.state)
             positive, negative = classifier((z - seen.prior.mean) / seen.prior.sigma, context), classifier(xi, context)
             losses.append(contrast(positive, negative))
@@ -169,7 +169,7 @@ class NCPVAE(System):
         return tuple(z for _, z in drawn)
 
     def _whitened(self, step: Step, noise: Noise) -> Tensor:
-        classifier, like = self.network[step.group], step.prior.mean
+        classifier, like = cast(Classifier, self.network[step.group]), step.prior.mean
         context = classifier.context(step.state)
         if self.sampler.method == "resampling":
 

@@ -8,7 +8,7 @@ masked channels of every layer. Sampling computes every feature once and keeps i
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -101,7 +101,7 @@ class Network(nn.Module):
         """Return the logits at all pixels of whole images."""
         v, h = x, x
         height, width = x.shape[2:]
-        for layer in self.layers:
+        for layer in cast(list[Layer], self.layers):
             reach, kept = layer.reach, layer.kernel - 1  # the first layer does not see the last row and column
             above = pad(v, (reach, reach, reach, 0))[:, :, : height + kept]
             v, across = layer.rows(above)
@@ -115,7 +115,7 @@ class Network(nn.Module):
         Row after row: of the stack of rows once for the row, then of the other one pixel after pixel.
         """
         count, _, height, width = u.shape
-        layers, x = list(self.layers), torch.zeros_like(u)
+        layers, x = cast(list[Layer], self.layers), torch.zeros_like(u)
         above = [u.new_zeros(count, each.inputs, height + each.reach, width + 2 * each.reach) for each in layers]
         for row in range(height):
             left = [u.new_zeros(count, each.inputs, 1, width + each.reach) for each in layers]

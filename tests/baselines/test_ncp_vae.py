@@ -35,7 +35,7 @@ class Tilt(nn.Module):
 
 def tilted(method: str, chain: Chain = EXACT, proposals: int = 100) -> NCPVAE:
     """Return a system of two groups whose classifiers are `Tilt`s."""
-    sampler = NCPSampler(method, proposals, chain)  # pyright: ignore[reportArgumentType]
+    sampler = NCPSampler(method, proposals, chain)
     system = NCPVAE(ClassifierConfig(2, 0), sampler, small.backbone())
     system.network = nn.ModuleList([Tilt(), Tilt()])
     return system.eval()

@@ -97,7 +97,7 @@ def test_the_loss_is_the_bits_of_a_dimension() -> None:
     """A network that knows nothing needs as many bits as a level has; with what it knows, the mean of log p says it."""
     system = PixelCNN(SMALL)
     for head in system.network.heads:
-        last = head[-1]  # pyright: ignore[reportIndexIssue]
+        last = head[-1]
         last.weight.zero_()
         last.bias.zero_()
     x = images(2).float()
