@@ -172,8 +172,12 @@ class Flow(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "batch channels height width"]) -> None:
         """Set every `ActNorm` by what reaches it from these images."""
+
+        def begin(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            cast(ActNorm, norm).initialise(inputs[0])
+
         norms = [module for module in self.modules() if isinstance(module, ActNorm)]
-        handles = [norm.register_forward_pre_hook(lambda norm, inputs: norm.initialise(inputs[0])) for norm in norms]
+        handles = [norm.register_forward_pre_hook(begin) for norm in norms]
         self(x)
         for handle in handles:
             handle.remove()

@@ -37,11 +37,11 @@ PRESETS = {
             spectral=0.02,
             l2=1e-3,
             train_chain=Chain.from_two_stage_paper(5, 0.02),
-            chain=Chain.from_two_stage_paper(8, 0.02),
+            chain=Chain.from_two_stage_paper(6, 0.02),
             image="mean",
         ),
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.99, network=Adam(5e-4, warmup=50)),
-        training=TrainingConfig(steps=300, batch_size=32),
+        training=TrainingConfig(steps=420, batch_size=32),
     ),
     # 20 minutes on one data-centre GPU, the backbone's own 20 aside; not measured.
     "budget": VAEBMExperiment(
