@@ -79,6 +79,18 @@ def _install(session: nox.Session, python: Path) -> None:
     session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", str(ROOT), *groups)
 
 
+def with_baselines(session: nox.Session) -> None:
+    """Install the extra that the table's diffusion and score systems need, once; nothing else needs it."""
+    python = environment_python(session)
+    stamp = python.parents[1] / "has-baselines"
+    if stamp.is_file() and stamp.read_text() == _digest():
+        return
+    with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
+        constraints = ("--constraint", str(ROOT / "constraints.txt"))
+        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[baselines]")
+        stamp.write_text(_digest())
+
+
 @contextmanager
 def _alone(session: nox.Session, path: Path) -> Iterator[None]:
     """Hold the environment's lock: of two sessions that start together, one installs and the other waits."""
@@ -141,6 +153,13 @@ def regression(session: nox.Session) -> None:
     run_module(session, "pytest", "tests/regression", *session.posargs)
 
 
+@nox.session(default=False)
+def baselines(session: nox.Session) -> None:
+    """Run what the other systems of the table have to pass, with their extra installed (-- -k ddpm for some)."""
+    with_baselines(session)
+    run_module(session, "pytest", "tests/baselines", "tests/regression/test_table.py", *session.posargs)
+
+
 @nox.session
 def check(session: nox.Session) -> None:
     """Hold every stored number against its tolerance: PASS, DRIFT, FAIL or NOT RUN with the reason."""
@@ -152,6 +171,8 @@ def check(session: nox.Session) -> None:
 
 def _add_reproduction(dataset: str, help_line: str) -> None:
     def reproduce(session: nox.Session) -> None:
+        if dataset == "table":
+            with_baselines(session)
         run_own_module(session, f"reproduce.{dataset}", *session.posargs)
 
     reproduce.__doc__ = help_line

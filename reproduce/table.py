@@ -162,7 +162,7 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 220
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
-    for title, command in not_run(measured, dataset, preset):
+    for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
         sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")
 
 
