@@ -26,7 +26,7 @@ PRESETS = {
         optimizer=OneNetwork(network=Adam(2e-3, beta1=0.0, beta2=0.99)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # About five minutes on one CPU core, by its operations.
+    # Five minutes on one CPU core.
     "cpu": AdversarialEBMExperiment(
         PROTOCOL,
         "cpu",
@@ -36,13 +36,13 @@ PRESETS = {
             blocks=1,
             patch=2,
             steps=8,
-            grow_every=60,
+            grow_every=130,
             step_size=1.0,
             data_steps=1,
             sampler_steps=10,
             sampler_step_size=1.0,
         ),
-        training=TrainingConfig(steps=600, batch_size=32),
+        training=TrainingConfig(steps=1_300, batch_size=32),
     ),
     # For 20 minutes on one data-centre GPU; not measured.
     "budget": AdversarialEBMExperiment(

@@ -25,8 +25,8 @@ PRESETS = {
         ),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # About five minutes on one CPU core, by its operations. The squared energies are penalised: so short a training
-    # has no time to recover from energies that ran away.
+    # Five minutes on one CPU core. The squared energies are penalised: so short a training has no time to recover
+    # from energies that ran away.
     "cpu": DivergenceTriangleExperiment(
         PROTOCOL,
         "cpu",
@@ -42,7 +42,7 @@ PRESETS = {
         optimizer=ThreeNetworks(
             energy=Adam(3e-4, beta1=0.5), encoder=Adam(1e-3, beta1=0.5), generator=Adam(1e-3, beta1=0.5)
         ),
-        training=TrainingConfig(steps=800, batch_size=32),
+        training=TrainingConfig(steps=1_800, batch_size=32),
     ),
     # The public networks for 20 minutes on one data-centre GPU; not measured.
     "budget": DivergenceTriangleExperiment(
