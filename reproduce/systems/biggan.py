@@ -18,7 +18,7 @@ PRESETS = {
             discriminator_channels=(8, 16, 16),
             discriminator_steps=2,
         ),
-        optimizer=Adversaries(ema_decay=0.9, generator=Adam(1e-3, beta1=0.0), discriminator=Adam(1e-3, beta1=0.0)),
+        optimizer=Adversaries(ema_decay=0.9, generator=Adam(1e-3, beta1=0.0), discriminator=Adam(3e-4, beta1=0.0)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
     # Five minutes on one CPU core.
