@@ -32,6 +32,7 @@ REPRODUCTIONS = {
     "fashion_mnist": "Train, sample, evaluate and check a ladder and its Gaussian twin on Fashion-MNIST.",
     "svhn": "Train, sample, evaluate and check a ladder and its Gaussian twin on SVHN.",
     "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
+    "table": "Train, sample and evaluate every system of the paper's Table 2 (-- --systems ddpm ncsn).",
     "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
     "anomaly": "Hold out digits of MNIST, train on the others and detect them (-- --preset cpu --seeds 1 2 3).",
     "ood": "Detect images of another dataset by a trained ladder (-- --run FOLDER --outside mnist).",
@@ -81,6 +82,18 @@ def _install(session: nox.Session, python: Path) -> None:
     groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test", "lint")
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
     session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", str(ROOT), *groups)
+
+
+def with_baselines(session: nox.Session) -> None:
+    """Install the extra that the table's diffusion and score systems need, once; nothing else needs it."""
+    python = environment_python(session)
+    stamp = python.parents[1] / "has-baselines"
+    if stamp.is_file() and stamp.read_text() == _digest():
+        return
+    with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
+        constraints = ("--constraint", str(ROOT / "constraints.txt"))
+        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[baselines]")
+        stamp.write_text(_digest())
 
 
 @contextmanager
@@ -145,6 +158,13 @@ def regression(session: nox.Session) -> None:
     run_module(session, "pytest", "tests/regression", *session.posargs)
 
 
+@nox.session(default=False)
+def baselines(session: nox.Session) -> None:
+    """Run what the other systems of the table have to pass, with their extra installed (-- -k ddpm for some)."""
+    with_baselines(session)
+    run_module(session, "pytest", "tests/baselines", "tests/regression/test_table.py", *session.posargs)
+
+
 @nox.session
 def check(session: nox.Session) -> None:
     """Hold every stored number against its tolerance: PASS, DRIFT, FAIL or NOT RUN with the reason."""
@@ -156,6 +176,8 @@ def check(session: nox.Session) -> None:
 
 def _add_reproduction(dataset: str, help_line: str) -> None:
     def reproduce(session: nox.Session) -> None:
+        if dataset == "table":
+            with_baselines(session)
         run_own_module(session, f"reproduce.{dataset}", *session.posargs)
 
     reproduce.__doc__ = help_line

@@ -7,6 +7,7 @@ from jlebm.backbones.base import Backbone
 from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.baselines.base import BaselineExperiment
 from jlebm.config import Config
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
@@ -204,4 +205,4 @@ class Sampled(Config):
     """Of both stages: rows have the seed of their samples."""
 
 
-AnyExperiment: TypeAlias = Experiment | BackboneExperiment | TwoStageExperiment
+AnyExperiment: TypeAlias = Experiment | BackboneExperiment | TwoStageExperiment | BaselineExperiment

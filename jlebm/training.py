@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from jlebm import checkpoints, guard, parallel
 from jlebm.backbones.base import Backbone
@@ -34,7 +34,7 @@ class TrainState:
     """Everything that a step reads and writes."""
 
     model: Any
-    """The whole model: a `JointModel`, in stage one a `RegularisedNVAE`."""
+    """The whole model: a `JointModel`, in stage one a `RegularisedNVAE`, of another system a `System`."""
     learned: nn.Module
     """The part of it that learns and is stored."""
     optimisation: Optimisation
@@ -78,11 +78,14 @@ class TrainState:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def move(self) -> None:
-        """Make one step along the gradients, and let the average follow."""
+        """Make one move along the gradients; parameters without one stay where they are."""
         limit = self.optimisation.largest_gradient
         if limit is not None:
             nn.utils.clip_grad_norm_(self.learned.parameters(), limit)
         self.optimisation.optimizer.step()
+
+    def end_step(self) -> None:
+        """Count the step, whose moves are made: rates and the average follow."""
         if self.optimisation.schedule is not None:
             self.optimisation.schedule.step()
         if self.ema is not None:
@@ -110,34 +113,47 @@ def initial_state(
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
         model = prepare.model(experiment, backbone).to(device).to(memory_format=torch.channels_last)
-    learned, decay = prepare.learned(experiment, model), experiment.optimizer.ema_decay
-    ema = None
-    if decay is not None:
-        ema = AveragedModel(learned, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    learned = prepare.learned(experiment, model)
     noise = generator("training noise", seed, device=device)
+    ema = prepare.average(experiment, learned)
     return TrainState(model, learned, prepare.optimisation(experiment, model), ema, noise)
 
 
 class Batches:
     """The training images of step t: each epoch a new order that depends on the seed and the epoch alone."""
 
-    def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
+    def __init__(
+        self,
+        images: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        labels: np.ndarray | None = None,
+    ):
         if len(images) < batch_size:
             raise UserError(f"a batch of {batch_size} images was asked for, but the dataset holds {len(images)}")
         # A copy where it is small: the loop then never waits for a disk or, on a GPU, for a transfer.
         small = images.nbytes <= LARGEST_COPY
         self.copy = torch.from_numpy(np.array(images)).to(device) if small else None
         self.images, self.device = images, device
+        self.classes = None if labels is None else torch.from_numpy(np.array(labels, np.int64)).to(device)
         self.batch_size, self.seed = batch_size, seed
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, step: int) -> Float[Tensor, "batch channels height width"]:
         """Return the batch of this step, in [-1, 1]."""
+        return to_float(self._images(self._chosen(step)))
+
+    def labels(self, step: int) -> Int64[Tensor, " batch"] | None:
+        """Return the classes of the batch of this step, where the dataset has them."""
+        return None if self.classes is None else self.classes[self._chosen(step)]
+
+    def _chosen(self, step: int) -> Int64[Tensor, " batch"]:
         epoch, index = divmod(step, len(self.images) // self.batch_size)
         if epoch != self.epoch:
             order = torch.randperm(len(self.images), generator=generator("data", self.seed, epoch))
             self.epoch, self.order = epoch, order.to(self.device)
-        return to_float(self._images(self.order[index * self.batch_size : (index + 1) * self.batch_size]))
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _images(self, chosen: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
         if self.copy is not None:
@@ -153,6 +169,7 @@ def fit(
     checkpoint_seconds: float = 120.0,
     stop: Callable[[int], bool] = lambda step: False,
     backbone: Backbone | None = None,
+    labels: np.ndarray | None = None,
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
@@ -169,6 +186,7 @@ def fit(
         stop: asked after each step, by its number, whether to leave early with a checkpoint: a Ctrl-C, a
             scheduler's notice.
         backbone: the trained one that stage two is put upon, on the same device, in eval mode; else None.
+        labels: the images' classes, int64 (N,), which a class-conditional system learns by; else None.
 
     Raises:
         UserError: the checkpoint is unusable, the images do not fit, the disk is full.
@@ -189,7 +207,7 @@ def fit(
     if parallel.first():
         run.forget_after(state.step)
     learning = prepare.scheme(experiment)
-    batches = Batches(images, experiment.training.batch_size, run.seed, device)
+    batches = Batches(images, experiment.training.batch_size, run.seed, device, labels)
     part = parallel.share(experiment.training.batch_size, "a batch")
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
@@ -197,14 +215,18 @@ def fit(
     with report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
         while not leaving:
-            update = learning.update(state.model, batches(state.step)[part], noise, state.step)
-            seen = _of_all(_numbers(update)) if state.step % LOG_EVERY == 0 else None
-            state.optimisation.optimizer.zero_grad(set_to_none=True)
-            update.loss().backward()
-            parallel.average([parameter.grad for parameter in state.learned.parameters()])
+            seen = {} if state.step % LOG_EVERY == 0 else None
+            batch = batches(state.step)[part], batches.labels(state.step)
+            for update, moved in prepare.updates(learning, state.model, *batch, noise, state.step):
+                if seen is not None:
+                    seen |= _of_all(_numbers(update))
+                state.optimisation.optimizer.zero_grad(set_to_none=True)
+                update.loss().backward(inputs=moved)
+                parallel.average([parameter.grad for parameter in state.learned.parameters()])
+                state.move()
             # Batch norm sees the part of a batch that its process has; its running statistics are the mean over all.
             parallel.average([buffer for buffer in state.learned.buffers() if buffer.is_floating_point()])
-            state.move()
+            state.end_step()
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
@@ -248,6 +270,7 @@ def _note(seen: dict[str, float]) -> str:
         for name, value in seen.items()
         if name.startswith("energy_posterior/")
     ]
-    shown = {"-ELBO": seen.get("negative_elbo"), "reconstruction": seen["reconstruction"] or None}
+    shown = {"-ELBO": seen.get("negative_elbo"), "reconstruction": seen.get("reconstruction") or None}
     said = [f"{name} {value:.0f}" for name, value in shown.items() if value is not None]
+    said = said or [f"{name} {value:.4g}" for name, value in seen.items()]
     return ", ".join(said + ([f"energy posterior - prior: {', '.join(gaps)}"] if gaps else []))

@@ -81,7 +81,7 @@ CPU = Preset(
         energy_hidden=((128, 128), (128, 128), (128, 128)),
         prior_chain=Chain(20, 0.1, start="ancestral", space="noise"),
         optimizer=OptimizerConfig(1e-3, ENERGY_LR, energy_l2=ENERGY_L2, ema_decay=0.995),
-        training=TrainingConfig(steps=2_000, batch_size=64),
+        training=TrainingConfig(steps=1_200, batch_size=64),
         kl_warmup=200,
     ),
     draws=8,

@@ -22,7 +22,12 @@ class Stopped(Exception):
 
 
 def fitted(
-    run: Run, images: np.ndarray, device: torch.device, report: Reporter, backbone: Backbone | None = None
+    run: Run,
+    images: np.ndarray,
+    device: torch.device,
+    report: Reporter,
+    backbone: Backbone | None = None,
+    labels: np.ndarray | None = None,
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
@@ -32,7 +37,7 @@ def fitted(
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
     with _stop_signals(report) as stop:
-        state = fit(run, images, device, report, stop=stop, backbone=backbone)
+        state = fit(run, images, device, report, stop=stop, backbone=backbone, labels=labels)
     if not state.done(run.experiment):
         report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
         raise Stopped

@@ -7,6 +7,7 @@ are of the same weights.
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
-from jlebm.staged import Sampled, TwoStageExperiment, TwoStagePlan
+from jlebm.staged import BackboneExperiment, Sampled, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
 from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments, Variation
@@ -60,14 +61,15 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
     for stage in (plan.backbone, plan.energies):  # before the first of them trains for hours
         parallel.share(stage.training.batch_size, f"the batch of {stage.learning}")
     bench = dataclasses.replace(bench, judged=touched(arguments, bench.judged))
-    trained = _backbone(plan, arguments, bench)
+    varied = arguments.variation
+    trained = trained_backbone(plan.backbone, varied.training_seed, arguments.runs, bench, varied.backbone_checkpoint)
     backbone, name = trained.network, trained.name
-    if arguments.variation.backbone_checkpoint is not None:
+    if varied.backbone_checkpoint is not None:
         plan = dataclasses.replace(plan, preset=f"{plan.preset} --backbone-checkpoint {name[:17]}")
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
-    with open_run(arguments.runs, energies, arguments.variation.training_seed) as run:
-        _hold_to(run, digest_of(backbone))
+    with open_run(arguments.runs, energies, varied.training_seed) as run:
+        hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(bench.device)
         state = fitted(run, bench.dataset.images, bench.device, bench.report, frozen)
         model = state.evaluated_model()
@@ -83,7 +85,7 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
     return subjects
 
 
-def _hold_to(run: Run, digest: str) -> None:
+def hold_to(run: Run, digest: str) -> None:
     """Note which weights the energies of a run are learned upon, and hold a later call to them.
 
     Raises:
@@ -97,22 +99,27 @@ def _hold_to(run: Run, digest: str) -> None:
         raise UserError(f"the energies in {run.folder} were learned upon another backbone; choose another --runs")
 
 
-def _backbone(plan: TwoStagePlan, arguments: Arguments, bench: Bench) -> Trained:
-    given = arguments.variation.backbone_checkpoint
+def trained_backbone(
+    experiment: BackboneExperiment, seed: int, runs: Path, bench: Bench, given: Path | None = None
+) -> Trained:
+    """Train a backbone to its end, or read the given one.
+
+    Raises:
+        UserError: the given one cannot be read or makes other images than the dataset's.
+    """
     if given is not None:
         backbone = load_nvae(given)
         wanted, found = bench.dataset.images.shape[1:], backbone.config.image_shape
         if tuple(wanted) != found:
             raise UserError(f"the backbone {given} makes images of {found}, and those of the dataset are {wanted}")
         return Trained(backbone, f"sha256:{digest_of(backbone)}")
-    seed = arguments.variation.training_seed
-    with open_run(arguments.runs, plan.backbone, seed) as run:
+    with open_run(runs, experiment, seed) as run:
         state = fitted(run, bench.dataset.images, bench.device, bench.report)
         backbone = state.evaluated_model().backbone.cpu().eval()
         if parallel.first():
             save_nvae(run.folder / "backbone.safetensors", backbone)
-    name = f"{plan.backbone.digest()}, seed {seed}, {state.step} steps"
-    return Trained(backbone, name, state.step >= plan.backbone.training.steps, state.seconds)
+    name = f"{experiment.digest()}, seed {seed}, {state.step} steps"
+    return Trained(backbone, name, state.step >= experiment.training.steps, state.seconds)
 
 
 def _noises(model: JointModel) -> Iterator[Latents]:

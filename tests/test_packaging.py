@@ -45,7 +45,7 @@ LAYERS = (
     {"gradients"},
     {"langevin"},
     {"model", "diagnostics"},
-    {"experiment", "staged", "run"},
+    {"experiment", "baselines", "staged", "run"},
     {"objectives"},
     {"learning"},
     {"training", "sampling", "hierarchy"},
@@ -163,7 +163,7 @@ def test_importing_is_quiet_quick_and_offline() -> None:
 
 
 def direct_dependencies() -> list[Requirement]:
-    groups = PYPROJECT["dependency-groups"].values()
+    groups = [*PYPROJECT["dependency-groups"].values(), *PYPROJECT["project"]["optional-dependencies"].values()]
     return [Requirement(line) for lines in (PYPROJECT["project"]["dependencies"], *groups) for line in lines]
 
 

@@ -17,6 +17,7 @@ from jlebm.files import write_atomically
 from jlebm.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from jlebm.results.paper import read_tables
 from jlebm.results.records import METRICS, decode, known, refuse_non_finite
+from jlebm.results.systems import BASELINES
 
 CONFIDENCE = 0.95  # of the interval that new means are to fall into
 QUESTION = ("dataset", "preset", "learning", "metric", "source")
@@ -163,7 +164,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     else:
         basis += f"; one seed has no spread, so the tolerance is the metric's floor {metric.floor:g}"
     recipe = first.protocol.split("/")[0].removesuffix("-two-stage")
-    scheme = {"": "", "two-stage": " --model two-stage"}.get(first.learning, f" --learning {first.learning}")
+    schemes = {"": "", "two-stage": " --model two-stage"} | {one.name: f" --systems {one.name}" for one in BASELINES}
+    scheme = schemes.get(first.learning, f" --learning {first.learning}")
     made = Expectation(
         **{name: getattr(first, name) for name in ("protocol", *QUESTION, "images", "config_digest", "complete")},
         **{name: condition(first, name) for name in CONDITIONS},

@@ -6,18 +6,20 @@ from pathlib import Path
 
 from jlebm.results import rows
 from jlebm.results.records import METRICS, known, moment, refuse_non_finite
+from jlebm.results.systems import BASELINES
 from jlebm.results.timing import TIMINGS
 
 SOURCES = (
     "gaussian-prior",
     "ebm-prior",
     "posterior",
+    "samples",
     "training-halves",
     "out-of-distribution",
     "anomaly",
     "all",
 )
-LEARNINGS = ("joint-mle", "variational", "gaussian", "two-stage", "")
+LEARNINGS = ("joint-mle", "variational", "gaussian", "two-stage", *(system.name for system in BASELINES), "")
 WEIGHTS = ("raw", "ema", "")
 
 
@@ -29,13 +31,13 @@ class Measurement(rows.Row):
         protocol: the recipe and its version, "cifar10/1"; any change that may move a number makes a new version.
         dataset: its name.
         preset: the size of the recipe, "tiny", "budget" or "paper", or a variation named by the recipe.
-        learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; "" where
-            nothing was learned (the training images' halves).
+        learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; the name of
+            another system of the table, "ddpm"; "" where nothing was learned (the training images' halves).
         seed: the run's seed.
         metric: a name of `METRICS`.
-        source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", or "all" for a
-            figure made of several; "ebm-prior/z3" for one layer of its latents. Of a detection it is what is found, and
-            by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
+        source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
+            system of the table, or "all" for a figure made of several; "ebm-prior/z3" for one layer of its latents. Of
+            a detection it is what is found, and by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
         value: the number.
         spread: the metric's own (IS over its splits), not over seeds; None where it has none.
         images: how many images, or latents, the value is over.

@@ -46,6 +46,8 @@ METRICS = {
     "feature_change": Metric("768-feature change", 4, 0.01),
     "latent_accuracy": Metric("latent classifier accuracy (%)", 2, 0.5),
     "mig": Metric("MIG", 3, 0.01),
+    "bits_per_dimension": Metric("bits per dimension", 3, 0.01),
+    "parameters": Metric("parameters", 0, 0.5),
     "seconds_per_iteration": Metric("seconds per iteration", 3, 0.02),
 }
 

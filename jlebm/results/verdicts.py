@@ -59,7 +59,7 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
     """
     groups: dict[Key, list[Measurement]] = {}
     for row in measured:
-        groups.setdefault(_key(row), []).append(row)
+        groups.setdefault(alike(row), []).append(row)
     free = sorted(groups.values(), key=_time, reverse=True)  # of what has no verdict yet, the newest first
     # Of what an expectation is about, or stands for one: newer than these is what was just measured.
     held = [rows for rows in free if any(one.value is not None and _selected(one, rows[0]) for one in expected)]
@@ -182,7 +182,7 @@ def _selected(one: Expectation, row: Measurement) -> bool:
     return all(getattr(one, name) in ("", 0, getattr(row, name)) for name in stated)
 
 
-def _key(row: Measurement) -> Key:
+def alike(row: Measurement) -> Key:
     """Return what rows have in common that may be averaged."""
     return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
 

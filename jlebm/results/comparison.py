@@ -1,0 +1,111 @@
+"""The paper's Table 2 with what was measured here beside it, a line a system, at one preset."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from jlebm.errors import UserError
+from jlebm.results.expectation import condition
+from jlebm.results.measurement import Measurement
+from jlebm.results.paper import Reported
+from jlebm.results.records import METRICS
+from jlebm.results.systems import SYSTEMS, System
+from jlebm.results.tables import number
+from jlebm.results.timing import duration
+from jlebm.results.verdicts import alike, newest_of_each_seed
+
+HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
+SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
+REPORTED = ("is", "fid")
+NOT_RUN = "NOT RUN"
+
+
+def comparison(
+    measured: Sequence[Measurement], paper: Mapping[str, Reported], dataset: str, preset: str
+) -> list[tuple[str, ...]]:
+    """Return the cells of the table, in the order of `HEADER`.
+
+    Every value is a mean over the newest row of each seed, of rows that may be averaged (`verdicts.alike`); where there
+    are several such groups it is the one that was measured last.
+
+    Raises:
+        UserError: a row was changed since it was stored.
+    """
+    lines = []
+    for system in SYSTEMS:
+        asked = (dataset, preset, system.learning, system.source)
+        rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.source) == asked]
+        for row in rows:
+            if not row.intact:
+                raise UserError(f"{row.where} was changed since it was stored; restore it")
+        newest = {metric: _newest([row for row in rows if row.metric == metric]) for metric in METRICS}
+        timed = newest["parameters"] or newest["fid768"]
+        said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
+        lines.append(
+            (
+                system.title,
+                _reported(system, paper),
+                "; ".join(said) or ("not measured" if timed else NOT_RUN),
+                _training(timed),
+                f"{newest['parameters'][0].value:,.0f}" if newest["parameters"] else "-",
+                _sampling(timed),
+                "class-conditional" if system.conditional else "unconditional",
+            )
+        )
+    return lines
+
+
+def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[tuple[str, str]]:
+    """Return the systems without a row and the command that makes one."""
+    missing = []
+    for system in SYSTEMS:
+        asked = (dataset, preset, system.learning, system.source)
+        if not any((row.dataset, row.preset, row.learning, row.source) == asked for row in measured):
+            chosen = f" --dataset {dataset}" * (dataset != "cifar10")
+            if system.learning == "two-stage":
+                command = f"nox -s reproduce_cifar10 -- --model two-stage --preset {preset}{chosen}"
+            else:
+                command = f"nox -s reproduce_table -- --systems {system.name} --preset {preset}{chosen}"
+            missing.append((system.title, command))
+    return missing
+
+
+def sources(paper: Mapping[str, Reported]) -> list[str]:
+    """Return where the reported numbers were read."""
+    return list(dict.fromkeys(one.source for system in SYSTEMS for one in _entries(system, paper)))
+
+
+def _entries(system: System, paper: Mapping[str, Reported]) -> list[Reported]:
+    keys = [f"table2.cifar10.{system.paper}.{metric}" for metric in REPORTED]
+    return [paper[key] for key in keys if key in paper]
+
+
+def _reported(system: System, paper: Mapping[str, Reported]) -> str:
+    said = [f"{METRICS[one.metric].label} {number(one.value, one.metric)}" for one in _entries(system, paper)]
+    return ", ".join(said) or "-"
+
+
+def _newest(rows: Sequence[Measurement]) -> list[Measurement]:
+    if not rows:
+        return []
+    last = max(rows, key=lambda row: row.time)
+    return newest_of_each_seed([row for row in rows if alike(row) == alike(last)])
+
+
+def _value(rows: Sequence[Measurement]) -> str:
+    first, values = rows[0], [row.value for row in rows]
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    seeds = f"{len(values)} seed{'s' * (len(values) != 1)}"
+    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
+    early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
+    mean = number(statistics.fmean(values), first.metric, spread)
+    return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"
+
+
+def _training(rows: Sequence[Measurement]) -> str:
+    seconds = [row.wall_seconds["train"] for row in rows if "train" in row.wall_seconds]
+    return f"{duration(statistics.fmean(seconds))}, {rows[0].device}" if seconds else "-"
+
+
+def _sampling(rows: Sequence[Measurement]) -> str:
+    seconds = [1000 * row.wall_seconds["sample"] / row.images for row in rows if "sample" in row.wall_seconds]
+    return duration(statistics.fmean(seconds)) if seconds else "-"

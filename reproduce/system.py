@@ -1,0 +1,119 @@
+"""One other system of the table, from its frozen configuration to its rows, weights and pictures."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jlebm import checkpoints, plotting, results
+from jlebm.backbones.nvae import digest_of, frozen_copy
+from jlebm.baselines.base import BaselineExperiment, OnBackbone, System
+from jlebm.errors import UserError
+from jlebm.run import Run, open_run
+from jlebm.sampling import Samples as Batch
+from jlebm.training import TrainState
+from reproduce import cifar10
+from reproduce.bench import Bench, Rows, Subject
+from reproduce.fitting import fitted
+from reproduce.measure import Draw, Samples, measure_images
+from reproduce.pictures import KEPT, SHOWN
+from reproduce.two_stage import Trained, hold_to, trained_backbone
+
+SOURCE = "samples"
+METRICS = ("fid768", "fid", "is", "kid", "precision", "recall")
+BATCH = 100  # images at a time; they do not depend on it
+BACKBONE_SEED = 1  # of the backbone that systems share with the two-stage rows
+
+
+def run_system(
+    experiment: BaselineExperiment, conditional: bool, seeds: Sequence[int], runs: Path, results: Path, bench: Bench
+) -> None:
+    """Train each seed to its end and store every row that the results still lack.
+
+    Args:
+        experiment: the row before its numbers.
+        conditional: whether it learns from the images' classes.
+        seeds: one run for each.
+        runs: where runs' folders lie.
+        results: the folder with measured/.
+        bench: what it is measured with.
+
+    Raises:
+        UserError: it needs classes and the dataset has none; a library is missing; a full disk.
+    """
+    if conditional and bench.dataset.labels is None:
+        raise UserError(f"{experiment.learning} learns from classes, and {bench.dataset.name} has none; leave it out")
+    trained, frozen = None, None
+    if isinstance(experiment, OnBackbone):
+        trained = _backbone(experiment, runs, bench)
+        frozen = frozen_copy(trained.network).to(bench.device)
+        experiment = dataclasses.replace(experiment, model=trained.network.config, backbone=trained.name)
+    for seed in seeds:
+        with open_run(runs, experiment, seed) as run:
+            if trained is not None:
+                hold_to(run, digest_of(trained.network))
+            labels = bench.dataset.labels if conditional else None
+            state = fitted(run, bench.dataset.images, bench.device, bench.report, frozen, labels)
+            _measure(run, experiment, state, trained, bench, results)
+
+
+def _backbone(experiment: BaselineExperiment, runs: Path, bench: Bench) -> Trained:
+    """Return the backbone of the two-stage rows of the same preset and dataset."""
+    presets = cifar10.RECIPE.two_stage
+    if experiment.preset not in presets:
+        raise UserError(f"{experiment.learning} stands on the backbone of a preset; leave --set and --budget out")
+    stage = dataclasses.replace(presets[experiment.preset].plan.backbone, dataset=bench.dataset.name)
+    return trained_backbone(stage, BACKBONE_SEED, runs, bench)
+
+
+def _measure(
+    run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None, bench: Bench, folder: Path
+) -> None:
+    before = (0.0, True) if trained is None else (trained.seconds, trained.complete)
+    subject = Subject(
+        protocol=experiment.protocol,
+        dataset=experiment.dataset,
+        preset=experiment.preset,
+        learning=experiment.learning,
+        seed=run.seed,
+        steps=state.step,
+        complete=before[1] and state.step >= experiment.training.steps,
+        weights="raw" if state.ema is None else "ema",
+        config_digest=experiment.digest(),
+        chains={SOURCE: experiment.describe_sampling()},
+        train_seconds=before[0] + state.seconds,
+        shared=(),
+    )
+    system: System = state.evaluated_model()
+    draw = Draw(lambda: _drawn(system, bench.images), bench.images)
+    samples, rows = Samples({SOURCE: draw}, run.folder / "samples", bench.report), Rows(subject, bench, folder)
+    if rows.find("parameters", SOURCE, bench.images, judged=False) is None:
+        _ = samples[SOURCE]  # drawn now, for the row to say how long that takes
+        count = sum(parameter.numel() for parameter in system.parameters())
+        rows.add("parameters", SOURCE, float(count), bench.images, {"sample": samples.seconds[SOURCE]})
+    measure_images(rows, samples, SOURCE, METRICS)
+    if rows.added == 0 and run.weights.exists():
+        bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        return
+    checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
+    _pictures(run, samples[SOURCE].images[:SHOWN], subject, bench, folder)
+    bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
+
+
+def _drawn(system: System, count: int) -> Iterator[Batch]:
+    """Yield image i of seed i, in batches; a system has no latents to keep."""
+    for first in range(0, count, BATCH):
+        images = system.sample(range(first, min(first + BATCH, count)))
+        yield Batch(images, (system.empty(len(images), 0),))
+
+
+def _pictures(run: Run, images: np.ndarray, subject: Subject, bench: Bench, folder: Path) -> None:
+    """Draw the first samples, uncurated, and the curves of all recorded figures; keep those of a full preset."""
+    plotting.save(plotting.image_grid(np.array(images), columns=SHOWN // 2), run.folder / "samples")
+    plotting.save(plotting.training_curves(run.events()), run.folder / "training")
+    if subject.preset in KEPT and subject.seed == 1:
+        names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
+        identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
+        stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_samples".replace("-", "_")
+        results.write_artifact(folder / "artifacts" / f"{stem}.npz", {"samples": np.array(images)}, identity)

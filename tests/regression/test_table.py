@@ -1,0 +1,35 @@
+"""Every system of the table: its real recipe at its tiny size, on the embedded photos, against golden curves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jlebm import results
+from reproduce import table
+from reproduce.systems import built, presets_of
+from tests.baselines.small import needs_library
+from tests.golden import GOLDEN, curves_of, hold, one_thread
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", built())
+def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture) -> None:
+    """A change anywhere between the pixels and a system's losses moves a curve; its row and its line are there."""
+    needs_library(presets_of(name)["tiny"])
+    folder = tmp_path / "results"
+    (folder / "measured").mkdir(parents=True)
+    shutil.copy(GOLDEN.parent / "paper.toml", folder)
+    arguments = ["--systems", name, "--preset", "tiny", "--dataset", "photos", "--device", "cpu", "--no-download"]
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(folder), "--data-root", str(tmp_path)]
+    with one_thread():
+        assert table.main([*arguments, *places]) == 0
+    (row,) = results.read_all(folder / "measured")
+    assert (row.learning, row.metric, row.source, row.complete) == (name, "parameters", "samples", True)
+    assert f"{row.value:,.0f}" in capsys.readouterr().out
+    (run,) = (tmp_path / "runs").glob(f"photos-{name}-tiny-*")
+    first = json.loads((run / "events.jsonl").read_text().splitlines()[0])
+    names = sorted(first.keys() - {"step", "seconds"})
+    curves = curves_of(run, names, diagnosed=False)
+    hold(curves, f"table-tiny-photos-{name}", tmp_path, request.config.getoption("--write-golden"))

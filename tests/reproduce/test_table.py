@@ -1,0 +1,66 @@
+"""The command of the table: what it refuses before anything runs, and the table of what is stored."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reproduce import table
+from reproduce.systems import built, presets_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a results folder without rows."""
+    (tmp_path / "measured").mkdir()
+    shutil.copy(ROOT / "results/paper.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--systems", "dpm"], "nearest known one is 'ddpm'"),
+        (["--systems", "nvae"], "not a system that this command trains"),
+        (["--preset", "huge"], "unknown preset 'huge'"),
+        (["--seeds", "1", "1"], "each only once"),
+        (["--set", "training.steps=3"], "--set is of one system"),
+        (["--systems", "ddpm", "--set", "learning=ncsn"], "names the rows"),
+        (["--systems", "ddpm", "--set", "model.chanels=[8]"], "nearest known one is 'model.channels'"),
+        (["--budget", "soon"], "not a time"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake that is found only after hours of training breaks this."""
+    assert table.main([*arguments, "--device", "cpu", "--results", str(folder), "--data-root", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under torchrun every process would train the same run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert table.main(["--device", "cpu"]) == 2
+    assert "leave torchrun out" in capsys.readouterr().err
+
+
+def test_the_table_of_an_empty_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--only-table runs nothing and names the command of every line."""
+    assert table.main(["--only-table", "--preset", "cpu", "--device", "cpu", "--results", str(folder)]) == 0
+    said = capsys.readouterr().out
+    for name in built():
+        assert f"reproduce_table -- --systems {name} --preset cpu" in said
+    assert not list((folder / "measured").iterdir())
+
+
+def test_what_is_set_makes_another_preset() -> None:
+    """A changed configuration that kept the preset's name would be averaged with it."""
+    arguments = table.Arguments(systems=("ddpm",), set=("training.steps=3",), budget="90s")
+    one = table._experiment("ddpm", "tiny", arguments)
+    assert (one.preset, one.training.steps, one.training.budget_seconds) == ("custom", 3, 90.0)
+    assert one.digest() != presets_of("ddpm")["tiny"].digest()
