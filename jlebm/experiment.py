@@ -80,7 +80,10 @@ class Experiment(Config):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     kl_warmup: int = field(default=0, metadata={"since": "0.2"})
-    """Updates over which the weight of q(z|x)'s KL from the prior rises to 1; 0 for full weight from the start."""
+    """Updates over which the weight of q(z|x)'s KL from the prior rises to its full one; 0 for that from the start."""
+    kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
+    """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead
+    (facts, section 1.5)."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -102,6 +105,8 @@ class Experiment(Config):
             raise UserError("learning 'gaussian' is of a ladder, whose layers' KLs are known; model is of another kind")
         elif (self.learning == "variational") != self.model.inference_network:
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
+            raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"

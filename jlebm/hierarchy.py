@@ -146,8 +146,7 @@ def scores_above(
         UserError: as there, or there are no draws.
     """
     _check(model, k, chain)
-    if draws < 1:
-        raise UserError(f"a score needs at least one draw of the latents, not {draws}")
+    _check_draws(draws)
     found = []
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
@@ -156,6 +155,29 @@ def scores_above(
         for _ in range(draws):
             z = _drawn_below(model, model.sample_posterior(x, posterior_chain, upper), k, chain, lower)
             total += _value(density, z)
+        found.append((total / draws).cpu().numpy())
+    return np.concatenate(found)
+
+
+def posterior_energies(
+    model: JointModel,
+    images: np.ndarray,
+    chosen: Sequence[int],
+    posterior_chain: Chain | None = None,
+    draws: int = 1,
+    batch_size: int = 100,
+) -> Float64[np.ndarray, " chosen"]:
+    """Return E(z) of each chosen image at the draws of `scores_above` for k = 0: the energies' part of that score.
+
+    L^{>0} + E is the score of the same model without its energies, to the rounding. Arguments and errors are as there.
+    """
+    _check_draws(draws)
+    found = []
+    for first in range(0, len(chosen), batch_size):
+        indices, x = batch_of(model, images, chosen[first : first + batch_size])
+        noise, total = PerImageNoise("posterior", indices), x.new_zeros(len(x), dtype=torch.float64)
+        for _ in range(draws):
+            total += model.energies(model.sample_posterior(x, posterior_chain, noise)).sum(1)
         found.append((total / draws).cpu().numpy())
     return np.concatenate(found)
 
@@ -183,6 +205,11 @@ def _check(model: JointModel, k: int, chain: Chain | None) -> None:
         raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {k}")
     if chain is not None:
         _in_noise(chain)
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 1:
+        raise UserError(f"a score needs at least one draw of the latents, not {draws}")
 
 
 def _in_noise(chain: Chain) -> Chain:

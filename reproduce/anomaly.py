@@ -25,7 +25,7 @@ from jlebm import data, results
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
-from jlebm.hierarchy import scores_above
+from jlebm.hierarchy import posterior_energies, scores_above
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
@@ -41,6 +41,8 @@ from reproduce.measure import posterior_indices
 PROTOCOL = "anomaly/1"
 DATASET, FALLBACK = "mnist", "digits"
 PAPER_DIGITS = (1, 4, 5, 7, 9)
+DEVELOPMENT = 6  # one training image of so many is held out instead of the test images: MNIST's 10,000
+SCORES = {"L>0": "-L>0", "E": "E(z), the energies alone"}  # by name, and as the rows say it
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ class Arguments:
     """With the joint EBM prior, or the same ladder with its Gaussian prior, which is a VAE."""
     images: int | None = None
     """Test images, at even distances; by default the preset's."""
+    development: bool = False
+    """Whether to leave the test images alone: each sixth training image is held out and judged instead, and the preset
+    is called so. For choosing settings."""
     data_root: Path | None = None
     """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
     download: bool = True
@@ -141,7 +146,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     wanted = min(preset.images or len(test.images), len(test.images)) if arguments.images is None else arguments.images
     if not 1 <= wanted <= len(test.images):
         raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
-    chosen = np.array(posterior_indices(len(test.images), wanted))
+    chosen = posterior_indices(len(test.images), wanted)
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
     bench, subjects = bench_of(test, arguments.data_root, device, report), []
     for digit in arguments.digits:
@@ -153,12 +158,18 @@ def _run(arguments: Arguments, report: Reporter) -> None:
                 rows = Rows(subject, bench, arguments.results)
                 _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
                 subjects.append(subject)
-    print_table(subjects, [source_of(digit) for digit in arguments.digits], arguments.results)
+    sources = [source_of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
+    print_table(subjects, sources, arguments.results)
 
 
-def source_of(digit: int) -> str:
-    """Return the source of the rows of a held-out digit."""
-    return f"anomaly/{digit}/L>0"
+def scores_of(learning: str) -> tuple[str, ...]:
+    """Return the names of the scores that a model has: one with a Gaussian prior has no energies."""
+    return tuple(SCORES) if learning == "variational" else ("L>0",)
+
+
+def source_of(digit: int, score: str) -> str:
+    """Return the source of the rows of a held-out digit and a score."""
+    return f"anomaly/{digit}/{score}"
 
 
 def experiment_without(arguments: Arguments, preset: Preset, normal: data.Dataset) -> Experiment:
@@ -170,9 +181,11 @@ def experiment_without(arguments: Arguments, preset: Preset, normal: data.Datase
     for assignment in arguments.set:
         if (key := assignment.partition("=")[0]) in ("protocol", "preset", "dataset", "learning"):
             raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
+    words = " --development" if arguments.development else ""
     height, width = normal.images.shape[2:]
     experiment = dataclasses.replace(
         preset.experiment,
+        preset=preset.experiment.preset + words,
         dataset=normal.name,
         learning=arguments.learning,
         model=dataclasses.replace(preset.experiment.model, image_shape=(1, height, width)),
@@ -183,37 +196,46 @@ def experiment_without(arguments: Arguments, preset: Preset, normal: data.Datase
 
 def _images(arguments: Arguments, report: Reporter) -> tuple[data.Dataset, data.Dataset]:
     try:
-        return data.held_out(DATASET, arguments.data_root, arguments.download, report)
+        train, test = data.held_out(DATASET, arguments.data_root, arguments.download, report)
     except data.DatasetNotFound as missing:
         if arguments.preset != "tiny":
             raise
         report.line(f"{missing}")
         report.line(f"this tiny run is on the embedded {FALLBACK!r} and its rows are stored under that name")
-        return data.held_out(FALLBACK)
+        train, test = data.held_out(FALLBACK)
+    if not arguments.development:
+        return train, test
+    return data.every(train, DEVELOPMENT, inverted=True), data.every(train, DEVELOPMENT)
 
 
-def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: np.ndarray, draws: int) -> None:
+def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int], draws: int) -> None:
+    """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
     bench = rows.bench
-    labels = bench.dataset.labels
+    labels, where = bench.dataset.labels, f"{bench.dataset.name}/{bench.dataset.split}"
     assert labels is not None  # `without` found the digit by them
     held_out = labels[chosen] == digit
     counts = int(held_out.sum()), int((~held_out).sum())
-    question = Question(
-        source_of(digit),
-        f"digit {digit}",
-        f"positive: digit {digit}, held out, {counts[0]} images of {bench.dataset.name}/{bench.dataset.split}; "
-        f"negative: the other digits, {counts[1]}; score: -L>0, mean of {draws} posterior samples",
-        len(chosen),
-    )
+    questions = {}
+    for name in scores_of(rows.subject.learning):
+        said = (
+            f"positive: digit {digit}, held out, {counts[0]} images of {where}; negative: the other digits, "
+            f"{counts[1]}; score: {SCORES[name]}, mean of {draws} posterior samples"
+        )
+        questions[name] = Question(source_of(digit, name), f"digit {digit}", said, len(chosen))
     path = run.folder / "scores.npz"
-    if stands(rows, question) and path.exists():
+    if all(stands(rows, question) for question in questions.values()) and path.exists():
         bench.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
         return
-    started = time.monotonic()
-    scores = -scores_above(model, bench.dataset.images, chosen.tolist(), 0, None, draws=draws)
-    positive, negative = scores[held_out], scores[~held_out]
-    judge(rows, question, positive, negative, time.monotonic() - started)
-    arrays = {"positive": positive.astype(np.float32), "negative": negative.astype(np.float32)}
+    kept: dict[str, np.ndarray] = {}
+    for name, question in questions.items():
+        started = time.monotonic()
+        if name == "E":
+            kept[name] = posterior_energies(model, bench.dataset.images, chosen, draws=draws)
+        else:
+            kept[name] = -scores_above(model, bench.dataset.images, chosen, 0, None, draws=draws)
+        judge(rows, question, kept[name][held_out], kept[name][~held_out], time.monotonic() - started)
+    whole = np.stack(list(kept.values())).astype(np.float32)
+    arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
     results.write_artifact(path, arrays, rows.subject.identity(bench.provenance["commit"]))
 
 

@@ -9,6 +9,7 @@ from jlebm import hierarchy, sampling
 from jlebm.backbones.base import PosteriorSample
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.distributions import Normal
+from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.images import to_float
 from jlebm.langevin import Chain
@@ -243,6 +244,15 @@ def test_a_posterior_chain_takes_the_place_of_an_encoder() -> None:
     np.testing.assert_allclose(found, expected.detach().numpy())
 
 
+def test_energies_at_posterior_samples_are_a_part_of_the_score(ladder: JointModel) -> None:
+    """L^{>0} + E is the score of the model without energies, image by image: other draws or another sign break it."""
+    plain = JointModel(ladder.backbone, no_energy(3))
+    energies = hierarchy.posterior_energies(ladder, IMAGES, range(8), draws=3, batch_size=5)
+    ours, theirs = (hierarchy.scores_above(model, IMAGES, range(8), 0, None, draws=3) for model in (ladder, plain))
+    np.testing.assert_allclose(ours + energies, theirs, rtol=1e-9)
+    assert np.ptp(energies) > 0.01
+
+
 # ---- bad input
 
 
@@ -277,6 +287,8 @@ def test_what_cannot_be_kept_or_drawn_is_a_sentence(ladder: JointModel) -> None:
             hierarchy.scores_above(ladder, IMAGES, [0], k, None)
     with pytest.raises(UserError, match="at least one draw"):
         hierarchy.scores_above(ladder, IMAGES, [0], 0, None, draws=0)
+    with pytest.raises(UserError, match="at least one draw"):
+        hierarchy.posterior_energies(ladder, IMAGES, [0], draws=0)
     inner = encoded()
     bare = JointModel(Bare(inner.backbone), inner.energy)
     assert len(gather(hierarchy.reconstruct_from(bare, ROW, [0], 2, None))) == 2

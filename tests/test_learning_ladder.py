@@ -1,6 +1,7 @@
 """A ladder with both priors: the warm-up, resuming to the bit, and what is seen of each layer."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,25 @@ def test_the_weight_of_the_kl_rises_to_one() -> None:
     """Positive from the first update, 1 from the last of the warm-up on; without one always 1."""
     assert [warmed_up(step, 4) for step in (0, 1, 2, 3, 4, 1000)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert [warmed_up(step, 0) for step in (0, 1)] == [1.0, 1.0]
+    assert [warmed_up(step, 4, 0.1) for step in (0, 3, 4)] == pytest.approx([0.025, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("learning", ["variational", "gaussian"])
+def test_a_weight_of_the_kl_is_another_sigma(learning: LearningName) -> None:
+    """Weight w at sigma is w times the ELBO at sqrt(w) sigma, but for the pixels' constant: what the weight means."""
+    weight, sigma = 0.25, 0.6
+    losses = []
+    for w, s in ((weight, sigma), (1.0, weight**0.5 * sigma)):
+        plain = ladder_experiment(learning, kl_warmup=0, kl_weight=w)
+        one = dataclasses.replace(
+            plain,
+            model=dataclasses.replace(plain.model, likelihood_sigma=s),
+            optimizer=dataclasses.replace(plain.optimizer, energy_l2=0.0),
+        )
+        torch.manual_seed(1)
+        constant = 64 * math.log(s * (2 * math.pi) ** 0.5)
+        losses.append(scheme(one).update(one.build().double(), X, draws(), 5).loss().detach() - constant)
+    torch.testing.assert_close(losses[0], weight * losses[1])
 
 
 def test_the_gaussian_twin_learns_by_its_elbo() -> None:
@@ -121,6 +141,7 @@ def test_a_backbone_that_does_not_know_its_kl_is_refused() -> None:
         ({"learning": "joint-mle"}, "set learning to variational or gaussian"),
         ({"learning": "gaussian"}, r"set energy_hidden to \[\]"),
         ({"kl_warmup": -1}, "kl_warmup must be a number of updates"),
+        ({"kl_weight": 0.0}, "kl_weight must be positive"),
         ({"energy_hidden": ((6,), (6,))}, "names 2 layers, model.latent_dims 3"),
     ],
 )
@@ -136,3 +157,5 @@ def test_what_does_not_fit_the_two_layer_model_is_a_sentence() -> None:
         dataclasses.replace(experiment("variational"), learning="gaussian", energy_hidden=())
     with pytest.raises(UserError, match="0 for joint-mle"):
         experiment(kl_warmup=3)
+    with pytest.raises(UserError, match="1 for joint-mle"):
+        experiment(kl_weight=0.1)

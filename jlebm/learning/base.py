@@ -44,9 +44,9 @@ class Scheme(Protocol):
         ...
 
 
-def warmed_up(step: int, steps: int) -> float:
-    """Return the weight of the KL at update number `step`: it rises by equal parts to 1 at the last of `steps`."""
-    return min(1.0, (step + 1) / max(steps, 1))
+def warmed_up(step: int, steps: int, full: float = 1.0) -> float:
+    """Return the weight of the KL at update number `step`: it rises by equal parts to `full` at the last of `steps`."""
+    return full * min(1.0, (step + 1) / max(steps, 1))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ELBOUpdate:
     objective: Float[Tensor, ""]
     """What is minimised: -E[log p(x|z)], the weighted KLs and the penalties, a mean over the batch in nats an image."""
     weight: float
-    """Of the KL, 1 after the warm-up."""
+    """Of the KL, the full one after the warm-up."""
 
     def loss(self) -> Float[Tensor, ""]:
         """See `Update`."""

@@ -17,7 +17,9 @@ class Gaussian:
     """Backbone and inference network by E_q[log p(x|z)] - KL(q(z|x) | p0(z)); energies play no part."""
 
     kl_warmup: int = 0
-    """Updates over which the KL's weight rises to 1 (Sonderby et al., 2016, arXiv 1602.02282)."""
+    """Updates over which the KL's weight rises (Sonderby et al., 2016, arXiv 1602.02282)."""
+    kl_weight: float = 1.0
+    """What it rises to; 1 is the ELBO."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -34,5 +36,5 @@ class Gaussian:
             )
         likelihood = model.backbone.decode(posterior.latents)
         terms = ELBOTerms(likelihood.log_prob(x), posterior.kl, posterior.latents)
-        weight = warmed_up(step, self.kl_warmup)
+        weight = warmed_up(step, self.kl_warmup, self.kl_weight)
         return ELBOUpdate(terms, weight * terms.kl.sum(0).mean() - terms.log_likelihood.mean(), weight)

@@ -43,9 +43,10 @@ def scheme(experiment: AnyExperiment) -> Scheme | InTurns:
         case TwoStageExperiment():
             return TwoStage(experiment.prior_chain, experiment.optimizer.energy_l2)
         case Experiment(learning="variational"):
-            return Variational(experiment.prior_chain, experiment.optimizer.energy_l2, experiment.kl_warmup)
+            l2 = experiment.optimizer.energy_l2
+            return Variational(experiment.prior_chain, l2, experiment.kl_warmup, experiment.kl_weight)
         case Experiment(learning="gaussian"):
-            return Gaussian(experiment.kl_warmup)
+            return Gaussian(experiment.kl_warmup, experiment.kl_weight)
         case _:
             return JointMLE(experiment.prior_chain, experiment.posterior_chain, experiment.optimizer.energy_l2)
 

@@ -20,7 +20,9 @@ class Variational:
     prior_chain: Chain
     energy_l2: float = 0.0
     kl_warmup: int = 0
-    """Updates over which the weight of KL(q(z|x) | p(z)) rises to 1; the energies' own gradient has that weight too."""
+    """Updates over which the weight of KL(q(z|x) | p(z)) rises; the energies' own gradient has that weight too."""
+    kl_weight: float = 1.0
+    """What it rises to; 1 is the ELBO."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -30,4 +32,5 @@ class Variational:
         posterior = model.backbone.posterior(x, noise)
         losses = variational_loss(model, x, posterior, prior, self.energy_l2)
         latents = map_latents(Tensor.detach, posterior.latents)
-        return ContrastiveUpdate(model, losses, latents, prior, posterior.kl, warmed_up(step, self.kl_warmup))
+        weight = warmed_up(step, self.kl_warmup, self.kl_weight)
+        return ContrastiveUpdate(model, losses, latents, prior, posterior.kl, weight)

@@ -42,7 +42,8 @@ def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys
     out = capsys.readouterr()
     assert "this tiny run is on the embedded 'digits'" in out.err
     measured = rows(tmp_path)
-    asked = {(metric, f"anomaly/{digit}/L>0") for metric in METRICS for digit in (1, 9)}
+    scores = ("L>0", "E") if learning == "variational" else ("L>0",)
+    asked = {(metric, f"anomaly/{digit}/{score}") for metric in METRICS for digit in (1, 9) for score in scores}
     assert {(row.metric, row.source) for row in measured} == asked
     assert all(source in out.out for _, source in asked)
     for row in measured:
@@ -62,41 +63,48 @@ def test_a_row_is_made_of_the_stored_scores(tmp_path: Path, command: list[str]) 
     assert anomaly.main([*command, "--digits", "4"]) == 0
     measured = rows(tmp_path)
     (path,) = (tmp_path / "runs").glob("*/scores.npz")
-    arrays, _ = results.read_artifact(path, ("positive", "negative"), measured)
-    positive, negative = arrays["positive"], arrays["negative"]
+    arrays, _ = results.read_artifact(path, ("positive", "negative", "names"), measured)
+    assert arrays["names"].tolist() == ["L>0", "E"]
     assert LABELS is not None
     share = int((LABELS[1::3] == 4).sum())
-    assert (len(positive), len(negative)) == (share, 120 - share)
-    auprc = average_precision_score([1] * share + [0] * (120 - share), np.concatenate([positive, negative]))
-    (row,) = (row for row in measured if row.metric == "auprc")
-    assert row.value == pytest.approx(auprc, abs=1e-6)
-    assert row.reference == (
-        f"positive: digit 4, held out, {share} images of digits/test; negative: the other digits, {120 - share}; "
-        "score: -L>0, mean of 2 posterior samples"
+    stored = {row.source: row for row in measured if row.metric == "auprc"}
+    scores = zip(
+        ("L>0", "E"), ("-L>0", "E(z), the energies alone"), arrays["positive"], arrays["negative"], strict=True
     )
+    for name, said, positive, negative in scores:
+        assert (len(positive), len(negative)) == (share, 120 - share)
+        auprc = average_precision_score([1] * share + [0] * (120 - share), np.concatenate([positive, negative]))
+        row = stored[f"anomaly/4/{name}"]
+        assert row.value == pytest.approx(auprc, abs=1e-6)
+        assert row.reference == (
+            f"positive: digit 4, held out, {share} images of digits/test; negative: the other digits, {120 - share}; "
+            f"score: {said}, mean of 2 posterior samples"
+        )
 
 
-@pytest.mark.parametrize(("likelihood", "auprc"), [(-100.0, 1.0), (100.0, None)])
+@pytest.mark.parametrize(("likelihood", "found"), [(-100.0, True), (100.0, False)])
 def test_an_unlikely_digit_is_an_anomaly(
-    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, likelihood: float, auprc: float | None
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, likelihood: float, found: bool
 ) -> None:
     """A held-out digit less likely than every other is found without an error; more likely, as badly as can be.
 
-    A score of the wrong sign, or the other class as the positive one, breaks it.
+    So it is with one of higher energy. A score of the wrong sign, or the other class as the positive one, breaks it.
     """
-
-    def scores(model, images, chosen, k, chain, posterior_chain=None, draws=1, batch_size=100) -> np.ndarray:
-        assert (k, chain, draws) == (0, None, 2)
-        assert LABELS is not None
-        return np.where(LABELS[chosen] == 7, likelihood, np.arange(len(chosen)) / len(chosen))
-
-    monkeypatch.setattr(anomaly, "scores_above", scores)
-    assert anomaly.main([*command, "--digits", "7"]) == 0
-    found = {row.metric: row.value for row in rows(tmp_path)}
     assert LABELS is not None
-    share = (LABELS[1::3] == 7).mean()
-    assert found["auprc"] == pytest.approx(auprc if auprc is not None else share)  # all ties, at the bottom
-    assert found["auroc"] == (1.0 if auprc == 1.0 else 0.0)
+    sevens = LABELS[1::3] == 7
+
+    def log_densities(model, images, chosen, k, chain, draws) -> np.ndarray:
+        assert (k, chain, draws, chosen) == (0, None, 2, list(range(1, 360, 3)))
+        return np.where(sevens, likelihood, np.arange(120) / 120)
+
+    monkeypatch.setattr(anomaly, "scores_above", log_densities)
+    monkeypatch.setattr(anomaly, "posterior_energies", lambda *_, draws: -log_densities(*_, 0, None, draws))
+    assert anomaly.main([*command, "--digits", "7"]) == 0
+    for row in rows(tmp_path):
+        if row.metric == "auroc":
+            assert row.value == float(found)
+        if row.metric == "auprc":
+            assert row.value == pytest.approx(1.0 if found else sevens.mean())  # all sevens tie, at the bottom
 
 
 def test_training_never_sees_the_digit_nor_a_test_image(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +123,31 @@ def test_training_never_sees_the_digit_nor_a_test_image(command: list[str], monk
     assert anomaly.main([*command, "--digits", "3"]) == 0
     (images,) = seen
     assert np.array_equal(images, whole.images[wanted])
+
+
+def test_development_leaves_the_test_images_alone(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings chosen on images of the reported numbers, or those rows under the preset's own name, break this."""
+    train, _ = data.held_out("digits")
+    judged, trained = [], []
+
+    def spy(model, images, *rest, **more):
+        judged.append(np.array(images))
+        return scores_above(model, images, *rest, **more)
+
+    def fit_spy(run, images, *rest):
+        trained.append(len(images))
+        return fitted(run, images, *rest)
+
+    scores_above, fitted = anomaly.scores_above, anomaly.fitted
+    monkeypatch.setattr(anomaly, "scores_above", spy)
+    monkeypatch.setattr(anomaly, "fitted", fit_spy)
+    assert anomaly.main([*command, "--digits", "2", "--development"]) == 0
+    assert np.array_equal(judged[0], train.images[::6])
+    assert train.labels is not None
+    assert trained == [int((np.delete(train.labels, np.s_[::6]) != 2).sum())]
+    assert {row.preset for row in rows(tmp_path)} == {"tiny --development"}
 
 
 def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str]) -> None:
