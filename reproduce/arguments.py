@@ -34,6 +34,8 @@ class Variation:
     """Statistics of the decoder's batch norms: as trained, or of samples of the Gaussian prior."""
     decoding: Literal["mean", "sample"] | None = None
     """The decoder's mean, or a draw from its distribution."""
+    decoder: Literal["gaussian", "mixture"] | None = None
+    """Another decoder than the preset's; alone of these it is trained anew."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from reproduce.measure import PRIORS
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
 SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
+MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
 NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
 
@@ -116,6 +117,8 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
     changes, varied = list(arguments.set), arguments.variation
+    if varied.decoder is not None and varied.backbone_checkpoint is not None:
+        raise UserError("--decoder trains a backbone of its own; leave it or --backbone-checkpoint out")
     for assignment in changes:
         key = assignment.partition("=")[0]
         if key.startswith("energies.model."):
@@ -130,6 +133,10 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
         changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
     plan = plan.override(changes)
     said, sampler = [plan.preset], plan.sampler
+    model = plan.backbone.model
+    if varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
+        model = dataclasses.replace(model, num_mixture_dec=MIXTURES[varied.decoder])
+        said.append(f"--decoder {varied.decoder}")
     if varied.training_seed != 1:
         said.append(f"--training-seed {varied.training_seed}")
     chain = sampler.chain
@@ -151,8 +158,8 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
     named = {"preset": plan.preset, "dataset": dataset}
     return TwoStagePlan(
         preset=" ".join(said),
-        backbone=dataclasses.replace(plan.backbone, **named),
-        energies=dataclasses.replace(plan.energies, model=plan.backbone.model, **named),
+        backbone=dataclasses.replace(plan.backbone, model=model, **named),
+        energies=dataclasses.replace(plan.energies, model=model, **named),
         sampler=sampler,
     )
 
@@ -160,7 +167,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
     """Return the judged sources that a variation of the sampling changes; all of them where it is none."""
     varied = arguments.variation
-    if varied.batch_norm is not None or varied.decoding is not None:
+    if varied.batch_norm is not None or varied.decoding is not None or varied.decoder is not None:
         return judged
     if varied.temperature is not None:
         return tuple(source for source in judged if source in PRIORS)

@@ -16,8 +16,9 @@ from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
 from reproduce import celeba64, celebahq256, church64, cifar10
+from reproduce.arguments import Arguments, Variation
 from reproduce.hierarchical import Extent
-from reproduce.plans import TwoStagePreset, two_stage
+from reproduce.plans import TwoStagePreset, planned, two_stage
 from reproduce.recipe import Recipe, run_recipe
 from reproduce.transition import Length
 from tests.public_numbers import nvae
@@ -145,6 +146,19 @@ def test_a_variation_trains_nothing(
     assert weights(folder) == before
     assert rows(folder) == plain
     assert (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes() == pictures
+
+
+def test_another_decoder_is_a_plan_of_its_own() -> None:
+    """Both stages have it, under a name that says so; the preset's own decoder by name changes nothing."""
+    plan = RECIPE.two_stage["tiny"].plan
+    changed = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos")
+    assert changed.preset == "tiny --decoder mixture"
+    assert changed.backbone.model.num_mixture_dec == changed.energies.model.num_mixture_dec == 10
+    assert changed.backbone.digest() != plan.backbone.digest()
+    same, plain = (planned(plan, Arguments(variation=Variation(decoder=name)), "photos") for name in ("gaussian", None))
+    assert same == plain
+    with pytest.raises(UserError, match="leave it or --backbone-checkpoint out"):
+        planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos")
 
 
 def test_no_steps_give_the_gaussian_prior(trained: tuple[Path, list[str]]) -> None:
