@@ -11,6 +11,7 @@ from jlebm.energies import mlp_energy, no_energy
 from jlebm.errors import UserError, nearest
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
+from jlebm.objectives import ConditionalGradient
 
 LearningName = Literal["joint-mle", "variational", "gaussian"]
 
@@ -84,6 +85,8 @@ class Experiment(Config):
     kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
     """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead
     (facts, section 1.5)."""
+    conditional_gradient: ConditionalGradient = field(default="exact", metadata={"since": "0.2"})
+    """Of variational learning alone; see `objectives.ConditionalGradient`."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -107,6 +110,8 @@ class Experiment(Config):
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
         if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
+        if self.conditional_gradient != "exact" and self.learning != "variational":
+            raise UserError(f"conditional_gradient is of variational learning; leave it exact for {self.learning}")
         if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"

@@ -35,7 +35,7 @@ from reproduce.bench import Rows
 from reproduce.detection import Question, bench_of, judge, print_table, stands
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import subject_of
-from reproduce.ladder import ENERGY_L2, ENERGY_LR
+from reproduce.ladder import CONDITIONAL, ENERGY_L2, ENERGY_LR, twin_of
 from reproduce.measure import posterior_indices
 
 PROTOCOL = "anomaly/1"
@@ -68,6 +68,7 @@ TINY = Preset(
         optimizer=OptimizerConfig(generator_lr=1e-3, energy_lr=1e-4),
         training=TrainingConfig(steps=100, batch_size=32),
         kl_warmup=20,
+        conditional_gradient=CONDITIONAL,
     ),
     draws=2,
     images=500,
@@ -85,6 +86,7 @@ CPU = Preset(
         optimizer=OptimizerConfig(1e-3, ENERGY_LR, energy_l2=ENERGY_L2, ema_decay=0.995),
         training=TrainingConfig(steps=1_200, batch_size=64),
         kl_warmup=200,
+        conditional_gradient=CONDITIONAL,
     ),
     draws=8,
 )
@@ -187,10 +189,10 @@ def experiment_without(arguments: Arguments, preset: Preset, normal: data.Datase
         preset.experiment,
         preset=preset.experiment.preset + words,
         dataset=normal.name,
-        learning=arguments.learning,
         model=dataclasses.replace(preset.experiment.model, image_shape=(1, height, width)),
-        energy_hidden=preset.experiment.energy_hidden if arguments.learning == "variational" else (),
     )
+    if arguments.learning == "gaussian":
+        experiment = twin_of(experiment)
     return experiment.override(arguments.set)
 
 

@@ -191,6 +191,6 @@ def test_a_wrong_key_of_either_model_is_named() -> None:
 
 def test_the_warm_up_is_left_out_where_there_is_none() -> None:
     """Configurations of before have no such key, and keep their digests."""
-    assert not {"kl_warmup", "kl_weight"} & experiment().to_json().keys()
+    assert not {"kl_warmup", "kl_weight", "conditional_gradient"} & experiment().to_json().keys()
     assert ladder_experiment().to_json()["kl_warmup"] == 8
     assert ladder_experiment().digest() != ladder_experiment(kl_warmup=9).digest()

@@ -142,6 +142,7 @@ def test_a_backbone_that_does_not_know_its_kl_is_refused() -> None:
         ({"learning": "gaussian"}, r"set energy_hidden to \[\]"),
         ({"kl_warmup": -1}, "kl_warmup must be a number of updates"),
         ({"kl_weight": 0.0}, "kl_weight must be positive"),
+        ({"learning": "gaussian", "energy_hidden": (), "conditional_gradient": "posterior"}, "leave it exact"),
         ({"energy_hidden": ((6,), (6,))}, "names 2 layers, model.latent_dims 3"),
     ],
 )

@@ -117,6 +117,28 @@ def test_a_kl_in_closed_form_changes_no_gradient() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
+def test_the_posteriors_half_is_that_of_a_vae() -> None:
+    """Without the prior's half p0's parameters have the gradient of a model without energies; no other one changes.
+
+    A value that changes with it, or an energy's gradient that is stopped too, breaks this.
+    """
+    model = linear_model()
+    generator = torch.Generator().manual_seed(5)
+    z, prior = (
+        tuple(torch.randn(4, width, dtype=torch.float64, generator=generator) for width in (2, 3)) for _ in range(2)
+    )
+    sample, x = PosteriorSample(z, torch.zeros(4, dtype=torch.float64)), X.expand(4, -1, -1, -1)
+    exact, one_sided = (variational_loss(model, x, sample, prior, 0.1, which) for which in ("exact", "posterior"))
+    torch.testing.assert_close(one_sided, exact)
+    whole, half = gradients(exact.total(), model), gradients(one_sided.total(), model)
+    vae = gradients(exact.reconstruction - model.backbone.prior_log_prob(z).mean(), model)
+    away = gradients(exact.conditional, model)
+    moved = {name for name in whole if not torch.equal(whole[name], half[name])}
+    assert moved == {name for name, gradient in away.items() if gradient.any()} != set()
+    for name in moved:
+        torch.testing.assert_close(half[name], vae[name])
+
+
 def test_penalty_is_the_mean_of_squared_energies() -> None:
     """The penalty counts both sides and nothing else; at weight 0 it is exactly absent."""
     model = linear_model()

@@ -44,9 +44,8 @@ LAYERS = (
     {"densities", "closed_form"},
     {"gradients"},
     {"langevin"},
-    {"model", "diagnostics"},
+    {"model", "diagnostics", "objectives"},
     {"experiment", "baselines", "staged", "run"},
-    {"objectives"},
     {"learning"},
     {"training", "sampling", "hierarchy"},
 )

@@ -43,8 +43,13 @@ def scheme(experiment: AnyExperiment) -> Scheme | InTurns:
         case TwoStageExperiment():
             return TwoStage(experiment.prior_chain, experiment.optimizer.energy_l2)
         case Experiment(learning="variational"):
-            l2 = experiment.optimizer.energy_l2
-            return Variational(experiment.prior_chain, l2, experiment.kl_warmup, experiment.kl_weight)
+            return Variational(
+                experiment.prior_chain,
+                experiment.optimizer.energy_l2,
+                experiment.kl_warmup,
+                experiment.kl_weight,
+                experiment.conditional_gradient,
+            )
         case Experiment(learning="gaussian"):
             return Gaussian(experiment.kl_warmup, experiment.kl_weight)
         case _:

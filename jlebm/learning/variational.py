@@ -9,7 +9,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import map_latents
 from jlebm.learning.base import ContrastiveUpdate, warmed_up
 from jlebm.model import JointModel
-from jlebm.objectives import variational_loss
+from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise
 
 
@@ -23,6 +23,7 @@ class Variational:
     """Updates over which the weight of KL(q(z|x) | p(z)) rises; the energies' own gradient has that weight too."""
     kl_weight: float = 1.0
     """What it rises to; 1 is the ELBO."""
+    conditional_gradient: ConditionalGradient = "exact"
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -30,7 +31,7 @@ class Variational:
         """Run the prior's chains, draw from the inference network, and return minus the ELBO."""
         prior = model.sample_prior(len(x), self.prior_chain, noise)
         posterior = model.backbone.posterior(x, noise)
-        losses = variational_loss(model, x, posterior, prior, self.energy_l2)
+        losses = variational_loss(model, x, posterior, prior, self.energy_l2, self.conditional_gradient)
         latents = map_latents(Tensor.detach, posterior.latents)
         weight = warmed_up(step, self.kl_warmup, self.kl_weight)
         return ContrastiveUpdate(model, losses, latents, prior, posterior.kl, weight)
