@@ -74,13 +74,15 @@ TINY = Preset(
     images=500,
 )
 
+# So few latents because what can hold any digit also holds the one left out: on held-out training images
+# (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and of 0.51 with 8, 16 and 32 latents and a sigma of 1.
 CPU = Preset(
     Experiment(
         PROTOCOL,
         "cpu",
         DATASET,
         learning="variational",
-        model=LadderConfig(channels=(32, 16, 8)),
+        model=LadderConfig(latent_dims=(2, 4, 8), channels=(32, 16, 8)),
         energy_hidden=((128, 128), (128, 128), (128, 128)),
         prior_chain=Chain(20, 0.1, start="ancestral", space="noise"),
         optimizer=OptimizerConfig(1e-3, ENERGY_LR, energy_l2=ENERGY_L2, ema_decay=0.995),
