@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from jlebm import sampling
 from jlebm.evaluation import fidelity, latent
@@ -81,6 +82,18 @@ def measure(rows: Rows, samples: Samples) -> None:
     if samples.priors == PRIORS:
         measure_floor(rows)
         measure_gap(rows, samples)
+
+
+def measure_parameters(rows: Rows, samples: Samples, source: str, *modules: nn.Module) -> None:
+    """Store how many parameters were trained for the images of a source, those of an encoder and a backbone included.
+
+    The row says too how long the images took, where they were drawn in this process.
+    """
+    count = samples.count(source)
+    if rows.find("parameters", source, count, judged=False) is None:
+        total = sum(parameter.numel() for module in modules for parameter in module.parameters())
+        drawn = {"sample": samples.seconds[source]} if source in samples.seconds else {}
+        rows.add("parameters", source, float(total), count, drawn)
 
 
 def measure_latents(rows: Rows, samples: Samples) -> None:

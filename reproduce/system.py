@@ -16,7 +16,7 @@ from jlebm.training import TrainState
 from reproduce import cifar10
 from reproduce.bench import Bench, Rows, Subject
 from reproduce.fitting import fitted
-from reproduce.measure import Draw, Samples, measure_images
+from reproduce.measure import Draw, Samples, measure_images, measure_parameters
 from reproduce.pictures import KEPT, SHOWN
 from reproduce.two_stage import Trained, hold_to, trained_backbone
 
@@ -88,10 +88,10 @@ def _measure(
     system: System = state.evaluated_model()
     draw = Draw(lambda: _drawn(system, bench.images), bench.images)
     samples, rows = Samples({SOURCE: draw}, run.folder / "samples", bench.report), Rows(subject, bench, folder)
+    upon = () if trained is None else (trained.network,)
     if rows.find("parameters", SOURCE, bench.images, judged=False) is None:
-        _ = samples[SOURCE]  # drawn now, for the row to say how long that takes
-        count = sum(parameter.numel() for parameter in system.parameters())
-        rows.add("parameters", SOURCE, float(count), bench.images, {"sample": samples.seconds[SOURCE]})
+        _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
+    measure_parameters(rows, samples, SOURCE, system, *upon)
     measure_images(rows, samples, SOURCE, METRICS)
     if rows.added == 0 and run.weights.exists():
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")

@@ -27,7 +27,16 @@ from reproduce import hierarchical, pictures
 from reproduce.arguments import Arguments, Variation
 from reproduce.bench import SOURCES, Bench, Rows, Subject, unseen
 from reproduce.fitting import fitted
-from reproduce.measure import PRIORS, Draw, Samples, latents_kept, measure, measure_layers, posterior_indices
+from reproduce.measure import (
+    PRIORS,
+    Draw,
+    Samples,
+    latents_kept,
+    measure,
+    measure_layers,
+    measure_parameters,
+    posterior_indices,
+)
 from reproduce.plans import TwoStagePreset, touched
 
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
@@ -172,6 +181,8 @@ def _measured(
     samples = Samples(draws, folder, bench.report, latents_kept(dimensions(model)))
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
+    measure_parameters(rows, samples, "gaussian-prior", trained.network)
+    measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
     measure_layers(rows, samples, model.backbone.latent_shapes)
     drawn = run.weights.exists() and (folder / "samples.png").exists()
     if parallel.agreed(rows.added == 0 and drawn):

@@ -38,7 +38,7 @@ def comparison(
             if not row.intact:
                 raise UserError(f"{row.where} was changed since it was stored; restore it")
         newest = {metric: _newest([row for row in rows if row.metric == metric]) for metric in METRICS}
-        timed = newest["parameters"] or newest["fid768"]
+        timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
         lines.append(
             (

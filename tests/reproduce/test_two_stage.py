@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from figures import hierarchical_sampling
 from jlebm import results
@@ -33,6 +34,7 @@ PLAN = two_stage(
     train=Chain.from_two_stage_paper(2, 0.04),
     test=Chain.from_two_stage_paper(3, 0.04),
 )
+FILES = {"backbone": "backbone.safetensors", "two-stage": "weights.safetensors"}
 EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
 PRESET = TwoStagePreset(PLAN, 60, reference_images=100, extent=EXTENT)
 RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": PRESET})
@@ -87,8 +89,13 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
         [
             ("reconstruction_mse", "posterior"),
             *(("latent_auc", f"{prior}{layer}") for prior in priors for layer in ("", "/z2", "/z1")),
+            *(("parameters", prior) for prior in priors),
         ]
     )
+    counted = {row.source: row.value for row in measured if row.metric == "parameters"}
+    upon, above = (load_file(of_stage(folder, stage) / name) for stage, name in FILES.items())
+    assert counted["ebm-prior"] - counted["gaussian-prior"] == sum(each.numel() for each in above.values())
+    assert 0 < counted["gaussian-prior"] <= sum(each.numel() for each in upon.values())  # with its buffers
     for row in measured:
         assert (row.learning, row.steps, row.images, row.weights) == ("two-stage", 3, 60, "raw")
         assert row.complete
