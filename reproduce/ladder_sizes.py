@@ -12,6 +12,7 @@ from reproduce.hierarchical import FIRST_LOOK
 from reproduce.ladder import LadderPreset, ladder
 
 COLOUR_SIGMA = 0.15  # of p(x|z): with 0.3 colour images need no more than the upper layers
+COLOUR_LR = 3e-5  # of the energies: at 1e-4, grey images' rate, the top one ran apart from update 800 on (CIFAR-10)
 
 
 def grey28(dataset: str) -> dict[str, LadderPreset]:
@@ -65,7 +66,14 @@ def _colour(
     return {
         "tiny": _tiny(dataset, small),
         "cpu": LadderPreset(
-            ladder(dataset, "cpu", middle, TrainingConfig(1_200, batch_sizes[0]), kl_warmup=300),
+            ladder(
+                dataset,
+                "cpu",
+                middle,
+                TrainingConfig(1_200, batch_sizes[0]),
+                kl_warmup=300,
+                energy_lr=COLOUR_LR,
+            ),
             images=1_000,
             reference_images=reference_images,
             judged=SOURCES,
