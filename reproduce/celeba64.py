@@ -146,7 +146,7 @@ RECIPE = Recipe(
     {},
     fallback="photos64",
     two_stage={"tiny": tiny(PROTOCOL, DATASET, TINY_64), "cpu": CPU, "budget": BUDGET, "paper": PAPER},
-    ladder=colour64(DATASET, reference_images=7_000),
+    ladder=colour64(DATASET, reference_images=6_000),
 )
 
 
