@@ -36,8 +36,7 @@ def by(header: tuple[str, ...], lines: list[Any], *names: str) -> list[list[str]
 
 
 def test_priors_of_one_backbone_stand_side_by_side(two_stage: Any) -> None:
-    """Would break if a mean, a spread or a share of the gap were another than by hand, or a system without rows left
-    out."""
+    """Would break if a mean, spread or share were another than by hand, or a system without rows were left out."""
     other = {"protocol": "table/1", "learning": "ncp-vae", "source": "samples", "config_digest": "e" * 64}
     rows = [*both_priors(two_stage), two_stage(value=3.75, **other)]
     assert [cells[1:] for cells in summaries.priors(rows)] == [
