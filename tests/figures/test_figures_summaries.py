@@ -106,10 +106,10 @@ def test_a_variation_stands_below_the_plain_preset_of_its_seeds(two_stage: Any) 
 
 
 def test_each_layer_beside_its_twin(row: Any) -> None:
-    """Would break if a number stood at another layer, or the twin's as the model's."""
+    """Would break if a number stood at another layer, the twin's as the model's, or one of few images for more."""
 
-    def layer(learning: str, metric: str, source: str, value: float) -> Measurement:
-        said = {"protocol": "mnist-ladder/1", "dataset": "mnist", "preset": "cpu"}
+    def layer(learning: str, metric: str, source: str, value: float, **changes: Any) -> Measurement:
+        said = {"protocol": "mnist-ladder/1", "dataset": "mnist", "preset": "cpu", **changes}
         return row(learning=learning, metric=metric, source=source, value=value, **said)
 
     rows = [
@@ -117,6 +117,7 @@ def test_each_layer_beside_its_twin(row: Any) -> None:
         layer("variational", "latent_auc", "gaussian-prior/z1", 0.9),
         layer("variational", "latent_auc", "ebm-prior/z1", 0.6),
         layer("variational", "latent_auc", "ebm-prior/z10", 0.7),
+        layer("variational", "latent_auc", "ebm-prior/z10", 0.5, images=100, date="2026-02-01T12:00:00+00:00"),
         layer("variational", "latent_auc", "ebm-prior", 0.8),
         layer("variational", "latent_accuracy", "posterior/z1", 50.0),
         layer("variational", "pixel_change", "ebm-prior/z1", 0.25),
@@ -165,7 +166,9 @@ def test_the_written_tables_refuse_what_was_changed(results: Path, two_stage: An
     assert "9.0000" in tables["measured"]
     assert not any("NOT RUN" in text for text in tables.values())
     assert tables["systems"].count("not measured") == 12
-    path.write_text(path.read_text().replace('"value": 4.5', '"value": 0.5'))
+    other = results / "measured" / "mnist.jsonl"
+    append(other, [two_stage(dataset="mnist", value=4.5)])  # which no table of systems would refuse
+    other.write_text(other.read_text().replace('"value": 4.5', '"value": 0.5'))
     with pytest.raises(UserError, match="was changed since it was stored"):
         measured.texts(results)
 
