@@ -1,21 +1,35 @@
-"""Everything measured and timed, as tables; and the README's copies: `python -m figures.measured` writes them anew."""
+"""Everything measured and timed, as tables; `python -m figures.measured` writes them into both README files anew."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from figures import detections, summaries
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import write_atomically
-from jlebm.results import METRICS, TIMINGS, Reported, Timing, check, read_all, read_expected, read_paper, timing
+from jlebm.results import (
+    METRICS,
+    TIMINGS,
+    Reported,
+    Timing,
+    Verdict,
+    check,
+    comparison,
+    read_all,
+    read_expected,
+    read_paper,
+    timing,
+)
 from jlebm.results.rows import read as read_rows
-from jlebm.results.tables import escape_markdown, markdown, measured, number
+from jlebm.results.rows import refuse_changed
+from jlebm.results.tables import escape_markdown, judged, markdown, measured, number
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Mark(NamedTuple):
-    """The two comments of the README between which a table stands."""
+    """The two comments of a page between which a table stands."""
 
     begin: str
     end: str
@@ -26,26 +40,51 @@ class Mark(NamedTuple):
         return cls(f"<!-- {name}: written by `python -m figures.measured` -->\n", f"<!-- /{name} -->\n")
 
 
-MEASURED, PERFORMANCE = Mark.of("measured"), Mark.of("performance")
+PAGES = {
+    "README.md": (
+        "priors", "headline", "systems", "variations", "layers", "anomalies", "out-of-distribution", "performance"
+    ),
+    "results/README.md": ("measured",),
+}  # fmt: skip
+"""Which tables stand where, by the names of `texts`."""
 HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
 
 
-def table(results: Path) -> str:
-    """Return the Markdown table of all rows, a line for each mean over seeds, with what it is held to.
+def texts(results: Path) -> dict[str, str]:
+    """Return all Markdown tables of measured and timed rows by name.
 
     Raises:
-        UserError: a file of the results folder cannot be read.
+        UserError: a file of the results folder cannot be read, or a row was changed by hand.
     """
-    rows = []
-    for verdict in check(read_all(results / "measured"), read_expected(results / "expected.toml")):
+    stored, paper = read_all(results / "measured"), read_paper(results / "paper.toml")
+    refuse_changed(stored)
+    verdicts = check(stored, read_expected(results / "expected.toml"))
+    rows = [row for row in stored if row.complete]
+    return {
+        "priors": markdown(summaries.PRIORS_HEADER, summaries.priors(rows)),
+        "headline": markdown(summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
+        "systems": markdown(comparison.HEADER, summaries.systems(stored, paper)),
+        "variations": markdown(summaries.VARIATIONS_HEADER, summaries.variations(rows)),
+        "layers": markdown(summaries.LAYERS_HEADER, summaries.layers(rows)),
+        "anomalies": markdown(*detections.anomalies(rows, paper)),
+        "out-of-distribution": markdown(detections.OUTSIDE_HEADER, detections.out_of_distribution(rows, paper)),
+        "measured": markdown(HEADER, _lines(verdicts)),
+        "performance": performance(results),
+    }
+
+
+def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
+    """Return a line for each mean over seeds, with what it is held to."""
+    lines = []
+    for verdict in verdicts:
         one = verdict.expectation
         if verdict.mean is None:
             continue
         held = "-" if one.value is None else number(one.value, one.metric, one.tolerance)
         label = METRICS[one.metric].label
         cells = (f"{one.dataset}, {one.preset}", one.learning, label, one.source, measured(verdict), held)
-        rows.append((*cells, verdict.status))
-    return markdown(HEADER, rows)
+        lines.append((*cells, judged(verdict)))
+    return lines
 
 
 def performance(results: Path) -> str:
@@ -55,9 +94,7 @@ def performance(results: Path) -> str:
         UserError: a file of the results folder cannot be read, or a row was changed by hand.
     """
     rows = timing.newest(read_rows(results / "measured" / TIMINGS, Timing))
-    for row in rows:
-        if not row.intact:
-            raise UserError(f"{row.where} was changed since it was stored; restore it")
+    refuse_changed(rows)
     parts = [markdown(timing.SPEED_HEADER, timing.speed_cells(rows))]
     for sentence in timing.reasons(rows):
         parts.append(f"- missed: {escape_markdown(sentence)}\n")
@@ -83,42 +120,46 @@ def _beside_the_authors(rows: Sequence[Timing], paper: Mapping[str, Reported]) -
 
 
 def draw(results: Path, out: Path) -> list[Path]:
-    """Write measured.md and performance.md and return the files.
+    """Write each table as NAME.md and return the files.
 
     Raises:
-        UserError: a file of the results folder cannot be read.
+        UserError: a file of the results folder cannot be read, or a row was changed by hand.
     """
     written = []
-    for name, text in (("measured.md", table(results)), ("performance.md", performance(results))):
+    for name, text in texts(results).items():
+        path = out / f"{name}.md"
 
         def put(part: Path, text: str = text) -> None:
             part.write_text(text, encoding="utf-8")
 
-        write_atomically(out / name, put)
-        written.append(out / name)
+        write_atomically(path, put)
+        written.append(path)
     return written
 
 
-def update(readme: Path, results: Path) -> None:
-    """Put the tables between their marks in the README.
+def update(page: Path, tables: Mapping[str, str]) -> None:
+    """Put tables between the marks of their names in a page.
 
     Raises:
         UserError: the marks are not there.
     """
-    text = readme.read_text(encoding="utf-8")
-    for mark, content in ((MEASURED, table(results)), (PERFORMANCE, performance(results))):
+    text = page.read_text(encoding="utf-8")
+    for name, content in tables.items():
+        mark = Mark.of(name)
         before, begin, rest = text.partition(mark.begin)
         _, end, after = rest.partition(mark.end)
         if not begin or not end:
-            raise UserError(f"{readme} has no place for a table, between {mark.begin.strip()} and {mark.end.strip()}")
+            raise UserError(f"{page} has no place for a table, between {mark.begin.strip()} and {mark.end.strip()}")
         text = f"{before}{mark.begin}{content}{mark.end}{after}"
-    write_atomically(readme, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(page, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 @exit_on_user_error
 def main() -> int:
-    """Write the README's tables anew; return the exit code."""
-    update(ROOT / "README.md", ROOT / "results")
+    """Write the tables of both pages anew; return the exit code."""
+    tables = texts(ROOT / "results")
+    for page, names in PAGES.items():
+        update(ROOT / page, {name: tables[name] for name in names})
     return 0
 
 

@@ -36,10 +36,13 @@ def test_its_numbers_are_the_stored_ones() -> None:
     changed = ["git", "status", "--porcelain", "--", "results"]
     if subprocess.run(changed, cwd=README.parent, capture_output=True, text=True, check=False).stdout:
         pytest.skip("results/ holds rows of one's own, which the README does not show")
-    text, folder = README.read_text(), README.parent / "results"
-    for mark, table in ((measured.MEASURED, measured.table), (measured.PERFORMANCE, measured.performance)):
-        shown = text.partition(mark.begin)[2].partition(mark.end)[0]
-        assert shown == table(folder)
+    tables = measured.texts(README.parent / "results")
+    assert sorted(name for names in measured.PAGES.values() for name in names) == sorted(tables)
+    for page, names in measured.PAGES.items():
+        text = (README.parent / page).read_text()
+        for name in names:
+            mark = measured.Mark.of(name)
+            assert text.partition(mark.begin)[2].partition(mark.end)[0] == tables[name], f"{page}: {name}"
 
 
 def test_its_pictures_are_drawn_by_a_script() -> None:

@@ -3,15 +3,15 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from jlebm.errors import UserError
 from jlebm.results.expectation import condition
 from jlebm.results.measurement import Measurement
 from jlebm.results.paper import Reported
 from jlebm.results.records import METRICS
+from jlebm.results.rows import refuse_changed
 from jlebm.results.systems import SYSTEMS, System
 from jlebm.results.tables import number
 from jlebm.results.timing import duration
-from jlebm.results.verdicts import alike, newest_of_each_seed
+from jlebm.results.verdicts import newest_alike, summary
 
 HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
 SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
@@ -34,10 +34,8 @@ def comparison(
     for system in SYSTEMS:
         asked = (dataset, preset, system.learning, system.source)
         rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.source) == asked]
-        for row in rows:
-            if not row.intact:
-                raise UserError(f"{row.where} was changed since it was stored; restore it")
-        newest = {metric: _newest([row for row in rows if row.metric == metric]) for metric in METRICS}
+        refuse_changed(rows)
+        newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
         lines.append(
@@ -84,20 +82,12 @@ def _reported(system: System, paper: Mapping[str, Reported]) -> str:
     return ", ".join(said) or "-"
 
 
-def _newest(rows: Sequence[Measurement]) -> list[Measurement]:
-    if not rows:
-        return []
-    last = max(rows, key=lambda row: row.time)
-    return newest_of_each_seed([row for row in rows if alike(row) == alike(last)])
-
-
 def _value(rows: Sequence[Measurement]) -> str:
-    first, values = rows[0], [row.value for row in rows]
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    seeds = f"{len(values)} seed{'s' * (len(values) != 1)}"
+    first, (average, spread, count) = rows[0], summary(rows)
+    seeds = f"{count} seed{'s' * (count != 1)}"
     by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
     early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
-    mean = number(statistics.fmean(values), first.metric, spread)
+    mean = number(average, first.metric, spread)
     return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"
 
 

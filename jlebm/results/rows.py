@@ -79,6 +79,17 @@ def read(path: Path, kind: type[R]) -> list[R]:
     return _parse(path.read_bytes(), path, kind) if path.exists() else []
 
 
+def refuse_changed(rows: Sequence[Row]) -> None:
+    """Check that no row was changed since it was stored.
+
+    Raises:
+        UserError: one was.
+    """
+    for row in rows:
+        if not row.intact:
+            raise UserError(f"{row.where} was changed since it was stored; restore it")
+
+
 def _parse(content: bytes, path: Path, kind: type[R]) -> list[R]:
     rows = []
     lines = content.split(b"\n")  # bytes: a text may hold characters that str.splitlines takes for line ends

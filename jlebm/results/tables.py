@@ -84,6 +84,11 @@ def measured(verdict: Verdict) -> str:
     return f"{shown}, {verdict.count} seed{'s' * (verdict.count != 1)}, {verdict.images} images"
 
 
+def judged(verdict: Verdict) -> str:
+    """Write the verdict on a measured number: of one that nothing is expected of, that it is so."""
+    return verdict.status if verdict.expectation.value is not None else "no expectation yet"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; every cell is plain text and is escaped."""
     lines = [header, ["---"] * len(header), *([escape_markdown(cell) for cell in row] for row in rows)]

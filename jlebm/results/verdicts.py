@@ -98,6 +98,20 @@ def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
     return [latest[seed] for seed in sorted(latest)]
 
 
+def newest_alike(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return the newest row of each seed, of rows that may be averaged: of those `alike` the one measured last."""
+    if not rows:
+        return []
+    last = max(rows, key=lambda row: row.time)
+    return newest_of_each_seed([row for row in rows if alike(row) == alike(last)])
+
+
+def summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
+    """Return mean, sample standard deviation (None of fewer than two) and number of rows, one a seed."""
+    values = [row.value for row in latest]
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
+
+
 def _judge(one: Expectation, asked: Sequence[Measurement]) -> Verdict:
     if broken := _broken(one, asked):
         return broken
@@ -120,7 +134,7 @@ def _unexpected(one: Expectation, asked: Sequence[Measurement], found: Sequence[
         reason = "no row yet" + f" of {one.images} images" * bool(asked and one.images)
         return Verdict(one, "NOT RUN", f"{reason}; needs {one.needs}", one.command)
     latest = newest_of_each_seed(found)
-    mean, spread, count = _summary(latest)
+    mean, spread, count = summary(latest)
     reason = "; ".join(["no expectation yet", *_remarks(latest)])
     return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, latest[0].images)
 
@@ -144,7 +158,7 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
         if len(found) > 1:
             reason = f"the {name} differs ({' / '.join(map(repr, found))}); such rows are never averaged or compared"
             return Verdict(one, "FAIL", reason, one.command)
-    mean, spread, count = _summary(latest)
+    mean, spread, count = summary(latest)
     remarks = _remarks(latest)
     if count < one.seeds:
         reason = "; ".join([f"{count} of {one.seeds} seeds measured", *remarks])
@@ -156,11 +170,6 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
         remarks.insert(0, f"{off:.4g} away from the expected value, more than {limit:.4g}")
     command = "" if status == "PASS" else one.command
     return Verdict(one, status, "; ".join(remarks), command, mean, spread, count, latest[0].images)
-
-
-def _summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
-    values = [row.value for row in latest]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
 def _remarks(latest: Sequence[Measurement]) -> list[str]:

@@ -1,0 +1,225 @@
+"""The README's tables that answer one question each: functions from stored rows to cells.
+
+All of them are of complete runs, and each number is a mean over the newest row of each seed, of rows that may be
+averaged; of several such groups the one over the most images.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from jlebm.results import Measurement, Reported, Verdict
+from jlebm.results.comparison import NOT_RUN, comparison
+from jlebm.results.expectation import condition
+from jlebm.results.tables import judged, number
+from jlebm.results.timing import NOT_MEASURED
+from jlebm.results.verdicts import newest_alike, summary
+
+Cells = tuple[str, ...]
+DATASET, PRESET = "cifar10", "cpu"
+GAUSSIAN, EBM, POSTERIOR = "gaussian-prior", "ebm-prior", "posterior"
+PRIORS = (
+    ("NVAE, Gaussian prior", "two-stage", GAUSSIAN),
+    ("NCP-VAE", "ncp-vae", "samples"),
+    ("VAEBM", "vaebm", "samples"),
+    ("ours, joint EBM prior", "two-stage", EBM),
+    ("decoded posterior samples", "two-stage", POSTERIOR),
+)
+MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # in the order of the lines
+
+PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
+HEADLINE_HEADER = (
+    "data", "model", "Gaussian prior", "EBM prior", "posterior", "gap closed", "seeds", "images", "verdict"
+)  # fmt: skip
+VARIATIONS_HEADER = ("preset", "Gaussian prior", "EBM prior", "posterior", "latent AUC, EBM prior", "seeds", "images")
+LAYERS_HEADER = (
+    "data, model", "layer", "KL (nats)", "AUC, Gaussian prior", "AUC, EBM prior", "AUC, twin", "linear accuracy (%)",
+    "pixel change", "pixel change, twin", "seeds", "images of the AUC",
+)  # fmt: skip
+
+
+class Mean(NamedTuple):
+    """A mean over seeds, its standard deviation, the seeds, and one of the rows."""
+
+    value: float
+    spread: float | None
+    seeds: tuple[int, ...]
+    row: Measurement
+
+
+def mean_of(rows: Iterable[Measurement], metric: str, source: str, **asked: object) -> Mean | None:
+    """Return the mean of the rows of a metric, a source and the given values of other fields; None without any."""
+    asked |= {"metric": metric, "source": source}
+    found = [row for row in rows if all(getattr(row, name) == value for name, value in asked.items())]
+    most = max((row.images for row in found), default=0)
+    newest = newest_alike([row for row in found if row.images == most])
+    if not newest:
+        return None
+    value, spread, _ = summary(newest)
+    return Mean(value, spread, tuple(row.seed for row in newest), newest[0])
+
+
+def cell(mean: Mean | None) -> str:
+    """Write a mean and its spread with the decimals of its metric; "-" for none."""
+    return "-" if mean is None else number(mean.value, mean.row.metric, mean.spread)
+
+
+def priors(rows: Sequence[Measurement]) -> list[Cells]:
+    """Return a line for each prior of one backbone, in the order of `PRIORS_HEADER`: by `fid768`, as ours is judged.
+
+    A prior that was only judged otherwise, on fewer images say, is shown below, with the others judged so.
+    """
+    asked = [row for row in rows if (row.dataset, row.preset, row.metric) == (DATASET, PRESET, "fid768")]
+    backbone = _current([row for row in asked if row.learning == "two-stage"])
+    asked = [*backbone, *(row for row in asked if row.learning != "two-stage")]
+    ours = mean_of(backbone, "fid768", EBM)
+    ways = [] if ours is None else [_evaluator(ours.row)]
+    for _, learning, source in PRIORS:
+        own = [row for row in asked if (row.learning, row.source) == (learning, source)]
+        mean = mean_of(own, "fid768", source)
+        if mean is not None and not any(_evaluator(row) in ways for row in own):
+            ways.append(_evaluator(mean.row))
+    lines = []
+    for place, way in enumerate(ways or [()]):
+        judged_so = [row for row in asked if _evaluator(row) == way]
+        found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
+        for (title, _, _), mean in zip(PRIORS, found, strict=True):
+            if mean is not None:
+                gap = _gap(found[0], mean, found[-1])
+                lines.append((title, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
+            elif place == 0:
+                lines.append((title, NOT_MEASURED, "-", "-", "-"))
+    return lines
+
+
+def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[Cells]:
+    """Return a line for each dataset and model with `fid768` of both priors, in the order of `HEADLINE_HEADER`.
+
+    A ladder's twin, learned with its Gaussian prior, has a line of its own.
+    """
+    lines = []
+    for (dataset, model), group in _models([row for row in rows if row.metric == "fid768"]).items():
+        sources = (GAUSSIAN,) if "twin" in model else (GAUSSIAN, EBM)
+        counts = set.intersection(*({row.images for row in group if row.source == source} for source in sources))
+        if not counts:
+            continue
+        images = max(counts)
+        gaussian, ebm, posterior = (
+            mean_of(group, "fid768", source, images=images) for source in (GAUSSIAN, EBM, POSTERIOR)
+        )
+        shown = ebm or gaussian
+        assert shown is not None  # of one of the counted rows
+        means = (cell(gaussian), cell(ebm), cell(posterior), _gap(gaussian, ebm, posterior))
+        lines.append((dataset, model, *means, str(len(shown.seeds)), str(images), _verdict(shown, verdicts)))
+    return lines
+
+
+def systems(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[Cells]:
+    """Return the paper's Table 2 with what was measured here, in the order of `comparison.HEADER`.
+
+    Raises:
+        UserError: a row was changed since it was stored.
+    """
+    lines = comparison(rows, paper, DATASET, PRESET)
+    return [tuple(NOT_MEASURED if cell == NOT_RUN else cell for cell in line) for line in lines]
+
+
+def variations(rows: Sequence[Measurement]) -> list[Cells]:
+    """Return a line for each preset with a flag, in the order of `VARIATIONS_HEADER`, below that of the plain preset.
+
+    The plain preset's is of the same images and of the seeds at which its variations were measured.
+    """
+    family = [row for row in rows if (row.dataset, row.learning) == (DATASET, "two-stage")]
+    varied: dict[tuple[str, int], dict[str, None]] = {}
+    for row in family:
+        plain, flag, _ = row.preset.partition(" --")
+        if flag and row.metric == "fid768":
+            varied.setdefault((plain, row.images), {})[row.preset] = None
+    lines = []
+    for (plain, images), presets in varied.items():
+        asked = [row for row in family if row.images == images]
+        seeds = {row.seed for row in asked if row.preset in presets}
+        for preset in (plain, *sorted(presets, key=_by_flag)):
+            one = _current([row for row in asked if row.preset == preset and row.seed in seeds])
+            found = [mean_of(one, "fid768", source) for source in (GAUSSIAN, EBM, POSTERIOR)]
+            found.append(mean_of(one, "latent_auc", EBM))
+            told = sorted({seed for mean in found if mean for seed in mean.seeds})
+            lines.append((preset, *map(cell, found), ", ".join(map(str, told)) or "-", str(images)))
+    return lines
+
+
+def layers(rows: Sequence[Measurement]) -> list[Cells]:
+    """Return a line for each layer of each hierarchy, top first, in the order of `LAYERS_HEADER`; then one for all."""
+    lines = []
+    groups = _models([row for row in rows if row.metric in ("kl", "latent_auc", "latent_accuracy", "pixel_change")])
+    for (dataset, model), ours in groups.items():
+        names = {row.source.partition("/")[2] for row in ours} - {""}
+        if not names or "twin" in model:
+            continue
+        twin = groups.get((dataset, "Gaussian twin"), []) if model == "ladder" else []
+        for name in (*sorted(names, key=lambda name: -int(name.removeprefix("z"))), ""):
+            within = f"/{name}" * bool(name)
+            auc = mean_of(ours, "latent_auc", EBM + within)
+            found = (
+                mean_of(ours, "kl", POSTERIOR + within),
+                mean_of(ours, "latent_auc", GAUSSIAN + within),
+                auc,
+                mean_of(twin, "latent_auc", GAUSSIAN + within),
+                mean_of(ours, "latent_accuracy", POSTERIOR + within),
+                mean_of(ours, "pixel_change", EBM + within),
+                mean_of(twin, "pixel_change", GAUSSIAN + within),
+            )
+            counts = (str(len(auc.seeds)), str(auc.row.images)) if auc else ("-", "-")
+            lines.append((f"{dataset}, {model}", name or "all", *map(cell, found), *counts))
+    return lines
+
+
+def _models(rows: Iterable[Measurement]) -> dict[tuple[str, str], list[Measurement]]:
+    """Return the rows at the preset by dataset and model, those of the newest configuration, in the order of MODELS."""
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for row in rows:
+        if row.preset == PRESET and (model := _model(row)):
+            groups.setdefault((row.dataset, model), []).append(row)
+    order = sorted(groups, key=lambda key: (MODELS.index(key[1].partition(",")[0]), key))
+    return {key: _current(groups[key]) for key in order}
+
+
+def _model(row: Measurement) -> str:
+    if row.learning not in ("two-stage", "joint-mle", "variational", "gaussian"):
+        return ""
+    if row.learning in ("two-stage", "gaussian"):
+        return {"two-stage": "two-stage", "gaussian": "Gaussian twin"}[row.learning]
+    return "ladder" if "-ladder/" in row.protocol else f"two layers, {row.learning}"
+
+
+def _current(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return the rows of the protocol and configuration that were measured last."""
+    last = max(rows, key=lambda row: row.time, default=None)
+    return [row for row in rows if last and (row.protocol, row.config_digest) == (last.protocol, last.config_digest)]
+
+
+def _evaluator(row: Measurement) -> tuple[object, ...]:
+    return row.images, row.reference, condition(row, "extractor")
+
+
+def _by_flag(preset: str) -> tuple[str, float, str]:
+    flag, _, value = preset.partition(" --")[2].partition(" ")
+    return flag, float(value) if re.fullmatch(r"[\d.]+", value) else 0.0, value
+
+
+def _gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
+    """Write the share of the way from the Gaussian prior to the posterior, of the means shown beside it."""
+    if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
+        return "-"
+    share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)
+    return number(share, "prior_gap_closed")
+
+
+def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:
+    row = mean.row
+    for verdict in verdicts:
+        one = verdict.expectation
+        about = one.protocol == row.protocol and one.asks(row) and verdict.images == row.images
+        if about and one.config_digest in ("", row.config_digest):
+            return judged(verdict)
+    return "-"
