@@ -17,6 +17,7 @@ HEADER = ("system", "paper reports", "measured here", "training", "parameters", 
 SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
 REPORTED = ("is", "fid")
 NOT_RUN = "NOT RUN"
+PIXELS = "pixels"
 
 
 def comparison(
@@ -30,7 +31,7 @@ def comparison(
     Raises:
         UserError: a row was changed since it was stored.
     """
-    lines = []
+    nothing, lines = _independent_pixels(measured, dataset, preset), []
     for system in SYSTEMS:
         asked = (dataset, preset, system.learning, system.source)
         rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.source) == asked]
@@ -38,6 +39,8 @@ def comparison(
         newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
+        if system.name != PIXELS and nothing and newest["fid768"] and _mean(newest["fid768"]) >= _mean(nothing):
+            said.append("did not learn: its images are no nearer than independent pixels")
         lines.append(
             (
                 system.title,
@@ -70,6 +73,18 @@ def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[
 def sources(paper: Mapping[str, Reported]) -> list[str]:
     """Return where the reported numbers were read."""
     return list(dict.fromkeys(one.source for system in SYSTEMS for one in _entries(system, paper)))
+
+
+def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:
+    """Return the rows of what has learned nothing, which every system is held to."""
+    asked = (dataset, preset, PIXELS, "fid768")
+    rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.metric) == asked]
+    refuse_changed(rows)
+    return newest_alike(rows)
+
+
+def _mean(rows: Sequence[Measurement]) -> float:
+    return statistics.fmean(row.value for row in rows)
 
 
 def _entries(system: System, paper: Mapping[str, Reported]) -> list[Reported]:

@@ -10,7 +10,7 @@ class System:
     Attributes:
         name: by which it is asked for, and the `learning` of its rows where it has none of its own.
         title: in the table.
-        paper: its keys in `paper.toml` begin with "table2.cifar10." and this.
+        paper: its keys in `paper.toml` begin with "table2.cifar10." and this; "" where no paper reports it.
         conditional: whether it is given classes, which no other system of the table is.
         learning: of its rows.
         source: of its rows.
@@ -43,8 +43,9 @@ SYSTEMS = (
     System("stylegan2", "StyleGAN2 without ADA", "styleganv2-without-ada"),
     System("ncsn", "NCSN", "ncsn"),
     System("ddpm", "DDPM", "ddpm"),
+    System("pixels", "independent pixels: nothing learned", ""),
 )
-"""In the paper's order; the two that share a backbone with it first."""
+"""In the paper's order; the two that share a backbone with it first, and last what no system should be worse than."""
 
 BASELINES = tuple(system for system in SYSTEMS if system.learning == system.name)
 """Those that `jlebm.baselines` trains; the others are rows of the two-stage recipe."""

@@ -96,10 +96,19 @@ def test_a_row_changed_by_hand_is_refused(ddpm: Any, tmp_path: Path) -> None:
         comparison(read(path), PAPER, "cifar10", "cpu")
 
 
+def test_what_did_not_learn_says_so(ddpm: Any) -> None:
+    """A line no better than independent pixels at the same preset is told apart; one that is better is not."""
+    pixels = [ddpm(learning="pixels", value=value, seed=seed) for seed, value in ((1, 2.0), (2, 3.0))]
+    assert "did not learn" in line([ddpm(value=2.5), *pixels], "DDPM")["measured here"]
+    assert "did not learn" not in line([ddpm(value=2.4), *pixels], "DDPM")["measured here"]
+    assert "did not learn" not in line(pixels, "independent pixels: nothing learned")["measured here"]
+    assert "did not learn" not in line([ddpm(value=9.0)], "DDPM")["measured here"], "nothing to hold it to"
+
+
 def test_systems_and_sources(ddpm: Any) -> None:
-    """Fourteen lines, twelve of them trained here under names of their own; where the papers' numbers were read."""
-    assert (len(SYSTEMS), len(BASELINES)) == (14, 12)
-    assert len({(system.learning, system.source) for system in SYSTEMS}) == 14
+    """Fourteen systems and independent pixels, all but two trained by the same command; the papers' sources."""
+    assert (len(SYSTEMS), len(BASELINES)) == (15, 13)
+    assert len({(system.learning, system.source) for system in SYSTEMS}) == 15
     assert [system.name for system in SYSTEMS if system.conditional] == ["biggan"]
     assert all("Table 2" in source for source in sources(PAPER))
     assert dataclasses.replace(ddpm(), learning="stylegan2").learning == "stylegan2"
