@@ -94,6 +94,26 @@ class Bench:
         ]
 
 
+def loaded(
+    name: str, chosen: str | None, fallback: str | None, root: Path | None, download: bool, report: Reporter
+) -> Dataset:
+    """Load the dataset that a person chose or the recipe's own, or what is embedded in its place; it says so.
+
+    Raises:
+        UserError: it cannot be had, and it was chosen or nothing takes its place.
+    """
+    try:
+        return load(chosen or name, root, download=download, report=report)
+    except DatasetNotFound as missing:
+        if chosen is not None or fallback is None:
+            raise
+        report.line(f"{missing}")
+        report.line(
+            f"{name} is not here: this tiny run is on the embedded {fallback!r} and its rows are stored under that name"
+        )
+        return load(fallback)
+
+
 def unseen(dataset: Dataset, root: Path | None, download: bool, report: Reporter) -> Dataset:
     """Return the test split of a dataset, which no training sees; without one the training images, which it says."""
     why = f"{dataset.name} has no test split"

@@ -17,7 +17,7 @@ from jlebm.experiment import Experiment
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce.arguments import Arguments, Variation, parse_duration
-from reproduce.bench import SOURCES, Bench, Subject
+from reproduce.bench import SOURCES, Bench, Subject, loaded
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint, with_inference_network
 from reproduce.ladder import LadderPreset, run_ladder
@@ -159,19 +159,8 @@ def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> E
 
 
 def _dataset(recipe: Recipe, arguments: Arguments, report: Reporter) -> data.Dataset:
-    if arguments.dataset is not None:
-        return data.load(arguments.dataset, arguments.data_root, download=arguments.download, report=report)
-    try:
-        return data.load(recipe.name, arguments.data_root, download=arguments.download, report=report)
-    except data.DatasetNotFound as missing:
-        if arguments.preset not in (None, "tiny"):
-            raise
-        report.line(f"{missing}")
-        report.line(
-            f"{recipe.name} is not here: this tiny run is on the embedded {recipe.fallback!r} and its rows are stored "
-            f"under that name"
-        )
-        return data.load(recipe.fallback)
+    fallback = recipe.fallback if arguments.preset in (None, "tiny") else None
+    return loaded(recipe.name, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
 
 
 def print_table(questions: Sequence[Subject], bench: Bench, seeds: Sequence[int], folder: Path) -> None:

@@ -21,15 +21,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jlebm import data, results
+from jlebm import results
 from jlebm.baselines.base import BaselineExperiment
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import ConsoleReporter
 from jlebm.results.comparison import HEADER, comparison, not_run, sources
 from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
 from reproduce.arguments import RESULTS, parse_duration
-from reproduce.bench import Bench
+from reproduce.bench import Bench, loaded
 from reproduce.fitting import STOPPED, Stopped
 from reproduce.system import SOURCE, run_system
 from reproduce.systems import DATASET, SIZES, built, presets_of
@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     report = ConsoleReporter()
     experiments = [_experiment(name, preset, arguments) for name in _chosen(arguments)]
-    dataset = _dataset(arguments, preset, report)
+    fallback = FALLBACK if preset == "tiny" else None
+    dataset = loaded(DATASET, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
     report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     size = SIZES[preset]
     images, root = arguments.images or size.images, arguments.data_root
@@ -126,18 +127,6 @@ def _experiment(name: str, preset: str, arguments: Arguments) -> BaselineExperim
     if arguments.budget is not None:
         changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
     return presets_of(name)[preset].override(changes)
-
-
-def _dataset(arguments: Arguments, preset: str, report: Reporter) -> data.Dataset:
-    name = arguments.dataset or DATASET
-    try:
-        return data.load(name, arguments.data_root, download=arguments.download, report=report)
-    except data.DatasetNotFound as missing:
-        if arguments.dataset is not None or preset != "tiny":
-            raise
-        report.line(f"{missing}")
-        report.line(f"{name} is not here: these rows are of the embedded {FALLBACK!r} and stored under that name")
-        return data.load(FALLBACK)
 
 
 def _versions() -> dict[str, str]:
