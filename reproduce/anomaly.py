@@ -76,7 +76,7 @@ TINY = Preset(
 
 # So few latents because what can hold any digit also holds the one left out: on held-out training images
 # (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and of 0.51 with 8, 16 and 32 latents and a sigma of 1.
-# With so few a chain can leave for far away: one did at update 121 (digit 7) at the ladders' rate of the energies, 1e-4.
+# With so few a chain can leave for far away: at the ladders' rate of the energies one did at update 121 (digit 7).
 CPU = Preset(
     Experiment(
         PROTOCOL,
