@@ -137,7 +137,9 @@ def test_model_and_twin_differ_in_their_prior_alone(trained: tuple[Path, list[st
         json.loads((run_of(folder, learning) / "config.json").read_text())["config"]
         for learning in ("variational", "gaussian")
     )
-    assert {name for name in ours if ours[name] != twins[name]} == {"learning", "energy_hidden"}
+    differ = {name for name in ours.keys() | twins.keys() if ours.get(name) != twins.get(name)}
+    assert differ == {"learning", "energy_hidden", "conditional_gradient"}
+    assert (ours["conditional_gradient"], "conditional_gradient" in twins) == ("posterior", False)
 
 
 @exit_on_user_error
