@@ -17,6 +17,7 @@ from figures import (
     measured,
     ood,
     samples,
+    systems,
     tables,
 )
 from figures.common import ROOT, draw_all, folder_for
@@ -30,6 +31,7 @@ DRAWN_FROM_ARTIFACTS = (
     langevin,
     langevin_transition,
     ood,
+    systems,
 )
 
 
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drawn, missing = draw_all(script.ARTIFACTS, script.draw, arguments.results, out)
         written += drawn
         sys.stdout.writelines(f"{line}\n" for line in missing)
+    written += systems.draw_sheet(arguments.results, out)
     if arguments.readme is not None:
         written += illustrate(arguments.readme, written)
     sys.stdout.writelines(f"{path}\n" for path in written)

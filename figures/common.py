@@ -125,7 +125,7 @@ class Drawing:
                 f"{folder} is a run of the model {model!r}, and {self.title} is drawn of: {', '.join(self.models)}; "
                 "give such a run"
             )
-        layers = _layers(config["model"])
+        layers = _layers(config, model)
         if layers < self.layers:
             raise UserError(
                 f"the model of {folder} has {layers} layer{'s' * (layers != 1)}, and {self.title} needs at least "
@@ -228,8 +228,8 @@ def _header(folder: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
         config = header["config"]
-        _layers(config["model"])
         if all(name in header for name in ("digest", "seed")) and all(name in config for name in NAMED):
+            _layers(config, _model(config))
             return header
     except (ValueError, KeyError, TypeError):
         pass
@@ -237,9 +237,10 @@ def _header(folder: Path) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> str:
-    """Return what a recipe calls the model; "backbone", "gaussian" or "anomaly" for its part, twin or kin."""
-    if config["protocol"].startswith("anomaly/"):
-        return "anomaly"
+    """Return what a recipe calls the model; "backbone", "gaussian", "anomaly" or "system" for part, twin or kin."""
+    for protocol, name in (("anomaly/", "anomaly"), ("table/", "system")):
+        if config["protocol"].startswith(protocol):
+            return name
     if config["learning"] in ("two-stage", "backbone", "gaussian"):
         return config["learning"]
     return "two-layer" if "inference_network" in config["model"] else "ladder"
@@ -248,11 +249,16 @@ def _model(config: dict[str, Any]) -> str:
 def _recipe(config: dict[str, Any], model: str) -> str:
     """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
     recipe = config["protocol"].partition("/")[0].removesuffix(f"-{model}")
+    if model == "system":
+        return f"nox -s reproduce_table -- --systems {config['learning']} --preset {config['preset']}"
     dataset = f" --dataset {config['dataset']}" if config["dataset"] != recipe else ""
     return f"nox -s reproduce_{recipe.replace('-', '_')} -- --model {model} --preset {config['preset']}{dataset}"
 
 
-def _layers(model: dict[str, Any]) -> int:
-    if "latent_dims" in model:
-        return len(model["latent_dims"])
-    return model["num_latent_scales"] * model["num_groups_per_scale"]
+def _layers(config: dict[str, Any], model: str) -> int:
+    if model == "system":
+        return 1
+    shape = config["model"]
+    if "latent_dims" in shape:
+        return len(shape["latent_dims"])
+    return shape["num_latent_scales"] * shape["num_groups_per_scale"]

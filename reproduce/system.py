@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jlebm import checkpoints, plotting, results
+from jlebm import checkpoints, plotting
 from jlebm.backbones.nvae import digest_of, frozen_copy
 from jlebm.baselines.base import BaselineExperiment, OnBackbone, System
 from jlebm.errors import UserError
@@ -17,7 +17,7 @@ from reproduce import cifar10
 from reproduce.bench import Bench, Rows, Subject
 from reproduce.fitting import fitted
 from reproduce.measure import Draw, Samples, measure_images, measure_parameters
-from reproduce.pictures import KEPT, SHOWN
+from reproduce.pictures import SHOWN, store
 from reproduce.two_stage import Trained, hold_to, trained_backbone
 
 SOURCE = "samples"
@@ -93,11 +93,11 @@ def _measure(
         _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
     measure_parameters(rows, samples, SOURCE, system, *upon)
     measure_images(rows, samples, SOURCE, METRICS)
-    if rows.added == 0 and run.weights.exists():
+    if rows.added == 0 and run.weights.exists() and (run.folder / "training.npz").exists():
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
         return
     checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
-    _pictures(run, samples[SOURCE].images[:SHOWN], subject, bench, folder)
+    _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, bench, folder)
     bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
 
 
@@ -109,11 +109,9 @@ def _drawn(system: System, count: int) -> Iterator[Batch]:
 
 
 def _pictures(run: Run, images: np.ndarray, subject: Subject, bench: Bench, folder: Path) -> None:
-    """Draw the first samples, uncurated, and the curves of all recorded figures; keep those of a full preset."""
-    plotting.save(plotting.image_grid(np.array(images), columns=SHOWN // 2), run.folder / "samples")
-    plotting.save(plotting.training_curves(run.events()), run.folder / "training")
-    if subject.preset in KEPT and subject.seed == 1:
-        names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
-        identity = {name: getattr(subject, name) for name in names} | {"commit": bench.provenance["commit"]}
-        stem = f"{subject.dataset}_{subject.learning}_{subject.preset}_samples".replace("-", "_")
-        results.write_artifact(folder / "artifacts" / f"{stem}.npz", {"samples": np.array(images)}, identity)
+    """Draw the first samples, uncurated, and the curves of all recorded figures, and store what they are drawn from."""
+    curves = plotting.recorded(run.events())
+    store("samples", {"samples": images}, subject, bench, folder, run.folder)
+    store("training", curves, subject, bench, folder, run.folder)
+    plotting.save(plotting.image_grid(images, columns=SHOWN // 2), run.folder / "samples")
+    plotting.save(plotting.curve_panels(curves), run.folder / "training")

@@ -16,6 +16,7 @@ from jlebm.plotting import (
     image_grid,
     image_panels,
     image_rows,
+    recorded,
     save,
     score_histograms,
     training_curves,
@@ -152,6 +153,13 @@ def test_training_curves() -> None:
     drawn = {axes.get_title(): np.asarray(axes.lines[0].get_xydata()).tolist() for axes in figure.axes}
     assert drawn == {"loss": [[10.0, 3.0], [20.0, 2.0]], "gap": [[20.0, 0.5]]}
     assert [axes.get_title() for axes in training_curves(events, ["gap"]).axes] == ["gap"]
+
+
+def test_what_a_run_recorded() -> None:
+    """Would break if the clock were a curve, a figure of fewer records were stretched, or the order were another."""
+    events = [{"step": 1, "seconds": 0.5, "loss": 3, "gap": 0.5}, {"step": 11, "seconds": 1.0, "loss": 2.0}]
+    curves = {name: array.tolist() for name, array in recorded(events).items()}
+    assert list(curves.items()) == [("gap", [[1.0], [0.5]]), ("loss", [[1.0, 11.0], [3.0, 2.0]])]
 
 
 def test_training_curves_leave_no_empty_panel() -> None:

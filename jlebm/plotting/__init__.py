@@ -1,7 +1,7 @@
 """Figures of images, chains, scores and training. Every function returns a matplotlib Figure; nothing is shown."""
 
 from jlebm.plotting.chains import Level, transition
-from jlebm.plotting.curves import energy_trace, training_curves
+from jlebm.plotting.curves import curve_panels, energy_trace, recorded, training_curves
 from jlebm.plotting.images import GAP, image_grid, image_panels, image_rows
 from jlebm.plotting.scores import score_histograms
 from jlebm.plotting.style import STYLE, save
@@ -10,10 +10,12 @@ __all__ = [
     "GAP",
     "STYLE",
     "Level",
+    "curve_panels",
     "energy_trace",
     "image_grid",
     "image_panels",
     "image_rows",
+    "recorded",
     "save",
     "score_histograms",
     "training_curves",

@@ -69,40 +69,60 @@ def energy_curves(axes: Axes, traces: Float[np.ndarray, "steps chains *layers"])
         axes.legend()
 
 
-@styled
 def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
     """Draw the figures that a run recorded, a panel each, over the training step.
 
     Args:
-        events: records of `events.jsonl`; those with a whole-numbered "step" count, and of them the numbers.
+        events: records of `events.jsonl`.
         names: which figures; all of them by default.
 
     Raises:
         UserError: no event has a step and a number, or none has one of `names`.
     """
-    curves: dict[str, tuple[list[int], list[float]]] = {}
+    curves = recorded(events)
+    for name in names if names is not None else ():
+        if name not in curves:
+            raise UserError(f"no event records {name!r}{nearest(name, curves)}")
+    return curve_panels({name: curves[name] for name in (names if names is not None else curves)})
+
+
+def recorded(events: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, "2 records"]]:
+    """Return each figure that a run recorded, by name, sorted: its training steps above its values.
+
+    Args:
+        events: records of `events.jsonl`; those with a whole-numbered "step" count, and of them the numbers, but not
+            the "seconds" that had gone by.
+
+    Raises:
+        UserError: no event has a step and a number.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
     for event in events:
         step = event.get("step")
         if type(step) is not int:
             continue
         for name, value in event.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                xs, ys = curves.setdefault(name, ([], []))
-                xs.append(step)
-                ys.append(float(value))
+            if name not in ("step", "seconds") and isinstance(value, int | float) and not isinstance(value, bool):
+                curves.setdefault(name, []).append((step, float(value)))
     if not curves:
         raise UserError("no event has a step and a number: there is no training curve to draw yet")
-    for name in names if names is not None else ():
-        if name not in curves:
-            raise UserError(f"no event records {name!r}{nearest(name, curves)}")
-    shown = list(names) if names is not None else sorted(curves)
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
+    return {name: np.array(curves[name]).T for name in sorted(curves)}
+
+
+@styled
+def curve_panels(curves: Mapping[str, Float[np.ndarray, "2 records"]]) -> Figure:
+    """Draw curves over the training step, a panel each.
+
+    Args:
+        curves: by name, at least one: training steps above values, as `recorded` returns them.
+    """
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, name in zip(panels, shown, strict=False):
-        axes.plot(*curves[name])
+    for axes, (name, (steps, values)) in zip(panels, curves.items(), strict=False):
+        axes.plot(steps, values)
         axes.set(title=name, xlabel="training step")
-    for axes in panels[len(shown) :]:
+    for axes in panels[len(curves) :]:
         axes.remove()
     return figure

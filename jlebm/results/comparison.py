@@ -18,6 +18,7 @@ SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
 REPORTED = ("is", "fid")
 NOT_RUN = "NOT RUN"
 PIXELS = "pixels"
+CURVE = "and training.png of its run shows its curve"
 
 
 def comparison(
@@ -40,7 +41,7 @@ def comparison(
         timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
         if system.name != PIXELS and nothing and newest["fid768"] and _mean(newest["fid768"]) >= _mean(nothing):
-            said.append("did not learn: its images are no nearer than independent pixels")
+            said.append(f"did not learn: its images are no nearer than independent pixels, {CURVE}")
         lines.append(
             (
                 system.title,

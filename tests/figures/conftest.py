@@ -69,6 +69,10 @@ def toys() -> dict[str, dict[str, np.ndarray]]:
             "diversity_data": np.array(0.3, np.float16),
             "notes": np.array(["all layers: the energy drifts by +0.001", "z3: no drift"]),
         },
+        "training": {
+            "loss": np.array([[1.0, 11.0, 21.0], [3.0, 2.0, 1.5]]),
+            "loss/z1": np.array([[1.0, 21.0], [0.5, 0.4]]),
+        },
         "ood": {
             "inside": np.stack([rising, rising + 3]),
             "outside": np.stack([rising**2, rising]),

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import hierarchical_reconstruction, hierarchical_sampling, langevin, langevin_transition, ood, samples
+from figures import (
+    hierarchical_reconstruction,
+    hierarchical_sampling,
+    langevin,
+    langevin_transition,
+    ood,
+    samples,
+    systems,
+)
 from figures.common import main
 from jlebm.results import read_artifact, write_artifact
 
@@ -38,6 +46,38 @@ def test_a_run_is_drawn_into_its_folder(make_run: MakeRun, script: ModuleType, n
     assert command(script, "--run", str(folder)) == 0
     assert {path.stem for path in folder.glob("*.png")} == set(names)
     assert {path.stem for path in folder.glob("*.pdf")} == set(names)
+
+
+def test_a_system_of_the_table(make_run: MakeRun, capsys: Any) -> None:
+    """Would break if a system's run were no run, its curves were not drawn, or it were taken for a hierarchy."""
+    system = {"protocol": "table/1", "dataset": "cifar10", "learning": "ddpm", "model": {"channels": [8]}}
+    folder = make_run(**system)
+    assert command(systems, "--run", str(folder)) == 0
+    assert {path.name for path in folder.glob("*.p*")} == {"training.png", "training.pdf"}
+    assert command(samples, "--run", str(folder)) == 2
+    assert "is a run of the model 'system'" in capsys.readouterr().err
+    (folder / "training.npz").unlink()
+    assert command(systems, "--run", str(folder)) == 2
+    said = "training.npz does not exist; `nox -s reproduce_table -- --systems ddpm --preset cpu` makes it"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        ({"loss": np.ones((3, 4))}, "loss: floating point (2, records), steps above values"),
+        ({"loss": np.ones(4)}, "loss: floating point (2, records)"),
+        ({"loss": np.ones((2, 4), np.int64)}, "loss: floating point (2, records)"),
+        ({}, "holds no curve; make it again with `nox -s reproduce_table"),
+    ],
+)
+def test_what_is_no_curve(make_run: MakeRun, capsys: Any, curves: dict[str, np.ndarray], said: str) -> None:
+    """Would break if an array of another shape or type, or nothing, were drawn as a curve."""
+    folder = make_run(protocol="table/1", dataset="cifar10", learning="ddpm", model={"channels": [8]})
+    _, made = read_artifact(folder / "training.npz", (), [])
+    write_artifact(folder / "training.npz", curves, made)
+    assert command(systems, "--run", str(folder)) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_set_of_samples_is_of_its_run(make_run: MakeRun, tmp_path: Path, capsys: Any) -> None:

@@ -31,5 +31,7 @@ def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, 
     (run,) = (tmp_path / "runs").glob(f"photos-{name}-tiny-*")
     first = json.loads((run / "events.jsonl").read_text().splitlines()[0])
     names = sorted(first.keys() - {"step", "seconds"})
+    stored, _ = results.read_artifact(run / "training.npz", names, [])
+    assert stored[names[0]][0, 0] == first["step"], "the curves are left beside the run, for a row that did not learn"
     curves = curves_of(run, names, diagnosed=False)
     hold(curves, f"table-tiny-photos-{name}", tmp_path, request.config.getoption("--write-golden"))
