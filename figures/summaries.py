@@ -25,6 +25,7 @@ PRIORS = (
     ("ours, joint EBM prior", "two-stage", EBM),
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
+RETRAINED = "ours, each seed a training"
 MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # in the order of the lines
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
@@ -72,6 +73,7 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
     asked = [row for row in rows if (row.dataset, row.preset, row.metric) == (DATASET, PRESET, "fid768")]
     backbone = _current([row for row in asked if row.learning == "two-stage"])
     asked = [*backbone, *(row for row in asked if row.learning != "two-stage")]
+    anew = [row for row in rows if row.dataset == DATASET and row.preset.startswith(f"{PRESET} --energies-seed ")]
     ours = mean_of(backbone, "fid768", EBM)
     ways = [] if ours is None else [_evaluator(ours.row)]
     for _, learning, source in PRIORS:
@@ -83,13 +85,31 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
     for place, way in enumerate(ways or [()]):
         judged_so = [row for row in asked if _evaluator(row) == way]
         found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
-        for (title, _, _), mean in zip(PRIORS, found, strict=True):
+        for (title, _, source), mean in zip(PRIORS, found, strict=True):
             if mean is not None:
                 gap = _gap(found[0], mean, found[-1])
                 lines.append((title, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
             elif place == 0:
                 lines.append((title, NOT_MEASURED, "-", "-", "-"))
+            if source == EBM and (mean := _trainings([*backbone, *anew], way)) is not None:
+                gap = _gap(found[0], mean, found[-1])
+                lines.append((RETRAINED, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
     return lines
+
+
+def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | None:
+    """Return the mean over trainings of the energies, each of its first set of samples; None where there is one alone.
+
+    Args:
+        rows: those of the preset, and those of its `--energies-seed`.
+        way: how they must have been judged.
+    """
+    asked = [row for row in rows if (row.metric, row.source, row.seed) == ("fid768", EBM, 1)]
+    newest = {row.preset: row for row in sorted(asked, key=lambda row: row.time) if _evaluator(row) == way}
+    if len(newest) < 2:
+        return None
+    value, spread, _ = summary(list(newest.values()))
+    return Mean(value, spread, tuple(range(len(newest))), next(iter(newest.values())))
 
 
 def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[Cells]:

@@ -202,7 +202,7 @@ class Sampled(Config):
     energies: TwoStageExperiment
     sampler: Sampler
     training_seed: int = field(default=1, metadata={"since": "0.2"})
-    """Of both stages: rows have the seed of their samples."""
+    """Of the energies; the backbone's is in its name. Rows have the seed of their samples."""
 
 
 AnyExperiment: TypeAlias = Experiment | BackboneExperiment | TwoStageExperiment | BaselineExperiment

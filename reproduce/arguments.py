@@ -22,6 +22,8 @@ class Variation:
     """A published NVAE checkpoint, or a backbone.safetensors of this program, instead of training one."""
     training_seed: int = 1
     """Of both stages; --seeds are those of the samples."""
+    energies_seed: int | None = None
+    """Of the energies alone, upon the backbone of the training seed; by default the same seed."""
     chain_steps: int | None = None
     """Another number of Langevin steps at test time; 0 shows what the start is."""
     drift: Drift | None = None

@@ -139,6 +139,8 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
         said.append(f"--decoder {varied.decoder}")
     if varied.training_seed != 1:
         said.append(f"--training-seed {varied.training_seed}")
+    if varied.energies_seed not in (None, varied.training_seed):
+        said.append(f"--energies-seed {varied.energies_seed}")
     chain = sampler.chain
     if varied.chain_steps not in (None, chain.steps):
         chain = dataclasses.replace(chain, steps=varied.chain_steps)
@@ -171,6 +173,7 @@ def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
         return judged
     if varied.temperature is not None:
         return tuple(source for source in judged if source in PRIORS)
-    if varied.chain_steps is not None or varied.drift is not None or not varied.chain_noise:
+    chain = varied.chain_steps is not None or varied.drift is not None or not varied.chain_noise
+    if chain or varied.energies_seed not in (None, varied.training_seed):
         return tuple(source for source in judged if source == "ebm-prior")
     return judged

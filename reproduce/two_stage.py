@@ -77,7 +77,8 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
         plan = dataclasses.replace(plan, preset=f"{plan.preset} --backbone-checkpoint {name[:17]}")
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
-    with open_run(arguments.runs, energies, varied.training_seed) as run:
+    energies_seed = varied.training_seed if varied.energies_seed is None else varied.energies_seed
+    with open_run(arguments.runs, energies, energies_seed) as run:
         hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(bench.device)
         state = fitted(run, bench.dataset.images, bench.device, bench.report, frozen)

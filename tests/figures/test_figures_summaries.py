@@ -49,6 +49,18 @@ def test_priors_of_one_backbone_stand_side_by_side(two_stage: Any) -> None:
     assert [cells[1] for cells in summaries.priors([])] == ["not measured"] * 5
 
 
+def test_trainings_of_the_energies_have_a_line(two_stage: Any) -> None:
+    """Would break if seeds of samples were taken for trainings, or an older row for the newest of its training."""
+    later = {"source": "ebm-prior", "seed": 1, "date": "2026-02-01T12:00:00+00:00"}
+    rows = [*both_priors(two_stage), two_stage(preset="cpu --energies-seed 2", value=9.0, source="ebm-prior", seed=1)]
+    rows += [two_stage(preset=f"cpu --energies-seed {seed}", value=2.5 * seed - 2, **later) for seed in (2, 3)]
+    rows += [two_stage(preset="cpu --energies-seed 2", value=8.0, **later | {"seed": 2})]
+    first = next(row.value for row in rows if (row.source, row.seed, row.metric) == ("ebm-prior", 1, "fid768"))
+    (line,) = [cells for cells in summaries.priors(rows) if cells[0] == summaries.RETRAINED]
+    assert line[1].startswith(f"{(first + 3.0 + 5.5) / 3:.4f} ± ")
+    assert line[2:4] == ("3", "2000")
+
+
 @pytest.mark.parametrize(
     "other", [{"images": 1000}, {"reference": "cifar10/test"}, {"extractor": "another, sha256:1"}], ids=str
 )

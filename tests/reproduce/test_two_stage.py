@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,29 @@ def test_a_variation_trains_nothing(
     assert weights(folder) == before
     assert rows(folder) == plain
     assert (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes() == pictures
+
+
+def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Would break if another training of the energies trained its backbone too, or its rows passed for the first's."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    arguments = [argument.replace(str(trained[0]), str(folder)) for argument in trained[1]]
+    plain, before = rows(folder), weights(folder)
+    assert run_recipe(RECIPE, [*arguments, "--energies-seed", "1"], "") == 0
+    assert (rows(folder), weights(folder)) == (plain, before), "the seed that it has anyway names nothing"
+    assert run_recipe(RECIPE, [*arguments, "--energies-seed", "2"], "") == 0
+    after = weights(folder)
+    assert before.items() < after.items()
+    assert {Path(path).parent.name for path in after.keys() - before.keys()} == {
+        of_stage(trained[0], "two-stage").name.replace("-seed1", "-seed2")
+    }
+    anew = rows(folder, "tiny --energies-seed 2")
+    assert {(row.metric, row.source, row.seed) for row in anew} == {(row.metric, row.source, row.seed) for row in plain}
+    assert not {row.config_digest for row in anew} & {row.config_digest for row in plain}
+    first, second = ({row.source: row for row in each if row.metric == "latent_auc"} for each in (plain, anew))
+    assert second["gaussian-prior"].value == first["gaussian-prior"].value
+    first, second = sorted((folder / "runs").glob("photos-two-stage-*/weights.safetensors"))
+    assert first.read_bytes() != second.read_bytes()
 
 
 def test_another_decoder_is_a_plan_of_its_own() -> None:
