@@ -1,7 +1,5 @@
 """BigGAN: its conditional norm, its projection, its hinge and its spectral norms, each against its definition."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,6 @@ from jlebm.baselines.biggan import BigGAN, BigGANConfig, ConditionalBatchNorm, D
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from jlebm.results.systems import BASELINES
-from tests.baselines.small import tiny, train
 
 SMALL = BigGANConfig(
     (1, 8, 8),
@@ -139,19 +136,6 @@ def test_an_image_is_of_its_class_and_the_row_says_so() -> None:
     assert row.conditional
     with pytest.raises(UserError, match="classes"):
         next(BigGAN(SMALL).turns(torch.zeros(2, 1, 8, 8), None, SharedNoise(generator("sample", 1)), 0))
-
-
-def test_what_is_sampled_is_the_average(tmp_path: Path) -> None:
-    """The average moves once a training step, not once a move; it starts at the first step's weights."""
-    one = tiny("biggan")
-    name = "generator.last.parametrizations.weight.original"
-    first, second = (train(tmp_path / str(at), one, stop_after=at)[1] for at in (1, 2))
-    weights = [state.model.get_parameter(name) for state in (first, second)]
-    decay = one.optimizer.ema_decay
-    assert decay is not None
-    expected = decay * weights[0] + (1 - decay) * weights[1]
-    torch.testing.assert_close(second.evaluated_model().get_parameter(name), expected)
-    assert not torch.equal(weights[0], weights[1])
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -55,6 +55,18 @@ def test_training_moves_every_parameter(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", built())
+def test_what_is_sampled_is_the_average(name: str, tmp_path: Path) -> None:
+    """An average that starts elsewhere than at the first step's weights, or moves once a move, breaks this."""
+    one = tiny(name)
+    first, second = (train(tmp_path / str(at), one, stop_after=at)[1] for at in (1, 2))
+    decay, sampled = one.optimizer.ema_decay or 0.0, second.evaluated_model()
+    assert (second.ema is None) == (decay == 0)
+    for key, weight in second.model.named_parameters():
+        expected = decay * first.model.get_parameter(key) + (1 - decay) * weight
+        torch.testing.assert_close(sampled.get_parameter(key), expected, msg=lambda said, key=key: f"{key}: {said}")
+
+
+@pytest.mark.parametrize("name", built())
 def test_half_and_half_is_the_whole_bitwise(name: str, tmp_path: Path) -> None:
     """State that is no parameter and no buffer, or a draw from anywhere but the training noise, breaks this."""
     one = tiny(name)
