@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, relu
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.functional import relu
 
 from jlebm.backbones.base import Backbone
 from jlebm.backbones.layers import smallest_side
 from jlebm.baselines.base import Adam, Adversaries, BaselineExperiment, System, Turn, flipped, integers
+from jlebm.baselines.normed import DiscriminatorBlock, GeneratorBlock, normed
 from jlebm.errors import UserError
 from jlebm.randomness import Noise
 
@@ -62,51 +62,6 @@ class BigGANConfig:
             raise UserError("model.classes, embedding_dim, discriminator_steps and norm_momentum must be positive")
 
 
-def _normed(module: nn.Module) -> nn.Module:
-    """Start from an orthogonal matrix, and divide it by its largest singular value from then on."""
-    nn.init.orthogonal_(module.get_parameter("weight"))
-    return spectral_norm(module)
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose gains and biases are linear in the condition."""
-
-    def __init__(self, channels: int, condition_dim: int, momentum: float):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=momentum)
-        self.gain = _normed(nn.Linear(condition_dim, channels, bias=False))
-        self.bias = _normed(nn.Linear(condition_dim, channels, bias=False))
-
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"], condition: Float[Tensor, "batch conditions"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Return (1 + gain) x + bias of the normalised x."""
-        return (1 + self.gain(condition)[..., None, None]) * self.norm(x) + self.bias(condition)[..., None, None]
-
-
-class GeneratorBlock(nn.Module):
-    """Doubles the resolution: norm, ReLU and convolution, twice, beside a 1x1 convolution.
-
-    They have no biases, which the norms after them would take away again.
-    """
-
-    def __init__(self, inputs: int, outputs: int, condition_dim: int, momentum: float):
-        super().__init__()
-        self.first_norm = ConditionalBatchNorm(inputs, condition_dim, momentum)
-        self.first = _normed(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
-        self.second_norm = ConditionalBatchNorm(outputs, condition_dim, momentum)
-        self.second = _normed(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False))
-        self.around = _normed(nn.Conv2d(inputs, outputs, 1, bias=False))
-
-    def forward(
-        self, x: Float[Tensor, "batch inputs height width"], condition: Float[Tensor, "batch conditions"]
-    ) -> Float[Tensor, "batch outputs _ _"]:
-        """Return feature maps of twice the height and width."""
-        h = self.first(interpolate(relu(self.first_norm(x, condition)), scale_factor=2.0))
-        h = self.second(relu(self.second_norm(h, condition)))
-        return h + interpolate(self.around(x), scale_factor=2.0)
-
-
 class Generator(nn.Module):
     """An image of a class."""
 
@@ -117,13 +72,13 @@ class Generator(nn.Module):
         side = smallest_side(config.image_shape, channels)
         self.chunk, self.shape = chunk, (channels[0], side, side)
         self.embedding = nn.Embedding(config.classes, config.embedding_dim)
-        self.start = _normed(nn.Linear(chunk, channels[0] * side**2))
+        self.start = normed(nn.Linear(chunk, channels[0] * side**2))
         self.blocks = nn.ModuleList(
             GeneratorBlock(before, after, chunk + config.embedding_dim, config.norm_momentum)
             for before, after in itertools.pairwise(channels)
         )
         self.last_norm = nn.BatchNorm2d(channels[-1], momentum=config.norm_momentum)
-        self.last = _normed(nn.Conv2d(channels[-1], config.image_shape[0], 3, padding=1))
+        self.last = normed(nn.Conv2d(channels[-1], config.image_shape[0], 3, padding=1))
 
     def forward(
         self, z: Float[Tensor, "batch latent"], classes: Int64[Tensor, " batch"]
@@ -135,22 +90,6 @@ class Generator(nn.Module):
         for block, chunk in zip(self.blocks, chunks, strict=True):
             h = block(h, torch.cat((embedded, chunk), dim=1))
         return torch.tanh(self.last(relu(self.last_norm(h))))
-
-
-class DiscriminatorBlock(nn.Module):
-    """ReLU and convolution, twice, beside a 1x1 convolution; an average of 2x2 where it halves the resolution."""
-
-    def __init__(self, inputs: int, outputs: int, halves: bool, first: bool):
-        super().__init__()
-        self.halves, self.first_of_all = halves, first
-        self.first = _normed(nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.second = _normed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.around = _normed(nn.Conv2d(inputs, outputs, 1))
-
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs _ _"]:
-        """Return feature maps; of an image itself, no ReLU cuts off the dark half."""
-        h = self.second(relu(self.first(x if self.first_of_all else relu(x))))
-        return avg_pool2d(h, 2) + self.around(avg_pool2d(x, 2)) if self.halves else h + self.around(x)
 
 
 class Discriminator(nn.Module):
@@ -165,8 +104,8 @@ class Discriminator(nn.Module):
                 for index, (before, after) in enumerate(itertools.pairwise(channels))
             )
         )
-        self.linear = _normed(nn.Linear(channels[-1], 1))
-        self.embedding = _normed(nn.Embedding(config.classes, channels[-1]))
+        self.linear = normed(nn.Linear(channels[-1], 1))
+        self.embedding = normed(nn.Embedding(config.classes, channels[-1]))
 
     def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return what the class's embedding is projected on."""

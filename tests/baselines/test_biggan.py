@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from jlebm.baselines.biggan import BigGAN, BigGANConfig, ConditionalBatchNorm, Discriminator, Generator
+from jlebm.baselines.biggan import BigGAN, BigGANConfig, Discriminator, Generator
+from jlebm.baselines.normed import ConditionalBatchNorm
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from jlebm.results.systems import BASELINES

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, softplus
 
-from jlebm.baselines.stylegan2 import ModulatedConv, StyleGAN2, StyleGAN2Config, blurred, doubled
+from jlebm.baselines.modulated import ModulatedConv, blurred, doubled
+from jlebm.baselines.stylegan2 import StyleGAN2, StyleGAN2Config
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 
