@@ -122,7 +122,7 @@ def unseen(dataset: Dataset, root: Path | None, download: bool, report: Reporter
             return parallel.after_first(lambda: load(dataset.name, root, "test", download, report))
         except DatasetNotFound as missing:
             why = f"{missing}"
-    report.line(f"{why}: layers are shown and measured on training images")
+    report.line(f"{why}: training images stand for images that no training saw")
     return dataset
 
 

@@ -1,33 +1,48 @@
 """One other system of the table, from its frozen configuration to its rows, weights and pictures."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from jlebm import checkpoints, plotting
 from jlebm.backbones.nvae import digest_of, frozen_copy
-from jlebm.baselines.base import BaselineExperiment, OnBackbone, System
+from jlebm.baselines.base import BaselineExperiment, HasLikelihood, OnBackbone, System
+from jlebm.baselines.levels import bits_per_dim
+from jlebm.data import Dataset
 from jlebm.errors import UserError
+from jlebm.evaluation import fidelity
+from jlebm.images import to_float
+from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
 from jlebm.sampling import Samples as Batch
 from jlebm.training import TrainState
 from reproduce import cifar10
 from reproduce.bench import Bench, Rows, Subject
 from reproduce.fitting import fitted
-from reproduce.measure import Draw, Samples, measure_images, measure_parameters
+from reproduce.measure import Draw, Samples, measure_images, measure_parameters, posterior_indices
 from reproduce.pictures import SHOWN, store
 from reproduce.two_stage import Trained, hold_to, trained_backbone
 
 SOURCE = "samples"
 METRICS = ("fid768", "fid", "is", "kid", "precision", "recall")
+HELD_OUT = "held-out"
+LIKELIHOODS = 1_000  # images over which bits per dimension are the mean
 BATCH = 100  # images at a time; they do not depend on it
 BACKBONE_SEED = 1  # of the backbone that systems share with the two-stage rows
 
 
 def run_system(
-    experiment: BaselineExperiment, conditional: bool, seeds: Sequence[int], runs: Path, results: Path, bench: Bench
+    experiment: BaselineExperiment,
+    conditional: bool,
+    seeds: Sequence[int],
+    runs: Path,
+    results: Path,
+    bench: Bench,
+    held_out: Callable[[], Dataset],
 ) -> None:
     """Train each seed to its end and store every row that the results still lack.
 
@@ -38,6 +53,7 @@ def run_system(
         runs: where runs' folders lie.
         results: the folder with measured/.
         bench: what it is measured with.
+        held_out: returns images that no training saw, where the system has a likelihood.
 
     Raises:
         UserError: it needs classes and the dataset has none; a library is missing; a full disk.
@@ -55,7 +71,7 @@ def run_system(
                 hold_to(run, digest_of(trained.network))
             labels = bench.dataset.labels if conditional else None
             state = fitted(run, bench.dataset.images, bench.device, bench.report, frozen, labels)
-            _measure(run, experiment, state, trained, bench, results)
+            _measure(run, experiment, state, trained, bench, results, held_out)
 
 
 def _backbone(experiment: BaselineExperiment, runs: Path, bench: Bench) -> Trained:
@@ -68,7 +84,13 @@ def _backbone(experiment: BaselineExperiment, runs: Path, bench: Bench) -> Train
 
 
 def _measure(
-    run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None, bench: Bench, folder: Path
+    run: Run,
+    experiment: BaselineExperiment,
+    state: TrainState,
+    trained: Trained | None,
+    bench: Bench,
+    folder: Path,
+    held_out: Callable[[], Dataset],
 ) -> None:
     before = (0.0, True) if trained is None else (trained.seconds, trained.complete)
     subject = Subject(
@@ -92,6 +114,8 @@ def _measure(
     if rows.find("parameters", SOURCE, bench.images, judged=False) is None:
         _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
     measure_parameters(rows, samples, SOURCE, system, *upon)
+    if isinstance(system, HasLikelihood):
+        _measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE, METRICS)
     if rows.added == 0 and run.weights.exists() and (run.folder / "training.npz").exists():
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
@@ -99,6 +123,25 @@ def _measure(
     checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
     _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, bench, folder)
     bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
+
+
+def _measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
+    """Store the bits that a number of an image takes, a mean over images at even distances."""
+    count = min(LIKELIHOODS, len(held_out.images))
+    reference = fidelity.describe_reference(held_out, count)
+    if rows.find("bits_per_dimension", HELD_OUT, count, reference=reference) is not None:
+        return
+    started, total = time.monotonic(), 0.0
+    chosen = posterior_indices(len(held_out.images), count)
+    for first in range(0, count, BATCH):
+        some = chosen[first : first + BATCH]
+        x = to_float(torch.from_numpy(np.array(held_out.images[some])).to(rows.bench.device))
+        with torch.no_grad():
+            bits = bits_per_dim(system.log_likelihood(x, PerImageNoise("evaluation", some)), x[0].numel())
+        total += float(bits) * len(some)
+    seconds = {"evaluate": time.monotonic() - started}
+    said = {"reference": reference, "chain": f"images of {system.bits} bits"}
+    rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 
 def _drawn(system: System, count: int) -> Iterator[Batch]:

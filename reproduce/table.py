@@ -9,6 +9,7 @@ of `reproduce.cifar10 --model two-stage`. What the paper reports stands beside w
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -29,7 +30,7 @@ from jlebm.results.comparison import HEADER, comparison, not_run, sources
 from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
 from reproduce.arguments import RESULTS, parse_duration
-from reproduce.bench import Bench, loaded
+from reproduce.bench import Bench, loaded, unseen
 from reproduce.fitting import STOPPED, Stopped
 from reproduce.system import SOURCE, run_system
 from reproduce.systems import DATASET, SIZES, built, presets_of
@@ -93,12 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     judged = (SOURCE,)
     bench = Bench.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
     bench.provenance["versions"] |= _versions()
+    held_out = functools.cache(lambda: unseen(dataset, root, arguments.download, report))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:
         named = dataclasses.replace(one, dataset=dataset.name)
         classes = one.learning in conditional
         try:
-            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, bench)
+            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, bench, held_out)
         except Stopped:
             return STOPPED
     print_table(arguments.results, dataset.name, experiments[0].preset)

@@ -70,6 +70,20 @@ class System(nn.Module):
         return next(self.parameters()).new_empty(*shape)
 
 
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A system that knows how likely an image is; its rows have bits per dimension."""
+
+    @property
+    def bits(self) -> int:
+        """Of the levels that the images are brought to before; of fewer levels each is likelier."""
+        ...
+
+    def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
+        """Return the log-probability of images in [-1, 1] in nats, or what is at most that, in the mean over noise."""
+        ...
+
+
 def uniform(noise: Noise, like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Draw from U(0, 1): the normal distribution function of a normal draw."""
     return torch.special.ndtr(noise((like,))[0])

@@ -65,6 +65,15 @@ class Glow(System):
         """
         return self.network.log_prob(y) - y[0].numel() * self.config.bits * math.log(2)
 
+    @property
+    def bits(self) -> int:
+        """See `HasLikelihood`."""
+        return self.config.bits
+
+    def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
+        """See `HasLikelihood`: the log-density of dequantised images."""
+        return self.log_prob(self.dequantised(x, noise))
+
     def turns(
         self,
         x: Float[Tensor, "batch channels height width"],

@@ -163,6 +163,15 @@ class PixelCNN(System):
         logits = self.network(from_levels(levels, self.config.bits).to(x.dtype))
         return -cross_entropy(logits, levels, reduction="none").flatten(1).sum(1)
 
+    @property
+    def bits(self) -> int:
+        """See `HasLikelihood`."""
+        return self.config.bits
+
+    def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
+        """See `HasLikelihood`: exact, whatever the noise."""
+        return self.log_prob(x)
+
     def turns(
         self,
         x: Float[Tensor, "batch channels height width"],

@@ -34,8 +34,8 @@ def comparison(
     """
     nothing, lines = _independent_pixels(measured, dataset, preset), []
     for system in SYSTEMS:
-        asked = (dataset, preset, system.learning, system.source)
-        rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.source) == asked]
+        asked, sources = (dataset, preset, system.learning), (system.source, "held-out")
+        rows = [row for row in measured if (row.dataset, row.preset, row.learning) == asked and row.source in sources]
         refuse_changed(rows)
         newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
@@ -101,7 +101,8 @@ def _reported(system: System, paper: Mapping[str, Reported]) -> str:
 def _value(rows: Sequence[Measurement]) -> str:
     first, (average, spread, count) = rows[0], summary(rows)
     seeds = f"{count} seed{'s' * (count != 1)}"
-    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
+    likelihood = first.chain if first.metric == "bits_per_dimension" else ""
+    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor"), likelihood])]
     early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
     mean = number(average, first.metric, spread)
     return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"

@@ -14,6 +14,7 @@ SOURCES = (
     "ebm-prior",
     "posterior",
     "samples",
+    "held-out",
     "training-halves",
     "out-of-distribution",
     "anomaly",
@@ -36,7 +37,8 @@ class Measurement(rows.Row):
         seed: the run's seed.
         metric: a name of `METRICS`.
         source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
-            system of the table, or "all" for a figure made of several; "ebm-prior/z3" for one layer of its latents. Of
+            system of the table, "held-out" for a likelihood of images that no training saw, or "all" for a figure
+            made of several; "ebm-prior/z3" for one layer of its latents. Of
             a detection it is what is found, and by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
         value: the number.
         spread: the metric's own (IS over its splits), not over seeds; None where it has none.

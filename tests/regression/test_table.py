@@ -25,9 +25,14 @@ def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, 
     places = ["--runs", str(tmp_path / "runs"), "--results", str(folder), "--data-root", str(tmp_path)]
     with one_thread():
         assert table.main([*arguments, *places]) == 0
-    (row,) = results.read_all(folder / "measured")
+    row, *more = results.read_all(folder / "measured")
     assert (row.learning, row.metric, row.source, row.complete) == (name, "parameters", "samples", True)
     assert f"{row.value:,.0f}" in capsys.readouterr().out
+    likelihoods = {"glow": "images of 8 bits", "pixelcnn": "images of 4 bits"}
+    assert [(each.metric, each.source, each.images, each.chain) for each in more] == (
+        [("bits_per_dimension", "held-out", 1000, likelihoods[name])] if name in likelihoods else []
+    )
+    assert all(0 < each.value < 8 for each in more)
     (run,) = (tmp_path / "runs").glob(f"photos-{name}-tiny-*")
     first = json.loads((run / "events.jsonl").read_text().splitlines()[0])
     names = sorted(first.keys() - {"step", "seconds"})

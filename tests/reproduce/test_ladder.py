@@ -191,4 +191,4 @@ def test_held_out_images(capsys: pytest.CaptureFixture[str]) -> None:
     digits, photos = data.load("digits28"), data.load("photos")
     assert unseen(digits, None, False, SILENT).split == "test"
     assert unseen(photos, None, False, ConsoleReporter()) is photos
-    assert "photos has no test split: layers are shown and measured on training images" in capsys.readouterr().err
+    assert "photos has no test split: training images stand for images that no training saw" in capsys.readouterr().err

@@ -105,6 +105,14 @@ def test_what_did_not_learn_says_so(ddpm: Any) -> None:
     assert "did not learn" not in line([ddpm(value=9.0)], "DDPM")["measured here"], "nothing to hold it to"
 
 
+def test_a_likelihood_says_of_which_levels_it_is(ddpm: Any) -> None:
+    """Bits of images of other levels are other numbers; without the levels nobody could compare them."""
+    glow = {"learning": "glow", "extractor": ""}
+    bits = {"metric": "bits_per_dimension", "source": "held-out", "images": 1000, "chain": "images of 5 bits"}
+    cells = line([ddpm(**glow | {"metric": "parameters", "value": 9.0}), ddpm(**glow | bits | {"value": 1.25})], "GLOW")
+    assert cells["measured here"] == "bits per dimension 1.250 (1 seed, 1000 images, images of 5 bits)"
+
+
 def test_systems_and_sources(ddpm: Any) -> None:
     """Fourteen systems and independent pixels, all but two trained by the same command; the papers' sources."""
     assert (len(SYSTEMS), len(BASELINES)) == (15, 13)
