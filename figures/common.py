@@ -237,7 +237,11 @@ def _header(folder: Path) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> str:
-    """Return what a recipe calls the model; "backbone", "gaussian", "anomaly" or "system" for part, twin or kin."""
+    """Return what a recipe calls the model.
+
+    Beside its models that is "backbone", a two-stage model's first stage; "gaussian", a ladder's twin; "anomaly", a
+    ladder that lacks a digit; and "system", another system of the paper's Table 2.
+    """
     for protocol, name in (("anomaly/", "anomaly"), ("table/", "system")):
         if config["protocol"].startswith(protocol):
             return name
@@ -248,10 +252,10 @@ def _model(config: dict[str, Any]) -> str:
 
 def _recipe(config: dict[str, Any], model: str) -> str:
     """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
-    recipe = config["protocol"].partition("/")[0].removesuffix(f"-{model}")
-    if model == "system":
-        return f"nox -s reproduce_table -- --systems {config['learning']} --preset {config['preset']}"
+    recipe = "cifar10" if model == "system" else config["protocol"].partition("/")[0].removesuffix(f"-{model}")
     dataset = f" --dataset {config['dataset']}" if config["dataset"] != recipe else ""
+    if model == "system":
+        return f"nox -s reproduce_table -- --systems {config['learning']} --preset {config['preset']}{dataset}"
     return f"nox -s reproduce_{recipe.replace('-', '_')} -- --model {model} --preset {config['preset']}{dataset}"
 
 

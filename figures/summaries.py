@@ -26,6 +26,7 @@ PRIORS = (
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
 RETRAINED = "ours, each seed a training"
+ANEW = f"{PRESET} --energies-seed "
 MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # in the order of the lines
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
@@ -73,7 +74,7 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
     asked = [row for row in rows if (row.dataset, row.preset, row.metric) == (DATASET, PRESET, "fid768")]
     backbone = _current([row for row in asked if row.learning == "two-stage"])
     asked = [*backbone, *(row for row in asked if row.learning != "two-stage")]
-    anew = [row for row in rows if row.dataset == DATASET and row.preset.startswith(f"{PRESET} --energies-seed ")]
+    anew = [row for row in rows if row.dataset == DATASET and row.preset.startswith(ANEW)]
     ours = mean_of(backbone, "fid768", EBM)
     ways = [] if ours is None else [_evaluator(ours.row)]
     for _, learning, source in PRIORS:
@@ -101,15 +102,27 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
     """Return the mean over trainings of the energies, each of its first set of samples; None where there is one alone.
 
     Args:
-        rows: those of the preset, and those of its `--energies-seed`.
+        rows: those of the preset, whose energies have seed 1, and those of its `--energies-seed` N.
         way: how they must have been judged.
     """
-    asked = [row for row in rows if (row.metric, row.source, row.seed) == ("fid768", EBM, 1)]
-    newest = {row.preset: row for row in sorted(asked, key=lambda row: row.time) if _evaluator(row) == way}
-    if len(newest) < 2:
+    asked = [row for row in rows if (row.metric, row.source, row.seed) == ("fid768", EBM, 1) and _evaluator(row) == way]
+    trained: dict[int, Measurement] = {}
+    for row in sorted(asked, key=lambda row: row.time):
+        seed = "1" if row.preset == PRESET else row.preset.removeprefix(ANEW)
+        if seed.isdecimal():  # with another flag behind it, its samples are drawn otherwise
+            trained[int(seed)] = row
+    plain = trained.get(1)
+    if plain is None:
         return None
-    value, spread, _ = summary(list(newest.values()))
-    return Mean(value, spread, tuple(range(len(newest))), next(iter(newest.values())))
+    alike = {seed: row for seed, row in trained.items() if _drawn(row) == _drawn(plain)}
+    if len(alike) < 2:
+        return None
+    value, spread, _ = summary(list(alike.values()))
+    return Mean(value, spread, tuple(alike), plain)
+
+
+def _drawn(row: Measurement) -> tuple[object, ...]:
+    return row.protocol, row.weights, row.chain
 
 
 def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[Cells]:
@@ -153,7 +166,7 @@ def variations(rows: Sequence[Measurement]) -> list[Cells]:
     varied: dict[tuple[str, int], dict[str, None]] = {}
     for row in family:
         plain, flag, _ = row.preset.partition(" --")
-        if flag and row.metric == "fid768":
+        if flag and ANEW not in row.preset and row.metric == "fid768":
             varied.setdefault((plain, row.images), {})[row.preset] = None
     lines = []
     for (plain, images), presets in varied.items():

@@ -1,17 +1,16 @@
 """What the other systems of the paper's Table 2 recorded in training, and the first samples of all of them."""
 
-import statistics
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require
+from figures.summaries import mean_of
 from jlebm.errors import UserError
 from jlebm.plotting import curve_panels, image_rows, save
 from jlebm.results import Measurement, read_all, read_artifact
 from jlebm.results.systems import BASELINES, SYSTEMS, System
-from jlebm.results.verdicts import newest_alike
 
 DATASET, PRESET = "cifar10", "cpu"
 DRAWING = Drawing("training", "what a system recorded in training", (), ("system",))
@@ -58,10 +57,10 @@ def draw_sheet(results: Path, out: Path) -> list[Path]:
 
 
 def _label(system: System, measured: list[Measurement]) -> str:
-    asked = (DATASET, PRESET, system.learning, system.source, "fid768")
-    rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.source, row.metric) == asked]
+    asked = {"dataset": DATASET, "preset": PRESET, "learning": system.learning}
+    mean = mean_of(measured, "fid768", system.source, **asked)
     title, _, rest = system.title.partition(": ")
-    score = f"fid768 {statistics.fmean(row.value for row in newest_alike(rows)):.2f}" if rows else "not measured"
+    score = "not measured" if mean is None else f"fid768 {mean.value:.2f}"
     return "\n".join(filter(None, (title, rest, score)))
 
 

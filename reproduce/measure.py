@@ -84,16 +84,21 @@ def measure(rows: Rows, samples: Samples) -> None:
         measure_gap(rows, samples)
 
 
-def measure_parameters(rows: Rows, samples: Samples, source: str, *modules: nn.Module) -> None:
+def measure_parameters(
+    rows: Rows, samples: Samples, source: str, *modules: nn.Module, trained_in: float | None = None
+) -> None:
     """Store how many parameters were trained for the images of a source, those of an encoder and a backbone included.
 
-    The row says too how long the images took, where they were drawn in this process.
+    The row says too how long their training took, `trained_in` seconds where that is not the whole subject's, and how
+    long the images took, where they were drawn in this process.
     """
     count = samples.count(source)
     if rows.find("parameters", source, count, judged=False) is None:
         total = sum(parameter.numel() for module in modules for parameter in module.parameters())
-        drawn = {"sample": samples.seconds[source]} if source in samples.seconds else {}
-        rows.add("parameters", source, float(total), count, drawn)
+        seconds = {"sample": samples.seconds[source]} if source in samples.seconds else {}
+        if trained_in is not None:
+            seconds["train"] = trained_in
+        rows.add("parameters", source, float(total), count, seconds)
 
 
 def measure_latents(rows: Rows, samples: Samples) -> None:

@@ -167,7 +167,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
 
 
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the judged sources that a variation of the sampling changes; all of them where it is none."""
+    """Return the judged sources that a variation or another training of the energies changes; all where it is none."""
     varied = arguments.variation
     if varied.batch_norm is not None or varied.decoding is not None or varied.decoder is not None:
         return judged

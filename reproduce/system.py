@@ -115,7 +115,7 @@ def _measure(
         _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
     measure_parameters(rows, samples, SOURCE, system, *upon)
     if isinstance(system, HasLikelihood):
-        _measure_likelihood(rows, system, held_out())
+        measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE, METRICS)
     if rows.added == 0 and run.weights.exists() and (run.folder / "training.npz").exists():
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
@@ -125,7 +125,7 @@ def _measure(
     bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
 
 
-def _measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
+def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
     """Store the bits that a number of an image takes, a mean over images at even distances."""
     count = min(LIKELIHOODS, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
@@ -140,7 +140,7 @@ def _measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) ->
             bits = bits_per_dim(system.log_likelihood(x, PerImageNoise("evaluation", some)), x[0].numel())
         total += float(bits) * len(some)
     seconds = {"evaluate": time.monotonic() - started}
-    said = {"reference": reference, "chain": f"images of {system.bits} bits"}
+    said = {"reference": reference, "chain": f"{system.bits} bits a colour"}
     rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 

@@ -182,7 +182,7 @@ def _measured(
     samples = Samples(draws, folder, bench.report, latents_kept(dimensions(model)))
     rows = Rows(subject, bench, arguments.results)
     measure(rows, samples)
-    measure_parameters(rows, samples, "gaussian-prior", trained.network)
+    measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
     measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
     measure_layers(rows, samples, model.backbone.latent_shapes)
     drawn = run.weights.exists() and (folder / "samples.png").exists()
@@ -213,7 +213,8 @@ def _draw_layers(
 
     Of one group, of chains in latents and of varied sampling there is no figure.
     """
-    varied = dataclasses.replace(arguments.variation, backbone_checkpoint=None, training_seed=1) != Variation()
+    plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
+    varied = dataclasses.replace(arguments.variation, **plain) != Variation()
     layers, chain = len(model.backbone.latent_shapes), plan.sampler.chain
     if varied or layers < 2 or chain.space != "noise" or parallel.agreed(hierarchical.drawn(run.folder)):
         return

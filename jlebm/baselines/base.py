@@ -76,7 +76,7 @@ class HasLikelihood(Protocol):
 
     @property
     def bits(self) -> int:
-        """Of the levels that the images are brought to before; of fewer levels each is likelier."""
+        """Images are brought to 2^bits levels of each colour before; values of different bits are not comparable."""
         ...
 
     def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:

@@ -1,4 +1,4 @@
-"""BigGAN's layers: weights of spectral norm one, batch norm under a condition, and the residual blocks of both."""
+"""BigGAN's layers: weights of spectral norm one, batch norm under a condition, residual blocks of both networks."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -47,7 +47,7 @@ def comparison(
                 system.title,
                 _reported(system, paper),
                 "; ".join(said) or ("not measured" if timed else NOT_RUN),
-                _training(timed),
+                _training(newest["parameters"] or timed),
                 f"{newest['parameters'][0].value:,.0f}" if newest["parameters"] else "-",
                 _sampling(timed),
                 "class-conditional" if system.conditional else "unconditional",
@@ -101,8 +101,9 @@ def _reported(system: System, paper: Mapping[str, Reported]) -> str:
 def _value(rows: Sequence[Measurement]) -> str:
     first, (average, spread, count) = rows[0], summary(rows)
     seeds = f"{count} seed{'s' * (count != 1)}"
-    likelihood = first.chain if first.metric == "bits_per_dimension" else ""
-    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor"), likelihood])]
+    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
+    if first.metric == "bits_per_dimension":
+        by[1] = f"{first.images} of {first.reference.partition(',')[0]}, {first.chain}"
     early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
     mean = number(average, first.metric, spread)
     return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"

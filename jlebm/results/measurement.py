@@ -37,7 +37,7 @@ class Measurement(rows.Row):
         seed: the run's seed.
         metric: a name of `METRICS`.
         source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
-            system of the table, "held-out" for a likelihood of images that no training saw, or "all" for a figure
+            system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a figure
             made of several; "ebm-prior/z3" for one layer of its latents. Of
             a detection it is what is found, and by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
         value: the number.
@@ -46,7 +46,8 @@ class Measurement(rows.Row):
         reference: "cifar10/train, 50000 images, sha256:47af8b02cfcf".
         extractor: "inception-2015-12-05, sha256:..."; "" where none is used.
         weights: "raw" or "ema"; "" where no network made the images.
-        chain: "60 steps, epsilon 0.08, from standard normal"; "" where none ran.
+        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; of a likelihood, the levels
+            that the images were brought to, "5 bits a colour"; "" where there is nothing to say.
         steps: training steps done.
         complete: False where a wall-clock budget ended the training early.
         config_digest: of the frozen configuration.

@@ -6,8 +6,7 @@ from jlebm.experiment import TrainingConfig
 from reproduce.systems import DATASET, PROTOCOL
 
 PRESETS = {
-    # Patches of 2 x 2 pixels make the small sizes four times as fast. A chain's step size times the number of steps at
-    # a level is what the paper's is.
+    # Patches of 2 x 2 pixels make the small sizes four times as fast.
     "tiny": NCSNExperiment(
         PROTOCOL,
         "tiny",

@@ -51,14 +51,16 @@ def test_a_run_is_drawn_into_its_folder(make_run: MakeRun, script: ModuleType, n
 def test_a_system_of_the_table(make_run: MakeRun, capsys: Any) -> None:
     """Would break if a system's run were no run, its curves were not drawn, or it were taken for a hierarchy."""
     system = {"protocol": "table/1", "dataset": "cifar10", "learning": "ddpm", "model": {"channels": [8]}}
-    folder = make_run(**system)
+    folder = make_run(**system | {"dataset": "photos"})
     assert command(systems, "--run", str(folder)) == 0
     assert {path.name for path in folder.glob("*.p*")} == {"training.png", "training.pdf"}
     assert command(samples, "--run", str(folder)) == 2
     assert "is a run of the model 'system'" in capsys.readouterr().err
     (folder / "training.npz").unlink()
     assert command(systems, "--run", str(folder)) == 2
-    said = "training.npz does not exist; `nox -s reproduce_table -- --systems ddpm --preset cpu` makes it"
+    said = (
+        "training.npz does not exist; `nox -s reproduce_table -- --systems ddpm --preset cpu --dataset photos` makes it"
+    )
     assert said in capsys.readouterr().err
 
 

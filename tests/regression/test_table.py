@@ -28,7 +28,7 @@ def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, 
     row, *more = results.read_all(folder / "measured")
     assert (row.learning, row.metric, row.source, row.complete) == (name, "parameters", "samples", True)
     assert f"{row.value:,.0f}" in capsys.readouterr().out
-    likelihoods = {"glow": "images of 8 bits", "pixelcnn": "images of 4 bits"}
+    likelihoods = {"glow": "8 bits a colour", "pixelcnn": "4 bits a colour"}
     assert [(each.metric, each.source, each.images, each.chain) for each in more] == (
         [("bits_per_dimension", "held-out", 1000, likelihoods[name])] if name in likelihoods else []
     )

@@ -1,11 +1,19 @@
 """The command of the table: what it refuses before anything runs, and the table of what is stored."""
 
+import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from jlebm.data import Dataset
+from jlebm.randomness import Noise
 from reproduce import table
+from reproduce.system import measure_likelihood
 from reproduce.systems import built, presets_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,3 +72,27 @@ def test_what_is_set_makes_another_preset() -> None:
     one = table._experiment("ddpm", "tiny", arguments)
     assert (one.preset, one.training.steps, one.training.budget_seconds) == ("custom", 3, 90.0)
     assert one.digest() != presets_of("ddpm")["tiny"].digest()
+
+
+def test_bits_per_dimension_are_a_mean_over_the_held_out_images() -> None:
+    """Images of the training set, a last batch that weighs as a whole one, or nats in place of bits break this."""
+
+    class Brightness:
+        bits = 5
+
+        def log_likelihood(self, x: torch.Tensor, noise: Noise) -> torch.Tensor:
+            return -math.log(2) * ((x + 1) / 2 * 255).flatten(1).sum(1)
+
+    levels = np.random.default_rng(3).integers(0, 9, (230, 1, 1, 1), dtype=np.uint8)
+    held_out = Dataset("digits", "test", np.broadcast_to(levels, (230, 3, 4, 4)), None, "a" * 64, "made here")
+    stored: list[tuple[Any, ...]] = []
+    rows = SimpleNamespace(
+        bench=SimpleNamespace(device=torch.device("cpu")),
+        find=lambda *asked, **more: None,
+        add=lambda *row, **more: stored.append((*row, more)),
+    )
+    measure_likelihood(rows, Brightness(), held_out)
+    ((metric, source, value, count, _, said),) = stored
+    assert (metric, source, count) == ("bits_per_dimension", "held-out", 230)
+    assert value == pytest.approx(levels.mean(), rel=1e-5)
+    assert said == {"reference": "digits/test, 230 images, sha256:aaaaaaaaaaaa", "chain": "5 bits a colour"}

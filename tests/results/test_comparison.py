@@ -108,9 +108,9 @@ def test_what_did_not_learn_says_so(ddpm: Any) -> None:
 def test_a_likelihood_says_of_which_levels_it_is(ddpm: Any) -> None:
     """Bits of images of other levels are other numbers; without the levels nobody could compare them."""
     glow = {"learning": "glow", "extractor": ""}
-    bits = {"metric": "bits_per_dimension", "source": "held-out", "images": 1000, "chain": "images of 5 bits"}
+    bits = {"metric": "bits_per_dimension", "source": "held-out", "images": 1000, "chain": "5 bits a colour"}
     cells = line([ddpm(**glow | {"metric": "parameters", "value": 9.0}), ddpm(**glow | bits | {"value": 1.25})], "GLOW")
-    assert cells["measured here"] == "bits per dimension 1.250 (1 seed, 1000 images, images of 5 bits)"
+    assert cells["measured here"] == "bits per dimension 1.250 (1 seed, 1000 of cifar10/train, 5 bits a colour)"
 
 
 def test_systems_and_sources(ddpm: Any) -> None:
