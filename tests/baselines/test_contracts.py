@@ -56,7 +56,7 @@ def test_training_moves_every_parameter(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", built())
 def test_what_is_sampled_is_the_average(name: str, tmp_path: Path) -> None:
-    """An average that starts elsewhere than at the first step's weights, or moves at each turn of a step breaks this."""
+    """An average that does not start at the first step's weights, or moves at each turn of a step, breaks this."""
     one = tiny(name)
     first, second = (train(tmp_path / str(at), one, stop_after=at)[1] for at in (1, 2))
     decay, sampled = one.optimizer.ema_decay or 0.0, second.evaluated_model()
