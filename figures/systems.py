@@ -59,9 +59,8 @@ def draw_sheet(results: Path, out: Path) -> list[Path]:
 def _label(system: System, measured: list[Measurement]) -> str:
     asked = {"dataset": DATASET, "preset": PRESET, "learning": system.learning}
     mean = mean_of(measured, "fid768", system.source, **asked)
-    title, _, rest = system.title.partition(": ")
     score = "not measured" if mean is None else f"fid768 {mean.value:.2f}"
-    return "\n".join(filter(None, (title, rest, score)))
+    return f"{system.title.partition(':')[0]}\n{score}"
 
 
 if __name__ == "__main__":
