@@ -11,11 +11,14 @@ from jlebm.plotting import image_panels, save
 
 DRAWING = Drawing("layers", "hierarchical sampling", ("panels", "twin", "names"), ("ladder", "two-stage"), layers=2)
 ARTIFACTS = DRAWING.kept()
+SIDE = 5  # of a panel of the sheet, which is for a page
 ROWS = {"panels": "EBM\nprior", "twin": "Gaussian\ntwin"}
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw the panels from the bottom layer to the top one, the twin's below, and return the files written.
+    """Draw the panels from the bottom layer to the top one, the twin's below, and a sheet of their first draws.
+
+    Returns the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not as many panels of images as names.
@@ -31,8 +34,12 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
                 f"{path} has {len(panels)} panels in {name!r} and the names {names}; give each panel its own"
             )
         rows[label] = dict(zip(names, panels, strict=True))
-    columns = round(arrays["panels"].shape[1] ** 0.5)
-    return save(image_panels(rows, columns, scale_for(arrays["panels"].shape[-1])), out / artifact.name)
+    columns, scale = round(arrays["panels"].shape[1] ** 0.5), scale_for(arrays["panels"].shape[-1])
+    first = {label: {name: panel[: SIDE**2] for name, panel in panels.items()} for label, panels in rows.items()}
+    return [
+        *save(image_panels(rows, columns, scale), out / artifact.name),
+        *save(image_panels(first, min(SIDE, columns), scale), out / f"{artifact.name}_sheet"),
+    ]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import langevin, langevin_transition, samples, systems
+from figures import hierarchical_sampling, langevin, langevin_transition, samples, systems
 from figures.__main__ import DRAWN_FROM_ARTIFACTS, illustrate, main
 from figures.measured import PAGES
 from figures.tables import TABLES
@@ -28,7 +28,11 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    several = {samples: ("", "_sheet"), langevin_transition: ("_short", "_long")}
+    several = {
+        samples: ("", "_sheet"),
+        hierarchical_sampling: ("", "_sheet"),
+        langevin_transition: ("_short", "_long"),
+    }
     stems = {
         f"{artifact.name}{part}"
         for script in DRAWN_FROM_ARTIFACTS

@@ -34,7 +34,7 @@ def command(script: ModuleType, *argv: str) -> int:
     [
         (samples, ["samples", "samples_sheet"]),
         (langevin, ["langevin"]),
-        (hierarchical_sampling, ["layers"]),
+        (hierarchical_sampling, ["layers", "layers_sheet"]),
         (hierarchical_reconstruction, ["reconstruction"]),
         (langevin_transition, ["transition_short", "transition_long"]),
         (ood, ["ood_svhn"]),
