@@ -166,7 +166,7 @@ def variations(rows: Sequence[Measurement]) -> list[Cells]:
     varied: dict[tuple[str, int], dict[str, None]] = {}
     for row in family:
         plain, flag, _ = row.preset.partition(" --")
-        if flag and ANEW not in row.preset and row.metric == "fid768":
+        if flag and not flag.startswith("energies-seed ") and row.metric == "fid768":
             varied.setdefault((plain, row.images), {})[row.preset] = None
     lines = []
     for (plain, images), presets in varied.items():

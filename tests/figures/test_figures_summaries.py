@@ -55,7 +55,8 @@ def test_trainings_of_the_energies_have_a_line(two_stage: Any) -> None:
     rows = [*both_priors(two_stage), two_stage(preset="cpu --energies-seed 2", value=9.0, source="ebm-prior", seed=1)]
     rows += [two_stage(preset=f"cpu --energies-seed {seed}", value=2.5 * seed - 2, **later) for seed in (2, 3)]
     rows += [two_stage(preset="cpu --energies-seed 2", value=8.0, **later | {"seed": 2})]
-    rows += [two_stage(preset=f"cpu --energies-seed 4{flag}", value=99.0, **later) for flag in (" --drift released",)]
+    rows += [two_stage(preset="cpu --energies-seed 4 --drift released", value=99.0, **later)]
+    rows += [two_stage(preset="tiny --energies-seed 2", value=99.0, **later)]
     rows += [two_stage(preset="cpu --energies-seed 5", value=99.0, chain="1 step", **later)]
     first = next(row.value for row in rows if (row.source, row.seed, row.metric) == ("ebm-prior", 1, "fid768"))
     (line,) = [cells for cells in summaries.priors(rows) if cells[0] == summaries.RETRAINED]
