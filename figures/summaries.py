@@ -165,7 +165,7 @@ def variations(rows: Sequence[Measurement]) -> list[Cells]:
     family = [row for row in rows if (row.dataset, row.learning) == (DATASET, "two-stage")]
     varied: dict[tuple[str, int], dict[str, None]] = {}
     for row in family:
-        plain, flag, _ = row.preset.partition(" --")
+        plain, _, flag = row.preset.partition(" --")
         if flag and not flag.startswith("energies-seed ") and row.metric == "fid768":
             varied.setdefault((plain, row.images), {})[row.preset] = None
     lines = []
