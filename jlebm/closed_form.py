@@ -65,7 +65,7 @@ class MLPPrior:
         top = position[0]
         gradient = [top / -(self.top_sigma**2)]
         if terms is not None:
-            terms.append(_log_normal(top / self.top_sigma, top.new_tensor(self.top_sigma)))
+            terms.append(_log_normal(top / self.top_sigma, top.new_full((), self.top_sigma)))
         for index, (f, z) in enumerate(zip(self.energies, position, strict=True)):
             hidden = _forward(f, z)
             if terms is not None:

@@ -80,7 +80,7 @@ class Normal(NamedTuple):
     @classmethod
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
         """Build with one sigma for all dimensions."""
-        return cls(mean, torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device))
+        return cls(mean, mean.new_full((), sigma))
 
 
 def soft_clamped(mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."]) -> Normal:

@@ -9,7 +9,7 @@ and samples p at every step size.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from jlebm import graphs
 from jlebm.densities import Drift, LogDensity
 from jlebm.errors import UserError
 from jlebm.gradients import Field, field_of
 from jlebm.latents import Latents, dot, map_latents
-from jlebm.randomness import Noise
+from jlebm.randomness import Noise, series
 
 Start = Literal["standard-normal", "ancestral"]
 Space = Literal["latents", "noise"]
@@ -104,7 +105,8 @@ def run(
 ) -> Latents:
     """Run a whole chain from `position` and return where it ends.
 
-    The gradient is autograd's, or written out where the density allows it (`jlebm.gradients`).
+    The gradient is autograd's, or written out where the density allows it (`jlebm.gradients`); on a GPU, steps that
+    nobody observes are launched together where it allows that (`jlebm.graphs`).
 
     Args:
         position: where every element of the batch starts.
@@ -115,16 +117,30 @@ def run(
         observe: called after each step with its index, the new position and the step's info.
     """
     position = map_latents(Tensor.detach, position)
-    field = field_of(log_density)
     if chain.metropolis:
-        return _run_corrected(position, field, chain, noise, observe)
-    for index in range(chain.steps):
-        if observe is None:
-            position = move(position, field.gradient(position), chain.epsilon, noise(position), chain.temperature)
-        else:
-            value, gradient = field.value_and_gradient(position)
-            position = move(position, gradient, chain.epsilon, noise(position), chain.temperature)
-            observe(index, position, StepInfo(value, dot(gradient, gradient).sqrt()))
+        return _run_corrected(position, field_of(log_density), chain, noise, observe)
+    draws = series(noise, position, chain.steps)
+    if observe is None:
+        return _run_unseen(position, log_density, chain, draws)
+    field = field_of(log_density)
+    for index, xi in enumerate(draws):
+        value, gradient = field.value_and_gradient(position)
+        position = move(position, gradient, chain.epsilon, xi, chain.temperature)
+        observe(index, position, StepInfo(value, dot(gradient, gradient).sqrt()))
+    return position
+
+
+def _run_unseen(position: Latents, log_density: LogDensity, chain: Chain, draws: Iterator[Latents]) -> Latents:
+    def step_in(density: LogDensity) -> graphs.Step:
+        field = field_of(density)
+        return lambda z, xi: move(z, field.gradient(z), chain.epsilon, xi, chain.temperature)
+
+    recorded = graphs.recorded(log_density, step_in, (chain.epsilon, chain.temperature), position, chain.steps)
+    if recorded is not None:
+        return recorded(position, draws)
+    step = step_in(log_density)
+    for xi in draws:
+        position = step(position, xi)
     return position
 
 

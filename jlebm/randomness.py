@@ -5,8 +5,8 @@ image has a generator of its own, so that it is the same image whatever else is 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -42,9 +42,26 @@ def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device).manual_seed(derive_seed(role, *parts))
 
 
+NORMAL_BLOCK = 16
+LARGEST_DRAW = 2**22  # numbers of a series that are in memory at once
+
 # A source of standard normal draws: asked for latents of the shapes, type and device of its argument, each call
 # continues its stream.
 Noise: TypeAlias = Callable[[Latents], Latents]
+
+
+@runtime_checkable
+class HasSeries(Protocol):
+    """A source that can draw for several calls at once."""
+
+    def series(self, like: Latents, count: int) -> Iterator[Latents]:
+        """Yield the draws of `count` calls, the same numbers as theirs; all of them are to be taken."""
+        ...
+
+
+def series(noise: Noise, like: Latents, count: int) -> Iterator[Latents]:
+    """Yield the draws of `count` calls, drawn at once where the source knows how to."""
+    return noise.series(like, count) if isinstance(noise, HasSeries) else (noise(like) for _ in range(count))
 
 
 class SharedNoise:
@@ -80,8 +97,21 @@ class PerImageNoise:
 
     def __call__(self, like: Latents) -> Latents:
         """Return N(0, I) draws with the shapes, types and device of `like`; one row a seed."""
+        return next(self.series(like, 1))
+
+    def series(self, like: Latents, count: int) -> Iterator[Latents]:
+        """Yield the draws of `count` calls: the same numbers, in fewer calls of each generator where it allows that."""
         sizes = [layer[0].numel() for layer in like]
-        rows = torch.stack([torch.randn(sum(sizes), generator=each) for each in self.generators])
-        return tuple(
-            row.reshape(layer.shape).to(layer) for row, layer in zip(rows.split(sizes, dim=1), like, strict=True)
-        )
+        size, rows = sum(sizes), len(self.generators)
+        # Torch's generator on a CPU makes normal numbers in blocks of 16, and ends an incomplete one in another way.
+        together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
+        for first in range(0, count, together):
+            steps = min(together, count - first)
+            drawn = torch.empty(rows, steps * size, pin_memory=like[0].is_cuda)
+            for row, each in zip(drawn.unbind(), self.generators, strict=True):
+                row.normal_(generator=each)
+            # Steps first, so that a step's layers are in one piece; one transfer to a GPU, which it does not wait for.
+            on_device = drawn.to(like[0].device, non_blocking=True).unflatten(1, (steps, size)).transpose(0, 1)
+            for step in on_device.contiguous():
+                layers = zip(step.split(sizes, dim=1), like, strict=True)
+                yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)

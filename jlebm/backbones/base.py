@@ -37,7 +37,12 @@ class ELBOTerms(NamedTuple):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A generator p(x|z) p0(z) with several layers of latents; usually also a `torch.nn.Module`."""
+    """A generator p(x|z) p0(z) with several layers of latents; usually also a `torch.nn.Module`.
+
+    A class that sets `recordable = True` says that its methods compute from its weights and their arguments alone, by
+    the same operations whatever the values: on a GPU its chains are then recorded once and launched at once
+    (`jlebm.graphs`). A subclass has to say so again.
+    """
 
     @property
     def latent_shapes(self) -> LatentShapes:

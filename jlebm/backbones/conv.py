@@ -95,6 +95,8 @@ class ConvEncoder(nn.Module):
 class ConvBackbone(MarkovHierarchy):
     """The two-layer generator of the paper, with any number of vector latents (see `Backbone` for the methods)."""
 
+    recordable = True
+
     def __init__(self, config: ConvConfig):
         super().__init__()
         self.config = config

@@ -155,6 +155,7 @@ class LadderBackbone(MarkovHierarchy):
     """See the module, and `Backbone` for the methods."""
 
     top_sigma = 1.0
+    recordable = True
 
     def __init__(self, config: LadderConfig):
         super().__init__()

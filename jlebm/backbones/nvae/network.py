@@ -44,6 +44,8 @@ class Step(NamedTuple):
 class NVAE(nn.Module):
     """See the module; the methods are those of `Backbone`."""
 
+    recordable = True
+
     def __init__(self, config: NVAEConfig):
         super().__init__()
         self.config = config

@@ -1,0 +1,309 @@
+"""Recorded steps are the steps themselves, whatever changes between two chains; here on a tape instead of a GPU.
+
+`tests.tape` repeats operations in the memory that they were recorded in, as a CUDA graph does, so that everything but
+the three calls of `torch.cuda` is tested: what is copied, what is read where it lies, and what makes another recording.
+"""
+
+import copy
+import gc
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jlebm import graphs, langevin
+from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.ladder import LadderBackbone, LadderConfig
+from jlebm.backbones.nvae import frozen_copy
+from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise, SomeLayers
+from jlebm.distributions import Normal
+from jlebm.energies import JointEnergy, conv_energy, mlp_energy
+from jlebm.langevin import Chain
+from jlebm.latents import Latents
+from jlebm.model import JointModel
+from jlebm.randomness import PerImageNoise, SharedNoise
+from tests import tape
+from tests.small import backbone
+
+CHAIN = Chain(12, 0.02)  # two recordings' length of six steps
+BATCH = 3
+CONFIG = ConvConfig((1, 8, 8), (3, 4), channels=(6, 5), conditional_hidden=(8,))
+
+
+@pytest.fixture(autouse=True)
+def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
+    """Record on this CPU; one entry a recording that was made."""
+    made: list[None] = []
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        made.append(None)
+        return tape.record(work)
+
+    monkeypatch.setattr(graphs, "recorder", lambda device: record)
+    graphs._kept.clear()
+    yield made
+    graphs._kept.clear()
+
+
+def conv(dtype: torch.dtype = torch.float64) -> JointModel:
+    torch.manual_seed(0)
+    return JointModel(ConvBackbone(CONFIG), mlp_energy((3, 4), ((6,), (6, 6)))).to(dtype)
+
+
+def ladder() -> JointModel:
+    torch.manual_seed(0)
+    config = LadderConfig((1, 8, 8), (2, 3, 4), channels=(6, 5), conditional_hidden=(7,), features=9)
+    return JointModel(LadderBackbone(config), mlp_energy((2, 3, 4), ((6,), (6,), (6, 6)))).double()
+
+
+def deep() -> JointModel:
+    network = frozen_copy(backbone())
+    return JointModel(network, conv_energy(network.latent_shapes, 4, 6)).double()
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.rand(BATCH, 1, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+
+
+DENSITIES: dict[str, Callable[[], tuple[JointModel, LogDensity]]] = {
+    "prior, written out": lambda: (lambda m: (m, PriorInLatents(m.backbone, m.energy)))(conv()),
+    "prior, by autograd": lambda: (lambda m: (m, PriorInLatents(m.backbone, m.energy)))(ladder()),
+    "posterior": lambda: (lambda m: (m, Posterior(m.backbone, m.energy, images())))(conv()),
+    "posterior of a ladder": lambda: (lambda m: (m, Posterior(m.backbone, m.energy, images())))(ladder()),
+    "noise of a deep hierarchy": lambda: (lambda m: (m, PriorInNoise(m.backbone, m.energy)))(deep()),
+    "released drift": lambda: (lambda m: (m, PriorInNoise(m.backbone, m.energy, "released")))(deep()),
+}
+
+
+def noise() -> SharedNoise:
+    return SharedNoise(torch.Generator().manual_seed(5))
+
+
+def run(density: LogDensity, model: JointModel, chain: Chain = CHAIN, source=None) -> Latents:
+    source = source or noise()
+    return langevin.run(model.noise(BATCH, source), density, chain, source)
+
+
+def step_by_step(density: LogDensity, model: JointModel, chain: Chain = CHAIN, source=None) -> Latents:
+    """The same chain on a device that records nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "recorder", lambda device: None)
+        return run(density, model, chain, source)
+
+
+def assert_same(found: Latents, right: Latents) -> None:
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_recorded_chain_is_the_chain(name: str, recordings: list[None]) -> None:
+    """All steps and all noise, once each; a value of the recorded chain that is kept breaks the second one."""
+    model, density = DENSITIES[name]()
+    right = step_by_step(density, model)
+    assert not recordings
+    first = run(density, model)
+    kept = [layer.clone() for layer in first]
+    other = SharedNoise(torch.Generator().manual_seed(6))
+    assert_same(run(density, model, source=other), step_by_step(density, model, source=_seeded(6)))
+    assert_same(first, right)
+    assert_same(tuple(kept), first)  # a later chain leaves the end of an earlier one alone
+    assert len(recordings) == 1
+    assert model is not None
+
+
+def _seeded(seed: int) -> SharedNoise:
+    return SharedNoise(torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", ["prior, written out", "prior, by autograd", "posterior", "noise of a deep hierarchy"])
+def test_weights_that_are_updated_in_place_are_seen(name: str, recordings: list[None]) -> None:
+    """An optimiser's step or a loaded state needs no other recording; a copy of weights in one breaks it."""
+    model, density = DENSITIES[name]()
+    before = run(density, model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.2)
+    after = run(density, model)
+    assert_same(after, step_by_step(density, model))
+    assert not torch.equal(after[0], before[0])
+    assert len(recordings) == 1
+
+
+def test_other_images_are_seen(recordings: list[None]) -> None:
+    """The chain of another batch, as in training; images that are read where they first lay break it."""
+    model = conv()
+    first = run(Posterior(model.backbone, model.energy, images()), model)
+    density = Posterior(model.backbone, model.energy, images(1))
+    second = run(density, model)
+    assert_same(second, step_by_step(density, model))
+    assert not torch.equal(first[1], second[1])
+    assert len(recordings) == 1
+
+
+def test_given_latents_are_seen(recordings: list[None]) -> None:
+    """Upper layers that are kept are inputs as images are."""
+    model = deep()
+    _, below = model.latent_shapes if hasattr(model, "latent_shapes") else model.backbone.latent_shapes
+    for seed in (1, 2):
+        top = model.noise(BATCH, _seeded(seed))[:1]
+        density = PriorInNoise(model.backbone, model.energy, given=top)
+        start = (torch.randn(BATCH, *below, generator=torch.Generator().manual_seed(3), dtype=torch.float64),)
+        found = langevin.run(start, density, CHAIN, noise())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(graphs, "recorder", lambda device: None)
+            assert_same(found, langevin.run(start, density, CHAIN, noise()))
+    assert len(recordings) == 1
+
+
+def test_what_changes_a_step_makes_another_recording(recordings: list[None]) -> None:
+    """Step size, temperature, batch and type; the length only where it is made of other pieces."""
+    model = conv()
+    density = PriorInLatents(model.backbone, model.energy)
+    for chain in (CHAIN, Chain(12, 0.03), Chain(12, 0.02, temperature=0.5)):
+        assert_same(run(density, model, chain), step_by_step(density, model, chain))
+    assert len(recordings) == 3
+    assert_same(run(density, model, Chain(36, 0.02)), step_by_step(density, model, Chain(36, 0.02)))
+    count = len(recordings)
+    single = copy.deepcopy(model).float()
+    run(PriorInLatents(single.backbone, single.energy), single)
+    assert len(recordings) == count + 1
+    source = noise()
+    langevin.run(model.noise(BATCH + 1, source), density, CHAIN, source)
+    assert len(recordings) == count + 2
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, 13, 20])
+def test_chains_of_any_length(steps: int) -> None:
+    """A graph holds a divisor of the steps: none is left over, none is taken twice."""
+    model = conv()
+    density, chain = PriorInLatents(model.backbone, model.energy), Chain(steps, 0.02)
+    assert_same(run(density, model, chain), step_by_step(density, model, chain))
+
+
+def test_the_stream_of_noise_goes_on_where_it_would() -> None:
+    """After the chain the next draw is the one that follows the steps taken one by one."""
+    model = conv()
+    density = PriorInLatents(model.backbone, model.energy)
+    for make in (noise, lambda: PerImageNoise("sample", range(BATCH))):
+        ours, theirs = make(), make()
+        run(density, model, source=ours)
+        step_by_step(density, model, source=theirs)
+        like = (torch.empty(BATCH, 16),)
+        torch.testing.assert_close(ours(like), theirs(like), rtol=0, atol=0)
+
+
+def test_weights_elsewhere_make_another_recording(recordings: list[None]) -> None:
+    """Weights of another module, or moved ones; a graph goes on reading the memory that it knows."""
+    model = conv()
+    run(PriorInLatents(model.backbone, model.energy), model)
+    model.energy.networks[0][0].weight = nn.Parameter(1.5 * model.energy.networks[0][0].weight.detach())  # pyright: ignore
+    density = PriorInLatents(model.backbone, model.energy)
+    assert_same(run(density, model), step_by_step(density, model))
+    other = copy.deepcopy(model)
+    density = PriorInLatents(other.backbone, other.energy)
+    assert_same(run(density, other), step_by_step(density, other))
+    assert len(recordings) == 3
+
+
+def test_few_recordings_are_kept_and_none_keeps_its_model() -> None:
+    """Each holds memory of the device; a model that is used no more is let go.
+
+    The tape itself holds what it read, as no CUDA graph does: only what the recording itself holds is asked for.
+    """
+    model = conv()
+    for steps in range(1, 9):
+        run(PriorInLatents(model.backbone, model.energy), model, Chain(2, 0.01 * steps))
+    assert len(graphs._kept) == graphs.KEPT
+    energy = weakref.ref(model.energy)
+    for entry in graphs._kept.values():
+        assert entry.recording is not None
+        entry.recording.launch = lambda: None
+    del model, entry
+    gc.collect()
+    assert energy() is None
+
+
+# ---- what is not recorded
+
+
+class Counting(ConvBackbone):
+    """Computes in Python what no recording would repeat: a sigma that grows with every call."""
+
+    calls = 0
+
+    def decode(self, z: Latents) -> Normal:
+        self.calls += 1
+        return Normal.constant_sigma(super().decode(z).mean, 0.3 + self.calls)
+
+
+class Doubled(nn.Linear):
+    """A layer that torch does not have."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_what_may_depend_on_more_is_not_recorded(recordings: list[None]) -> None:
+    """A subclass, a hook, a layer of one's own, held layers, an observer, a correction: each goes step by step."""
+    model = conv()
+    prior = PriorInLatents(model.backbone, model.energy)
+    counting = Counting(CONFIG).double()
+    own = JointEnergy([nn.Sequential(Doubled(3, 1)), nn.Sequential(Doubled(4, 1))]).double()
+    hooked = copy.deepcopy(model)
+    hooked.energy.networks[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    start = model.noise(BATCH, noise())
+    assert graphs.recordable(Posterior(counting, model.energy, images())) is None
+    for density in (
+        PriorInLatents(counting, model.energy),
+        PriorInLatents(model.backbone, own),
+        PriorInLatents(hooked.backbone, hooked.energy),
+        lambda z: prior(z),
+    ):
+        langevin.run(start, density, CHAIN, noise())
+    langevin.run(start[:1], SomeLayers(prior, start, (0,)), CHAIN, noise())
+    langevin.run(start, prior, CHAIN, noise(), observe=langevin.Trace())
+    langevin.run(start, prior, Chain(3, 0.02, metropolis=True), noise())
+    assert not recordings
+    langevin.run(start, prior, CHAIN, noise())
+    assert len(recordings) == 1
+
+
+def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning, the right chain, and no second attempt."""
+    model = conv()
+    density = PriorInLatents(model.backbone, model.energy)
+    right = step_by_step(density, model)
+
+    def reads(self: ConvBackbone) -> None:
+        return None if float(self.conditionals[0].network[0].weight.detach().sum()) else None  # pyright: ignore
+
+    monkeypatch.setattr(ConvBackbone, "mlp_hierarchy", reads)
+    with pytest.warns(UserWarning, match=r"step by step.*_local_scalar_dense"):
+        found = run(density, model)
+    assert_same(found, right)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(run(density, model), right)
+
+
+def test_a_recording_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tape that does nothing, or the last step alone, is found out before it is used."""
+    model = conv()
+    density = PriorInLatents(model.backbone, model.energy)
+    right = step_by_step(density, model)
+    for wrong in (lambda work: lambda: None, lambda work: lambda: (work(), work())):
+        graphs._kept.clear()
+        monkeypatch.setattr(graphs, "recorder", lambda device, wrong=wrong: wrong)
+        with pytest.warns(UserWarning, match="other latents than the step itself"):
+            assert_same(run(density, model), right)
+
+
+def test_nothing_is_recorded_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU a launch costs next to nothing."""
+    monkeypatch.undo()
+    assert graphs.recorder(torch.device("cpu")) is None
+    assert graphs.recorder(torch.device("cuda")) is not None
