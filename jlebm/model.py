@@ -11,6 +11,7 @@ from jlebm.energies import JointEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain, Observer, StepInfo
 from jlebm.latents import Latents, layer_names, map_latents
+from jlebm.precision import arithmetic
 from jlebm.randomness import Noise
 
 
@@ -68,7 +69,8 @@ class JointModel(nn.Module):
             if temperature != 1:
                 raise UserError("a chain in latents has no temperature of the hierarchy; use one in whitened noise")
             start = self.start(count, chain, noise)
-            return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
+            with arithmetic(self.backbone):
+                return langevin.run(start, PriorInLatents(self.backbone, self.energy), chain, noise, observe)
 
         def show(index: int, eps: Latents, info: StepInfo) -> None:
             assert observe is not None
@@ -80,7 +82,8 @@ class JointModel(nn.Module):
     def sample_noise(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
         """Run `count` chains of the EBM prior in whitened noise and return where they end there, before T."""
         density = PriorInNoise(self.backbone, self.energy, chain.drift)
-        return langevin.run(self.noise(count, noise), density, chain, noise, observe)
+        with arithmetic(self.backbone):
+            return langevin.run(self.noise(count, noise), density, chain, noise, observe)
 
     def sample_posterior(
         self,
@@ -101,7 +104,8 @@ class JointModel(nn.Module):
         if chain.space != "latents":
             raise UserError("posterior chains move in latents; set their space to 'latents'")
         start = self.start(len(x), chain, noise)
-        return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
+        with arithmetic(self.backbone):
+            return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
 
     def energies(self, z: Latents) -> Float[Tensor, "batch layers"]:
         """Return the energy of each layer without a graph, for figures and for watching a run."""

@@ -16,6 +16,7 @@ from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
+from jlebm.precision import arithmetic
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import Noise, PerImageNoise
 
@@ -123,7 +124,7 @@ def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
 
 def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
     """Return latents with their images: the decoder's mean, or a draw from its distribution where there is noise."""
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic(model.backbone):
         likelihood = model.backbone.decode(latents)
         return Samples(to_uint8(likelihood.mean if noise is None else likelihood.sample_image(noise)), latents)
 

@@ -20,6 +20,7 @@ from jlebm.learning import prepare
 from jlebm.learning.base import Update
 from jlebm.learning.prepare import Optimisation
 from jlebm.model import JointModel
+from jlebm.precision import arithmetic
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
@@ -217,13 +218,14 @@ def fit(
         while not leaving:
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
-            for update, moved in prepare.updates(learning, state.model, *batch, noise, state.step):
-                if seen is not None:
-                    seen |= _of_all(_numbers(update))
-                state.optimisation.optimizer.zero_grad(set_to_none=True)
-                update.loss().backward(inputs=moved)
-                parallel.average([parameter.grad for parameter in state.learned.parameters()])
-                state.move()
+            with arithmetic(getattr(state.model, "backbone", None)):
+                for update, moved in prepare.updates(learning, state.model, *batch, noise, state.step):
+                    if seen is not None:
+                        seen |= _of_all(_numbers(update))
+                    state.optimisation.optimizer.zero_grad(set_to_none=True)
+                    update.loss().backward(inputs=moved)
+                    parallel.average([parameter.grad for parameter in state.learned.parameters()])
+                    state.move()
             # Batch norm sees the part of a batch that its process has; its running statistics are the mean over all.
             parallel.average([buffer for buffer in state.learned.buffers() if buffer.is_floating_point()])
             state.end_step()

@@ -32,7 +32,7 @@ experiments = st.builds(
         ConvConfig,
         latent_dims=st.tuples(st.integers(1, 9), st.integers(1, 9)),
         likelihood_sigma=positive,
-        precision=st.sampled_from(["float32", "bf16"]),
+        precision=st.sampled_from(["float32", "tf32", "bf16"]),
     ),
     prior_chain=chains,
     posterior_chain=chains,

@@ -1,18 +1,27 @@
-"""bf16 in the decoder against float32, along whole chains: what a preset's arithmetic has to pass before it is used."""
+"""bf16 and TF32 in the decoder against float32, along whole chains: what a preset's arithmetic has to pass before it is
+used. No CPU has TF32: its rounding of what convolutions multiply is done here by hand, forward and backward.
+"""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.layers import FromPoint
 from jlebm.densities import Posterior
 from jlebm.energies import mlp_energy
 from jlebm.langevin import Chain, run
 from jlebm.latents import Latents
+from jlebm.learning.base import ContrastiveUpdate
 from jlebm.model import JointModel
+from jlebm.precision import Precision, arithmetic
 from jlebm.randomness import SharedNoise
+from jlebm.sampling import generate, reconstruct
+from tests.small import experiment, train
 
 CHAINS = 256  # of each arithmetic
 WATCHED = (0, 4, 9, 19, 39)  # steps of the chain
@@ -20,16 +29,55 @@ EQUIVALENT = 0.01  # standard deviations by which bf16 may shift the mean of a f
 CONFIG = ConvConfig((3, 16, 16), (6, 10), channels=(24, 16), conditional_hidden=(16, 16))
 
 
-def models() -> tuple[JointModel, JointModel]:
-    """Return one model in both arithmetics, its decoder as sharp as a trained one's."""
+def rounded(x: Tensor) -> Tensor:
+    """Round float32 to the 10 bits after the point that TF32 multiplies, to nearest, ties away from zero."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+class RoundedProducts(torch.autograd.Function):
+    """A transposed convolution in which whatever is multiplied is rounded; gradients are those in its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(rounded(weight))
+        ctx.stride = stride
+        return F.conv_transpose2d(rounded(x), rounded(weight), bias, stride, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return F.conv2d(rounded(gradients[0]), weight, None, ctx.stride, 1), None, None, None
+
+
+class Tf32(nn.Module):
+    """A transposed convolution of the generator as a GPU computes it with TF32."""
+
+    def __init__(self, conv: nn.ConvTranspose2d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.conv.bias is not None
+        return RoundedProducts.apply(x, self.conv.weight.detach(), self.conv.bias.detach(), self.conv.stride[0])
+
+
+def models(precision: Precision = "bf16") -> tuple[JointModel, JointModel]:
+    """Return one model in float32 and in another arithmetic, its decoder as sharp as a trained one's."""
     torch.manual_seed(0)
     full = JointModel(ConvBackbone(CONFIG), mlp_energy(CONFIG.latent_dims, ((16, 16), (16, 16))))
     with torch.no_grad():
         for parameter in full.backbone.generator.parameters():
             parameter.mul_(2.0)
-    half = JointModel(ConvBackbone(dataclasses.replace(CONFIG, precision="bf16")), full.energy)
-    half.backbone.load_state_dict(full.backbone.state_dict())
-    return full, half
+    other = JointModel(ConvBackbone(dataclasses.replace(CONFIG, precision=precision)), full.energy)
+    other.backbone.load_state_dict(full.backbone.state_dict())
+    if precision == "tf32":
+        generator = other.backbone.generator
+        for index, module in enumerate(generator):
+            if type(module) is nn.ConvTranspose2d:
+                generator[index] = Tf32(module)
+        assert sum(isinstance(module, Tf32) for module in generator) == 2  # all but the matrix product
+        assert isinstance(generator[1], FromPoint)
+    return full, other
 
 
 def figures(model: JointModel, judge: JointModel, x: Tensor) -> dict[tuple[str, int], Tensor]:
@@ -68,11 +116,13 @@ def images(model: JointModel) -> Tensor:
         return model.backbone.decode(z).mean
 
 
-def test_chains_in_bf16_are_equivalent_to_those_in_float32() -> None:
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_chains_in_less_precision_are_equivalent_to_those_in_float32(precision: Precision) -> None:
     """Energies and reconstruction errors along 40 steps; a drift of rounding errors that add up breaks it."""
-    full, half = models()
+    full, other = models(precision)
     x = images(full)
-    assert apart(figures(full, full, x), figures(half, full, x)) < EQUIVALENT
+    shift = apart(figures(full, full, x), figures(other, full, x))
+    assert 0 < shift < EQUIVALENT
 
 
 def test_the_test_sees_a_wrong_arithmetic() -> None:
@@ -102,8 +152,82 @@ def test_only_the_decoder_is_in_bf16() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_weights_are_trained_in_float32(precision: str) -> None:
     """The gradient of every weight is float32, whatever the decoder computes in."""
-    model = models()[precision == "bf16"]
+    model = models("bf16")[precision == "bf16"]
     x = images(model)[:2]
     z = model.noise(2, SharedNoise(torch.Generator().manual_seed(3)))
     (-Posterior(model.backbone, model.energy, x)(z).mean()).backward()
     assert {parameter.grad.dtype for parameter in model.parameters() if parameter.grad is not None} == {torch.float32}
+
+
+# ---- TF32 is a flag of the process
+
+
+@pytest.fixture
+def flag(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether TF32 was allowed, at every image that is decoded."""
+    seen: list[bool] = []
+    decode = ConvBackbone.decode
+
+    def watched(self: ConvBackbone, z: Latents):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return decode(self, z)
+
+    monkeypatch.setattr(ConvBackbone, "decode", watched)
+    return seen
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bf16", False)])
+@pytest.mark.parametrize("before", [False, True])
+def test_convolutions_use_tf32_where_the_configuration_says_so(
+    precision: Precision, allowed: bool, before: bool, flag: list[bool]
+) -> None:
+    """In samples, reconstructions and posterior chains; torch's own default, or another model's, does not matter."""
+    torch.manual_seed(0)
+    backbone = ConvBackbone(dataclasses.replace(CONFIG, precision=precision))
+    model = JointModel(backbone, mlp_energy(CONFIG.latent_dims, ((16,), (16,))))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=before):
+        (sampled,) = generate(model, "ebm-prior", range(2), Chain(1, 0.01))
+        list(reconstruct(model, sampled.images.numpy(), [0, 1], Chain(2, 0.01)))
+        assert torch.backends.cudnn.allow_tf32 == before
+    assert set(flag) == {allowed}
+    assert len(flag) == 4
+
+
+def test_the_flag_is_as_it_was_after_an_error() -> None:
+    """A run that fails leaves no other arithmetic behind."""
+    before = torch.backends.cudnn.allow_tf32
+    with pytest.raises(ZeroDivisionError), arithmetic(models("tf32")[1].backbone):
+        assert torch.backends.cudnn.allow_tf32
+        raise ZeroDivisionError
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_training_has_its_precision_forward_and_backward(
+    precision: Precision, flag: list[bool], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chains and the loss of every update, and the backward pass, which reads the flag when it runs."""
+    backward: list[bool] = []
+    loss = ContrastiveUpdate.loss
+
+    def watched(self: ContrastiveUpdate) -> Tensor:
+        value = loss(self)
+        value.register_hook(lambda gradient: backward.append(torch.backends.cudnn.allow_tf32))
+        return value
+
+    monkeypatch.setattr(ContrastiveUpdate, "loss", watched)
+    model = dataclasses.replace(experiment().model, precision=precision)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=precision == "float32"):
+        train(tmp_path, steps=2, model=model)
+    assert set(flag) == set(backward) == {precision == "tf32"}
+    assert len(backward) == 2
+
+
+def test_precision_is_part_of_the_digest() -> None:
+    """Runs of different arithmetic are never taken for one another."""
+    model = experiment().model
+    digests = {
+        experiment(model=dataclasses.replace(model, precision=precision)).digest()
+        for precision in ("float32", "tf32", "bf16")
+    }
+    assert len(digests) == 3

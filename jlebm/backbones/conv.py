@@ -7,7 +7,6 @@ p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1}
 import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents
 from jlebm.networks import SLOPE
+from jlebm.precision import Precision
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
@@ -43,9 +43,9 @@ class ConvConfig:
     """Standard deviation of p(z_L); `RELEASED_TOP_SIGMA` is what the released code uses."""
     inference_network: bool = False
     """Whether there is a q(z|x); variational learning needs it, maximum likelihood does not use it."""
-    precision: Literal["float32", "bf16"] = field(default="float32", metadata={"since": "0.2"})
-    """Arithmetic of the generator's layers and of their gradient. Latents, weights and densities are float32 in both;
-    bf16 is for GPUs, CPUs emulate it slowly."""
+    precision: Precision = field(default="float32", metadata={"since": "0.2"})
+    """Arithmetic of the generator's convolutions and of their gradients; latents, weights and densities are float32 in
+    all. tf32 and bf16 are for GPUs: a CPU has no TF32, and emulates bf16 slowly."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no generator."""
@@ -107,6 +107,11 @@ class ConvBackbone(MarkovHierarchy):
             self.encoder = ConvEncoder(config)
             self.inference = markov_conditionals(config.latent_dims[::-1], config.conditional_hidden)
 
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the generator's convolutions (`jlebm.precision`)."""
+        return self.config.precision
+
     def mlp_hierarchy(self) -> MLPHierarchy | None:
         """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
         networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
@@ -117,7 +122,7 @@ class ConvBackbone(MarkovHierarchy):
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""
-        bf16 = self.config.precision == "bf16"
+        bf16 = self.precision == "bf16"
         with torch.autocast(z[-1].device.type, torch.bfloat16) if bf16 else nullcontext():
             mean = self.generator(z[-1])
         return Normal.constant_sigma(mean.to(z[-1].dtype), self.config.likelihood_sigma)
