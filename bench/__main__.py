@@ -23,14 +23,16 @@ from rich.console import Console
 from rich.table import Table
 
 import jlebm
-from bench import scale, speed, stopwatch, two_stage
+from bench import images, lines, scale, speed, stopwatch, two_stage
+from bench.part import Part
+from bench.part import held as held_to_plain
 from jlebm.data import data_root
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.extractor import ExtractorNotFound
+from jlebm.precision import Precision
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.results import TIMINGS, Timing, append, timing
 from jlebm.run import provenance, resolve_device
-from reproduce.cifar10 import CPU, PAPER
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FEWEST = 7  # repetitions that a median is taken of
@@ -64,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = ConsoleReporter()
     known = provenance(device)
     known["versions"]["jlebm"] = jlebm.__version__
-    top = stopwatch.ceiling(device)
-    report.line(f"{known['device']}, {torch.get_num_threads()} threads: matrix products at {top / 1e9:.0f} GFLOP/s")
+    tops = Ceilings(device)
+    speed_of_products = f"matrix products at {tops['float32'] / 1e9:.0f} GFLOP/s"
+    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {speed_of_products}")
     rows: list[Timing] = []
-    for row in lines(arguments, device, top, known, report):
+    for row in measured(arguments, device, tops, known, report):
         rows.append(row)
         if arguments.store:
             append(arguments.results / "measured" / TIMINGS, [row])
@@ -78,15 +81,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def lines(
-    arguments: Arguments, device: torch.device, top: float, known: dict[str, Any], report: Reporter
+class Ceilings(dict[Precision, float]):
+    """FLOP/s of this device's matrix products in each arithmetic, measured where it is first asked for."""
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device = device
+
+    def __missing__(self, precision: Precision) -> float:
+        """Measure one."""
+        self[precision] = stopwatch.ceiling(self.device, precision)
+        return self[precision]
+
+
+def measured(
+    arguments: Arguments, device: torch.device, tops: Ceilings, known: dict[str, Any], report: Reporter
 ) -> Iterator[Timing]:
     """Yield the rows in the order of the table."""
 
     def wanted(metric: str) -> bool:
         return not arguments.only or metric.startswith(arguments.only)
 
-    def row(kind: str, metric: str, setting: str, medians: stopwatch.Medians, **rest: Any) -> Timing:
+    def row(
+        kind: str, metric: str, setting: str, medians: stopwatch.Medians, precision: Precision = "float32", **rest: Any
+    ) -> Timing:
         fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": arguments.repetitions}
         return Timing(
             kind=kind,
@@ -95,62 +113,59 @@ def lines(
             threads=torch.get_num_threads(),
             plain=medians.plain,
             ours=medians.ours,
-            ceiling=top,
+            ceiling=tops[precision],
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **known,
             **(fields | rest),
         )
 
-    for part in _parts(arguments, device, report):
+    for part in _parts(device, report, arguments):
         if not wanted(part.metric):
             continue
-        agreement = speed.held(part)
-        floor = None if part.counted is None else part.times * stopwatch.operations(part.counted) / top
+        agreement = held_to_plain(part)
+        counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
+        floor = None if counted is None else counted / tops[part.precision]
         medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
-        goal = part.goal.get(device.type)
+        goal = part.goal.get(device.type if part.precision == "float32" else f"{device.type}, {part.precision}")
         missed = goal is not None and medians.plain is not None and medians.plain / medians.ours < goal
         bound = part.bound if missed else ""
-        timed = row(
-            "speed", part.metric, part.setting, medians, floor=floor, agreement=agreement, goal=goal, bound=bound
-        )
-        yield timed
-        if part.metric == "training iteration" and part.images:
-            yield _whole_training(row, part, medians)
+        held = {"floor": floor, "agreement": agreement, "goal": goal, "bound": bound}
+        yield row("speed", part.metric, part.setting, medians, part.precision, **held)
+        if part.whole is not None:
+            yield row("extrapolated", lines.WHOLE_TRAINING, part.whole, _whole_training(part, medians), part.precision)
     with tempfile.TemporaryDirectory() as scratch:
-        for point in scale.points(PAPER.experiment, CPU.experiment, device, Path(scratch)):
+        paper, small = (workload.experiment for workload in lines.workloads("cpu"))
+        for point in scale.points(paper, small, device, Path(scratch)):
             if wanted(point.metric):
                 medians = stopwatch.interleaved(None, point.run, arguments.repetitions, device)
                 yield row("scale", point.metric, point.setting, medians)
 
 
-def _whole_training(row: Any, part: speed.Part, medians: stopwatch.Medians) -> Timing:
+def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
     """Extrapolate the paper's whole training from one measured iteration."""
-    training = PAPER.experiment.training
-    times = training.steps * training.batch_size / part.images
-    whole = stopwatch.Medians(None if medians.plain is None else times * medians.plain, times * medians.ours)
-    setting = f"{training.steps} iterations of {training.batch_size} images, from one of {part.images}"
-    return row("extrapolated", "training at the paper's settings", setting, whole)
+    return stopwatch.Medians(
+        None if medians.plain is None else part.iterations * medians.plain, part.iterations * medians.ours
+    )
 
 
-def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iterator[speed.Part]:
-    on_cpu = device.type == "cpu"
-    few, count = (5, 200) if on_cpu else (PAPER.experiment.training.batch_size, 50_000)
-    yield from speed.parts(PAPER.experiment, "the paper's sizes", device, few, count, whole=True)
-    small = CPU.experiment
-    yield from speed.parts(small, "the sizes of the cpu preset", device, small.training.batch_size, 1000)
+def _parts(device: torch.device, report: Reporter, arguments: Arguments) -> Iterator[Part]:
+    for workload in lines.workloads(device.type):
+        yield from speed.parts(workload, device)
     yield two_stage.part(*two_stage.SIZES[device.type], device)
-    yield speed.data_part(device)
+    yield images.data_part(device)
     try:
-        yield speed.inception_part(data_root(arguments.data_root), device)
+        yield images.inception_part(data_root(arguments.data_root), device)
     except ExtractorNotFound as missing:
         report.line(f"Inception is not timed: {missing}")
 
 
 def _render(rows: Sequence[Timing]) -> str:
+    shown = {row.metric for row in rows}
+    gpus = [line for line in lines.awaited() if line.metric in shown]
     console = Console(width=max(shutil.get_terminal_size().columns, 160))
     with console.capture() as captured:
         for title, header, cells in (
-            ("beside a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows)),
+            ("beside a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows, gpus)),
             ("how cost grows", timing.SCALE_HEADER, timing.scale_cells(rows)),
         ):
             if cells:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.speed import noise
+from bench.part import noise
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.energies import mlp_energy
 from jlebm.experiment import Experiment

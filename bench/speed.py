@@ -1,74 +1,83 @@
-"""The parts that a user waits for, each beside its plain implementation and held to it before its time is taken."""
+"""The parts of the joint training and of sampling, each beside its plain implementation."""
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
+from bench.part import EXACT, SEED, Part, noise, relative
 from bench.plain import Plain
-from jlebm.errors import UserError
-from jlebm.evaluation import inception
-from jlebm.evaluation.extractor import find_extractor, unchanged_module
+from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
-from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.learning.prepare import scheme
 from jlebm.model import JointModel
-from jlebm.randomness import SharedNoise
+from jlebm.precision import Precision, arithmetic
 from jlebm.sampling import generate
-from jlebm.training import Batches, initial_state
-
-EXACT = 1e-10  # largest relative difference in float64 with the same noise
-FEATURES = 1e-4  # the budget that torch-fidelity declares for its float32 features
-SEED = 1
+from jlebm.training import initial_state
 
 
 @dataclass(frozen=True)
-class Part:
-    """One line of the benchmark before its numbers."""
+class Workload:
+    """One experiment's joint training and sampling, at sizes that a device can time."""
 
-    metric: str
-    setting: str
-    plain: Callable[[], object]
-    ours: Callable[[], object]
-    agreement: Callable[[], float]
-    """Computes both results once and returns their largest relative difference."""
-    limit: float
-    goal: dict[str, float]
-    """The ratio that is aimed at, by type of device."""
-    counted: Callable[[], object] | None
-    """What the floor's operations are counted in, no more than `ours` does; None where arithmetic is no bound."""
-    times: float = 1.0
-    """How many times `counted` the floor is."""
-    bound: str = ""
-    """What bounds it on a CPU, where that is known."""
-    images: int = 0
-    """Images of an iteration from which the paper's whole training is extrapolated; 0 for none."""
+    experiment: Experiment
+    """Joint maximum likelihood on a two-layer model."""
+    size: str
+    """The words for it, "the paper's sizes"."""
+    few: int
+    """The batch of whole iterations; a CPU takes minutes for one of the paper's 100 images."""
+    count: int
+    """How many images are sampled."""
+    whole: bool = False
+    """Whether these are the sizes from which the paper's whole training is extrapolated."""
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the generator."""
+        return self.experiment.model.precision if isinstance(self.experiment.model, ConvConfig) else "float32"
+
+    def settings(self) -> dict[str, str]:
+        """Return the setting of each part by its metric; the prior's chain has float32 alone."""
+        one, size = self.experiment, self.size if self.precision == "float32" else f"{self.size}, {self.precision}"
+        prior, posterior, batch = one.prior_chain.steps, one.posterior_chain.steps, one.training.batch_size
+        chain = {"prior chain": f"{prior} steps, batch {batch}, {size}"} if self.precision == "float32" else {}
+        iteration = f"{prior} prior and {posterior} posterior steps and the update, batch {self.few}, {size}"
+        return chain | {
+            "posterior step": f"batch {batch}, {size}",
+            "training iteration": iteration,
+            "sampling": f"{self.count} images of the EBM prior, {size}",
+        }
+
+    def whole_training(self) -> str | None:
+        """Return the setting of the training that is extrapolated from an iteration; None where there is none."""
+        training = self.experiment.training
+        arithmetic = "" if self.precision == "float32" else f", {self.precision}"
+        said = f"{training.steps} iterations of {training.batch_size} images, from one of {self.few}{arithmetic}"
+        return said if self.whole else None
 
 
-def parts(
-    experiment: Experiment, size: str, device: torch.device, few: int, count: int, whole: bool = False
-) -> Iterator[Part]:
-    """Yield the parts of the joint training of one experiment.
+def parts(workload: Workload, device: torch.device) -> Iterator[Part]:
+    """Yield the parts of the joint training of one experiment, those that have a setting.
 
-    Args:
-        experiment: joint maximum likelihood on a two-layer model.
-        size: the words for it, "the paper's sizes".
-        device: where to compute.
-        few: the batch of whole iterations; a CPU takes minutes for one of the paper's 100 images.
-        count: how many images are sampled.
-        whole: whether these are the sizes from which the paper's whole training is extrapolated.
+    Plain is timed in full float32 beside ours in float32, else with what torch allows by default, TF32 in convolutions:
+    what the released code would have had on such a GPU.
     """
+    settings = workload.settings()
+    for part in _parts(workload, device):
+        if part.metric in settings:
+            yield replace(part, setting=settings[part.metric], precision=workload.precision)
+
+
+def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
+    experiment, few, count = workload.experiment, workload.few, workload.count
     batch = experiment.training.batch_size
+    by_default = nullcontext if workload.precision == "float32" else _torchs_default
     state = initial_state(experiment, SEED, device)
     model, plain = state.model, Plain(state.model)
     double = copy.deepcopy(model).double()
@@ -86,7 +95,7 @@ def parts(
 
     yield Part(
         "prior chain",
-        f"{chains[0].steps} steps, batch {batch}, {size}",
+        "",
         lambda: plain.chain(start(model, batch, device), chains[0], noise(device)),
         lambda: model.sample_prior(batch, chains[0], noise(device)),
         lambda: relative(
@@ -102,17 +111,22 @@ def parts(
     one_step = Chain(1, chains[1].epsilon)
     few_steps = Chain(3, chains[1].epsilon)
     x, pair = images(batch), images(2, double)
+
+    def plain_step() -> None:
+        with by_default():
+            plain.chain(start(model, batch, device), one_step, noise(device), x)
+
     yield Part(
         "posterior step",
-        f"batch {batch}, {size}",
-        lambda: plain.chain(start(model, batch, device), one_step, noise(device), x),
+        "",
+        plain_step,
         lambda: model.sample_posterior(x, one_step, noise(device)),
         lambda: relative(
             double.sample_posterior(pair, few_steps, noise(device)),
             (lambda n: plain_double.chain(plain_double.start(2, n), few_steps, n, pair))(noise(device)),
         ),
         EXACT,
-        {"cpu": 1.2, "cuda": 1.5},
+        {"cpu": 1.2, "cuda, tf32": 1.5, "cuda, bf16": 2.5},
         lambda: model.sample_posterior(x[:1], one_step, noise(device)),
         times=batch,
         bound="the two large transposed convolutions, which both leave to the same library of torch",
@@ -121,124 +135,58 @@ def parts(
     some = images(few)
 
     def iterate(on: JointModel, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        update = learning.update(on, x, noise(device))
-        optimizer.zero_grad(set_to_none=True)
-        update.loss().backward()
-        optimizer.step()
+        with arithmetic(on.backbone):
+            update = learning.update(on, x, noise(device))
+            optimizer.zero_grad(set_to_none=True)
+            update.loss().backward()
+            optimizer.step()
+
+    def plain_iteration() -> None:
+        with by_default():
+            plain.iteration(some, *chains, noise(device))
 
     yield Part(
         "training iteration",
-        f"{chains[0].steps} prior and {chains[1].steps} posterior steps and the update, batch {few}, {size}",
-        lambda: plain.iteration(some, *chains, noise(device)),
+        "",
+        plain_iteration,
         lambda: iterate(model, state.optimisation.optimizer, some),
         lambda: gradients_agree(double, plain_double, pair, learning),
         EXACT,
-        {"cpu": 1.2, "cuda": 2.0},
+        {"cpu": 1.2, "cuda, tf32": 2.0, "cuda, bf16": 3.0},
         lambda: iterate(model, state.optimisation.optimizer, some),
         bound="the posterior chain",
-        images=few if whole else 0,
+        whole=workload.whole_training(),
+        iterations=experiment.training.steps * batch / few,
     )
+
+    def plain_samples() -> None:
+        with by_default():
+            plain.sample(count, chains[0], noise(device), batch=min(100, count))
 
     yield Part(
         "sampling",
-        f"{count} images of the EBM prior, {size}",
-        lambda: plain.sample(count, chains[0], noise(device), batch=min(100, count)),
+        "",
+        plain_samples,
         lambda: list(generate(model, "ebm-prior", range(count), chains[0])),
         lambda: images_agree(double, plain_double, chains[0], device),
         EXACT,
-        {"cpu": 1.3, "cuda": 20.0},
+        {"cpu": 1.3, "cuda": 20.0, "cuda, tf32": 20.0, "cuda, bf16": 20.0},
         lambda: list(generate(model, "ebm-prior", range(1), chains[0])),
         times=count,
         bound="the decoder, and the noise of a generator for each image",
     )
 
 
-def data_part(device: torch.device) -> Part:
-    """Return the way of a batch of 100 images into the loop: the device's uint8, or torch's loader from PIL images."""
-    images = np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8)
-    half = [0.5] * 3
-    transform = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(half, half)])
-    to_pil = v2.ToPILImage()
-
-    class Images(Dataset):
-        """As torchvision's own datasets do it: an array, a PIL image of it, the transforms."""
-
-        def __len__(self) -> int:
-            return len(images)
-
-        def __getitem__(self, index: int) -> Tensor:
-            return transform(to_pil(torch.from_numpy(images[index])))
-
-    batches = Batches(images, 100, SEED, device)
-    loader = DataLoader(Images(), 100, shuffle=True)
-
-    def agreement() -> float:
-        theirs = torch.stack([Images()[index] for index in range(100)])
-        return relative((to_float(torch.from_numpy(images[:100])),), (theirs,))
-
-    return Part(
-        "ten batches of training images",
-        "10 x 100 of 32x32",
-        lambda: [batch.to(device) for batch in loader],
-        lambda: [batches(step) for step in range(10)],
-        agreement,
-        1e-6,  # float32 of numbers that both compute exactly but for the last digit
-        {},
-        None,
-    )
-
-
-def inception_part(root: Path, device: torch.device) -> Part:
-    """Return the metric network: ours, and torch-fidelity's module as it is, at the batch size of its own default.
-
-    Raises:
-        ExtractorNotFound: there are no weights in the data root.
-    """
-    extractor = find_extractor(root, download=False)
-    layer = extractor.layers[-1] if extractor.layers[-1] in ("64", "192", "768") else "2048"
-    network = inception.open_network(extractor, (layer,), device)
-    module = unchanged_module(extractor, (layer,)).to(device)
-    images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
-
-    def plain() -> Tensor:
-        with torch.inference_mode():
-            return module(torch.from_numpy(images).to(device))[0]
-
-    def counted() -> Tensor:
-        # The same convolutions on this thread; in inference mode they would not be seen as the operations that count.
-        with torch.no_grad():
-            return module(torch.from_numpy(images).to(device))[0]
-
-    def ours() -> Tensor:
-        return torch.cat([features[layer] for _, features in inception.features_of(network, images)])
-
-    return Part(
-        f"Inception, {layer} features",
-        "64 images of 32x32",
-        plain,
-        ours,
-        lambda: relative((ours(),), (plain(),)),
-        FEATURES,
-        {"cpu": 1.5},
-        counted,
-        bound="the convolutions' arithmetic",
-    )
-
-
-def noise(device: torch.device) -> SharedNoise:
-    """Return the same stream of noise at every call."""
-    return SharedNoise(torch.Generator(device).manual_seed(SEED))
+@contextmanager
+def _torchs_default() -> Iterator[None]:
+    """Let convolutions use TF32, as torch does where nobody says otherwise."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        yield
 
 
 def start(model: JointModel, count: int, device: torch.device) -> Latents:
     """Return N(0, I) in both layers."""
     return model.noise(count, noise(device))
-
-
-def relative(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
-    """Return the largest difference of any entry, relative to the largest entry of its tensor."""
-    pairs = zip(ours, theirs, strict=True)
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)) for a, b in pairs)
 
 
 def gradients_agree(model: JointModel, plain: Plain, x: Tensor, learning: JointMLE) -> float:
@@ -268,18 +216,3 @@ def images_agree(model: JointModel, plain: Plain, chain: Chain, device: torch.de
     _, z1 = plain.chain(plain.start(4, stream), chain, stream)
     with torch.no_grad():
         return relative((model.backbone.decode(latents).mean,), (plain.generator(z1),))
-
-
-def held(part: Part) -> float:
-    """Return how far both results are apart.
-
-    Raises:
-        UserError: farther than the part allows: a time of it would mean nothing.
-    """
-    found = part.agreement()
-    if not found <= part.limit or math.isnan(found):
-        raise UserError(
-            f"{part.metric}: ours and the plain implementation differ by {found:.1e} relative, more than "
-            f"{part.limit:g}; nothing is timed that is not the same computation"
-        )
-    return found

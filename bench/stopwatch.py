@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from jlebm.precision import Precision
+
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product is the ceiling
 
 
@@ -43,11 +45,17 @@ def once(part: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def ceiling(device: torch.device, repetitions: int = 7) -> float:
-    """Return FLOP/s of large float32 matrix products on all threads: the median of several."""
+def ceiling(device: torch.device, precision: Precision = "float32", repetitions: int = 7) -> float:
+    """Return FLOP/s of large matrix products in this arithmetic on all threads: the median of several."""
     rows = MATRIX[device.type]
-    first, second = (torch.randn(rows, rows, device=device) for _ in range(2))
-    return 2 * rows**3 / interleaved(None, lambda: first @ second, repetitions, device).ours
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    first, second = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        return 2 * rows**3 / interleaved(None, lambda: first @ second, repetitions, device).ours
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def operations(part: Callable[[], object]) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.speed import EXACT, Part, noise, relative
+from bench.part import EXACT, Part, noise, relative
 from jlebm import langevin
 from jlebm.backbones.nvae import NVAE, NVAEConfig, frozen_copy
 from jlebm.densities import PriorInNoise
@@ -36,6 +36,14 @@ PUBLISHED = TWO_STAGE_PAPER.plan.backbone.model
 SIZES = {"cpu": (NARROW, 50), "cuda": (PUBLISHED, 32)}  # hierarchy and batch; a CPU takes minutes for the published one
 CHAIN = Chain.from_two_stage_paper(1, 4e-5)  # one step of the paper's chains
 SEED = 3
+METRIC = "two-stage chain step"
+
+
+def setting(config: NVAEConfig, batch: int) -> str:
+    """Say of which size it is."""
+    with torch.device("meta"):
+        shapes = NVAE(config).latent_shapes
+    return f"batch {batch}, {len(shapes)} groups of {'x'.join(map(str, shapes[-1]))}"
 
 
 class Plain:
@@ -150,8 +158,8 @@ def part(config: NVAEConfig, batch: int, device: torch.device) -> Part:
         return relative(langevin.run(eps, frozen, few, noise(device)), theirs)
 
     return Part(
-        "two-stage chain step",
-        f"batch {batch}, {len(shapes)} groups of {'x'.join(map(str, shapes[-1]))}",
+        METRIC,
+        setting(config, batch),
         lambda: plain.chain(start(batch), CHAIN, noise(device)),
         lambda: ours(batch),
         agreement,

@@ -50,20 +50,21 @@ class Recordable(NamedTuple):
 
 def recordable(density: LogDensity) -> Recordable | None:
     """Take a density apart; None where its steps may depend on more than weights, position and inputs."""
-    if type(density) is PriorInLatents:
-        inputs, rebuilt, kind = (), lambda _: density, ()
-    elif type(density) is PriorInNoise:
-        inputs, rebuilt, kind = density.given, lambda given: replace(density, given=given), (density.drift,)
-    elif type(density) is Posterior:
-        inputs, rebuilt, kind = (density.x,), lambda x: replace(density, x=x[0]), ()
-    else:
+    inputs, rebuilt, kind = (), lambda _: density, ()
+    if type(density) not in (PriorInLatents, PriorInNoise, Posterior):
         return None
+    if isinstance(density, PriorInNoise):
+        inputs, rebuilt, kind = density.given, lambda given: replace(density, given=given), (density.drift,)
+    elif isinstance(density, Posterior):
+        inputs, rebuilt = (density.x,), lambda images: replace(density, x=images[0])
+    assert isinstance(density, PriorInLatents | PriorInNoise | Posterior)
     backbone, energy = density.backbone, density.energy
     # Each class says it for itself: a subclass may do in Python what a recording would not repeat.
-    declared = isinstance(backbone, nn.Module) and vars(type(backbone)).get("recordable", False)
-    if not declared or type(energy) is not JointEnergy or not all(map(_known, energy.networks.modules())):
+    if not isinstance(backbone, nn.Module) or not vars(type(backbone)).get("recordable", False):
         return None
-    if any(each._forward_hooks or each._forward_pre_hooks for part in (backbone, energy) for each in part.modules()):
+    if type(energy) is not JointEnergy or not all(map(_known, energy.networks.modules())):
+        return None
+    if any(each._forward_hooks or each._forward_pre_hooks for each in (*backbone.modules(), *energy.modules())):
         return None
     return Recordable((backbone, energy), inputs, rebuilt, (type(density), *kind))
 

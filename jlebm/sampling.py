@@ -20,6 +20,9 @@ from jlebm.precision import arithmetic
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import Noise, PerImageNoise
 
+BATCH = 500  # images that are drawn at a time
+BATCH_OF_VECTORS = 2_500  # the same on a GPU where all latents are vectors
+
 Prior = Literal["ebm-prior", "gaussian-prior"]
 Decoding = Literal["mean", "sample"]
 
@@ -36,7 +39,7 @@ def generate(
     prior: Prior,
     seeds: Sequence[int],
     chain: Chain,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     temperature: float = 1.0,
     decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
@@ -51,14 +54,15 @@ def generate(
         prior: which of the two.
         seeds: one an image.
         chain: of the EBM prior.
-        batch_size: images at a time.
+        batch_size: images at a time; None for what fills the model's device.
         temperature: multiplies every sigma of the hierarchy when noise becomes latents; with the EBM prior of a chain
             in whitened noise, where the chain has ended.
         decoding: the decoder's mean, or a draw from its distribution.
     """
+    size = batch_size or _filling(model)
 
     def draw(first: int) -> Samples:
-        chosen = seeds[first : first + batch_size]
+        chosen = seeds[first : first + size]
         noise = PerImageNoise("sample", chosen)
         if prior == "ebm-prior":
             latents = model.sample_prior(len(chosen), chain, noise, temperature=temperature)
@@ -66,7 +70,13 @@ def generate(
             latents = model.sample_gaussian(len(chosen), noise, temperature)
         return decoded(model, latents, noise if decoding == "sample" else None)
 
-    yield from dealt(draw, len(seeds), batch_size)
+    yield from dealt(draw, len(seeds), size)
+
+
+def _filling(model: JointModel) -> int:
+    """Return how many images to draw at a time: a GPU's kernels for vectors are far from full at a CPU's number."""
+    vectors = all(len(shape) == 1 for shape in model.backbone.latent_shapes)
+    return BATCH_OF_VECTORS if vectors and next(model.parameters()).is_cuda else BATCH
 
 
 def reconstruct(

@@ -1,7 +1,7 @@
 """A CUDA graph's semantics on a CPU: what was launched once is launched again, in the same memory, without Python.
 
-It refuses what cannot be recorded: an operation whose result the host reads, one whose shape depends on values, a tensor
-made of the host's numbers, a draw of torch's own generator.
+It refuses what cannot be recorded: an operation whose result the host reads, one whose shape depends on values, a
+tensor made of the host's numbers, a draw of torch's own generator.
 """
 
 from collections.abc import Callable

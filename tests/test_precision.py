@@ -1,5 +1,6 @@
-"""bf16 and TF32 in the decoder against float32, along whole chains: what a preset's arithmetic has to pass before it is
-used. No CPU has TF32: its rounding of what convolutions multiply is done here by hand, forward and backward.
+"""bf16 and TF32 in the decoder against float32, along whole chains: what an arithmetic has to pass for a preset.
+
+No CPU has TF32: its rounding of what convolutions multiply is done here by hand, forward and backward.
 """
 
 import dataclasses
@@ -39,12 +40,14 @@ class RoundedProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        """Return the output, padded by 1."""
         ctx.save_for_backward(rounded(weight))
         ctx.stride = stride
         return F.conv_transpose2d(rounded(x), rounded(weight), bias, stride, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient in the input."""
         (weight,) = ctx.saved_tensors
         return F.conv2d(rounded(gradients[0]), weight, None, ctx.stride, 1), None, None, None
 
@@ -57,6 +60,7 @@ class Tf32(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output."""
         assert self.conv.bias is not None
         return RoundedProducts.apply(x, self.conv.weight.detach(), self.conv.bias.detach(), self.conv.stride[0])
 
@@ -195,10 +199,16 @@ def test_convolutions_use_tf32_where_the_configuration_says_so(
 
 def test_the_flag_is_as_it_was_after_an_error() -> None:
     """A run that fails leaves no other arithmetic behind."""
-    before = torch.backends.cudnn.allow_tf32
-    with pytest.raises(ZeroDivisionError), arithmetic(models("tf32")[1].backbone):
-        assert torch.backends.cudnn.allow_tf32
-        raise ZeroDivisionError
+    before, seen = torch.backends.cudnn.allow_tf32, []
+
+    def fails() -> None:
+        with arithmetic(models("tf32")[1].backbone):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert seen == [True]
     assert torch.backends.cudnn.allow_tf32 == before
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jlebm.errors import UserError
 from jlebm.results.records import known, moment, refuse_non_finite
@@ -83,6 +84,14 @@ class Timing(Row):
         return None if self.floor is None else self.floor / self.ours
 
 
+class Awaited(NamedTuple):
+    """A line that a GPU has, whether it was measured or not."""
+
+    kind: str
+    metric: str
+    setting: str
+
+
 def newest(rows: Sequence[Timing]) -> list[Timing]:
     """Return the newest row of each kind, metric, setting and device; in the order in which each was first stored."""
     latest: dict[tuple[str, str, str, str], Timing] = {}
@@ -93,23 +102,39 @@ def newest(rows: Sequence[Timing]) -> list[Timing]:
     return list(latest.values())
 
 
-def speed_cells(rows: Sequence[Timing]) -> list[tuple[str, ...]]:
-    """Return the cells of the table of speeds; a metric without a row of a GPU has a line that says so."""
-    cells = []
+def speed_cells(rows: Sequence[Timing], awaited: Sequence[Awaited] = ()) -> list[tuple[str, ...]]:
+    """Return the cells of the table of speeds, the lines of one metric together.
+
+    Args:
+        rows: the newest of each line.
+        awaited: the lines of a GPU; those of which there is no row say so.
+    """
     shown = [row for row in rows if row.kind != "scale"]
-    for row in shown:
-        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}x"
-        if row.goal is not None and row.ratio is not None and row.ratio < row.goal:
-            ratio += " (missed)"
-        goal = "-" if row.goal is None else f"{row.goal:g}x"
-        share = "-" if row.share is None else f"{100 * row.share:.0f} %"
-        metric = row.metric + (" (extrapolated)" if row.kind == "extrapolated" else "")
-        times = [duration(row.plain), duration(row.ours), ratio, goal, duration(row.floor), share]
-        cells.append((metric, row.setting, _device(row), *times))
-        elsewhere = {other.device for other in shown if (other.metric, other.setting) == (row.metric, row.setting)}
-        if not any(device.startswith("cuda") for device in elsewhere):
-            cells.append((metric, row.setting, "GPU", *[NOT_MEASURED] * 2, *["-"] * 4))
+    on_a_gpu = {(row.metric, row.setting) for row in shown if row.device.startswith("cuda")}
+    missing = [line for line in awaited if (line.metric, line.setting) not in on_a_gpu]
+    cells = []
+    for metric in dict.fromkeys(line.metric for line in (*shown, *missing)):
+        cells += [_speed_cell(row) for row in shown if row.metric == metric]
+        cells += [
+            (_named(line), line.setting, "GPU", *[NOT_MEASURED] * 2, *["-"] * 4)
+            for line in missing
+            if line.metric == metric
+        ]
     return cells
+
+
+def _speed_cell(row: Timing) -> tuple[str, ...]:
+    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}x"
+    if row.goal is not None and row.ratio is not None and row.ratio < row.goal:
+        ratio += " (missed)"
+    goal = "-" if row.goal is None else f"{row.goal:g}x"
+    share = "-" if row.share is None else f"{100 * row.share:.0f} %"
+    times = [duration(row.plain), duration(row.ours), ratio, goal, duration(row.floor), share]
+    return (_named(row), row.setting, _device(row), *times)
+
+
+def _named(line: Timing | Awaited) -> str:
+    return line.metric + (" (extrapolated)" if line.kind == "extrapolated" else "")
 
 
 def scale_cells(rows: Sequence[Timing]) -> list[tuple[str, ...]]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import bench.__main__ as main
-from bench import speed, stopwatch
+from bench import images, lines, speed, stopwatch
+from bench.part import EXACT, Part, held
 from bench.plain import Plain
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError
@@ -33,8 +34,11 @@ SMALL = Experiment(
 )
 
 
-def small_parts() -> dict[str, speed.Part]:
-    return {part.metric: part for part in speed.parts(SMALL, "small", CPU, few=2, count=6, whole=True)}
+WORKLOAD = speed.Workload(SMALL, "small", few=2, count=6, whole=True)
+
+
+def small_parts() -> dict[str, Part]:
+    return {part.metric: part for part in speed.parts(WORKLOAD, CPU)}
 
 
 def test_every_part_is_the_plain_computation() -> None:
@@ -42,17 +46,17 @@ def test_every_part_is_the_plain_computation() -> None:
     found = small_parts()
     assert set(found) == {"prior chain", "posterior step", "training iteration", "sampling"}
     for part in found.values():
-        assert part.limit == speed.EXACT
-        assert speed.held(part) <= speed.EXACT, part.metric
-    data = speed.data_part(CPU)
-    assert speed.held(data) <= data.limit
+        assert part.limit == EXACT
+        assert held(part) <= EXACT, part.metric
+    data = images.data_part(CPU)
+    assert held(data) <= data.limit
 
 
 def test_nothing_is_timed_that_is_not_the_same_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain side that forgets a term is found out."""
     monkeypatch.setattr(Plain, "top_log_prob", lambda self, z2: (0 * z2).sum(1))
     with pytest.raises(UserError, match="prior chain: ours and the plain implementation differ"):
-        speed.held(small_parts()["prior chain"])
+        held(small_parts()["prior chain"])
 
 
 @pytest.mark.parametrize("metric", ["prior chain", "posterior step", "training iteration", "sampling"])
@@ -69,7 +73,7 @@ def test_operations_of_the_papers_chain() -> None:
     sizes = [(100, 100), (100, 100), (128, 200), (200, 200), (200, 200)]  # both energies
     sizes += [(100, 200), (200, 200), (200, 200), (200, 200), (200, 256)]  # the conditional
     expected = sum(4 * a * b for a, b in sizes)
-    part = next(speed.parts(PAPER.experiment, "paper", CPU, few=1, count=1))
+    part = next(speed.parts(speed.Workload(PAPER.experiment, "paper", few=1, count=1), CPU))
     counted = stopwatch.operations(part.counted or (lambda: None))
     assert counted == 60 * 100 * expected
     assert expected == pytest.approx(1.27e6, rel=0.01)
@@ -79,8 +83,8 @@ def test_lines_are_stored_and_printed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line is a row with its machine; the whole training is extrapolated from the iteration, and says so."""
-    monkeypatch.setattr(main, "PAPER", dataclasses.replace(PAPER, experiment=SMALL))
-    monkeypatch.setattr(main, "CPU", dataclasses.replace(PAPER, experiment=SMALL))
+    monkeypatch.setattr(lines, "PAPER", dataclasses.replace(PAPER, experiment=SMALL))
+    monkeypatch.setattr(lines, "CPU", dataclasses.replace(PAPER, experiment=SMALL))
     places = ["--results", str(tmp_path), "--data-root", str(tmp_path), "--device", "cpu"]
     assert main.main([*places, "--only", "training", "ten", "Inception"]) == 0
     rows = read(tmp_path / "measured" / TIMINGS, Timing)
@@ -99,8 +103,8 @@ def test_lines_are_stored_and_printed(
 def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path, tmp_path: Path) -> None:
     """Folded batch norm, layout and threads move no feature by more than the declared budget."""
     (tmp_path / "weights-inception-2015-12-05-768.pth").write_bytes(random_weights.read_bytes())
-    part = speed.inception_part(tmp_path, CPU)
-    assert speed.held(part) <= speed.FEATURES
+    part = images.inception_part(tmp_path, CPU)
+    assert held(part) <= images.FEATURES
     # Convolutions that a fused operation does, or another thread, are not counted there: the floor would be nothing.
     assert part.counted is not None
     assert stopwatch.operations(part.counted) > 0
@@ -117,8 +121,8 @@ def test_bad_input(
     arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One clear sentence and exit code 2."""
-    monkeypatch.setattr(main, "PAPER", dataclasses.replace(PAPER, experiment=SMALL))
-    monkeypatch.setattr(main, "CPU", dataclasses.replace(PAPER, experiment=SMALL))
+    monkeypatch.setattr(lines, "PAPER", dataclasses.replace(PAPER, experiment=SMALL))
+    monkeypatch.setattr(lines, "CPU", dataclasses.replace(PAPER, experiment=SMALL))
     assert main.main([*arguments, "--device", "cpu"]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -130,3 +134,73 @@ def test_stopwatch_takes_turns() -> None:
     assert order == ["plain", "ours"] * 8
     assert medians.plain is not None
     assert timing.duration(medians.ours).endswith("µs")
+
+
+# ---- the lines of a GPU
+
+
+def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
+    """Whole batches and 50,000 images; the prior's chain once, since no arithmetic of the generator is in it."""
+    awaited = lines.awaited()
+    assert len(awaited) == len(set(awaited))
+    said = [(line.metric, line.setting) for line in awaited]
+    for arithmetic in ("", ", tf32", ", bf16"):
+        assert ("posterior step", f"batch 100, the paper's sizes{arithmetic}") in said
+        assert ("sampling", f"50000 images of the EBM prior, the paper's sizes{arithmetic}") in said
+        assert (lines.WHOLE_TRAINING, f"50500 iterations of 100 images, from one of 100{arithmetic}") in said
+    assert sum(metric == "prior chain" for metric, _ in said) == 2
+    assert any(metric == "two-stage chain step" and "batch 32, 30 groups" in setting for metric, setting in said)
+
+
+def test_parts_are_the_lines_that_are_awaited(random_weights: Path, tmp_path: Path) -> None:
+    """What a run makes carries the metric and the setting that the table waits for; another word breaks it."""
+    tf32 = speed.Workload(SMALL.override(["model.precision=tf32"]), "small", few=2, count=6, whole=True)
+    for workload in (WORKLOAD, tf32):
+        found = {part.metric: part for part in speed.parts(workload, CPU)}
+        assert {metric: part.setting for metric, part in found.items()} == workload.settings()
+        assert {part.precision for part in found.values()} == {workload.precision}
+        iteration = found["training iteration"]
+        assert iteration.whole == workload.whole_training()
+        assert iteration.iterations == SMALL.training.steps * SMALL.training.batch_size / 2
+        assert all(part.whole is None for part in found.values() if part is not iteration)
+    assert "prior chain" in WORKLOAD.settings()
+    assert "prior chain" not in tf32.settings()
+    (tmp_path / "weights-inception-2015-12-05-768.pth").write_bytes(random_weights.read_bytes())
+    inception, data = images.inception_part(tmp_path, CPU), images.data_part(CPU)
+    assert {(part.metric, part.setting) for part in (inception, data)} < {line[1:] for line in lines.awaited()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_plain_has_what_torch_allows_by_default_beside_less_precision(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32 in the released code's convolutions, unless ours is in float32; and the flag is as it was afterwards."""
+    workload = speed.Workload(SMALL.override([f"model.precision={precision}"]), "small", few=2, count=6)
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        Plain, "likelihood_gradient", lambda self, z1, x: seen.append(torch.backends.cudnn.allow_tf32) or 0 * z1
+    )
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for part in speed.parts(workload, CPU):
+            part.plain()
+        assert not torch.backends.cudnn.allow_tf32
+    assert set(seen) == {precision != "float32"}
+
+
+def test_floors_are_read_from_the_ceiling_of_the_same_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ceiling is measured once, where it is first asked for."""
+    asked: list[str] = []
+
+    def ceiling(device: torch.device, precision: str) -> float:
+        asked.append(precision)
+        return {"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision]
+
+    monkeypatch.setattr(stopwatch, "ceiling", ceiling)
+    tops = main.Ceilings(CPU)
+    assert [tops["bf16"], tops["float32"], tops["bf16"]] == [4e9, 1e9, 4e9]
+    assert asked == ["bf16", "float32"]
+    monkeypatch.undo()
+    before = torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setitem(stopwatch.MATRIX, "cpu", 64)
+    assert stopwatch.ceiling(CPU, "tf32") > 0
+    assert torch.backends.cuda.matmul.allow_tf32 == before

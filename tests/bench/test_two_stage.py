@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from bench import speed, stopwatch, two_stage
+from bench import stopwatch, two_stage
+from bench.part import EXACT, held
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.errors import UserError
 
@@ -27,8 +28,8 @@ SMALL = NVAEConfig(
 def test_both_sides_take_the_same_step(use_se: bool) -> None:
     """Two scales, with and without gates: chains agree in float64 with the same noise, to 1e-10."""
     part = two_stage.part(dataclasses.replace(SMALL, use_se=use_se), 2, CPU)
-    assert part.limit == speed.EXACT
-    assert speed.held(part) <= speed.EXACT
+    assert part.limit == EXACT
+    assert held(part) <= EXACT
     for ours, theirs in zip(part.ours(), part.plain(), strict=True):  # pyright: ignore
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # what is timed, in float32
 
@@ -37,7 +38,7 @@ def test_another_computation_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
     """A plain side that leaves a normalisation out is not timed."""
     monkeypatch.setattr(two_stage.Plain, "normalise", lambda self, name, input: input)
     with pytest.raises(UserError, match="two-stage chain step: ours and the plain implementation differ"):
-        speed.held(two_stage.part(SMALL, 2, CPU))
+        held(two_stage.part(SMALL, 2, CPU))
 
 
 def test_the_floor_is_that_of_one_chain_times_the_batch() -> None:

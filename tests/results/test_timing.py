@@ -68,10 +68,19 @@ def test_impossible_timings_are_refused(change: dict) -> None:
 def test_a_missed_goal_stays_visible_and_a_gpu_that_was_not_there_is_said() -> None:
     """The line of a miss carries the word, its reason is a sentence, and the GPU's line says "not measured"."""
     missed = make(plain=0.15, bound="the convolutions")
-    cells = timing.speed_cells([missed])
+    on_a_gpu = [timing.Awaited("speed", "another part", "batch 2"), timing.Awaited("speed", "prior chain", "batch 9")]
+    cells = timing.speed_cells([missed, make(metric="sampling")], on_a_gpu)
     assert cells[0][5] == "1.50x (missed)"
-    assert cells[1][2:5] == ("GPU", "not measured", "not measured")
+    assert [line[:3] for line in cells] == [  # a metric's lines together
+        ("prior chain", missed.setting, "cpu-avx2, 2 threads"),
+        ("prior chain", "batch 9", "GPU"),
+        ("sampling", missed.setting, "cpu-avx2, 2 threads"),
+        ("another part", "batch 2", "GPU"),
+    ]
+    assert cells[1][3:5] == ("not measured", "not measured")
     assert timing.reasons([missed]) == ["prior chain (60 steps, batch 100, cpu-avx2, 2 threads): the convolutions"]
+    measured = make(device="cuda-NVIDIA H200", setting="batch 9")
+    assert timing.speed_cells([measured], on_a_gpu[1:]) == timing.speed_cells([measured])
     both = timing.speed_cells([ROW, make(device="cuda-NVIDIA H200")])
     assert [line[2] for line in both] == ["cpu-avx2, 2 threads", "cuda-NVIDIA H200"]
     assert both[0][5] == "3.00x"

@@ -1,0 +1,34 @@
+"""Which lines the benchmark has on which kind of device, known without running any."""
+
+from typing import get_args
+
+from bench import images, two_stage
+from bench.speed import Workload
+from jlebm.precision import Precision
+from jlebm.results.timing import Awaited
+from reproduce.cifar10 import CPU, PAPER
+
+WHOLE_TRAINING = "training at the paper's settings"
+PAPERS, SMALL = "the paper's sizes", f"the sizes of the {CPU.experiment.preset} preset"
+
+
+def workloads(device_type: str) -> tuple[Workload, ...]:
+    """Return the joint training's sizes: on a GPU the paper's own in each arithmetic, on a CPU what ends in minutes."""
+    small = Workload(CPU.experiment, SMALL, CPU.experiment.training.batch_size, 1000)
+    if device_type == "cpu":
+        return Workload(PAPER.experiment, PAPERS, 5, 200, whole=True), small
+    ours = [PAPER.experiment.override([f"model.precision={precision}"]) for precision in get_args(Precision)]
+    return *(Workload(one, PAPERS, one.training.batch_size, 50_000, whole=True) for one in ours), small
+
+
+def awaited() -> list[Awaited]:
+    """Return the lines that a GPU has: the table says of each whether it was measured."""
+    lines: list[Awaited] = []
+    for workload in workloads("cuda"):
+        lines += [Awaited("speed", metric, setting) for metric, setting in workload.settings().items()]
+        whole = workload.whole_training()
+        lines += [] if whole is None else [Awaited("extrapolated", WHOLE_TRAINING, whole)]
+    lines.append(Awaited("speed", two_stage.METRIC, two_stage.setting(*two_stage.SIZES["cuda"])))
+    lines.append(Awaited("speed", *images.BATCHES))
+    lines.append(Awaited("speed", *images.INCEPTION))
+    return lines
