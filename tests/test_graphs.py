@@ -9,6 +9,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise, SharedNoise
+from jlebm.sampling import generate
 from tests import tape
-from tests.small import backbone
+from tests.small import IMAGES, backbone, fit_one, ladder_experiment, train, train_stage
 
 CHAIN = Chain(12, 0.02)  # two recordings' length of six steps
 BATCH = 3
@@ -309,3 +311,39 @@ def test_nothing_is_recorded_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     assert graphs.recorder(torch.device("cpu")) is None
     assert graphs.recorder(torch.device("cuda")) is not None
+
+
+# ---- where chains are run
+
+
+@pytest.mark.parametrize("kind", ["joint-mle", "variational", "ladder", "two-stage"])
+def test_a_training_on_recorded_chains_is_the_training(
+    kind: str, recordings: list[None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights to the bit after updates of weights and of images; each kind of chain is recorded once."""
+
+    def trained(folder: Path) -> dict[str, Tensor]:
+        if kind == "two-stage":
+            state = train_stage(folder, "two-stage")[1]
+        elif kind == "ladder":
+            state = fit_one(folder, ladder_experiment(), IMAGES)[1]
+        else:
+            state = train(folder, learning=kind, steps=8)[1]
+        return state.learned.state_dict()
+
+    found = trained(tmp_path / "recorded")
+    assert len(recordings) == (2 if kind == "joint-mle" else 1)
+    monkeypatch.setattr(graphs, "recorder", lambda device: None)
+    right = trained(tmp_path / "steps")
+    for name, value in right.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=f"{name} differs")
+
+
+def test_samples_of_recorded_chains_are_the_samples(recordings: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image to the bit, the last and smaller batch included; it is a recording of its own."""
+    model = conv(torch.float32)
+    images = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), CHAIN, batch_size=3)])
+    assert len(recordings) == 2
+    monkeypatch.setattr(graphs, "recorder", lambda device: None)
+    right = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), CHAIN, batch_size=8)])
+    torch.testing.assert_close(images, right, rtol=0, atol=0)
