@@ -140,7 +140,7 @@ def recorded(
         return None
     together = max(count for count in range(1, MOST_STEPS + 1) if steps % count == 0)
     key = (parts.kind, setting, together, _layout((*position, *parts.inputs)), *map(_state, parts.modules))
-    key = (key, torch.backends.cudnn.allow_tf32)
+    key = (key, *map(id, parts.modules), torch.backends.cudnn.allow_tf32)
     kept = _kept.get(key)
     if kept is None or any(owner() is not module for owner, module in zip(kept.owners, parts.modules, strict=True)):
         try:

@@ -5,6 +5,7 @@ the three calls of `torch.cuda` is tested: what is copied, what is read where it
 """
 
 import copy
+import dataclasses
 import gc
 import warnings
 import weakref
@@ -178,12 +179,13 @@ def test_what_changes_a_step_makes_another_recording(recordings: list[None]) -> 
     assert len(recordings) == count + 2
 
 
-@pytest.mark.parametrize("steps", [0, 1, 7, 13, 20])
-def test_chains_of_any_length(steps: int) -> None:
-    """A graph holds a divisor of the steps: none is left over, none is taken twice."""
+def test_chains_of_any_length() -> None:
+    """A graph holds a divisor of the steps: none is left over, none is taken twice, whatever was recorded before."""
     model = conv()
-    density, chain = PriorInLatents(model.backbone, model.energy), Chain(steps, 0.02)
-    assert_same(run(density, model, chain), step_by_step(density, model, chain))
+    density = PriorInLatents(model.backbone, model.energy)
+    for steps in (12, 0, 1, 7, 13, 20, 12):
+        chain = Chain(steps, 0.02)
+        assert_same(run(density, model, chain), step_by_step(density, model, chain))
 
 
 def test_the_stream_of_noise_goes_on_where_it_would() -> None:
@@ -196,6 +198,33 @@ def test_the_stream_of_noise_goes_on_where_it_would() -> None:
         step_by_step(density, model, source=theirs)
         like = (torch.empty(BATCH, 16),)
         torch.testing.assert_close(ours(like), theirs(like), rtol=0, atol=0)
+
+
+def test_what_a_density_is_makes_another_recording(recordings: list[None]) -> None:
+    """The drift, and a backbone of other constants upon the same weights."""
+    model = deep()
+    for drift in ("exact", "released", "exact"):
+        density = PriorInNoise(model.backbone, model.energy, drift)
+        assert_same(run(density, model), step_by_step(density, model))
+    assert len(recordings) == 2
+    model = conv()
+    wide = ConvBackbone(dataclasses.replace(CONFIG, top_sigma=2.0)).double()
+    wide.generator, wide.conditionals = model.backbone.generator, model.backbone.conditionals  # pyright: ignore
+    for one in (model.backbone, wide, model.backbone):
+        density = PriorInLatents(one, model.energy)
+        assert_same(run(density, model), step_by_step(density, model))
+    assert len(recordings) == 4
+
+
+def test_a_recording_outlives_no_module(recordings: list[None]) -> None:
+    """Another module at the same place in memory, with its weights where they were, is another module."""
+    model = conv()
+    density = PriorInLatents(model.backbone, model.energy)
+    run(density, model)
+    ((key, entry),) = graphs._kept.items()
+    graphs._kept[key] = entry._replace(owners=tuple(weakref.ref(nn.Identity()) for _ in entry.owners))
+    assert_same(run(density, model), step_by_step(density, model))
+    assert len(recordings) == 2
 
 
 def test_weights_elsewhere_make_another_recording(recordings: list[None]) -> None:
