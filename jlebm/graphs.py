@@ -139,8 +139,8 @@ def recorded(
     if record is None or parts is None:
         return None
     together = max(count for count in range(1, MOST_STEPS + 1) if steps % count == 0)
-    key = (parts.kind, setting, together, _layout((*position, *parts.inputs)), *map(_state, parts.modules))
-    key = (key, *map(id, parts.modules), torch.backends.cudnn.allow_tf32)
+    shape = together, _layout((*position, *parts.inputs)), _arithmetic(position[0].device)
+    key = (parts.kind, setting, shape, *map(id, parts.modules), *map(_state, parts.modules))
     kept = _kept.get(key)
     if kept is None or any(owner() is not module for owner, module in zip(kept.owners, parts.modules, strict=True)):
         try:
@@ -175,6 +175,12 @@ def _cuda_graph(work: Work) -> Work:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return graph.replay
+
+
+def _arithmetic(device: torch.device) -> tuple[Any, ...]:
+    """Return the settings of the process that choose a kernel's arithmetic."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return cudnn.allow_tf32, matmul.allow_tf32, torch.is_autocast_enabled(device.type)
 
 
 def _copy(values: Latents, places: Latents) -> None:

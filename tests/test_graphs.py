@@ -163,13 +163,18 @@ def test_given_latents_are_seen(recordings: list[None]) -> None:
 
 
 def test_what_changes_a_step_makes_another_recording(recordings: list[None]) -> None:
-    """Step size, temperature, batch and type; the length only where it is made of other pieces."""
+    """Step size, temperature, batch, type and arithmetic; the length only where it is made of other pieces."""
     model = conv()
     density = PriorInLatents(model.backbone, model.energy)
     for chain in (CHAIN, Chain(12, 0.03), Chain(12, 0.02, temperature=0.5)):
         assert_same(run(density, model, chain), step_by_step(density, model, chain))
     assert len(recordings) == 3
     assert_same(run(density, model, Chain(36, 0.02)), step_by_step(density, model, Chain(36, 0.02)))
+    count = len(recordings)
+    for tf32 in (True, False, True):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+            run(density, model, Chain(36, 0.02))
+    assert len(recordings) == count + 1
     count = len(recordings)
     single = copy.deepcopy(model).float()
     run(PriorInLatents(single.backbone, single.energy), single)
