@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from jlebm import graphs
 from jlebm.precision import Precision
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product is the ceiling
@@ -60,7 +61,7 @@ def ceiling(device: torch.device, precision: Precision = "float32", repetitions:
 
 def operations(part: Callable[[], object]) -> int:
     """Count the floating-point operations of matrix products and convolutions in one call."""
-    with _Counter() as counter:
+    with graphs.step_by_step(), _Counter() as counter:
         part()
     return counter.total
 

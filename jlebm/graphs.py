@@ -15,6 +15,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -120,6 +121,7 @@ class _Kept(NamedTuple):
 
 
 _kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+_watched = False
 
 
 def recorded(
@@ -159,7 +161,18 @@ def recorded(
 
 def recorder(device: torch.device) -> Callable[[Work], Work] | None:
     """Return what records work on a device; None where launches cost next to nothing."""
-    return _cuda_graph if device.type == "cuda" else None
+    return _cuda_graph if device.type == "cuda" and not _watched else None
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Record nothing and launch no recording: for who watches each operation, which a recording hides."""
+    global _watched
+    before, _watched = _watched, True
+    try:
+        yield
+    finally:
+        _watched = before
 
 
 def _cuda_graph(work: Work) -> Work:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench import stopwatch
 from jlebm import graphs, langevin
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
@@ -340,10 +341,17 @@ def test_a_recording_that_gives_something_else_is_not_used(monkeypatch: pytest.M
             assert_same(run(density, model), right)
 
 
-def test_nothing_is_recorded_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU a launch costs next to nothing."""
+def test_nothing_is_recorded_without_a_gpu_or_while_operations_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU a launch costs next to nothing; a count of operations does not see those of a recording."""
     monkeypatch.undo()
     assert graphs.recorder(torch.device("cpu")) is None
+    assert graphs.recorder(torch.device("cuda")) is not None
+    seen = []
+    with graphs.step_by_step():
+        seen.append(graphs.recorder(torch.device("cuda")))
+        stopwatch.operations(lambda: seen.append(graphs.recorder(torch.device("cuda"))))
+        seen.append(graphs.recorder(torch.device("cuda")))
+    assert seen == [None, None, None]
     assert graphs.recorder(torch.device("cuda")) is not None
 
 

@@ -1,13 +1,15 @@
 """Seeds by role, and noise that belongs to its image."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jlebm.randomness import ROLES, PerImageNoise, SharedNoise, derive_seed, generator
+from jlebm import randomness
+from jlebm.randomness import ROLES, PerImageNoise, SharedNoise, derive_seed, generator, series
 
 
 def test_every_role_and_seed_has_a_stream_of_its_own() -> None:
@@ -55,3 +57,46 @@ def test_noise_is_standard_normal_and_never_repeats() -> None:
         assert abs(first.mean()) < 5 / n**0.5
         assert abs(first.square().mean() - 1) < 5 * (2 / n) ** 0.5
         assert abs((first * second).mean()) < 5 / n**0.5
+
+
+@pytest.mark.parametrize("shapes", [((3,), (2, 2)), ((5,), (11,)), ((100,), (128,)), ((1, 4, 4), (2, 4, 4))])
+@pytest.mark.parametrize("largest", [1, 100, 2**22])
+def test_a_series_is_its_calls(
+    shapes: tuple[tuple[int, ...], ...], largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers to the bit, however many steps are drawn together; and the next call goes on after them.
+
+    Torch makes normal numbers in blocks of 16 and ends an incomplete block in another way: sizes of both kinds, since
+    a version that does so differently would change images that rows are of.
+    """
+    monkeypatch.setattr(randomness, "LARGEST_DRAW", largest)
+    like = tuple(torch.empty(4, *shape, dtype=torch.float64) for shape in shapes)
+    together, alone = PerImageNoise("sample", range(4)), PerImageNoise("sample", range(4))
+    drawn = [*series(together, like, 7), together(like), *series(together, like, 2), *series(together, like, 0)]
+    for found in drawn:
+        # As the numbers were drawn when the first rows were stored: a call of each generator for each step.
+        rows = torch.stack([torch.randn(sum(map(math.prod, shapes)), generator=each) for each in alone.generators])
+        right = rows.double().split([math.prod(shape) for shape in shapes], dim=1)
+        for layer, expected in zip(found, right, strict=True):
+            assert torch.equal(layer.flatten(1), expected)
+            assert layer.dtype == torch.float64
+
+
+def test_a_series_of_any_source_is_its_calls() -> None:
+    """A source that knows nothing of series is called, one by one, when its turn comes."""
+    like = (torch.empty(3, 2),)
+    together, alone = SharedNoise(generator("chain", 1)), SharedNoise(generator("chain", 1))
+    for found in series(together, like, 5):
+        assert torch.equal(found[0], alone(like)[0])
+
+
+def test_a_series_holds_a_bounded_piece_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with the steps: the piece that is drawn at once has a largest size."""
+    made: list[int] = []
+    empty = torch.empty
+    monkeypatch.setattr(randomness, "LARGEST_DRAW", 200)
+    monkeypatch.setattr(torch, "empty", lambda *size, **more: made.append(math.prod(size)) or empty(*size, **more))
+    like = (torch.zeros(3, 16),)
+    assert len(list(series(PerImageNoise("sample", range(3)), like, 1000))) == 1000
+    assert max(made) == 4 * 3 * 16  # as many steps as fit
+    assert len(made) == 250
