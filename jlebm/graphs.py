@@ -26,10 +26,9 @@ from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, NoEnergy
 from jlebm.latents import Latents, map_latents
 
-MOST_STEPS = 10  # in one graph; its launch is then a hundredth of its work
+MOST_STEPS = 10  # of vectors in one graph, whose launch is then a hundredth of its work; of maps one step is enough
 KEPT = 4  # graphs at a time, each with memory of its own: training has two, sampling one a batch size
-WARM_UP = 3  # runs before a recording, in which libraries choose their algorithms and make their handles
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative: what a recording may differ from the steps themselves
+CLOSE = 1e-2  # of the farthest that a latent moves: what a recording may differ from the steps themselves
 
 Step: TypeAlias = Callable[[Latents, Latents], Latents]
 """From a position and its noise to the next position."""
@@ -65,8 +64,6 @@ def recordable(density: LogDensity) -> Recordable | None:
         return None
     if type(energy) is not JointEnergy or not all(map(_known, energy.networks.modules())):
         return None
-    if any(each._forward_hooks or each._forward_pre_hooks for each in (*backbone.modules(), *energy.modules())):
-        return None
     return Recordable((backbone, energy), inputs, rebuilt, (type(density), *kind))
 
 
@@ -74,17 +71,22 @@ def _known(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.") or type(module) is NoEnergy
 
 
+class Differs(Exception):
+    """A recording does not repeat its steps."""
+
+
 class Recording:
     """A few steps of one kind of chain, and the places that they read and write."""
 
     def __init__(self, parts: Recordable, step_in: StepIn, like: Latents, steps: int, record: Callable[[Work], Work]):
-        """Record `steps` steps of positions of the shapes of `like`.
+        """Record `steps` steps of positions of the shapes of `like`, and see whether it repeats them.
 
         Raises:
-            RuntimeError: they cannot be recorded, or the recording gives something else than they do.
+            RuntimeError: they cannot be recorded.
+            Differs: the recording gives something else than they do.
         """
         self.position, self.inputs = map_latents(torch.clone, like), map_latents(torch.clone, parts.inputs)
-        # Some noise for the comparison below: each step other than the one before it.
+        # Some noise for the comparison: each step other than the one before it.
         self.draws = [map_latents(lambda layer, n=n: layer.roll(n, 0), like) for n in range(1, steps + 1)]
         density = parts.rebuilt(self.inputs)
 
@@ -94,14 +96,15 @@ class Recording:
                 position = step(position, xi)
             return position
 
+        right = taken()
         self.launch = record(lambda: _copy(taken(), self.position))
         _copy(like, self.position)
-        expected = taken()
         self.launch()
-        for found, right in zip(self.position, expected, strict=True):
-            apart = float((found - right).abs().max() / right.abs().max().clamp(min=torch.finfo(right.dtype).tiny))
-            if not apart <= CLOSE.get(right.dtype, 1e-3):
-                raise RuntimeError(f"a recorded step gives other latents than the step itself, by {apart:.1e} relative")
+        for start, end, found in zip(like, right, self.position, strict=True):
+            moved = (end - start).abs().max().clamp(min=torch.finfo(end.dtype).tiny)
+            apart = float((found - end).abs().max() / moved)
+            if not apart <= CLOSE:
+                raise Differs(f"a recording gives other latents than the steps, by {apart:.1e} of what they move")
 
     def run(self, position: Latents, inputs: Latents, steps: int, draws: Iterator[Latents]) -> Latents:
         """Take `steps` steps from `position`, a multiple of the recorded ones, and return where they end."""
@@ -119,9 +122,13 @@ class _Kept(NamedTuple):
     recording: Recording | None
     """None where it was tried in vain."""
 
+    def of(self, modules: Sequence[nn.Module]) -> bool:
+        """Whether it is of these very modules, which are still there."""
+        return all(owner() is module for owner, module in zip(self.owners, modules, strict=True))
+
 
 _kept: OrderedDict[Hashable, _Kept] = OrderedDict()
-_watched = False
+_off = False
 
 
 def recorded(
@@ -136,64 +143,79 @@ def recorded(
         position: where the chain starts.
         steps: how many there are.
     """
-    record = recorder(position[0].device)
-    parts = recordable(density) if record is not None and steps > 0 else None
-    if record is None or parts is None:
+    device = position[0].device
+    record = None if _off or steps == 0 or torch.is_autocast_enabled(device.type) else recorder(device)
+    parts = None if record is None else recordable(density)
+    weights = None if parts is None else _weights(parts.modules)
+    if record is None or parts is None or weights is None:
         return None
-    together = max(count for count in range(1, MOST_STEPS + 1) if steps % count == 0)
-    shape = together, _layout((*position, *parts.inputs)), _arithmetic(position[0].device)
-    key = (parts.kind, setting, shape, *map(id, parts.modules), *map(_state, parts.modules))
+    most = MOST_STEPS if all(layer.dim() == 2 for layer in position) else 1
+    together = max(count for count in range(1, most + 1) if steps % count == 0)
+    shape = together, tuple(map(_layout, (*position, *parts.inputs))), _tf32()
+    key = (parts.kind, setting, shape, *map(id, parts.modules), weights)
     kept = _kept.get(key)
-    if kept is None or any(owner() is not module for owner, module in zip(kept.owners, parts.modules, strict=True)):
-        try:
-            recording = Recording(parts, step_in, position, together, record)
-        except RuntimeError as error:
-            warnings.warn(f"a chain is run step by step, not as a CUDA graph: {error}", stacklevel=3)
-            recording = None
-        kept = _Kept(tuple(map(weakref.ref, parts.modules)), recording)
+    if kept is None or not kept.of(parts.modules):
+        kept = _Kept(tuple(map(weakref.ref, parts.modules)), _attempt(parts, step_in, position, together, record))
         _kept[key] = kept
-        if len(_kept) > KEPT:
-            _kept.popitem(last=False)
     _kept.move_to_end(key)
     recording = kept.recording
     return None if recording is None else lambda start, draws: recording.run(start, parts.inputs, steps, draws)
 
 
+def _attempt(
+    parts: Recordable, step_in: StepIn, position: Latents, steps: int, record: Callable[[Work], Work]
+) -> Recording | None:
+    """Record, with room made for it; None, and a warning, where that fails."""
+    global _off
+    for key in [key for key, kept in _kept.items() if any(owner() is None for owner in kept.owners)]:
+        del _kept[key]
+    while len(_kept) >= KEPT:
+        _kept.popitem(last=False)
+    try:
+        with torch.inference_mode(False):  # the places are written to in any mode
+            return Recording(parts, step_in, position, steps, record)
+    except Differs as error:
+        why = error
+    except RuntimeError as error:
+        # What broke the recording, if anything is known of it, and not only that it broke. Nothing is tried again in
+        # this process: an allocator that has seen a recording break is not to be trusted with another.
+        why, _off = error.__context__ or error, True
+    warnings.warn(f"chains are run step by step, not as a CUDA graph: {why}", stacklevel=4)
+    return None
+
+
 def recorder(device: torch.device) -> Callable[[Work], Work] | None:
     """Return what records work on a device; None where launches cost next to nothing."""
-    return _cuda_graph if device.type == "cuda" and not _watched else None
+    return _cuda_graph if device.type == "cuda" else None
 
 
 @contextmanager
 def step_by_step() -> Iterator[None]:
     """Record nothing and launch no recording: for who watches each operation, which a recording hides."""
-    global _watched
-    before, _watched = _watched, True
+    global _off
+    before, _off = _off, True
     try:
         yield
     finally:
-        _watched = before
+        _off = before
 
 
 def _cuda_graph(work: Work) -> Work:
     """Record what `work` launches, and return what launches it again (docs.pytorch.org, notes/cuda, CUDA graphs)."""
+    current = torch.cuda.current_stream()
     side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+    side.wait_stream(current)
     with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
+        work()  # libraries choose their algorithms and make their handles outside of the recording
+    current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Another thread may ask the device something meanwhile, as NCCL's does.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    try:
+        # Another thread may ask the device something meanwhile, as NCCL's does.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+    finally:  # torch leaves its own stream the current one where ending the recording fails
+        torch.cuda.set_stream(current)
     return graph.replay
-
-
-def _arithmetic(device: torch.device) -> tuple[Any, ...]:
-    """Return the settings of the process that choose a kernel's arithmetic."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    return cudnn.allow_tf32, matmul.allow_tf32, torch.is_autocast_enabled(device.type)
 
 
 def _copy(values: Latents, places: Latents) -> None:
@@ -201,11 +223,26 @@ def _copy(values: Latents, places: Latents) -> None:
         place.copy_(value)
 
 
-def _layout(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors)
+def _tf32() -> tuple[Any, ...]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
-def _state(module: nn.Module) -> tuple[Any, ...]:
-    """Return where the weights lie and in which mode each part is: what a recording cannot see change."""
-    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
-    return (*_layout(tensors), *(each.data_ptr() for each in tensors), *(m.training for m in module.modules()))
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _weights(modules: Sequence[nn.Module]) -> tuple[Any, ...] | None:
+    """Return where the weights lie and in which mode each part is: what a recording cannot see change.
+
+    None where a hook makes a call more than the module. One pass, since a deep hierarchy has thousands of parts.
+    """
+    found: list[Any] = []
+    for module in modules:
+        for part in module.modules():
+            if part._forward_hooks or part._forward_pre_hooks:
+                return None
+            found.append(part.training)
+            for tensor in (*part._parameters.values(), *part._buffers.values()):
+                if tensor is not None:
+                    found += (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+    return tuple(found)

@@ -122,8 +122,11 @@ class ConvBackbone(MarkovHierarchy):
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""
-        bf16 = self.precision == "bf16"
-        with torch.autocast(z[-1].device.type, torch.bfloat16) if bf16 else nullcontext():
+        arithmetic = nullcontext()
+        if self.precision == "bf16":
+            # No cast of a weight is kept, each is used once: a recorded step would go on with the one that it saw.
+            arithmetic = torch.autocast(z[-1].device.type, torch.bfloat16, cache_enabled=False)
+        with arithmetic:
             mean = self.generator(z[-1])
         return Normal.constant_sigma(mean.to(z[-1].dtype), self.config.likelihood_sigma)
 
