@@ -314,7 +314,7 @@ def test_what_may_depend_on_more_is_not_recorded(recordings: list[None]) -> None
     assert len(recordings) == 1
 
 
-def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(recordings: list[None]) -> None:
     """One warning, the right chain, and nothing is recorded any more in this process."""
     model = conv()
     density = PriorInLatents(model.backbone, model.energy)
@@ -323,15 +323,17 @@ def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(monkeypatch: pyte
     def reads(self: ConvBackbone) -> None:
         float(next(self.parameters()).detach().sum())
 
-    monkeypatch.setattr(ConvBackbone, "mlp_hierarchy", reads)
-    with pytest.warns(UserWarning, match=r"step by step.*_local_scalar_dense"):
-        found = run(density, model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConvBackbone, "mlp_hierarchy", reads)
+        with pytest.warns(UserWarning, match=r"step by step.*_local_scalar_dense"):
+            found = run(density, model)
     assert_same(found, right)
-    monkeypatch.undo()
+    assert len(recordings) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(run(density, model), right)
         assert_same(run(density, model, Chain(12, 0.03)), step_by_step(density, model, Chain(12, 0.03)))
+    assert len(recordings) == 1
 
 
 def test_a_recording_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
