@@ -1,5 +1,6 @@
 """Which lines the benchmark has on which kind of device, known without running any."""
 
+from dataclasses import replace
 from typing import get_args
 
 from bench import images, two_stage
@@ -8,6 +9,8 @@ from jlebm.precision import Precision
 from jlebm.results.timing import Awaited
 from reproduce.cifar10 import CPU, PAPER
 
+GPU_IMAGES = 10_000  # a fifth of a sheet for FID: plain takes some ten seconds, and is repeated in each arithmetic
+GPU_STEPS = 10  # of a posterior chain
 WHOLE_TRAINING = "training at the paper's settings"
 PAPERS, SMALL = "the paper's sizes", f"the sizes of the {CPU.experiment.preset} preset"
 
@@ -18,7 +21,8 @@ def workloads(device_type: str) -> tuple[Workload, ...]:
     if device_type == "cpu":
         return Workload(PAPER.experiment, PAPERS, 5, 200, whole=True), small
     ours = [PAPER.experiment.override([f"model.precision={precision}"]) for precision in get_args(Precision)]
-    return *(Workload(one, PAPERS, one.training.batch_size, 50_000, whole=True) for one in ours), small
+    papers = (Workload(one, PAPERS, one.training.batch_size, GPU_IMAGES, GPU_STEPS, whole=True) for one in ours)
+    return *papers, replace(small, steps=GPU_STEPS)
 
 
 def awaited() -> list[Awaited]:

@@ -42,6 +42,11 @@ class Part:
     """How many times as long as the timed one that training is."""
 
 
+def steps_of(count: int) -> str:
+    """Return the words for the steps of a chain that are timed together, before the rest of a setting."""
+    return "" if count == 1 else f"{count} steps, "
+
+
 def noise(device: torch.device) -> SharedNoise:
     """Return the same stream of noise at every call."""
     return SharedNoise(torch.Generator(device).manual_seed(SEED))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bench.part import EXACT, SEED, Part, noise, relative
+from bench.part import EXACT, SEED, Part, noise, relative, steps_of
 from bench.plain import Plain
 from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
@@ -34,6 +34,8 @@ class Workload:
     """The batch of whole iterations; a CPU takes minutes for one of the paper's 100 images."""
     count: int
     """How many images are sampled."""
+    steps: int = 1
+    """Of the posterior's chain; on a GPU, where the host prepares a chain of any length, more than one."""
     whole: bool = False
     """Whether these are the sizes from which the paper's whole training is extrapolated."""
 
@@ -49,7 +51,7 @@ class Workload:
         chain = {"prior chain": f"{prior} steps, batch {batch}, {size}"} if self.precision == "float32" else {}
         iteration = f"{prior} prior and {posterior} posterior steps and the update, batch {self.few}, {size}"
         return chain | {
-            "posterior step": f"batch {batch}, {size}",
+            "posterior step": f"{steps_of(self.steps)}batch {batch}, {size}",
             "training iteration": iteration,
             "sampling": f"{self.count} images of the EBM prior, {size}",
         }
@@ -108,19 +110,19 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         bound="matrix products of a hundred rows, and the noise",
     )
 
-    one_step = Chain(1, chains[1].epsilon)
+    some_steps, one_step = (Chain(steps, chains[1].epsilon) for steps in (workload.steps, 1))
     few_steps = Chain(3, chains[1].epsilon)
     x, pair = images(batch), images(2, double)
 
     def plain_step() -> None:
         with by_default():
-            plain.chain(start(model, batch, device), one_step, noise(device), x)
+            plain.chain(start(model, batch, device), some_steps, noise(device), x)
 
     yield Part(
         "posterior step",
         "",
         plain_step,
-        lambda: model.sample_posterior(x, one_step, noise(device)),
+        lambda: model.sample_posterior(x, some_steps, noise(device)),
         lambda: relative(
             double.sample_posterior(pair, few_steps, noise(device)),
             (lambda n: plain_double.chain(plain_double.start(2, n), few_steps, n, pair))(noise(device)),
@@ -128,7 +130,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         EXACT,
         {"cpu": 1.2, "cuda, tf32": 1.5, "cuda, bf16": 2.5},
         lambda: model.sample_posterior(x[:1], one_step, noise(device)),
-        times=batch,
+        times=batch * workload.steps,
         bound="the two large transposed convolutions, which both leave to the same library of torch",
     )
 

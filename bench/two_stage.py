@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.part import EXACT, Part, noise, relative
+from bench.part import EXACT, Part, noise, relative, steps_of
 from jlebm import langevin
 from jlebm.backbones.nvae import NVAE, NVAEConfig, frozen_copy
 from jlebm.densities import PriorInNoise
@@ -33,17 +33,18 @@ NARROW = NVAEConfig(
     num_mixture_dec=1,
 )
 PUBLISHED = TWO_STAGE_PAPER.plan.backbone.model
-SIZES = {"cpu": (NARROW, 50), "cuda": (PUBLISHED, 32)}  # hierarchy and batch; a CPU takes minutes for the published one
-CHAIN = Chain.from_two_stage_paper(1, 4e-5)  # one step of the paper's chains
+# Hierarchy, batch and steps; a CPU takes minutes for the published hierarchy.
+SIZES = {"cpu": (NARROW, 50, 1), "cuda": (PUBLISHED, 32, 10)}
+STEP = 4e-5  # h of the paper's chains
 SEED = 3
 METRIC = "two-stage chain step"
 
 
-def setting(config: NVAEConfig, batch: int) -> str:
+def setting(config: NVAEConfig, batch: int, steps: int = 1) -> str:
     """Say of which size it is."""
     with torch.device("meta"):
         shapes = NVAE(config).latent_shapes
-    return f"batch {batch}, {len(shapes)} groups of {'x'.join(map(str, shapes[-1]))}"
+    return f"{steps_of(steps)}batch {batch}, {len(shapes)} groups of {'x'.join(map(str, shapes[-1]))}"
 
 
 class Plain:
@@ -136,8 +137,9 @@ class Plain:
         return F.batch_norm(input, mean, variance, scale, shift, training=False, eps=1e-5)
 
 
-def part(config: NVAEConfig, batch: int, device: torch.device) -> Part:
-    """Return the line of one step of the paper's chain, on a hierarchy and published energies of random weights."""
+def part(config: NVAEConfig, batch: int, steps: int, device: torch.device) -> Part:
+    """Return the line of steps of the paper's chain, on a hierarchy and published energies of random weights."""
+    chain, one_step = (Chain.from_two_stage_paper(count, STEP) for count in (steps, 1))
     torch.manual_seed(SEED)
     network = _settled(NVAE(config)).to(device)
     shapes = network.latent_shapes
@@ -148,8 +150,8 @@ def part(config: NVAEConfig, batch: int, device: torch.device) -> Part:
     def start(count: int, dtype: torch.dtype = torch.float32) -> Latents:
         return noise(device)(tuple(torch.empty(count, *shape, dtype=dtype, device=device) for shape in shapes))
 
-    def ours(count: int) -> Latents:
-        return langevin.run(start(count), density, CHAIN, noise(device))
+    def ours(count: int, chain: Chain) -> Latents:
+        return langevin.run(start(count), density, chain, noise(device))
 
     def agreement() -> float:
         eps, few = start(2, torch.float64), Chain(3, 0.05)  # steps that go far enough for a wrong drift to be seen
@@ -159,14 +161,14 @@ def part(config: NVAEConfig, batch: int, device: torch.device) -> Part:
 
     return Part(
         METRIC,
-        setting(config, batch),
-        lambda: plain.chain(start(batch), CHAIN, noise(device)),
-        lambda: ours(batch),
+        setting(config, batch, steps),
+        lambda: plain.chain(start(batch), chain, noise(device)),
+        lambda: ours(batch, chain),
         agreement,
         EXACT,
         {"cpu": 1.5, "cuda": 3.0},
-        lambda: ours(1),
-        times=batch,
+        lambda: ours(1, one_step),
+        times=batch * steps,
         bound="the convolutions and activations of the decoder's cells",
     )
 

@@ -27,7 +27,7 @@ SMALL = NVAEConfig(
 @pytest.mark.parametrize("use_se", [True, False])
 def test_both_sides_take_the_same_step(use_se: bool) -> None:
     """Two scales, with and without gates: chains agree in float64 with the same noise, to 1e-10."""
-    part = two_stage.part(dataclasses.replace(SMALL, use_se=use_se), 2, CPU)
+    part = two_stage.part(dataclasses.replace(SMALL, use_se=use_se), 2, 2, CPU)
     assert part.limit == EXACT
     assert held(part) <= EXACT
     for ours, theirs in zip(part.ours(), part.plain(), strict=True):  # pyright: ignore
@@ -38,12 +38,12 @@ def test_another_computation_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
     """A plain side that leaves a normalisation out is not timed."""
     monkeypatch.setattr(two_stage.Plain, "normalise", lambda self, name, input: input)
     with pytest.raises(UserError, match="two-stage chain step: ours and the plain implementation differ"):
-        held(two_stage.part(SMALL, 2, CPU))
+        held(two_stage.part(SMALL, 2, 1, CPU))
 
 
 def test_the_floor_is_that_of_one_chain_times_the_batch() -> None:
     """What is counted for one chain is that of a batch of them; the way to the image is on the plain side alone."""
-    part = two_stage.part(SMALL, 3, CPU)
+    part = two_stage.part(SMALL, 3, 2, CPU)
     assert part.counted is not None
     counted = part.times * stopwatch.operations(part.counted)
     assert counted == pytest.approx(stopwatch.operations(part.ours), rel=1e-3)
@@ -52,6 +52,6 @@ def test_the_floor_is_that_of_one_chain_times_the_batch() -> None:
 
 def test_published_size() -> None:
     """30 groups of 20 x 16 x 16 on a GPU (facts, section 2.1)."""
-    config, _ = two_stage.SIZES["cuda"]
+    config, *_ = two_stage.SIZES["cuda"]
     assert sum(config.groups()) == 30
     assert (config.num_latent_per_group, config.image_size // 2**config.num_preprocess_blocks) == (20, 16)
