@@ -45,7 +45,7 @@ class Arguments:
     device: str = "auto"
     """auto, cpu or cuda."""
     repetitions: int = FEWEST
-    """How often each of the two is timed."""
+    """How often each of the two is timed, short parts more often."""
     only: tuple[str, ...] = ()
     """The lines whose metric begins with one of these words; by default all."""
     data_root: Path | None = None
@@ -105,7 +105,7 @@ def measured(
     def row(
         kind: str, metric: str, setting: str, medians: stopwatch.Medians, precision: Precision = "float32", **rest: Any
     ) -> Timing:
-        fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": arguments.repetitions}
+        fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": medians.repetitions}
         return Timing(
             kind=kind,
             metric=metric,
@@ -143,9 +143,8 @@ def measured(
 
 def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
     """Extrapolate the paper's whole training from one measured iteration."""
-    return stopwatch.Medians(
-        None if medians.plain is None else part.iterations * medians.plain, part.iterations * medians.ours
-    )
+    plain = None if medians.plain is None else part.iterations * medians.plain
+    return medians._replace(plain=plain, ours=part.iterations * medians.ours)
 
 
 def _parts(device: torch.device, report: Reporter, arguments: Arguments) -> Iterator[Part]:

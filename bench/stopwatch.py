@@ -13,6 +13,8 @@ from jlebm import graphs
 from jlebm.precision import Precision
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product is the ceiling
+LEAST_SECONDS = 4.0  # of measuring, for what is shorter than that in the repetitions asked for
+MOST_REPETITIONS = 101
 
 
 class Medians(NamedTuple):
@@ -20,21 +22,29 @@ class Medians(NamedTuple):
 
     plain: float | None
     ours: float
+    repetitions: int
+    """How many each is of."""
 
 
 def interleaved(
     plain: Callable[[], object] | None, ours: Callable[[], object], repetitions: int, device: torch.device
 ) -> Medians:
-    """Time plain and ours in turn, A B A B, after one run of each that is not counted."""
+    """Time plain and ours in turn, A B A B, after one run of each that is not counted.
+
+    Short ones are repeated more often than asked for, since a median of seven is at the mercy of what else the machine
+    does in half a second.
+    """
     parts = [ours] if plain is None else [plain, ours]
     seconds: list[list[float]] = [[] for _ in parts]
-    for repetition in range(-1, repetitions):
+    for part in parts:
+        once(part, device)
+    spent = 0.0
+    while len(seconds[0]) < repetitions or (spent < LEAST_SECONDS and len(seconds[0]) < MOST_REPETITIONS):
         for part, kept in zip(parts, seconds, strict=True):
-            elapsed = once(part, device)
-            if repetition >= 0:
-                kept.append(elapsed)
+            kept.append(once(part, device))
+            spent += kept[-1]
     medians = [statistics.median(kept) for kept in seconds]
-    return Medians(None if plain is None else medians[0], medians[-1])
+    return Medians(None if plain is None else medians[0], medians[-1], len(seconds[0]))
 
 
 def once(part: Callable[[], object], device: torch.device) -> float:
