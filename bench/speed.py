@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from bench.part import EXACT, SEED, Part, noise, relative, steps_of
 from bench.plain import Plain
-from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.learning.prepare import scheme
 from jlebm.model import JointModel
-from jlebm.precision import Precision, arithmetic
+from jlebm.precision import Precision, arithmetic, precision_of
 from jlebm.sampling import generate
 from jlebm.training import initial_state
 
@@ -42,7 +41,7 @@ class Workload:
     @property
     def precision(self) -> Precision:
         """The arithmetic of the generator."""
-        return self.experiment.model.precision if isinstance(self.experiment.model, ConvConfig) else "float32"
+        return precision_of(self.experiment.model)
 
     def settings(self) -> dict[str, str]:
         """Return the setting of each part by its metric; the prior's chain has float32 alone."""

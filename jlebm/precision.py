@@ -15,12 +15,17 @@ Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
 
 @runtime_checkable
 class HasPrecision(Protocol):
-    """A backbone whose convolutions may compute in another arithmetic than float32."""
+    """A backbone, or its configuration, whose convolutions may compute in another arithmetic than float32."""
 
     @property
     def precision(self) -> Precision:
         """Which."""
         ...
+
+
+def precision_of(backbone: object) -> Precision:
+    """Return the arithmetic of a backbone or of its configuration; float32 where it says nothing."""
+    return backbone.precision if isinstance(backbone, HasPrecision) else "float32"
 
 
 @contextmanager
@@ -32,7 +37,7 @@ def arithmetic(backbone: object) -> Iterator[None]:
     """
     flags = torch.backends.cudnn
     before = flags.allow_tf32
-    flags.allow_tf32 = isinstance(backbone, HasPrecision) and backbone.precision == "tf32"
+    flags.allow_tf32 = precision_of(backbone) == "tf32"
     try:
         yield
     finally:

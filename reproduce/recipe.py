@@ -14,6 +14,7 @@ from jlebm import data, parallel, results
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
+from jlebm.precision import precision_of
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce.arguments import Arguments, Variation, parse_duration
@@ -103,7 +104,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
             experiment = _overridden(preset.experiment, arguments, dataset.name)
             work = partial(run_ladder, experiment, preset.extent, arguments)
         else:
-            work = partial(_run_joint, _experiment(preset, arguments, dataset.name), arguments)
+            work = partial(_run_joint, _experiment(preset, arguments, dataset.name, device), arguments)
     bench = Bench.prepare(
         dataset,
         images,
@@ -140,11 +141,14 @@ def _choose_preset(presets: Mapping[str, object], asked: str | None, device: tor
     return "tiny", f"the largest that a {device.type.upper()} finishes within minutes; {larger}"
 
 
-def _experiment(preset: Preset, arguments: Arguments, dataset: str) -> Experiment:
+def _experiment(preset: Preset, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
     experiment = preset.experiment
     if arguments.learning == "variational":
         experiment = with_inference_network(preset.variational or experiment)
-    return _overridden(experiment, arguments, dataset)
+    experiment = _overridden(experiment, arguments, dataset)
+    if precision_of(experiment.model) == "tf32" and device.type == "cpu":
+        raise UserError("model.precision=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
+    return experiment
 
 
 def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> Experiment:
