@@ -54,6 +54,8 @@ class Arguments:
     """Whether the lines are appended to measured/bench.jsonl."""
     results: Path = RESULTS
     """The folder of measured/."""
+    write_awaited: bool = False
+    """Time nothing; write down which lines a GPU has, so that the table can say of each whether it was measured."""
 
 
 @exit_on_user_error
@@ -62,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     if arguments.repetitions < FEWEST:
         raise UserError(f"--repetitions must be at least {FEWEST}, not {arguments.repetitions}")
+    if arguments.write_awaited:
+        timing.write_awaited(arguments.results, lines.awaited())
+        return 0
     device = resolve_device(arguments.device)
     report = ConsoleReporter()
     known = provenance(device)

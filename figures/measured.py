@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import lines
 from figures import detections, summaries
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import write_atomically
@@ -96,7 +95,7 @@ def performance(results: Path) -> str:
     """
     rows = timing.newest(read_rows(results / "measured" / TIMINGS, Timing))
     refuse_changed(rows)
-    parts = [markdown(timing.SPEED_HEADER, timing.speed_cells(rows, lines.awaited()))]
+    parts = [markdown(timing.SPEED_HEADER, timing.speed_cells(rows, timing.read_awaited(results)))]
     for sentence in timing.reasons(rows):
         parts.append(f"- missed: {escape_markdown(sentence)}\n")
     parts.append(_beside_the_authors(rows, read_paper(results / "paper.toml")))

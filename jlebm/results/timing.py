@@ -1,14 +1,18 @@
 """One timed part of the code beside a plain implementation of the same mathematics, and the tables of such rows."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from jlebm.errors import UserError
+from jlebm.files import write_atomically
 from jlebm.results.records import known, moment, refuse_non_finite
 from jlebm.results.rows import Row
 
 TIMINGS = "bench.jsonl"  # in results/measured: the one file there that holds timings and no measurements
+AWAITED = "awaited.json"  # in results: the lines of the benchmark that a GPU has
 KINDS = ("speed", "scale", "extrapolated")
 NOT_MEASURED = "not measured"
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6}
@@ -90,6 +94,27 @@ class Awaited(NamedTuple):
     kind: str
     metric: str
     setting: str
+
+
+def read_awaited(results: Path) -> list[Awaited]:
+    """Read the lines of a GPU, which `python -m bench --write-awaited` writes; none where the folder has no file.
+
+    Raises:
+        UserError: the file is not what that command writes.
+    """
+    path = results / AWAITED
+    try:
+        return [Awaited(*map(str, line)) for line in json.loads(path.read_text())] if path.exists() else []
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a list of lines ({error}); write it by python -m bench --write-awaited"
+        ) from error
+
+
+def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:
+    """Write the lines of a GPU, one a line of the file."""
+    text = ",\n".join(json.dumps(list(line)) for line in lines)
+    write_atomically(results / AWAITED, lambda part: part.write_text(f"[\n{text}\n]\n"))
 
 
 def newest(rows: Sequence[Timing]) -> list[Timing]:

@@ -161,6 +161,18 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
     )
 
 
+def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
+    """A line of another name or size needs `python -m bench --write-awaited`; the stored list is then the new one."""
+    assert timing.read_awaited(main.RESULTS) == lines.awaited()
+    assert timing.read_awaited(tmp_path) == []
+    assert main.main(["--write-awaited", "--results", str(tmp_path)]) == 0
+    assert timing.read_awaited(tmp_path) == lines.awaited()
+    for damaged in ("[", "[[1, 2]]", "5"):
+        (tmp_path / timing.AWAITED).write_text(damaged)
+        with pytest.raises(UserError, match="write-awaited"):
+            timing.read_awaited(tmp_path)
+
+
 def test_parts_are_the_lines_that_are_awaited(random_weights: Path, tmp_path: Path) -> None:
     """What a run makes carries the metric and the setting that the table waits for; another word breaks it."""
     tf32 = speed.Workload(SMALL.override(["model.precision=tf32"]), "small", few=2, count=6, whole=True)
