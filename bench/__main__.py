@@ -124,7 +124,7 @@ def measured(
             **(fields | rest),
         )
 
-    for part in _parts(device, report, arguments):
+    for part in _parts(arguments, device, report):
         if not wanted(part.metric):
             continue
         agreement = held_to_plain(part)
@@ -152,7 +152,7 @@ def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians
     return medians._replace(plain=plain, ours=part.iterations * medians.ours)
 
 
-def _parts(device: torch.device, report: Reporter, arguments: Arguments) -> Iterator[Part]:
+def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iterator[Part]:
     for workload in lines.workloads(device.type):
         yield from speed.parts(workload, device)
     yield two_stage.part(*two_stage.SIZES[device.type], device)

@@ -5,9 +5,7 @@ image has a generator of its own, so that it is the same image whatever else is 
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -44,8 +42,7 @@ def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device).manual_seed(derive_seed(role, *parts))
 
 
-NORMAL_BLOCK = 16
-WORTH_THREADS = 2**20  # numbers, some milliseconds, from which on threads are started for them
+NORMAL_BLOCK = 16  # numbers that torch's generator on a CPU makes together; it ends an incomplete block in another way
 LARGEST_DRAW = 2**22  # numbers of a series that are in memory at once
 
 # A source of standard normal draws: asked for latents of the shapes, type and device of its argument, each call
@@ -106,28 +103,14 @@ class PerImageNoise:
         """Yield the draws of `count` calls: the same numbers, in fewer calls of each generator where it allows that."""
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
-        # Torch's generator on a CPU makes normal numbers in blocks of 16, and ends an incomplete one in another way.
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
         for first in range(0, count, together):
             steps = min(together, count - first)
             drawn = torch.empty(rows, steps * size, pin_memory=like[0].is_cuda)
-            self._fill(drawn)
+            for row, each in zip(drawn.unbind(), self.generators, strict=True):
+                row.normal_(generator=each)
             # Steps first, so that a step's layers are in one piece; one transfer to a GPU, which it does not wait for.
             on_device = drawn.to(like[0].device, non_blocking=True).unflatten(1, (steps, size)).transpose(0, 1)
             for step in on_device.contiguous():
                 layers = zip(step.split(sizes, dim=1), like, strict=True)
                 yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)
-
-    def _fill(self, rows: torch.Tensor) -> None:
-        """Draw each row from its generator; long ones on as many threads as torch has."""
-
-        def draw(pair: tuple[torch.Tensor, torch.Generator]) -> None:
-            pair[0].normal_(generator=pair[1])
-
-        pairs = zip(rows.unbind(), self.generators, strict=True)
-        threads = torch.get_num_threads()
-        if threads == 1 or rows.numel() < WORTH_THREADS:
-            deque(map(draw, pairs), maxlen=0)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                deque(pool.map(draw, pairs), maxlen=0)

@@ -75,14 +75,29 @@ def images(seed: int = 0) -> Tensor:
     return torch.rand(BATCH, 1, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
 
 
-DENSITIES: dict[str, Callable[[], tuple[JointModel, LogDensity]]] = {
-    "prior, written out": lambda: (lambda m: (m, PriorInLatents(m.backbone, m.energy)))(conv()),
-    "prior, by autograd": lambda: (lambda m: (m, PriorInLatents(m.backbone, m.energy)))(ladder()),
-    "posterior": lambda: (lambda m: (m, Posterior(m.backbone, m.energy, images())))(conv()),
-    "posterior of a ladder": lambda: (lambda m: (m, Posterior(m.backbone, m.energy, images())))(ladder()),
-    "noise of a deep hierarchy": lambda: (lambda m: (m, PriorInNoise(m.backbone, m.energy)))(deep()),
-    "released drift": lambda: (lambda m: (m, PriorInNoise(m.backbone, m.energy, "released")))(deep()),
+def prior(model: JointModel) -> PriorInLatents:
+    return PriorInLatents(model.backbone, model.energy)
+
+
+def posterior(model: JointModel, seed: int = 0) -> Posterior:
+    return Posterior(model.backbone, model.energy, images(seed))
+
+
+DENSITIES: dict[str, tuple[Callable[[], JointModel], Callable[[JointModel], LogDensity]]] = {
+    "prior, written out": (conv, prior),
+    "prior, by autograd": (ladder, prior),
+    "posterior": (conv, posterior),
+    "posterior of a ladder": (ladder, posterior),
+    "noise of a deep hierarchy": (deep, lambda model: PriorInNoise(model.backbone, model.energy)),
+    "released drift": (deep, lambda model: PriorInNoise(model.backbone, model.energy, "released")),
 }
+
+
+def of(name: str) -> tuple[JointModel, LogDensity]:
+    """Return a model, which keeps the weights alive, and its density of that name."""
+    model, density = DENSITIES[name]
+    made = model()
+    return made, density(made)
 
 
 def noise() -> SharedNoise:
@@ -109,7 +124,7 @@ def assert_same(found: Latents, right: Latents) -> None:
 @pytest.mark.parametrize("name", DENSITIES)
 def test_a_recorded_chain_is_the_chain(name: str, recordings: list[None]) -> None:
     """All steps and all noise, once each; a value of the recorded chain that is kept breaks the second one."""
-    model, density = DENSITIES[name]()
+    model, density = of(name)
     right = step_by_step(density, model)
     assert not recordings
     first = run(density, model)
@@ -119,7 +134,6 @@ def test_a_recorded_chain_is_the_chain(name: str, recordings: list[None]) -> Non
     assert_same(first, right)
     assert_same(tuple(kept), first)  # a later chain leaves the end of an earlier one alone
     assert len(recordings) == 1
-    assert model is not None
 
 
 def _seeded(seed: int) -> SharedNoise:
@@ -129,7 +143,7 @@ def _seeded(seed: int) -> SharedNoise:
 @pytest.mark.parametrize("name", ["prior, written out", "prior, by autograd", "posterior", "noise of a deep hierarchy"])
 def test_weights_that_are_updated_in_place_are_seen(name: str, recordings: list[None]) -> None:
     """An optimiser's step or a loaded state needs no other recording; a copy of weights in one breaks it."""
-    model, density = DENSITIES[name]()
+    model, density = of(name)
     before = run(density, model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -143,8 +157,8 @@ def test_weights_that_are_updated_in_place_are_seen(name: str, recordings: list[
 def test_other_images_are_seen(recordings: list[None]) -> None:
     """The chain of another batch, as in training; images that are read where they first lay break it."""
     model = conv()
-    first = run(Posterior(model.backbone, model.energy, images()), model)
-    density = Posterior(model.backbone, model.energy, images(1))
+    first = run(posterior(model), model)
+    density = posterior(model, seed=1)
     second = run(density, model)
     assert_same(second, step_by_step(density, model))
     assert not torch.equal(first[1], second[1])
@@ -154,7 +168,7 @@ def test_other_images_are_seen(recordings: list[None]) -> None:
 def test_given_latents_are_seen(recordings: list[None]) -> None:
     """Upper layers that are kept are inputs as images are."""
     model = deep()
-    _, below = model.latent_shapes if hasattr(model, "latent_shapes") else model.backbone.latent_shapes
+    _, below = model.backbone.latent_shapes
     for seed in (1, 2):
         top = model.noise(BATCH, _seeded(seed))[:1]
         density = PriorInNoise(model.backbone, model.energy, given=top)
@@ -169,7 +183,7 @@ def test_given_latents_are_seen(recordings: list[None]) -> None:
 def test_what_changes_a_step_makes_another_recording(recordings: list[None]) -> None:
     """Step size, temperature, batch, type and arithmetic; the length only where it is made of other pieces."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     for chain in (CHAIN, Chain(12, 0.03), Chain(12, 0.02, temperature=0.5)):
         assert_same(run(density, model, chain), step_by_step(density, model, chain))
     assert len(recordings) == 3
@@ -191,7 +205,7 @@ def test_what_changes_a_step_makes_another_recording(recordings: list[None]) -> 
 def test_chains_of_any_length() -> None:
     """A graph holds a divisor of the steps: none is left over, none is taken twice, whatever was recorded before."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     for steps in (12, 0, 1, 7, 13, 20, 12):
         chain = Chain(steps, 0.02)
         assert_same(run(density, model, chain), step_by_step(density, model, chain))
@@ -200,7 +214,7 @@ def test_chains_of_any_length() -> None:
 def test_the_stream_of_noise_goes_on_where_it_would() -> None:
     """After the chain the next draw is the one that follows the steps taken one by one."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     for make in (noise, lambda: PerImageNoise("sample", range(BATCH))):
         ours, theirs = make(), make()
         run(density, model, source=ours)
@@ -228,7 +242,7 @@ def test_what_a_density_is_makes_another_recording(recordings: list[None]) -> No
 def test_a_recording_outlives_no_module(recordings: list[None]) -> None:
     """Another module at the same place in memory, with its weights where they were, is another module."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     run(density, model)
     ((key, entry),) = graphs._kept.items()
     graphs._kept[key] = entry._replace(owners=tuple(weakref.ref(nn.Identity()) for _ in entry.owners))
@@ -241,7 +255,7 @@ def test_weights_elsewhere_make_another_recording(recordings: list[None]) -> Non
     model = conv()
     run(PriorInLatents(model.backbone, model.energy), model)
     model.energy.networks[0][0].weight = nn.Parameter(1.5 * model.energy.networks[0][0].weight.detach())  # pyright: ignore
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     assert_same(run(density, model), step_by_step(density, model))
     other = copy.deepcopy(model)
     density = PriorInLatents(other.backbone, other.energy)
@@ -292,7 +306,7 @@ class Doubled(nn.Linear):
 def test_what_may_depend_on_more_is_not_recorded(recordings: list[None]) -> None:
     """A subclass, a hook, a layer of one's own, held layers, an observer, a correction: each goes step by step."""
     model = conv()
-    prior = PriorInLatents(model.backbone, model.energy)
+    of_model = prior(model)
     counting = Counting(CONFIG).double()
     own = JointEnergy([nn.Sequential(Doubled(3, 1)), nn.Sequential(Doubled(4, 1))]).double()
     hooked = copy.deepcopy(model)
@@ -303,21 +317,21 @@ def test_what_may_depend_on_more_is_not_recorded(recordings: list[None]) -> None
         PriorInLatents(counting, model.energy),
         PriorInLatents(model.backbone, own),
         PriorInLatents(hooked.backbone, hooked.energy),
-        lambda z: prior(z),
+        lambda z: of_model(z),
     ):
         langevin.run(start, density, CHAIN, noise())
-    langevin.run(start[:1], SomeLayers(prior, start, (0,)), CHAIN, noise())
-    langevin.run(start, prior, CHAIN, noise(), observe=langevin.Trace())
-    langevin.run(start, prior, Chain(3, 0.02, metropolis=True), noise())
+    langevin.run(start[:1], SomeLayers(of_model, start, (0,)), CHAIN, noise())
+    langevin.run(start, of_model, CHAIN, noise(), observe=langevin.Trace())
+    langevin.run(start, of_model, Chain(3, 0.02, metropolis=True), noise())
     assert not recordings
-    langevin.run(start, prior, CHAIN, noise())
+    langevin.run(start, of_model, CHAIN, noise())
     assert len(recordings) == 1
 
 
 def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(recordings: list[None]) -> None:
     """One warning, the right chain, and nothing is recorded any more in this process."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     right = step_by_step(density, model)
 
     def reads(self: ConvBackbone) -> None:
@@ -339,7 +353,7 @@ def test_what_cannot_be_recorded_goes_step_by_step_and_says_so(recordings: list[
 def test_a_recording_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tape that does nothing, or the last step alone, is found out before it is used."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     right = step_by_step(density, model)
     for wrong in (lambda work: lambda: None, lambda work: lambda: (work(), work())):
         graphs._kept.clear()
@@ -368,7 +382,7 @@ def test_operations_are_counted_whatever_is_recorded(monkeypatch: pytest.MonkeyP
         return launch
 
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     expected = stopwatch.operations(lambda: step_by_step(density, model))
     assert expected > 0
     monkeypatch.setattr(graphs, "recorder", lambda device: hidden)
@@ -381,7 +395,7 @@ def test_operations_are_counted_whatever_is_recorded(monkeypatch: pytest.MonkeyP
 def test_a_chain_inside_an_autocast_is_not_recorded(recordings: list[None]) -> None:
     """Whoever surrounds a chain with another arithmetic gets it, step by step."""
     model = conv(torch.float32)
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     with torch.autocast("cpu", torch.bfloat16):
         run(density, model)
     assert not recordings
@@ -408,7 +422,7 @@ def test_weights_of_a_bf16_generator_are_seen_when_they_change(enabled: bool, re
 def test_a_recording_made_in_inference_mode_is_one_for_later(recordings: list[None]) -> None:
     """Its places can be written to outside of that mode too."""
     model = conv()
-    density = PriorInLatents(model.backbone, model.energy)
+    density = prior(model)
     right = step_by_step(density, model)
     with torch.inference_mode():
         assert_same(run(density, model), right)
