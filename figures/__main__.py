@@ -1,7 +1,6 @@
 """Draw every figure and table whose artifacts are stored: `python -m figures [--out DIR] [--readme]`."""
 
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from figures import (
 )
 from figures.common import ROOT, draw_all, folder_for
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 
 DRAWN_FROM_ARTIFACTS = (
     samples,
@@ -76,7 +75,8 @@ def illustrate(readme: Path, drawn: Iterable[Path]) -> list[Path]:
     for path in drawn:
         if path.name in shown:
             copy = readme.parent / "docs" / path.name
-            write_atomically(copy, lambda part, path=path: shutil.copyfile(path, part))
+            with atomic_write(copy) as file:
+                file.write(path.read_bytes())
             copies.append(copy)
     return copies
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from figures import detections, summaries
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.results import (
     METRICS,
     TIMINGS,
@@ -128,11 +128,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     written = []
     for name, text in texts(results).items():
         path = out / f"{name}.md"
-
-        def put(part: Path, text: str = text) -> None:
-            part.write_text(text, encoding="utf-8")
-
-        write_atomically(path, put)
+        write_text(path, text)
         written.append(path)
     return written
 
@@ -151,7 +147,7 @@ def update(page: Path, tables: Mapping[str, str]) -> None:
         if not begin or not end:
             raise UserError(f"{page} has no place for a table, between {mark.begin.strip()} and {mark.end.strip()}")
         text = f"{before}{mark.begin}{content}{mark.end}{after}"
-    write_atomically(page, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(page, text)
 
 
 @exit_on_user_error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
 from jlebm.results.tables import latex, markdown, measured, number
 
@@ -24,11 +24,7 @@ def draw(results: Path, out: Path) -> list[Path]:
         header, rows = join(table, paper, verdicts)
         for suffix, write in ((".md", markdown), (".tex", latex)):
             path, text = out / f"{table}{suffix}", write(header, rows)
-
-            def put(part: Path, text: str = text) -> None:
-                part.write_text(text, encoding="utf-8")
-
-            write_atomically(path, put)
+            write_text(path, text)
             written.append(path)
     return written
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 
 FORMAT = 1
 
@@ -20,7 +20,8 @@ FORMAT = 1
 def save(path: Path, state: dict[str, Any], config_digest: str, seed: int) -> None:
     """Write tensors, numbers and strings in place of the previous checkpoint, which stays whole until then."""
     content = {"format": FORMAT, "config_digest": config_digest, "seed": seed, "state": state}
-    write_atomically(path, lambda part: torch.save(content, part))
+    with atomic_write(path) as file:
+        torch.save(content, file)
 
 
 def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
@@ -54,7 +55,8 @@ def save_weights(path: Path, module: nn.Module, header: dict[str, Any], dtype: t
     """Write a module's weights as safetensors, with a JSON header (configuration, digest, steps) in the metadata."""
     tensors = {name: value.detach().to(dtype).cpu().contiguous() for name, value in module.state_dict().items()}
     metadata = {"jlebm": json.dumps(header)}
-    write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
+    with atomic_write(path) as file:
+        file.write(serialised(tensors, metadata))
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

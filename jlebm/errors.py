@@ -1,6 +1,7 @@
-"""What a person did that cannot be done, said in one sentence."""
+"""Errors that end a command with one sentence and an exit code of their own."""
 
 import difflib
+import io
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -28,15 +29,27 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Make a command's `main` answer bad input with its sentence on stderr and its exit code."""
+    """Make a command's `main` answer bad input with its sentence on stderr and its exit code.
+
+    An operating system's error about a named file is such a sentence too: it is about the surroundings and not about
+    this code. Characters that the output's encoding lacks (cp1252 has no Greek) are written as escapes.
+    """
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return main(*args, **kwargs) or 0
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return error.exit_code
+        except OSError as error:
+            if error.filename is None:
+                raise
+            sys.stderr.write(f"error: {error.filename} cannot be used ({error.strerror})\n")
+            return UserError.exit_code
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; nothing that was stored is lost\n")
             return 130

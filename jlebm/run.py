@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from jlebm import parallel
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.staged import AnyExperiment
 
 
@@ -56,7 +56,7 @@ class Run:
     def forget_after(self, step: int) -> None:
         """Drop the events of steps that a resumed training is going to repeat."""
         kept = [json.dumps(event) + "\n" for event in self.events() if event["step"] <= step]
-        write_atomically(self.folder / "events.jsonl", lambda part: part.write_text("".join(kept)))
+        write_text(self.folder / "events.jsonl", "".join(kept))
 
 
 @contextmanager
@@ -93,8 +93,7 @@ def _hold(run: Run, stack: ExitStack | None) -> None:
         stack.callback(lock.release)
     config = run.folder / "config.json"
     if not config.exists():
-        text = json.dumps(run.header(), indent=1) + "\n"
-        write_atomically(config, lambda part: part.write_text(text))
+        write_text(config, json.dumps(run.header(), indent=1) + "\n")
     elif json.loads(config.read_text()) != run.header():
         raise UserError(f"{config} is of another experiment or seed; choose another --runs")
 

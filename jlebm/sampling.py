@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jlebm import parallel
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
@@ -172,16 +172,9 @@ def write(
     """
     latents_path = path.with_name(f"{path.stem}-latents.npy")
     kept = count if latents is None else min(count, latents)
-
-    def write_both(images_part: Path) -> None:
-        def write_latents(latents_part: Path) -> None:
-            with images_part.open("wb") as images, latents_part.open("wb") as file:
-                _stream(batches, count, kept, images, file, report.task(name, count))
-
-        write_atomically(latents_path, write_latents)
-
     if parallel.first():
-        write_atomically(path, write_both)
+        with atomic_write(path) as images, atomic_write(latents_path) as file:
+            _stream(batches, count, kept, images, file, report.task(name, count))
     else:  # its batches are written by the first process
         for _ in batches:
             pass

@@ -31,7 +31,7 @@ from jlebm.data.catalogue import entry_of
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import Detection, likelihood_ratio
 from jlebm.experiment import Experiment
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 from jlebm.hierarchy import scores_above
 from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
@@ -242,7 +242,8 @@ def keep(path: Path, rows: Rows, outside: str, folder: Path) -> None:
     if subject.preset in KEPT and subject.seed == 1 and subject.learning == "variational":
         stem = f"{subject.dataset}_ood_{outside}".replace("-", "_")
         copied = folder / "artifacts" / f"{stem}.npz"
-        write_atomically(copied, lambda part: part.write_bytes(path.read_bytes()))
+        with atomic_write(copied) as file:
+            file.write(path.read_bytes())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 
 from jlebm import plotting, results
 from jlebm.diagnostics import Diagnosis, Record
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
@@ -81,7 +81,7 @@ def _watched(model: JointModel, chain: Chain, chains: int) -> Record:
 def _tell(run: Run, into: Path, step: int, diagnosis: Diagnosis, bench: Bench) -> list[str]:
     """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events; say it and return it."""
     told = diagnosis.to_json()
-    write_atomically(into / "diagnostics.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n"))
+    write_text(into / "diagnostics.json", json.dumps(told, indent=1) + "\n")
     event = {"step": step, "diagnostics": told}
     if event not in run.events():  # the same weights may be measured again, on more images
         run.append_event(event)

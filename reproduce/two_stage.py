@@ -16,7 +16,7 @@ from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.energies import no_energy
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
@@ -103,7 +103,7 @@ def hold_to(run: Run, digest: str) -> None:
     """
     path = run.folder / "backbone.sha256"
     if parallel.first() and not path.exists():
-        write_atomically(path, lambda part: part.write_text(digest + "\n"))
+        write_text(path, digest + "\n")
     parallel.barrier()
     if path.read_text().strip() != digest:
         raise UserError(f"the energies in {run.folder} were learned upon another backbone; choose another --runs")

@@ -1,6 +1,5 @@
 """Files of weights: whole or refused, and never executed."""
 
-import errno
 import json
 import os
 import pickle
@@ -11,7 +10,6 @@ import torch
 
 from jlebm import checkpoints
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
 from tests.small import train
 
 STATE = {"weights": torch.arange(1000.0), "step": 3}
@@ -71,33 +69,6 @@ def test_another_file_of_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="not a checkpoint of format"):
         checkpoints.load(tmp_path / "other.pt", "digest", 1)
-
-
-def test_a_full_disk_leaves_the_previous_file_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Running out of space in the middle of writing is a sentence; the file before it stays, no rest remains."""
-    before = path.read_bytes()
-
-    def full(content: object, part: Path) -> None:
-        Path(part).write_bytes(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"no space left to write .*checkpoint.pt"):
-        checkpoints.save(path, STATE, "digest", 1)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_really_full_device_is_the_same_sentence(tmp_path: Path) -> None:
-    """The operating system's own error, not a raised stand-in."""
-
-    def write(part: Path) -> None:
-        with Path("/dev/full").open("wb") as file:
-            file.write(b"x" * 100_000)
-
-    with pytest.raises(UserError, match="no space left"):
-        write_atomically(tmp_path / "any", write)
 
 
 def test_weights_round_trip_with_their_header(tmp_path: Path) -> None:

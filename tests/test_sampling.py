@@ -1,6 +1,5 @@
 """Image i from seed i alone, streamed to files."""
 
-import errno
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -148,17 +147,17 @@ def test_nothing_grows_with_the_count(tmp_path: Path, monkeypatch: pytest.Monkey
     assert peak < 4 * 100 * 3 * 32 * 32
 
 
-def test_an_interrupted_or_short_stream_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash, a full disk or a stream of another length never leaves half a file under the name."""
+def test_an_interrupted_or_short_stream_leaves_the_old_files(tmp_path: Path) -> None:
+    """A stream that breaks or is of another length never leaves half a file under the name."""
     path = tmp_path / "s.npy"
     sampling.write(path, stream(200), 200)
     before = path.read_bytes()
 
     def broken():
         yield from stream(100)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise KeyError("what a model's own code may raise")
 
-    with pytest.raises(UserError, match="no space left"):
+    with pytest.raises(KeyError):
         sampling.write(path, broken(), 200)
     with pytest.raises(ValueError, match="300 samples were announced, 200 came"):
         sampling.write(path, stream(200), 300)

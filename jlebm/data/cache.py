@@ -9,7 +9,6 @@ source has another stem, and two processes that decode at once write the same by
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,11 +20,10 @@ from platformdirs import user_cache_dir
 
 from jlebm.data.formats import ImageSource, decoding
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write, can_be_written, sweep, write_text
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of an entry's files; one of another version is decoded anew
-ABANDONED_AFTER = 3600.0  # seconds without a write, after which a half-written file belongs to a dead process
 
 
 @dataclass(frozen=True)
@@ -138,19 +136,10 @@ def _read_entry(folder: Path, stem: str) -> Decoded | None:
 
 def _first_writable(folders: Sequence[Path]) -> Path:
     for folder in folders:
-        if _can_be_written(folder):
+        if can_be_written(folder):
             return folder
     tried = " nor ".join(map(str, folders))
     raise UserError(f"there is no folder for the cache: neither {tried} can be written; make one of them writable")
-
-
-def _can_be_written(folder: Path) -> bool:
-    """Tell whether files can be put into a folder, which need not be there yet; nothing is made."""
-    try:
-        there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
-    except OSError:  # below a folder that may not be searched
-        return False
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _write_entry(
@@ -166,34 +155,24 @@ def _write_entry(
     labels = source.labels
     digest = hashlib.sha256()
 
-    def write_images(path: Path) -> None:
-        # Written through a file: on a full disk a write raises, where a memory map kills the process.
-        with path.open("wb") as handle:
-            np.lib.format.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for image in decoding(source, report):
-                digest.update(image.tobytes())
-                handle.write(image.transpose(2, 0, 1).tobytes())
+    # Written through a file: on a full disk a write raises, where a memory map kills the process.
+    with atomic_write(folder / f"{stem}.npy") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image in decoding(source, report):
+            digest.update(image.tobytes())
+            file.write(image.transpose(2, 0, 1).tobytes())
         accept(source, digest.hexdigest())
-
-    def write_sidecar(path: Path) -> None:
-        content = {
-            "format_version": FORMAT_VERSION,
-            "source": asdict(stamp),
-            "shape": shape,
-            "labels": labels is not None,
-            "digest": digest.hexdigest(),
-        }
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    write_atomically(folder / f"{stem}.npy", write_images)
     if labels is not None:
-        write_atomically(folder / f"{stem}.labels.npy", lambda path: _save(path, labels))
-    write_atomically(folder / f"{stem}.json", write_sidecar)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as handle:  # np.save would append a suffix to a path
-        np.save(handle, array)
+        with atomic_write(folder / f"{stem}.labels.npy") as file:
+            np.save(file, labels)
+    sidecar = {
+        "format_version": FORMAT_VERSION,
+        "source": asdict(stamp),
+        "shape": shape,
+        "labels": labels is not None,
+        "digest": digest.hexdigest(),
+    }
+    write_text(folder / f"{stem}.json", json.dumps(sidecar, indent=2) + "\n")
 
 
 def _remove_outdated(folder: Path, name: str, stem: str, stamp: Stamp) -> None:
@@ -203,9 +182,4 @@ def _remove_outdated(folder: Path, name: str, stem: str, stamp: Stamp) -> None:
         if sidecar.stem != stem and source.get("path") == stamp.path:
             for suffix in (".json", ".labels.npy", ".npy"):
                 sidecar.with_suffix(suffix).unlink(missing_ok=True)
-    for part in folder.glob(f".{name}-*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > ABANDONED_AFTER:
-                part.unlink()
-        except FileNotFoundError:
-            continue  # another process has just finished it
+    sweep(folder, f".{name}-*.part")

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from jlebm.errors import UserError
-from jlebm.files import sha256_of_file, write_atomically
+from jlebm.files import atomic_write, sha256_of_file
 from jlebm.progress import SILENT, Reporter
 
 FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file, by its own name
@@ -84,7 +84,8 @@ def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT)
     if download:
         report.line(f"downloading the Inception weights into {cached.parent}")
         try:
-            write_atomically(cached, lambda part: _download(part, report))
+            with atomic_write(cached) as file:
+                _download(file, report)
             return open_extractor(cached)
         except (OSError, HTTPException, UserError) as error:
             why = f" and could not be downloaded ({error})"
@@ -119,9 +120,9 @@ def unchanged_module(extractor: Extractor, layers: Sequence[str]) -> FeatureExtr
     return _module(_read_state(extractor.path), layers, extractor.path)
 
 
-def _download(path: Path, report: Reporter) -> None:
+def _download(file: BinaryIO, report: Reporter) -> None:
     """Fetch the weights and see that they came whole."""
-    with urllib.request.urlopen(URL_INCEPTION_V3, timeout=PATIENCE) as response, path.open("wb") as file:
+    with urllib.request.urlopen(URL_INCEPTION_V3, timeout=PATIENCE) as response:
         announced = int(response.headers.get("Content-Length") or 0)
         total = -(-announced // MEBIBYTE) or None
         with report.task("Inception weights, MiB", total) as task:
@@ -130,7 +131,8 @@ def _download(path: Path, report: Reporter) -> None:
                 task.advance()
         if announced and file.tell() != announced:
             raise OSError(f"{file.tell()} of {announced} bytes came")
-    _read_state(path)
+    file.flush()
+    _read_state(Path(file.name))
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

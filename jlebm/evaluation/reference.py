@@ -28,7 +28,7 @@ from jlebm.evaluation.extractor import Extractor
 from jlebm.evaluation.holding import held, writing
 from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.evaluation.moments import Moments
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of the cache files; part of their digest
@@ -156,12 +156,8 @@ class _Entry:
 
     def save(self, moments: Moments) -> None:
         arrays = {name: getattr(moments, name).cpu().numpy() for name in ("count", "total", "product")}
-
-        def write(path: Path) -> None:
-            with path.open("wb") as handle:
-                np.savez(handle, key=np.array(self.key), **arrays)
-
-        write_atomically(self.moments, write)
+        with atomic_write(self.moments) as file:
+            np.savez(file, key=np.array(self.key), **arrays)
 
     def is_complete(self, moments: Moments | None) -> bool:
         """Whether nothing is left to do; the kept features must add up to the sums that were stored with them."""

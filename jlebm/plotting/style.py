@@ -5,12 +5,12 @@ import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 
 STYLE = Path(__file__).with_suffix(".mplstyle")
 DPI = 100  # the style's figure.dpi, the least that a figure has
@@ -59,10 +59,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
         path = stem.with_name(stem.name + suffix)
-
-        def write(part: Path, form: str = suffix[1:], metadata: dict[str, Any] = metadata) -> None:
-            figure.savefig(part, format=form, metadata=metadata)
-
-        write_atomically(path, write)
+        with atomic_write(path) as file:
+            figure.savefig(file, format=suffix[1:], metadata=metadata)
         paths.append(path)
     return paths

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 from jlebm.results.measurement import Measurement
 
 RUN = ("protocol", "dataset", "preset", "learning", "seed", "config_digest", "commit")
@@ -32,13 +32,9 @@ def write_artifact(path: Path, arrays: Mapping[str, np.ndarray], run: Mapping[st
         if name not in run:
             raise UserError(f"an artifact names the {name!r} of the run that made it")
     provenance = json.dumps({**run, "arrays_digest": _digest(arrays)}, sort_keys=True)
-
-    def write(part: Path) -> None:
-        with part.open("wb") as handle:
-            # allow_pickle is named because a dictionary of arrays could also hold an argument's name.
-            np.savez_compressed(handle, allow_pickle=False, **arrays, provenance=np.array(provenance))
-
-    write_atomically(path, write)
+    with atomic_write(path) as file:
+        # allow_pickle is named because a dictionary of arrays could also hold an argument's name.
+        np.savez_compressed(file, allow_pickle=False, **arrays, provenance=np.array(provenance))
 
 
 def read_artifact(

@@ -13,7 +13,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from jlebm.results.paper import read_tables
 from jlebm.results.records import METRICS, decode, known, refuse_non_finite
@@ -237,11 +237,7 @@ def write_expected(path: Path, new: Sequence[Expectation]) -> None:
         same = False
     if not same:
         raise UserError(f"{path} cannot be edited entry by entry; begin each entry with a line [[expectation]]")
-
-    def write(part: Path) -> None:
-        part.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text(path, text)
 
 
 def _decode_all(tables: Sequence[Any], path: Path) -> list[Expectation]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 
 Curves = Mapping[str, Sequence[float]]
 
@@ -75,11 +75,7 @@ def write(curves: Curves, path: Path, device: str) -> None:
                 raise UserError(f"the curve {name!r} is {value} at step {step}; such a run is no golden one")
     content = {**_read(path), device: {name: [float(value) for value in values] for name, values in curves.items()}}
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def put(part: Path) -> None:
-        part.write_text(text, encoding="utf-8")
-
-    write_atomically(path, put)
+    write_text(path, text)
 
 
 def _read(path: Path) -> dict[str, dict[str, list[float]]]:

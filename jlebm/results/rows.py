@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import atomic_write
 from jlebm.results.records import decode
 
 
@@ -59,12 +59,8 @@ def append(path: Path, rows: Sequence[Row]) -> None:
         _parse(before, path, type(rows[0]))
         if before and not before.endswith(b"\n"):
             before += b"\n"
-        content = before + added
-
-        def write(part: Path) -> None:
-            part.write_bytes(content)
-
-        write_atomically(path, write)
+        with atomic_write(path) as file:
+            file.write(before + added)
 
 
 def read(path: Path, kind: type[R]) -> list[R]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jlebm.errors import UserError
-from jlebm.files import write_atomically
+from jlebm.files import write_text
 from jlebm.results.records import known, moment, refuse_non_finite
 from jlebm.results.rows import Row
 
@@ -114,7 +114,7 @@ def read_awaited(results: Path) -> list[Awaited]:
 def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:
     """Write the lines of a GPU, one a line of the file."""
     text = ",\n".join(json.dumps(list(line)) for line in lines)
-    write_atomically(results / AWAITED, lambda part: part.write_text(f"[\n{text}\n]\n"))
+    write_text(results / AWAITED, f"[\n{text}\n]\n")
 
 
 def newest(rows: Sequence[Timing]) -> list[Timing]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from jlebm import files
-from jlebm.data.cache import ABANDONED_AFTER, Decoded, Stamp, decode_once, writable_cache
+from jlebm.data.cache import Decoded, Stamp, decode_once, writable_cache
 from jlebm.data.formats import ImageSource, read_image_zip
 from jlebm.errors import UserError
+from jlebm.files import ABANDONED_AFTER
 
 
 @pytest.fixture
