@@ -1,0 +1,55 @@
+"""Every configuration that has a name: what `python -m tests.wire.presets` writes the pinned digests of."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from jlebm.config import Config
+from jlebm.staged import Sampled
+from reproduce import anomaly, celeba64, celebahq256, church64, cifar10, fashion_mnist, mnist, svhn
+from reproduce.joint import with_inference_network
+from reproduce.ladder import twin_of
+from reproduce.systems import built, presets_of
+
+PINNED = Path(__file__).with_name("digests.json")
+RECIPES = (cifar10, celeba64, celebahq256, church64, mnist, fashion_mnist, svhn)
+BACKBONE = "the digest and the seed of a stage one"  # in place of what is known only when there is one
+
+
+def named() -> Iterator[tuple[str, Config]]:
+    """Yield every preset of every recipe and system, as it is before a command changes it."""
+    for module in RECIPES:
+        recipe = module.RECIPE
+        for size, preset in recipe.presets.items():
+            yield f"{recipe.name} two-layer {size}", preset.experiment
+            variational = with_inference_network(preset.variational or preset.experiment)
+            yield f"{recipe.name} two-layer {size} variational", variational
+        for size, preset in recipe.two_stage.items():
+            energies = dataclasses.replace(preset.plan.energies, backbone=BACKBONE)
+            yield f"{recipe.name} two-stage {size}, the plan", preset.plan
+            yield f"{recipe.name} two-stage {size}, backbone", preset.plan.backbone
+            yield f"{recipe.name} two-stage {size}, energies", energies
+            yield f"{recipe.name} two-stage {size}, sampled", Sampled(energies, preset.plan.sampler)
+            yield f"{recipe.name} two-stage {size}, sampled, seed 2", Sampled(energies, preset.plan.sampler, 2)
+        for size, preset in recipe.ladder.items():
+            yield f"{recipe.name} ladder {size}", preset.experiment
+            yield f"{recipe.name} ladder {size}, twin", twin_of(preset.experiment)
+    for size, preset in anomaly.PRESETS.items():
+        yield f"anomaly {size}", preset.experiment
+        yield f"anomaly {size}, twin", twin_of(preset.experiment)
+    for system in built():
+        for size, experiment in presets_of(system).items():
+            yield f"table {system} {size}", experiment
+
+
+def found() -> dict[str, dict[str, object]]:
+    """Return digest and JSON of each."""
+    return {name: {"digest": config.digest(), "json": config.to_json()} for name, config in named()}
+
+
+if __name__ == "__main__":
+    lines = (f"{json.dumps(name)}: {json.dumps(one, sort_keys=True)}" for name, one in found().items())
+    PINNED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    sys.stdout.write(f"{len(found())} configurations\n")
