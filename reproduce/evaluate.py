@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the images of {arguments.images} are {ours} pixels (height x width) and those of {dataset.name} are "
             f"{theirs}; compare images of one size"
         )
+    extractor = evaluation.find_extractor(root, arguments.download, report)
+    evaluation.self_check(extractor, device)
     images = samples.read(report)
     report.line(account(samples.count, arguments.images, samples.left_out))
     if (doubt := doubt_of(images, arguments.images)) is not None:
         report.line(doubt)
-    extractor = evaluation.find_extractor(root, arguments.download, report)
-    evaluation.self_check(extractor, device)
     cache = writable_cache(root)
     found = evaluation.evaluate(
         images, dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report

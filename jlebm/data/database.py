@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -53,13 +53,17 @@ def _reader(path: Path, limit: int) -> Iterator[IO[bytes]]:
     with open_regular(path / "data.mdb"):
         pass
     script = Path(__file__).with_name("database_entries.py")
-    command = [sys.executable, "-P", str(script), str(path), str(limit)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-P", str(script)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     said: list[bytes] = []
     listener = threading.Thread(target=lambda errors: said.append(errors.read(2**16)), args=(process.stderr,))
     listener.start()
+    with suppress(BrokenPipeError), process.stdin as wanted:  # it has ended already, of which its output will tell
+        wanted.write(f"{limit} {path}\n".encode(errors="surrogateescape"))
     try:
         yield process.stdout
     except _Ended as error:

@@ -51,8 +51,9 @@ def main(folder: str, limit: int) -> int:
 
 
 if __name__ == "__main__":
+    wanted = sys.stdin.readline().split(" ", 1)  # the limit and the folder
     try:
-        code = main(sys.argv[1], int(sys.argv[2]))
+        code = main(wanted[1].removesuffix("\n"), int(wanted[0]))
     except BrokenPipeError:  # nobody wants more of them
         code = 0
     sys.stdout = None

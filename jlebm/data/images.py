@@ -185,7 +185,7 @@ def _is_deep(image: Image.Image) -> bool:
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # pyright: ignore[reportAttributeAccessIssue]
         return any(bit > 8 for bit in (bits if isinstance(bits, tuple) else (bits,)))
-    for _, _, _, raw in image.tile:
+    for _, _, _, raw in getattr(image, "tile", ()):
         if isinstance(raw, str) and "16" in raw and image.format == "PNG":
             return True
         # A PPM with another largest level than 255 is stretched.
