@@ -94,8 +94,8 @@ def decode_once(
     for folder in folders:
         if (entry := _read_entry(folder, stem)) is not None:
             return entry
-    folder = _first_writable(folders)
     source = open_source()
+    folder = _first_writable(folders)
     _write_entry(folder, stem, stamp, source, accept, report)
     report.line(account(source.count, source.origin, source.left_out))
     _remove_outdated(folder, name, stem, stamp)
