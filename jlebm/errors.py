@@ -22,9 +22,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     Returns "; the nearest known one is 'cifar10'", or "; known are: ..." where nothing is near.
     """
     known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    by_lower = {name.casefold(): name for name in known}  # CIFAR10 is nearer to cifar10 than to nothing
+    match = difflib.get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.5)
     if match:
-        return f"; the nearest known one is {match[0]!r}"
+        return f"; the nearest known one is {by_lower[match[0]]!r}"
     return "; known are: " + ", ".join(known)
 
 

@@ -20,8 +20,9 @@ from rich.table import Table
 
 from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
+from jlebm.data.formats import account
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.images import doubt_of, find_images
 from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
 
@@ -57,16 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = ConsoleReporter()
     device = resolve_device(arguments.device)
     root = data_root(arguments.data_root)
-    images = open_images(arguments.images, report)
+    samples = find_images(arguments.images)
     dataset = load(arguments.against, root, arguments.split, arguments.download, report)
-    if images.shape[2:] != dataset.images.shape[2:]:
-        ours, theirs = (" x ".join(map(str, each.shape[2:])) for each in (images, dataset.images))
+    if samples.shape[1:] != dataset.images.shape[2:]:  # known before the images are read
+        ours, theirs = (" x ".join(map(str, sides)) for sides in (samples.shape[1:], dataset.images.shape[2:]))
         raise UserError(
             f"the images of {arguments.images} are {ours} pixels (height x width) and those of {dataset.name} are "
             f"{theirs}; compare images of one size"
         )
     extractor = evaluation.find_extractor(root, arguments.download, report)
     evaluation.self_check(extractor, device)
+    images = samples.read(report)
+    report.line(account(samples.count, arguments.images, samples.left_out))
+    if (doubt := doubt_of(images, arguments.images)) is not None:
+        report.line(doubt)
     cache = writable_cache(root)
     found = evaluation.evaluate(
         images, dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
@@ -88,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer = {
             "name": name,
             "images": len(images),
+            "left_out": dict(samples.left_out),
+            "doubt": doubt,
             "reference": reference,
             "extractor": str(extractor),
             "scores": [asdict(score) for score in scores],
@@ -98,11 +105,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     rows = [(score.metric, _value(score), str(score.images), reference, str(extractor)) for score in scores]
     if floor is not None:
-        label = f"fid768 of {dataset.name}'s own halves, the floor"
-        rows.append((label, _value(floor), f"2 x {floor.images}", reference, str(extractor)))
+        label = f"fid768 of {dataset.name}'s own halves: the floor of {floor.images} images"
+        rows.append((label, _value(floor), f"2 x {floor.images}", reference, _of_floor(floor, len(images))))
     rows += [(score.metric, f"not measured: {score.reason}", "", "", score.remedy) for score in missing]
     _print(f"{name} against {dataset.name}", rows)
     return 0
+
+
+def _of_floor(floor: evaluation.Score, images: int) -> str:
+    """Say whether the floor is one of the measurement's: the distance falls as the number of images grows."""
+    if floor.images == images:
+        return f"against {floor.images} others, as here"
+    relation = "above" if floor.images < images else "below"
+    return f"not of the {images} images here, against as many others: {relation} theirs"
 
 
 def _value(score: evaluation.Score) -> str:

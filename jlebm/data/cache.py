@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from platformdirs import user_cache_dir
 
-from jlebm.data.formats import ImageSource, decoding
+from jlebm.data.arrays import open_arrays
+from jlebm.data.formats import ImageSource, account, decoding
+from jlebm.data.reading import file_bytes
 from jlebm.errors import UserError
-from jlebm.files import atomic_write, can_be_written, sweep, write_text
+from jlebm.files import atomic_write, can_be_written, cannot_read, sweep, write_text
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of an entry's files; one of another version is decoded anew
+LARGEST_SIDECAR = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,17 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path, files: Iterable[Path]) -> "Stamp":
-        """Stamp the source at `path`, which consists of `files` at or below it."""
+        """Stamp the source at `path`, which consists of `files` at or below it.
+
+        Raises:
+            UserError: a file cannot be looked at, or is a link to what is not there.
+        """
         listing, size, newest = hashlib.sha256(), 0, 0
         for file in sorted(files, key=os.fspath):  # as strings: thousands of paths are slow to compare
-            status = file.stat()
+            try:
+                status = file.stat()
+            except OSError as error:
+                raise cannot_read(file, error) from error
             size += status.st_size
             newest = max(newest, status.st_mtime_ns)
             name = os.fspath(file)[len(os.fspath(path)) :]
@@ -83,9 +94,10 @@ def decode_once(
     for folder in folders:
         if (entry := _read_entry(folder, stem)) is not None:
             return entry
-    folder = _first_writable(folders)
     source = open_source()
+    folder = _first_writable(folders)
     _write_entry(folder, stem, stamp, source, accept, report)
+    report.line(account(source.count, source.origin, source.left_out))
     _remove_outdated(folder, name, stem, stamp)
     entry = _read_entry(folder, stem)
     if entry is None:
@@ -112,10 +124,10 @@ def _digest_of(stamp: Stamp) -> str:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a sidecar; empty where it is not there or not one."""
+    """Read a sidecar; empty where it is not there, may not be read or is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(file_bytes(path, LARGEST_SIDECAR))
+    except (UserError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -123,15 +135,25 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 def _read_entry(folder: Path, stem: str) -> Decoded | None:
     """Map an entry's files; None where it is not there or not whole."""
     sidecar = _read_sidecar(folder / f"{stem}.json")
-    if sidecar.get("format_version") != FORMAT_VERSION:
+    digest, shape = sidecar.get("digest"), sidecar.get("shape")
+    if sidecar.get("format_version") != FORMAT_VERSION or not isinstance(digest, str):
         return None
     try:
-        images = np.load(folder / f"{stem}.npy", mmap_mode="r")
-        labels = np.load(folder / f"{stem}.labels.npy") if sidecar["labels"] else None
-        whole = images.dtype == np.uint8 and list(images.shape) == sidecar["shape"]
-        return Decoded(images, labels, sidecar["digest"]) if whole else None
-    except (OSError, ValueError, EOFError, KeyError):
+        images = _read_array(folder / f"{stem}.npy", np.uint8)
+        labels = _read_array(folder / f"{stem}.labels.npy", np.int64) if sidecar.get("labels") else None
+    except UserError:
         return None
+    if images is None or images.ndim != 4 or list(images.shape) != shape:
+        return None
+    if sidecar.get("labels") and (labels is None or labels.shape != images.shape[:1]):
+        return None
+    return Decoded(images, None if labels is None else np.array(labels), digest)
+
+
+def _read_array(path: Path, dtype: type) -> np.ndarray | None:
+    """Map a `.npy` file; None where its numbers are of another type, raises UserError where it is not a whole one."""
+    stored = open_arrays(path).arrays.get("")
+    return stored.load() if stored is not None and stored.header.dtype == dtype else None
 
 
 def _first_writable(folders: Sequence[Path]) -> Path:
@@ -178,8 +200,9 @@ def _write_entry(
 def _remove_outdated(folder: Path, name: str, stem: str, stamp: Stamp) -> None:
     """Remove entries of earlier states of the same source, and what a killed process left half-written."""
     for sidecar in folder.glob(f"{name}-*.json"):
-        source = _read_sidecar(sidecar).get("source", {})
-        if sidecar.stem != stem and source.get("path") == stamp.path:
+        source = _read_sidecar(sidecar).get("source")
+        if sidecar.stem != stem and isinstance(source, dict) and source.get("path") == stamp.path:
             for suffix in (".json", ".labels.npy", ".npy"):
-                sidecar.with_suffix(suffix).unlink(missing_ok=True)
+                with suppress(OSError):  # another user's, or removed by another process just now
+                    sidecar.with_suffix(suffix).unlink()
     sweep(folder, f".{name}-*.part")

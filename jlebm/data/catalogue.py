@@ -15,6 +15,10 @@ CIFAR10_TRAIN = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304
 # The same of the first 1,000 test images of CIFAR-10, and of the first 1,083 training images of SVHN.
 CIFAR10_TEST1000 = "da362006b99671213d1a5d856cab2bedf64d40bad4501630ee60f4ceb2d3ec7f"
 SVHN_FIRST1083 = "4bb768ab9111c02a5dc8fb453f09f9c05e79fac14cfab8ca8773d8473782ed1a"
+# The same three in any order, by `jlebm.data.formats.digest_in_any_order`.
+CIFAR10_TRAIN_SET = "6bebf6967ad9d2d12d9cf95f54164bd95a0954d3177f1285fa8dd3673671ca76"
+CIFAR10_TEST1000_SET = "d0a7399b46aa16eede5d5c628d2031c066c18897212dd5c983d4e5a1ac80ddda"
+SVHN_FIRST1083_SET = "3677bfcf21207f4e24021134c7fbc7a07f9df3f338a430d766f37f7374de6ee4"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Entry:
     splits: tuple[str, ...] = ("train", "test")
     counts: Mapping[str, int] = field(default_factory=dict)  # split -> images, where there is one official number
     digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, where known
+    sets: Mapping[str, str] = field(default_factory=dict)  # split -> the same of the official pixels in any order
+    photographs: bool = False  # whether the originals are JPEG, so that lossy copies under their own suffix are taken
     layout: Layout | None = None  # beside a zip and a folder, which every dataset can come from
     embedded: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # images and labels that need no files
     test_images: int = 0  # of an embedded dataset with a test split: its last ones
@@ -48,6 +54,7 @@ CATALOGUE = {
             shape=(32, 32, 3),
             counts={"train": 50_000, "test": 10_000},
             digests={"train": CIFAR10_TRAIN},
+            sets={"train": CIFAR10_TRAIN_SET},
             layout=Torchvision(
                 "CIFAR10",
                 path={"train": "cifar-10-batches-py/", "test": "cifar-10-batches-py/"},
@@ -74,6 +81,7 @@ CATALOGUE = {
             splits=("train",),
             counts={"train": 1_000},
             digests={"train": CIFAR10_TEST1000},
+            sets={"train": CIFAR10_TEST1000_SET},
         ),
         Entry(
             "svhn-first1083",
@@ -81,6 +89,7 @@ CATALOGUE = {
             splits=("train",),
             counts={"train": 1_083},
             digests={"train": SVHN_FIRST1083},
+            sets={"train": SVHN_FIRST1083_SET},
         ),
         Entry(
             "mnist",
@@ -94,9 +103,9 @@ CATALOGUE = {
             counts={"train": 60_000, "test": 10_000},
             layout=_mnist_layout("FashionMNIST"),
         ),
-        Entry("celeba64", shape=(64, 64, 3)),
-        Entry("church64", shape=(64, 64, 3), layout=Lsun("church_outdoor", 64)),
-        Entry("celebahq256", shape=(256, 256, 3)),
+        Entry("celeba64", shape=(64, 64, 3), photographs=True),
+        Entry("church64", shape=(64, 64, 3), photographs=True, layout=Lsun("church_outdoor", 64)),
+        Entry("celebahq256", shape=(256, 256, 3), photographs=True),
         Entry("digits", shape=(8, 8, 1), splits=("train",), embedded=embedded.digits),
         Entry("digits28", shape=(28, 28, 1), embedded=embedded.digits28, test_images=297),
         Entry("photos", shape=(32, 32, 3), splits=("train",), embedded=embedded.photos),

@@ -4,32 +4,25 @@ Both give an `ImageSource`: how many images there are, their size, their labels,
 one image at a time. The datasets of the catalogue are read through it, and so are anybody's samples in the
 evaluation.
 
-Images are ordered by their names, as in the EDM code (NVlabs/edm, `training/dataset.py`). Names that an
-operating system leaves behind (`.DS_Store`, `__MACOSX/`) and files whose suffix is not an image's are passed
-over.
+Images are ordered by their names, as in the EDM code (NVlabs/edm, `training/dataset.py`). What is left out beside
+them (`.DS_Store`, `__MACOSX/`, files whose suffix is not an image's) is counted, see `listing`.
 """
 
-import json
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from jlebm.data.images import IMAGE_SUFFIXES, Shape, decode_image, is_image_name
-from jlebm.errors import UserError
+from jlebm.data.images import Shape, decode_image
+from jlebm.data.labels import Labels, labels_of
+from jlebm.data.listing import in_words, list_folder, list_zip
+from jlebm.data.reading import check_size, file_bytes, member_bytes, opened_zip
 from jlebm.progress import SILENT, Reporter
 
-LABELS_FILE = "dataset.json"
 PROGRESS_EVERY = 256  # images between two reports
-
-# What zipfile raises for bytes that are cut short, altered, encrypted or compressed in an unknown way.
-UNREADABLE_ZIP = (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,7 @@ class ImageSource:
     shape: Shape  # of every image: (height, width, channels)
     labels: Int64[np.ndarray, " count"] | None
     stream: Callable[[], Iterator[tuple[str, UInt8[np.ndarray, "height width channels"]]]]
+    left_out: Mapping[str, int] = field(default_factory=dict)  # files beside the images, by what they are
 
     def __iter__(self) -> Iterator[tuple[str, UInt8[np.ndarray, "height width channels"]]]:
         """Decode the images in order, as pairs of a name and uint8 pixels.
@@ -54,9 +48,10 @@ class ImageSource:
         """Decode all the images into memory.
 
         Raises:
-            UserError: as the iterator does.
+            UserError: as the iterator does, or they do not fit into the memory.
         """
         height, width, channels = self.shape
+        check_size(self.count * height * width * channels, self.origin)
         images = np.empty((self.count, channels, height, width), np.uint8)
         for index, image in enumerate(decoding(self, report)):
             images[index] = image.transpose(2, 0, 1)
@@ -76,69 +71,85 @@ def decoding(source: ImageSource, report: Reporter) -> Iterator[UInt8[np.ndarray
         task.advance(pending)
 
 
-def read_image_zip(path: Path, shape: Shape | None = None) -> ImageSource:
+def digest_in_any_order(source: ImageSource) -> str:
+    """Digest the pixels so that the order of the images does not matter: sha256 over each image's own, sorted."""
+    each = sorted(hashlib.sha256(image.tobytes()).digest() for _, image in source)
+    return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def account(count: int, origin: str | Path, left_out: Mapping[str, int]) -> str:
+    """Say how many images were read, how many files were left out beside them, and what those are."""
+    return f"read {count} images of {origin}" + (f"; left out: {in_words(left_out)}" if left_out else "")
+
+
+def read_image_zip(
+    path: Path, shape: Shape | None = None, labels: Labels = Labels.NEEDED, lossy: bool = True
+) -> ImageSource:
     """Open a StyleGAN/EDM dataset zip: image files, and optionally `dataset.json` with their labels.
 
     Args:
         path: the zip file.
         shape: (height, width, channels) that every image must have; None takes the first image's.
+        labels: what they are wanted for.
+        lossy: whether images in lossy formats are taken.
 
     Raises:
-        UserError: the zip is damaged or holds no image, or `dataset.json` does not fit its images. A damaged
-            or unfit image inside is found when the iterator comes to it.
+        UserError: the zip is damaged, holds no image or two of one name, or `dataset.json` does not fit its images. A
+            damaged or unfit image inside is found when the iterator comes to it.
     """
-    with _opened_zip(path) as archive:
-        members = [info.filename for info in archive.infolist() if not info.is_dir()]
-        names = _ordered(filter(is_image_name, members), path)
-        labels = parse_labels(_member(archive, LABELS_FILE, path), names, path) if LABELS_FILE in members else None
+    with opened_zip(path) as archive:
+        listing = list_zip(archive, path)
+        listing.take_images()
+        classes = labels_of(listing, labels, lambda info, limit: member_bytes(archive, info, path, limit))
         if shape is None:
-            shape = _shape_of(decode_image(_member(archive, names[0], path), names[0], path))
+            name, info = next(iter(listing.images.items()))
+            shape = _shape_of(decode_image(member_bytes(archive, info, path), name, path, lossy=lossy))
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
-        with _opened_zip(path) as archive:
-            for name in names:
-                yield name, decode_image(_member(archive, name, path), name, path, shape)
+        with opened_zip(path) as archive:
+            for name, info in listing.images.items():
+                yield name, decode_image(member_bytes(archive, info, path), name, path, shape, lossy)
 
-    return ImageSource(str(path), len(names), shape, labels, stream)
+    return ImageSource(str(path), len(listing.images), shape, classes, stream, listing.left_out)
 
 
-def read_image_folder(path: Path, shape: Shape | None = None) -> ImageSource:
-    """Open a folder of images, subfolders included, optionally with a `dataset.json` as in an EDM zip.
+def read_image_folder(
+    path: Path, shape: Shape | None = None, labels: Labels = Labels.NEEDED, lossy: bool = True
+) -> ImageSource:
+    """Open a folder of images, subfolders and linked ones included, optionally with a `dataset.json` as in an EDM zip.
 
     Args:
         path: the folder.
         shape: (height, width, channels) that every image must have; None takes the first image's.
+        labels: what they are wanted for.
+        lossy: whether images in lossy formats are taken.
 
     Raises:
-        UserError: it is not a folder or holds no image, or `dataset.json` does not fit the images. A damaged
-            or unfit image is found when the iterator comes to it.
+        UserError: it is not a folder, holds no image or one that is no regular file, a folder in it may not be read, or
+            `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator comes to it.
     """
-    files = folder_files(path)
-    names = _ordered((name for name in files if name != LABELS_FILE), path)
-    labels = parse_labels(_file_bytes(path, LABELS_FILE), names, path) if LABELS_FILE in files else None
+    listing = list_folder(path)
+    listing.take_images()
+    classes = labels_of(listing, labels, file_bytes)
     if shape is None:
-        shape = _shape_of(decode_image(_file_bytes(path, names[0]), names[0], path))
+        name, file = next(iter(listing.images.items()))
+        shape = _shape_of(decode_image(file_bytes(file), name, path, lossy=lossy))
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
-        for name in names:
-            yield name, decode_image(_file_bytes(path, name), name, path, shape)
+        for name, file in listing.images.items():
+            yield name, decode_image(file_bytes(file), name, path, shape, lossy)
 
-    return ImageSource(str(path), len(names), shape, labels, stream)
+    return ImageSource(str(path), len(listing.images), shape, classes, stream, listing.left_out)
 
 
-def folder_files(folder: Path) -> list[str]:
-    """List the files that make a folder a dataset, relative to it: the images, and `dataset.json` if present.
+def folder_files(folder: Path) -> list[Path]:
+    """List the files that make a folder a dataset: the images, and `dataset.json` if present.
 
     Raises:
-        UserError: the path is not a folder.
+        UserError: as `list_folder` does.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
-    names = []
-    for directory, _, files in os.walk(folder):
-        below = Path(directory).relative_to(folder).as_posix()
-        names += files if below == "." else [f"{below}/{file}" for file in files]
-    return [name for name in names if name == LABELS_FILE or is_image_name(name)]
+    listing = list_folder(folder)
+    return [*listing.images.values(), *listing.labels.values()]
 
 
 def source_of_arrays(
@@ -154,69 +165,6 @@ def source_of_arrays(
     return ImageSource(origin, len(images), _shape_of(images[0]), labels, stream)
 
 
-def parse_labels(text: bytes, names: Sequence[str], where: Path) -> Int64[np.ndarray, " count"] | None:
-    """Read EDM's `dataset.json`: {"labels": [[name, class], ...]}, or null where there are none.
-
-    Args:
-        text: the content of the file.
-        names: the images in order; each must have exactly one label.
-        where: the zip or the folder, for messages.
-
-    Raises:
-        UserError: it is not such a file, names an image that is not there, or leaves one out.
-    """
-    what = f"{LABELS_FILE} in {where}"
-    try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{what} is not valid JSON ({error}); make it anew, or remove it") from error
-    pairs = content.get("labels") if isinstance(content, dict) else content
-    if pairs is None:
-        return None
-    if not isinstance(pairs, list) or not all(map(_is_label, pairs)):
-        raise UserError(f'{what} must be {{"labels": [[file name, class number], ...]}}, or null for the labels')
-    classes = {name.replace("\\", "/"): number for name, number in pairs}
-    missing = sorted(classes.keys() - set(names))
-    if missing:
-        raise UserError(f"{what} names {missing[0]!r}, which is not there; restore it or remove its entry")
-    if len(pairs) != len(names) or len(classes) != len(names):
-        raise UserError(f"{what} has {len(pairs)} labels for {len(names)} images; each must have exactly one")
-    return np.array([classes[name] for name in names], np.int64)
-
-
-def _is_label(pair: object) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int
-
-
-def _ordered(names: Iterable[str], where: Path) -> list[str]:
-    ordered = sorted(names)
-    if not ordered:
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        raise UserError(f"{where} holds no images; it must have files that end in one of {suffixes}")
-    return ordered
-
-
 def _shape_of(image: UInt8[np.ndarray, "height width channels"]) -> Shape:
     height, width, channels = image.shape
     return height, width, channels
-
-
-def _opened_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except UNREADABLE_ZIP as error:
-        raise UserError(f"{path} is not a whole zip file ({error}); copy or download it again") from error
-
-
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    try:
-        return archive.read(name)
-    except UNREADABLE_ZIP as error:
-        raise UserError(f"{name} in {path} cannot be unpacked ({error}); copy or download the zip again") from error
-
-
-def _file_bytes(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise UserError(f"{name} in {folder} cannot be read ({error.strerror}); replace the file") from error

@@ -14,11 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from jlebm.data.database import count_entries, entries
 from jlebm.data.formats import ImageSource, source_of_arrays
-from jlebm.data.images import UNREADABLE, central_square
+from jlebm.data.images import decode_photograph
 from jlebm.errors import UserError
+from jlebm.files import cannot_read, open_regular
 from jlebm.progress import Reporter
 
 PATIENCE = 15.0  # seconds that a server may be silent
@@ -67,22 +68,25 @@ class Torchvision:
 
     def files(self, root: Path, split: str) -> list[Path]:
         """List the files of a split; empty where there are none."""
-        return list(root.glob(self.pattern[split]))
+        return matching(root, self.pattern[split])
 
     def open(self, root: Path, split: str) -> ImageSource:
         """Read a split through torchvision.
 
         Raises:
-            UserError: the files are not the ones that torchvision knows.
+            UserError: the files may not be read, or are not the ones that torchvision knows.
         """
         place = root / self.path[split]
+        for file in self.files(root, split):
+            with open_regular(file):  # what may not be read is not damaged
+                pass
         construct = self._constructor(root, split)
         try:
             with _quiet():
                 dataset = construct(download=False)
             images = _channels_last(np.asarray(dataset.data))
             labels = np.asarray(dataset.labels if self.dataset == "SVHN" else dataset.targets).astype(np.int64)
-            if len(labels) != len(images):
+            if labels.shape != (len(images),) or images.ndim != 4 or images.size == 0:
                 raise ValueError("as many labels as images are needed")
         except UNREADABLE_FILES as error:
             raise UserError(
@@ -133,8 +137,7 @@ class Lsun:
 
     def files(self, root: Path, split: str) -> list[Path]:
         """List the database's file; empty where it is not there."""
-        file = root / self._folder(split) / "data.mdb"
-        return [file] if file.is_file() else []
+        return matching(root, f"{self._folder(split)}/data.mdb")
 
     def open(self, root: Path, split: str) -> ImageSource:
         """Open the database.
@@ -143,8 +146,7 @@ class Lsun:
             UserError: the `lmdb` package is not installed, or the database is damaged or empty.
         """
         path = root / self._folder(split)
-        with _opened_lmdb(path) as database:
-            count = database.stat()["entries"]
+        count = count_entries(path)
         if count == 0:
             raise UserError(f"{path} holds no images; copy or download it again")
         return ImageSource(str(path), count, (self.side, self.side, 3), None, lambda: self._stream(path))
@@ -157,28 +159,9 @@ class Lsun:
         return f"{self.category}_{'val' if split == 'test' else 'train'}_lmdb"
 
     def _stream(self, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-        with _opened_lmdb(path) as database, database.begin() as transaction:
-            for key, data in transaction.cursor():
-                name = key.decode(errors="replace")
-                try:
-                    with Image.open(io.BytesIO(data)) as image:
-                        square = central_square(image.convert("RGB"), self.side)
-                except UNREADABLE as error:
-                    raise UserError(f"{name} in {path} is not a whole image ({error})") from error
-                yield name, np.asarray(square)
-
-
-@contextlib.contextmanager
-def _opened_lmdb(path: Path) -> Iterator[Any]:
-    try:
-        import lmdb  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(f"{path} needs the lmdb package to be read; run: python -m pip install lmdb") from error
-    try:
-        with lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False) as database:
-            yield database
-    except lmdb.Error as error:
-        raise UserError(f"{path} is not a whole LMDB ({error}); copy or download it again") from error
+        for key, data in entries(path):
+            name = key.decode(errors="replace")
+            yield name, decode_photograph(data, name, path, self.side)
 
 
 @contextlib.contextmanager
@@ -190,11 +173,26 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _channels_last(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "count height width channels"]:
-    """Bring torchvision's arrays, each dataset's in its own order, to one."""
+def _channels_last(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Bring torchvision's arrays, each dataset's in its own order, to (count, height, width, channels)."""
     if images.ndim == 3:  # MNIST: (count, height, width)
         return images[..., np.newaxis]
-    return images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images  # SVHN: channels first
+    return images.transpose(0, 2, 3, 1) if images.ndim == 4 and images.shape[1] == 3 else images  # SVHN: channels first
+
+
+def matching(root: Path, pattern: str) -> list[Path]:
+    """List the files of one folder below a data root by a pattern; empty where there is no such folder.
+
+    Raises:
+        UserError: the folder may not be read, which `Path.glob` takes for an empty one.
+    """
+    folder = (root / pattern).parent
+    try:
+        return sorted(path for path in folder.iterdir() if path.match(pattern))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def _reason(error: BaseException) -> str:

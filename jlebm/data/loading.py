@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,17 @@ from platformdirs import user_cache_dir
 
 from jlebm.data.cache import Stamp, cache_folders, decode_once
 from jlebm.data.catalogue import Entry, entry_of
-from jlebm.data.formats import ImageSource, folder_files, read_image_folder, read_image_zip
+from jlebm.data.formats import (
+    ImageSource,
+    digest_in_any_order,
+    folder_files,
+    read_image_folder,
+    read_image_zip,
+)
+from jlebm.data.labels import Labels
 from jlebm.data.layouts import DownloadError
 from jlebm.errors import UserError
+from jlebm.files import cannot_read
 from jlebm.progress import SILENT, Reporter
 
 
@@ -69,8 +78,8 @@ def load(
     Raises:
         DatasetNotFound: the data root does not have it and it was not downloaded; says what to put where.
         UserError: an unknown name or split, a data root that is no folder or cannot be listed, files that are
-            damaged or of another size, or pixels that are not the official ones (a lossy copy, a subset, another
-            order).
+            damaged or of another size, that may not be read, or pixels that are not the official ones (a lossy copy,
+            a subset). The official ones in another order are taken, with the digest of that order.
     """
     entry = entry_of(name, split)
     if entry.embedded is not None:
@@ -137,17 +146,30 @@ def _find(entry: Entry, root: Path, split: str) -> _Found | None:
     # Names are compared as they are listed: on a disk that ignores case, `mnist` must not match `MNIST`.
     present = _listing(root)
     names = _file_names(entry, split)
+    labels = Labels.WELCOME if entry.photographs else Labels.NEEDED
     for path in [root / f"{name}.zip" for name in names]:
         if path.name in present:
-            return _Found(path, [path], partial(read_image_zip, path, entry.shape))
+            return _Found(path, [path], partial(read_image_zip, path, entry.shape, labels, entry.photographs))
     for path in [root / name for name in names]:
-        if path.name in present and path.is_dir():
-            files = [path / file for file in folder_files(path)]
-            return _Found(path, files, partial(read_image_folder, path, entry.shape))
+        if path.name in present and _is_folder(path):
+            open_folder = partial(read_image_folder, path, entry.shape, labels, entry.photographs)
+            return _Found(path, folder_files(path), open_folder)
     if entry.layout is not None and (files := entry.layout.files(root, split)):
         path = files[0] if files[0].parent == root else files[0].parent
         return _Found(path, files, partial(entry.layout.open, root, split))
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell a dataset's folder from a file of its name.
+
+    Raises:
+        UserError: it is a link to what is not there, or cannot be looked at.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def _download(entry: Entry, root: Path, split: str, report: Reporter) -> None:
@@ -186,8 +208,9 @@ def _check_official(entry: Entry, split: str, source: ImageSource, digest: str) 
     if source.count != count:
         raise UserError(f"{source.origin} has {source.count} images and {name} has {count}; use the whole set")
     official = entry.digests.get(split, digest)
-    if digest != official:
-        raise UserError(
-            f"the pixels of {source.origin} are not the official {name} (sha256 {digest[:12]}, not "
-            f"{official[:12]}): lossy copies and other orders shift FID, so use a lossless official copy"
-        )
+    if digest == official or (split in entry.sets and digest_in_any_order(source) == entry.sets[split]):
+        return
+    raise UserError(
+        f"the pixels of {source.origin} are not the official {name} (sha256 {digest[:12]}, not {official[:12]}), in "
+        "whatever order: other pixels shift FID, so use a lossless official copy"
+    )

@@ -1,50 +1,107 @@
-"""Anybody's samples as uint8 images: an array file, a folder of PNG files or a StyleGAN/EDM dataset zip."""
+"""Anybody's samples as uint8 images: arrays in files, a folder of PNG files or a StyleGAN/EDM dataset zip.
 
-import zipfile
-import zlib
-from collections.abc import Iterable
+What is there is known from headers before anything is decoded; what is measured must be lossless and from 0 to 255.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jlebm.data import read_image_folder, read_image_zip
+from jlebm.data import ImageSource, read_image_folder, read_image_zip
+from jlebm.data.arrays import ArrayFile, StoredArray, not_whole, open_arrays
+from jlebm.data.formats import account
+from jlebm.data.labels import Labels
+from jlebm.data.listing import ARRAY_SUFFIXES, Listing, list_folder, list_zip
+from jlebm.data.reading import check_size, opened_zip
 from jlebm.errors import UserError
+from jlebm.files import cannot_read, open_regular
 from jlebm.progress import SILENT, Reporter
 
-LOSSY = frozenset({".jpeg", ".jpg", ".webp"})
 NPZ_KEY = "arr_0"  # where guided-diffusion's evaluation, and numpy itself, put an array without a name
-UNREADABLE_ARRAY = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+CHUNK = 2**26  # bytes of an array that are looked at, or brought to uint8, at a time
+LOOKED_AT = 2**30  # bytes at most in which a value above 1 is looked for
+
+Images = UInt8[np.ndarray, "count channels height width"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images that are known by their headers and not read yet."""
+
+    path: Path
+    count: int
+    shape: tuple[int, int, int]  # of every image: (channels, height, width)
+    left_out: Mapping[str, int]  # what lies beside the images and is not read: how many, by what they are
+    read: Callable[[Reporter], Images]
 
 
 def open_images(path: Path, report: Reporter = SILENT) -> UInt8[np.ndarray, "count channels height width"]:
     """Open the images of a file or a folder, in the order of their indices or names.
 
     Args:
-        path: `.npy` (memory-mapped); `.npz` with the array `arr_0` or one array alone; a folder of PNG files,
-            subfolders included; or a StyleGAN/EDM dataset `.zip`. Arrays may have their channels first or last.
-        report: told how far the decoding of image files is.
+        path: as in `find_images`.
+        report: told how far the decoding is, how many images there were, what was left out beside them and why, and
+            whether they look like a cast of [0, 1].
 
     Returns:
-        uint8 images of one or three channels.
+        uint8 images of one or three channels; those of a `.npy` file of uint8 are memory-mapped.
 
     Raises:
-        UserError: there is no such file, it is damaged, lossy (JPEG), not uint8, or not shaped as images.
+        UserError: as `find_images`, or one of the images is damaged, lossy, not of the others' size, or not from 0 to
+            255.
     """
-    if not path.exists():
-        raise UserError(f"there are no images at {path}; name a .npy, .npz or .zip file or a folder of PNG files")
-    if path.is_dir():
-        source = read_image_folder(path)
-        _refuse_lossy((file.name for file in path.rglob("*")), path)
-        return source.array(report)
+    samples = find_images(path)
+    images = samples.read(report)
+    report.line(account(samples.count, path, samples.left_out))
+    if (doubt := doubt_of(images, path)) is not None:
+        report.line(doubt)
+    return images
+
+
+def find_images(path: Path) -> Samples:
+    """Look at a file or a folder of images: how many there are and of what size, without reading them all.
+
+    Args:
+        path: a `.npy` file; an `.npz` file with one array of images, and labels or other small arrays beside it; a
+            folder of PNG files, subfolders included, or of array files, one after the other; or a StyleGAN/EDM dataset
+            `.zip`. Which of them a file is, its content says. Arrays hold whole numbers from 0 to 255 with their
+            channels first, last or, of grey images, without that axis.
+
+    Raises:
+        UserError: there is no such file, it may not be read, it is damaged, lossy, or holds no images.
+    """
+    try:
+        is_folder = path.is_dir()
+        if not (path.exists() or path.is_symlink()):
+            raise UserError(f"there are no images at {path}; name a .npy, .npz or .zip file or a folder of PNG files")
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if is_folder:
+        listing = list_folder(path)
+        if listing.arrays and not listing.images:
+            return _shards(listing)
+        return _decoded(path, read_image_folder(path, labels=Labels.UNUSED, lossy=False))
+    with open_regular(path) as file:
+        start = file.read(2)
     suffix = path.suffix.lower()
+    if start == b"PK":
+        with opened_zip(path) as archive:
+            listing = list_zip(archive, path)
+        if listing.images or not (listing.arrays or suffix == ".npz"):
+            return _decoded(path, read_image_zip(path, labels=Labels.UNUSED, lossy=False))
+    if start in (b"PK", b"\x93N"):
+        chosen = _chosen(open_arrays(path))
+        return Samples(path, chosen.shape[0], chosen.shape[1:], chosen.left_out, lambda report: chosen.read())
     if suffix == ".zip":
-        source = read_image_zip(path)
-        with zipfile.ZipFile(path) as archive:
-            _refuse_lossy(archive.namelist(), path)
-        return source.array(report)
-    if suffix in (".npy", ".npz"):
-        return _channels_first(_read_array(path), path)
+        with opened_zip(path):  # which says what is wrong with it
+            pass
+    if suffix in ARRAY_SUFFIXES:
+        raise not_whole(path, "it does not begin as one")
     raise UserError(f"{path} is none of a .npy, .npz or .zip file or a folder of PNG files; save the images as one")
 
 
@@ -66,43 +123,130 @@ def check_images(images: np.ndarray) -> None:
         )
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """Read an array, mapped where it lies open in a file; pickled objects are refused by numpy."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        # numpy leaves a file open that it fails to read, when it opened it itself.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
-            if NPZ_KEY not in content.files and len(content.files) != 1:
-                names = ", ".join(content.files) or "none"
-                raise UserError(f"{path} must hold an array {NPZ_KEY!r} or one array alone; its arrays are: {names}")
-            return content[NPZ_KEY if NPZ_KEY in content.files else content.files[0]]
-    except UNREADABLE_ARRAY as error:
-        raise UserError(f"{path} is not a whole file of numbers ({error}); write or copy it again") from error
+def doubt_of(images: UInt8[np.ndarray, "count channels height width"], path: Path) -> str | None:
+    """Say that images look like [0, 1] cast to whole numbers; None where a value is above 1."""
+    step = max(1, CHUNK // max(1, images[0].size))
+    for first in range(0, min(len(images), LOOKED_AT // max(1, images[0].size) + 1), step):
+        if images[first : first + step].max() > 1:
+            return None
+    return (
+        f"no value in {path} is above 1, so the images are all but black: if they are a cast of [0, 1], multiply by "
+        "255 and round before they are saved"
+    )
 
 
-def _channels_first(images: np.ndarray, path: Path) -> UInt8[np.ndarray, "count channels height width"]:
-    """Put the channels, the axis of one or three, before height and width."""
-    if images.dtype != np.uint8:
+def _decoded(path: Path, source: ImageSource) -> Samples:
+    height, width, channels = source.shape
+    return Samples(path, source.count, (channels, height, width), source.left_out, source.array)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The array of images in a file."""
+
+    stored: StoredArray
+    path: Path
+    shape: tuple[int, int, int, int]  # (count, channels, height, width)
+    left_out: Mapping[str, int]
+
+    def read(self) -> Images:
+        """Read it, its channels in their place and its numbers as uint8."""
+        array = self.stored.load()
+        images = array if array.dtype == np.uint8 else _as_uint8(array, self.path)
+        if images.ndim == 3:
+            return images[:, np.newaxis]
+        return images if images.shape == self.shape else images.transpose(0, 3, 1, 2)
+
+
+def _chosen(file: ArrayFile) -> _Chosen:
+    """Choose the array of images among those of a file: the only one that can be one."""
+    arrays = list(file.arrays.values())
+    fit = [one for one in arrays if one.header.dtype.kind in "iu" and _channels_first(one.header.shape) is not None]
+    if not fit:  # the one that was meant gets a sentence of its own
+        fit = [one for one in arrays if one.name == NPZ_KEY] or arrays
+    if len(fit) != 1:
+        names = ", ".join(file.arrays) or "none"
+        raise UserError(f"{file.path} must hold one array of images; its arrays are: {names}")
+    (stored,) = fit
+    header = stored.header
+    if header.dtype.kind not in "iu":
         raise UserError(
-            f"the images in {path} must be uint8 and are {images.dtype}; round them once, to whole numbers from 0 to "
-            "255, and save those"
+            f"the images in {file.path} must be uint8 and are {header.dtype}; round them once, to whole numbers from 0 "
+            "to 255, and save those"
         )
-    first, last = (images.ndim == 4 and images.shape[axis] in (1, 3) for axis in (1, 3))
-    if first == last:
-        what = "could be either" if first else "is neither"
+    shape = _channels_first(header.shape)
+    if shape is None:
+        both = len(header.shape) == 4 and header.shape[1] in (1, 3)
+        what = "could be either" if both else "is neither"
         raise UserError(
-            f"the array in {path} has the shape {images.shape}, which {what} of (count, height, width, channels) and "
-            "(count, channels, height, width) with 1 or 3 channels"
+            f"the array in {file.path} has the shape {header.shape}, which {what} of (count, height, width, channels) "
+            "and (count, channels, height, width) with 1 or 3 channels, nor (count, height, width) without any doubt"
         )
-    images = images if first else images.transpose(0, 3, 1, 2)
-    check_images(images)
+    if 0 in shape:
+        check_images(np.empty(shape, np.uint8))
+    left_out = Counter(f"array {name!r}" for name in file.arrays if name != stored.name)
+    if file.others:
+        left_out["files that are no arrays"] = file.others
+    return _Chosen(stored, file.path, shape, left_out)
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """Put the channels, the axis of one or three, before height and width; None where it is not clear which that is."""
+    if len(shape) == 3:  # grey images, but where it may be one picture
+        count, height, width = shape
+        return None if count == 3 or width in (1, 3) else (count, 1, height, width)
+    if len(shape) != 4 or (shape[1] in (1, 3)) == (shape[3] in (1, 3)):
+        return None
+    count, *sides = shape if shape[1] in (1, 3) else (shape[0], shape[3], shape[1], shape[2])
+    return (count, sides[0], sides[1], sides[2])
+
+
+def _as_uint8(array: np.ndarray, path: Path) -> np.ndarray:
+    """Bring whole numbers of another type to uint8, where all of them are from 0 to 255."""
+    check_size(array.size, str(path))
+    images = np.empty(array.shape, np.uint8)
+    step = max(1, CHUNK // max(1, array[0].nbytes))
+    for first in range(0, len(array), step):
+        part = array[first : first + step]
+        if part.min() < 0 or part.max() > 255:
+            raise UserError(
+                f"the images in {path} are {array.dtype} and must be from 0 to 255; they hold {part.min()} and "
+                f"{part.max()}"
+            )
+        images[first : first + step] = part
     return images
 
 
-def _refuse_lossy(names: Iterable[str], path: Path) -> None:
-    for name in names:
-        if Path(name).suffix.lower() in LOSSY:
-            raise UserError(
-                f"{name} in {path} is in a lossy format, which shifts every metric; save the samples as PNG, once"
-            )
+def _shards(listing: Listing[Path]) -> Samples:
+    """Take the arrays of a folder as one, in the order of the files' names."""
+    files = [open_arrays(file) for file in listing.arrays.values()]
+    left_out = Counter(listing.left_out)
+    chosen = []
+    for file in files:
+        if all(len(one.header.shape) < 2 for one in file.arrays.values()):
+            left_out["array files of labels"] += 1
+            continue
+        chosen.append(_chosen(file))
+        left_out.update(chosen[-1].left_out)
+    left_out.update("dataset.json" for _ in listing.labels)
+    if not chosen:
+        raise UserError(f"{listing.where} holds no images; name a .npy, .npz or .zip file or a folder of PNG files")
+    shapes = {one.shape[1:]: one for one in chosen}
+    if len(shapes) > 1:
+        first, second = list(shapes.values())[:2]
+        raise UserError(
+            f"{second.path} has images of the shape {second.shape[1:]} and {first.path} of {first.shape[1:]}; measure "
+            "images of one size"
+        )
+    count, shape = sum(one.shape[0] for one in chosen), chosen[0].shape[1:]
+
+    def read(report: Reporter) -> Images:
+        check_size(count * math.prod(shape), str(listing.where))
+        images = np.empty((count, *shape), np.uint8)
+        first = 0
+        for one in chosen:
+            images[first : first + one.shape[0]] = one.read()
+            first += one.shape[0]
+        return images
+
+    return Samples(listing.where, count, shape, left_out, read)

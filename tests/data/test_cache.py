@@ -198,3 +198,84 @@ def test_the_cache_is_in_the_root_wherever_that_can_be_written(tmp_path: Path, m
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=f"neither {root}/.jlebm-cache nor {tmp_path}/user/.* can be written"):
         writable_cache(root)
+
+
+SAME_NUMBER = """
+import hashlib, os, sys, time
+from pathlib import Path
+os.getpid = lambda: 1  # as the only process of a container has
+from jlebm.data.cache import Stamp, decode_once
+from jlebm.data.formats import ImageSource, read_image_zip
+archive, folder, slow = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+whole = read_image_zip(archive)
+def stream():
+    for item in whole:
+        yield item
+        time.sleep(slow)
+source = ImageSource(whole.origin, whole.count, whole.shape, None, stream)
+entry = decode_once("x", Stamp.of(archive, [archive]), lambda: source, [folder], lambda source, digest: None)
+digest = hashlib.sha256()
+for image in entry.images:
+    digest.update(image.transpose(1, 2, 0).tobytes())
+print(digest.hexdigest() == entry.digest, entry.digest)
+"""
+
+
+def test_processes_of_one_number_do_not_serve_each_others_pixels(make, folder, tmp_path: Path) -> None:
+    """Two containers over one data root: breaks if they write into one temporary file.
+
+    The two archives have the same name for the cache's entries, so that even their final files would meet.
+    """
+    archives = []
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        pixels = np.random.default_rng(index).integers(0, 256, (60, 8, 8, 3), np.uint8)
+        archives.append(make.zip(tmp_path / str(index) / "x.zip", make.edm(pixels, None)))
+    arguments = [(archives[0], 0.01), (archives[0], 0.005), (archives[1], 0.01)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAME_NUMBER, str(archive), str(folder), str(slow)], stdout=subprocess.PIPE, text=True
+        )
+        for archive, slow in arguments
+    ]
+    answers = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert [answer[0] for answer in answers] == ["True"] * 3
+    assert answers[0] == answers[1] != answers[2]
+    assert not list(folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [
+        "[]",
+        "null",
+        "[" * 10_000,
+        '{"format_version": 1}',
+        '{"format_version": 1, "labels": true, "shape": [7, 3, 32, 32], "digest": 5}',
+        '{"format_version": 1, "labels": false, "shape": 5, "digest": "x"}',
+        '{"format_version": 1, "labels": true, "shape": [7, 3, 32, 32], "digest": {}, "source": []}',
+        '{"source": 3}',
+        "\ud800",
+    ],
+)
+def test_an_odd_sidecar_is_decoded_again(archive, folder, images, sidecar: str) -> None:
+    """Breaks if a sidecar of any other content is believed, or leaves as a traceback, at the next start or a later."""
+    decode(archive, folder)
+    path = next(folder.glob("*.json"))
+    other = folder / "x-0000000000000000.json"
+    for odd in (path, other):
+        odd.write_bytes(sidecar.encode(errors="surrogatepass"))
+    np.testing.assert_array_equal(decode(archive, folder).images, images.transpose(0, 3, 1, 2))
+    assert json.loads(path.read_text())["shape"] == [7, 3, 32, 32]
+
+
+@pytest.mark.parametrize("array", ["labels", "pixels"])
+def test_kept_arrays_of_another_kind_are_decoded_again(archive, folder, images, labels, array: str) -> None:
+    """Breaks if labels or pixels of another type or number than the sidecar's are given."""
+    decode(archive, folder)
+    stem = next(folder.glob("*.json")).with_suffix("")
+    np.save(f"{stem}.labels.npy" if array == "labels" else f"{stem}.npy", np.zeros((7, 3, 32, 32), np.float32))
+    entry = decode(archive, folder)
+    np.testing.assert_array_equal(entry.images, images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(entry.labels, labels)

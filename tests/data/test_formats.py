@@ -1,10 +1,12 @@
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jlebm.data.formats import ImageSource, read_image_folder, read_image_zip
+from jlebm.data.labels import Labels
 from jlebm.errors import UserError
 
 KINDS = ["zip", "folder"]
@@ -136,3 +138,41 @@ def test_a_missing_zip_and_folder_are_named(tmp_path: Path) -> None:
         read_image_zip(tmp_path / "nowhere.zip")
     with pytest.raises(UserError, match="nowhere is not a folder"):
         read_image_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 30, "-" + "9" * 25, "9" * 5000])
+def test_a_class_number_beyond_64_bits_is_refused(opened, make, images, number: str) -> None:
+    """Breaks if numpy's or Python's own limits on numbers leave as theirs."""
+    text = '{"labels": [["00000/img00000000.png", NUMBER]]}'.replace("NUMBER", number).encode()
+    files = {"00000/img00000000.png": make.png(images[0]), "dataset.json": text}
+    with pytest.raises(UserError, match=r"dataset\.json in .* (more than 64 bits|is not valid JSON)"):
+        opened(files)
+
+
+def test_labels_that_are_no_classes_are_left_out_where_none_is_needed(make, images, tmp_path: Path) -> None:
+    """Breaks if camera poses or attributes beside faces stop a training that uses no labels."""
+    files = make.edm(images, None)
+    pairs = [[name, [0.5] * 25] for name in files if name.endswith("png")]
+    path = make.zip(tmp_path / "x.zip", files | {"dataset.json": json.dumps({"labels": pairs}).encode()})
+    source = read_image_zip(path, labels=Labels.WELCOME)
+    assert source.labels is None
+    assert source.left_out == {"labels that are no class numbers": 7}
+    with pytest.raises(UserError, match="class number"):
+        read_image_zip(path)
+    assert read_image_zip(path, labels=Labels.UNUSED).count == 7
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_are_read_or_refused_however_they_are_packed(make, images, tmp_path: Path, packing: int) -> None:
+    """Breaks if one of the formats of a zip is not read, or its own exception gets out where it is damaged."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, data in make.edm(images, None).items():
+            archive.writestr(name, data)
+        offset = archive.getinfo("00000/img00000003.png").header_offset + 60
+    np.testing.assert_array_equal(read_image_zip(path).array(), images.transpose(0, 3, 1, 2))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"img00000003\.png in .* cannot be unpacked"):
+        read_image_zip(path).array()

@@ -192,6 +192,27 @@ def test_a_damaged_lmdb_is_a_sentence(church: Path) -> None:
         load("church64", church, download=False)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def test_a_database_that_was_cut_short_is_a_sentence(church: Path, share: float) -> None:
+    """Breaks if a copy that stopped ends this process: the library maps pages that are not there (SIGBUS)."""
+    file = church / "church_outdoor_train_lmdb" / "data.mdb"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share) // 4096 * 4096])
+    with pytest.raises(UserError, match="church_outdoor_train_lmdb is not a whole LMDB"):
+        load("church64", church, download=False)
+
+
+def test_a_database_whose_pages_lead_out_of_it_is_a_sentence(church: Path) -> None:
+    """Breaks if a damaged page number ends this process (SIGSEGV), or some of the images are given for all."""
+    file = church / "church_outdoor_train_lmdb" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    for start in range(2 * 4096, len(data), 4096):
+        data[start + 16 : start + 40] = b"\xf0" * 24  # where the places of a page's entries are
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="church_outdoor_train_lmdb is not a whole LMDB"):
+        load("church64", church, download=False)
+
+
 def test_lsun_cannot_be_downloaded(tmp_path: Path) -> None:
     """Breaks if a download of LSUN is promised."""
     with pytest.raises(DownloadError, match="no download of LSUN"):

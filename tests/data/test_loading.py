@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,9 +8,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torchvision
+from PIL import Image
 
 from jlebm.data import DatasetNotFound, data_root, load
 from jlebm.data.catalogue import CATALOGUE
+from jlebm.data.formats import digest_in_any_order, read_image_folder
 from jlebm.errors import UserError
 from jlebm.progress import ConsoleReporter
 
@@ -181,3 +184,64 @@ def test_a_second_start_does_without_torch(make, images, tmp_path: Path, any_pix
     )
     arguments = [sys.executable, "-c", command, str(tmp_path)]
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_official_images_in_another_order_are_taken(
+    make, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks if class folders of the very images are refused, or a changed image passes for one of them."""
+    source = read_image_folder(make.folder(tmp_path / "official", make.edm(images, None)))
+    entry = replace(
+        CATALOGUE["cifar10"], counts={}, digests={"train": "0" * 64}, sets={"train": digest_in_any_order(source)}
+    )
+    monkeypatch.setitem(CATALOGUE, "cifar10", entry)
+    by_class = {f"{'cat' if index % 2 else 'dog'}/{index}.png": make.png(image) for index, image in enumerate(images)}
+    make.folder(tmp_path / "cifar10", by_class)
+    dataset = load("cifar10", tmp_path, download=False)
+    order = [1, 3, 5, 0, 2, 4, 6]
+    np.testing.assert_array_equal(dataset.images, images[order].transpose(0, 3, 1, 2))
+    (tmp_path / "cifar10" / "dog" / "0.png").write_bytes(make.png(images[0] ^ 1))
+    with pytest.raises(UserError, match=r"are not the official cifar10 .*, in whatever order"):
+        load("cifar10", tmp_path, download=False)
+
+
+def test_lossy_copies_are_refused_where_the_originals_are_not(make, tmp_path: Path, any_pixels: None) -> None:
+    """Breaks if JPEG digits or, under the name of PNG, JPEG faces are trained on and measured against."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(buffer, "JPEG")
+    make.zip(tmp_path / "celeba64.zip", {"a.png": buffer.getvalue()})
+    with pytest.raises(UserError, match=r"a\.png in .* is in a lossy format, JPEG, under a name in \.png"):
+        load("celeba64", tmp_path)
+    make.zip(tmp_path / "celeba64.zip", {"a.jpg": buffer.getvalue()})
+    assert len(load("celeba64", tmp_path).images) == 1
+    Image.new("RGB", (32, 32)).save(small := io.BytesIO(), "JPEG")
+    make.zip(tmp_path / "cifar10.zip", {"a.jpg": small.getvalue()})
+    with pytest.raises(UserError, match=r"a\.jpg in .* is in a lossy format, JPEG"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["celeba64", "celeba64.zip", "celeba64/a.png"])
+def test_a_dangling_link_is_a_sentence(make, tmp_path: Path, name: str) -> None:
+    """Breaks if a disk that is not mounted leaves as a traceback, or as the advice to put the data there."""
+    make.folder(tmp_path / "celeba64", {"b.png": b""} if "/" in name else {})
+    (tmp_path / name).symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(UserError, match=f"{name} is a link to a file that is not there"):
+        load("celeba64", tmp_path, download=False)
+
+
+def test_what_is_decoded_is_accounted_for(
+    make, tmp_path: Path, any_pixels: None, capsys: pytest.CaptureFixture
+) -> None:
+    """Breaks if the line about a dataset's images does not say what was left out beside them."""
+    files = {"a.png": make.png(make.noise(1, 64, 64, 3)[0]), "notes.txt": b""}
+    make.zip(tmp_path / "celeba64.zip", files)
+    load("celeba64", tmp_path, report=ConsoleReporter())
+    said = capsys.readouterr().err
+    assert f"read 1 images of {tmp_path / 'celeba64.zip'}; left out: 1 .txt" in said
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR-10", "Cifar_10"])
+def test_the_nearest_dataset_is_named_in_whatever_case(name: str) -> None:
+    """Breaks if a name in capitals is far from every known one."""
+    with pytest.raises(UserError, match=f"no dataset '{name}'; the nearest known one is 'cifar10'"):
+        load(name)

@@ -81,6 +81,52 @@ def test_a_data_root_that_cannot_be_written_is_enough(
     assert len(list((samples.parent / "user").rglob("reference-photos-train-70-768-*.npz"))) == 1
 
 
+@pytest.mark.usefixtures("small_evaluation")
+def test_the_answer_says_what_was_left_out_and_what_is_doubtful(
+    samples: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if a script cannot see that files were passed over, or that the images are a cast of [0, 1]."""
+    pixels = np.random.default_rng(0).integers(0, 2, (60, 32, 32, 3), np.uint8)
+    np.savez(samples, images=pixels, labels=np.arange(60))
+    assert command(samples, "--json", "--reference-images", "70") == 0
+    captured = capfd.readouterr()
+    answer = json.loads(captured.out)
+    assert answer["left_out"] == {"array 'labels'": 1}
+    assert "above 1" in answer["doubt"]
+    assert "read 60 images of" in captured.err
+    assert "above 1" in captured.err
+
+
+@pytest.mark.usefixtures("small_evaluation")
+@pytest.mark.parametrize(
+    ("references", "sentence"),
+    [
+        (70, "not of the 60 images here, against as many others: above theirs"),
+        (120, "against 60 others, as here"),
+        (200, "not of the 60 images here, against as many others: below theirs"),
+    ],
+)
+def test_the_floor_says_of_how_many_images_it_is(
+    samples: Path, capfd: pytest.CaptureFixture[str], references: int, sentence: str
+) -> None:
+    """Breaks if a floor of fewer images than were measured, which may lie above the value, passes for its floor."""
+    assert command(samples, "--reference-images", str(references)) == 0
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "the floor" in line]
+    assert f"own halves: the floor of {references // 2} images" in line
+    assert sentence in line
+
+
+@pytest.mark.usefixtures("small_evaluation")
+def test_the_size_is_compared_before_the_images_are_read(samples: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Breaks if gigabytes are read before the first thing that is wrong with them is found."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (10**5, 256, 256, 3)}
+    with samples.with_suffix(".npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 10**5 * 256 * 256 * 3)
+    assert command(samples.with_suffix(".npy")) == 2
+    assert "are 256 x 256 pixels" in capfd.readouterr().err
+
+
 def test_weights_in_the_data_root_are_found_checked_and_used(
     samples: Path, small_inception: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

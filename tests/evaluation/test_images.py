@@ -8,6 +8,7 @@ from PIL import Image
 
 from jlebm.errors import UserError
 from jlebm.evaluation.images import open_images
+from jlebm.progress import ConsoleReporter
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)  # channels last
 FIRST = PIXELS.transpose(0, 3, 1, 2)
@@ -101,7 +102,8 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     ("pixels", "sentence"),
     [
         (PIXELS / np.float32(255), "must be uint8 and are float32; round them once"),
-        (PIXELS.astype(np.int64), "must be uint8 and are int64"),
+        (PIXELS.astype(np.int64) + 1, "are int64 and must be from 0 to 255; they hold . and 256"),
+        (PIXELS.astype(np.int16) - 1, "are int16 and must be from 0 to 255; they hold -1"),
         (PIXELS[0], "is neither of"),
         (PIXELS[..., :2], "is neither of"),
         (PIXELS[:, :3], "could be either of"),
@@ -125,3 +127,146 @@ def test_other_paths_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         open_images(tmp_path / "empty")
+
+
+def told(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Open images; return the lines that were told on the way."""
+    open_images(path, ConsoleReporter())
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int16, np.uint16, ">i4"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_whole_numbers_of_any_width_are_read(tmp_path: Path, dtype: object, suffix: str) -> None:
+    """Breaks if values within 0 to 255 are refused for the width of their type, or change."""
+    (np.save if suffix == ".npy" else np.savez)(tmp_path / f"x{suffix}", PIXELS.astype(dtype))
+    images = open_images(tmp_path / f"x{suffix}")
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, FIRST)
+
+
+def test_grey_images_may_lack_the_axis_of_the_channels(tmp_path: Path) -> None:
+    """Breaks if (count, height, width) is refused, or one RGB picture passes for three or eight grey ones."""
+    np.save(tmp_path / "x.npy", PIXELS[..., 0])
+    np.testing.assert_array_equal(open_images(tmp_path / "x.npy"), FIRST[:, :1])
+    for single in (PIXELS[0], FIRST[0]):
+        np.save(tmp_path / "x.npy", single)
+        with pytest.raises(UserError, match=r"is neither of .* without any doubt"):
+            open_images(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("images", "labels"), ("y", "x"), ("arr_1", "arr_0"), ("data", "arr_0")]
+)
+def test_images_are_found_beside_labels_whatever_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str, labels: str
+) -> None:
+    """Breaks if the names matter, or what lies beside the images is passed over without a word."""
+    np.savez(tmp_path / "x.npz", **{labels: np.arange(6), images: PIXELS})
+    np.testing.assert_array_equal(open_images(tmp_path / "x.npz"), FIRST)
+    assert f"read 6 images of {tmp_path / 'x.npz'}; left out: 1 array '{labels}'" in told(tmp_path / "x.npz", capsys)
+
+
+def test_two_arrays_of_images_are_refused(tmp_path: Path) -> None:
+    """Breaks if half of the images are taken for all because their array has numpy's own first name."""
+    np.savez(tmp_path / "x.npz", PIXELS, PIXELS)
+    with pytest.raises(UserError, match="one array of images; its arrays are: arr_0, arr_1"):
+        open_images(tmp_path / "x.npz")
+
+
+def test_a_folder_of_array_files_is_one_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks if shards of samples are refused, read in another order than their names', or some are passed over."""
+    for index in range(3):
+        np.savez(tmp_path / f"samples_{index}.npz", PIXELS[2 * index : 2 * index + 2], np.arange(2))
+    np.save(tmp_path / "labels.npy", np.arange(6))
+    (tmp_path / "log.txt").touch()
+    np.testing.assert_array_equal(open_images(tmp_path), FIRST)
+    assert "left out: 1 .txt, 3 array 'arr_1', 1 array files of labels" in told(tmp_path, capsys)
+    np.save(tmp_path / "z.npy", FIRST[:, :, :4])
+    with pytest.raises(UserError, match=r"z\.npy has images of the shape \(3, 4, 10\)"):
+        open_images(tmp_path)
+
+
+def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
+    """Breaks if a suffix is believed."""
+    np.save(tmp_path / "x.npy", PIXELS)
+    np.savez(tmp_path / "x.npz", PIXELS)
+    zipped(tmp_path / "x.zip", {f"{index}.png": encoded(image) for index, image in enumerate(PIXELS)})
+    for name, other in (("x.npy", "a.npz"), ("x.npz", "b.npy"), ("x.npz", "c.zip"), ("x.zip", "d.npz"), ("x.zip", "e")):
+        (tmp_path / other).write_bytes((tmp_path / name).read_bytes())
+        np.testing.assert_array_equal(open_images(tmp_path / other), FIRST)
+
+
+def test_jpeg_is_refused_under_any_name(tmp_path: Path) -> None:
+    """Breaks if JPEG bytes in files called .png are measured."""
+    jpeg = encoded(PIXELS[1], "JPEG")
+    with pytest.raises(UserError, match=r"b\.png in .* lossy format, JPEG"):
+        open_images(zipped(tmp_path / "x.zip", {"a.png": encoded(PIXELS[0]), "b.png": jpeg}))
+
+
+def test_hidden_jpegs_are_no_reason_to_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks if thumbnails that a system leaves stop a measurement."""
+    jpeg = encoded(PIXELS[1], "JPEG")
+    files = {"a.png": encoded(PIXELS[0]), ".cache/a.jpg": jpeg, "__MACOSX/._a.jpg": jpeg, ".b.jpg": jpeg}
+    assert "left out: 3 hidden" in told(zipped(tmp_path / "x.zip", files), capsys)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(files["a.png"])
+    (tmp_path / "folder" / ".b.jpg").write_bytes(jpeg)
+    assert "left out: 1 hidden" in told(tmp_path / "folder", capsys)
+
+
+@pytest.mark.parametrize("labels", [b'{"labels": [["a.png", [0.5, 2]]]}', b'{"labels": [["a.png", 0.5]]}', b"not JSON"])
+def test_labels_are_not_needed(tmp_path: Path, labels: bytes) -> None:
+    """Breaks if images are refused for labels that no metric looks at."""
+    path = zipped(tmp_path / "x.zip", {"a.png": encoded(PIXELS[0]), "dataset.json": labels})
+    np.testing.assert_array_equal(open_images(path), FIRST[:1])
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "int64", "png"])
+def test_a_cast_of_unit_values_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    """Breaks if all but black images, [0, 1] cast to whole numbers, are measured without a word."""
+    cast = (PIXELS / 255).astype(np.uint8)
+    cast[0, 0, 0] = 1
+    path = tmp_path / f"x.{form}"
+    if form == "png":
+        path = zipped(tmp_path / "x.zip", {"a.png": encoded(cast[0])})
+    elif form == "npy":
+        np.save(path, cast)
+    else:
+        path = tmp_path / "x.npz"
+        np.savez(path, cast if form == "npz" else cast.astype(np.int64))
+    assert "is above 1, so the images are all but black" in told(path, capsys)
+    np.save(tmp_path / "y.npy", PIXELS)
+    assert "black" not in told(tmp_path / "y.npy", capsys)
+
+
+def test_what_follows_an_array_is_not_passed_over(tmp_path: Path) -> None:
+    """Breaks if a second array, saved into the same file, is left out."""
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.save(file, PIXELS)
+        np.save(file, PIXELS)
+    with pytest.raises(UserError, match="it holds more than its header says"):
+        open_images(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 8, 8, 3)}",
+        b"{'descr': [('a', 'O')], 'fortran_order': False, 'shape': (1,)}",
+        b"{'descr': '|u1', 'fortran_order': 3, 'shape': 7}",
+        b"-" * 9000 + b"1",
+        b"[" * 9000,
+        b"{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000000000000, 8, 8, 3)}",
+    ],
+)
+def test_odd_headers_are_sentences_of_this_project(tmp_path: Path, header: bytes) -> None:
+    """Breaks if numpy's exceptions, or its advice to programmers, reach a user."""
+    data = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(99)
+    (tmp_path / "x.npy").write_bytes(data)
+    zipped(tmp_path / "x.npz", {"arr_0.npy": data})
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(UserError, match="is not a whole file of numbers") as caught:
+            open_images(tmp_path / name)
+        assert not any(word in str(caught.value) for word in ("allow_pickle", "max_header_size", "trust", "array("))

@@ -1,0 +1,181 @@
+"""Arrays in .npy and .npz files: their headers first, their numbers only once those are known to be sound.
+
+numpy's own reader believes a header: it allocates what that asks for. Here a header is read, bounded, and compared with
+the bytes that follow it. Objects are never unpickled.
+"""
+
+import io
+import math
+import os
+import tokenize
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jlebm.data.reading import PIECE, Readable, check_size, opened_member, opened_zip
+from jlebm.errors import UserError
+from jlebm.files import open_regular
+
+MAGIC = b"\x93NUMPY"
+LONGEST_HEADER = 10_000  # bytes, numpy's own bound
+NUMBERS = "biuf"  # numpy's kinds of dtypes that hold one number each
+BAD_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array file says of its array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    packed: int | None  # bytes that the array is stored in; None where it lies open in a file
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file, not read yet."""
+
+    name: str  # in its .npz; empty for a .npy
+    header: Header
+    load: Callable[[], np.ndarray]  # a .npy is memory-mapped, read-only
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """The arrays of a file, and how many other things are in it."""
+
+    path: Path
+    arrays: Mapping[str, StoredArray]
+    others: int
+
+
+def open_arrays(path: Path) -> ArrayFile:
+    """Read the headers of a `.npy` or `.npz` file; which of the two it is, its content says.
+
+    Raises:
+        UserError: there is no such file, it may not be read, or it is not a whole file of numbers. A damaged array of a
+            `.npz` is found when it is loaded.
+    """
+    with open_regular(path) as file:
+        start = file.read(len(MAGIC))
+    if start == MAGIC:
+        return ArrayFile(path, {"": _open_npy(path)}, 0)
+    if start[:2] != b"PK":
+        raise not_whole(path, "it does not begin as one")
+    return _open_npz(path)
+
+
+def not_whole(path: Path, why: str) -> UserError:
+    """Return the sentence for a file whose content is not what an array file's is."""
+    return UserError(f"{path} is not a whole file of numbers ({why}); write or copy it again")
+
+
+def _open_npy(path: Path) -> StoredArray:
+    with open_regular(path) as file:
+        header = _read_header(file, path, None)
+        start = file.tell()
+        _compare(header, os.fstat(file.fileno()).st_size - start, path)
+
+    def load() -> np.ndarray:
+        order = "F" if header.fortran_order else "C"
+        if header.size == 0:
+            return np.zeros(header.shape, header.dtype)
+        with open_regular(path) as file:
+            try:
+                return np.memmap(file, header.dtype, "r", start, header.shape, order)
+            except (OSError, ValueError) as error:  # it became shorter
+                raise not_whole(path, "it is shorter than its header says") from error
+
+    return StoredArray("", header, load)
+
+
+def _open_npz(path: Path) -> ArrayFile:
+    arrays: dict[str, StoredArray] = {}
+    others = 0
+    with opened_zip(path) as archive:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename:
+                others += not info.is_dir()
+                continue
+            if name in arrays:
+                raise UserError(f"{path} holds the array {name!r} twice; keep one of the two")
+            with opened_member(archive, info, path) as member:
+                counted = _Counted(member)
+                header = _read_header(counted, path, info.compress_size)
+            _compare(header, info.file_size - counted.position, path)
+            arrays[name] = StoredArray(name, header, _loader(path, info, header, counted.position))
+    return ArrayFile(path, arrays, others)
+
+
+def _loader(path: Path, info: zipfile.ZipInfo, header: Header, start: int) -> Callable[[], np.ndarray]:
+    def load() -> np.ndarray:
+        check_size(header.size, f"{info.filename} in {path}", header.packed)
+        data = np.empty(header.size, np.uint8)
+        with opened_zip(path) as archive, opened_member(archive, info, path) as member:
+            member.read(start)
+            done = 0
+            while done < header.size:
+                piece = member.read(min(PIECE, header.size - done))
+                if not piece:
+                    raise EOFError("it ends too early")
+                data[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+                done += len(piece)
+        return data.view(header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
+
+    return load
+
+
+class _Counted:
+    """Bytes that are counted as they are read."""
+
+    def __init__(self, source: Readable):
+        self.source, self.position = source, 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self.source.read(size)
+        self.position += len(data)
+        return data
+
+
+def _read_header(file: Readable, path: Path, packed: int | None) -> Header:
+    """Read a header from the start of an array's file."""
+    start = file.read(len(MAGIC) + 2)
+    version = tuple(start[len(MAGIC) :])
+    if start[: len(MAGIC)] != MAGIC or version not in ((1, 0), (2, 0)):
+        raise not_whole(path, "its header is not one")
+    stated = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(stated, "little")
+    if length > LONGEST_HEADER:
+        raise not_whole(path, "its header is too long")
+    text = io.BytesIO(stated + file.read(length))
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            shape, fortran_order, dtype = parse(text)
+    except BAD_HEADER as error:
+        raise not_whole(path, "its header is not one") from error
+    if dtype.hasobject:
+        raise not_whole(path, "its array holds Python objects, which are never loaded")
+    if any(side < 0 for side in shape):
+        raise not_whole(path, "its header is not one")
+    return Header(tuple(map(int, shape)), dtype, fortran_order, packed)
+
+
+def _compare(header: Header, present: int, path: Path) -> None:
+    """Compare what a header announces with the bytes that follow it."""
+    if present < header.size:
+        raise not_whole(path, "it is shorter than its header says")
+    if present > header.size:
+        raise not_whole(path, "it holds more than its header says")
