@@ -1,5 +1,7 @@
 """Sizes of an NVAE, by the names that the published checkpoints use."""
 
+import dataclasses
+import reprlib
 from dataclasses import dataclass
 
 from jlebm.errors import UserError
@@ -41,7 +43,13 @@ class NVAEConfig:
         return self.image_size // 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no hierarchy."""
+        """Refuse sizes that make no hierarchy, or are none."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is bool and not (isinstance(value, int) and value in (0, 1)):
+                raise UserError(f"{field.name} must be true or false, not {reprlib.repr(value)}")
+            if field.type is int and type(value) is not int:
+                raise UserError(f"{field.name} must be a whole number, not {reprlib.repr(value)}")
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
             raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
         sizes = ("image_size", "num_channels_enc", "num_channels_dec", "num_mixture_dec", "min_groups_per_scale")
@@ -62,7 +70,7 @@ class NVAEConfig:
         if min(self.num_preprocess_cells, self.num_postprocess_cells) < 1:
             raise UserError("num_preprocess_cells and num_postprocess_cells must be at least 1")
         halvings = self.num_preprocess_blocks + self.num_latent_scales - 1
-        if self.top_side * 2**halvings != self.image_size:
+        if halvings >= self.image_size.bit_length() or self.top_side * 2**halvings != self.image_size:
             raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings} times")
 
     def groups(self) -> tuple[int, ...]:
@@ -82,3 +90,17 @@ class NVAEConfig:
         if self.bernoulli:
             return 1
         return 6 if self.num_mixture_dec == 1 else 10 * self.num_mixture_dec
+
+    def least_entries(self) -> int:
+        """Return how many tensors a network of these sizes has at least: one for each of its modules in a row."""
+        groups = sum(self.groups())
+        around = self.num_preprocess_blocks * (self.num_preprocess_cells + self.num_postprocess_cells)
+        cells = groups * self.num_cell_per_cond_enc + (groups - 1) * self.num_cell_per_cond_dec
+        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers a group
+
+    def least_numbers(self) -> int:
+        """Return how many numbers the weights of such a network are at least: those of its widest convolutions."""
+        top = self.image_size // self.top_side
+        encoder, decoder = top * self.num_channels_enc, top * self.num_channels_dec
+        widest = encoder**2 + decoder**2 + 2 * self.num_latent_per_group * encoder
+        return widest + decoder * self.top_side**2 + self.outputs()
