@@ -73,7 +73,13 @@ def open_archive(file: Readable, packed: int = 0) -> Archive:
         raise Damaged("its directory names a member twice or not at all")
     _refuse_packed(members, packed)
     alike = {
-        (info.create_version, info.create_system, info.extract_version, info.reserved, info.flag_bits & ~WITH_DESCRIPTOR)
+        (
+            info.create_version,
+            info.create_system,
+            info.extract_version,
+            info.reserved,
+            info.flag_bits & ~WITH_DESCRIPTOR,
+        )
         + (info.volume, info.internal_attr, info.external_attr, info.date_time, info.compress_type, info.comment)
         for info in members
     }
@@ -127,7 +133,9 @@ def _directory(file: Readable) -> _Directory:
         raise Damaged(f"it has {entries} members, more than {MOST_MEMBERS} or with longer names than any file here")
     directory, read = _at(file, offset, length), 0
     while read + ENTRY.size <= length:
-        read += ENTRY.size + sum(ENTRY.unpack_from(directory, read)[10:13])  # of the name, of extra fields, of a comment
+        read += ENTRY.size + sum(
+            ENTRY.unpack_from(directory, read)[10:13]
+        )  # of the name, of extra fields, of a comment
     if read != length:
         raise Damaged("its directory is damaged")
     return _Directory(entries, offset)

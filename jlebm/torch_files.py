@@ -40,7 +40,8 @@ UNREADABLE = (
 )
 PLAIN = re.compile(
     r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
-    r"|torch(\.cuda)? (\w+Storage)|torch (Size|float64|float32|float16|bfloat16|int64|int32|int16|int8|uint8|bool)"
+    r"|torch(\.cuda)? (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+    r"|torch (Size|float64|float32|float16|bfloat16|int64|int32|int16|int8|uint8|bool)"
     r"|torch\.nn\.parameter Parameter|collections OrderedDict|_codecs encode"
 )
 NUMPY_NUMBER = re.compile(r"[biuf][1248]")

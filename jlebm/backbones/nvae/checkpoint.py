@@ -107,7 +107,9 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
     """
     cell = args.get("arch_instance", "res_mbconv")
     if cell != "res_mbconv":
-        raise UserError(f"{path} is of the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built")
+        raise UserError(
+            f"{path} is of the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
+        )
     size, channels = _image(args.get("dataset", ""), path)
     values: dict[str, Any] = {"image_size": size, "image_channels": channels}
     for field in dataclasses.fields(NVAEConfig):
