@@ -72,18 +72,7 @@ def open_archive(file: Readable, packed: int = 0) -> Archive:
     if len(members) != end.entries or len({info.filename for info in members}) != len(members):
         raise Damaged("its directory names a member twice or not at all")
     _refuse_packed(members, packed)
-    alike = {
-        (
-            info.create_version,
-            info.create_system,
-            info.extract_version,
-            info.reserved,
-            info.flag_bits & ~WITH_DESCRIPTOR,
-        )
-        + (info.volume, info.internal_attr, info.external_attr, info.date_time, info.compress_type, info.comment)
-        for info in members
-    }
-    if len(alike) > 1:
+    if len({_made(info) for info in members}) > 1:
         raise Damaged("its directory is not as one program writes it")
     at, starts = 0, {}
     for info in members:
@@ -139,6 +128,13 @@ def _directory(file: Readable) -> _Directory:
     if read != length:
         raise Damaged("its directory is damaged")
     return _Directory(entries, offset)
+
+
+def _made(info: zipfile.ZipInfo) -> tuple[object, ...]:
+    """Return what is the same of all members that one program wrote at one go."""
+    versions = (info.create_version, info.create_system, info.extract_version, info.reserved, info.volume)
+    flags = (info.flag_bits & ~WITH_DESCRIPTOR, info.internal_attr, info.external_attr, info.compress_type)
+    return (*versions, *flags, info.date_time, info.comment)
 
 
 def _refuse_packed(members: list[zipfile.ZipInfo], packed: int) -> None:

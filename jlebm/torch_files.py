@@ -106,7 +106,7 @@ def read(file: Readable, annotated: bool = False) -> Any:
     else:
         raise Damaged("it is no file that torch.save wrote" if head else "it is empty")
     file.seek(0)
-    allowed = [(stand_in, name) for name, stand_in in INSTEAD.items()] if annotated else []
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in INSTEAD.items()] if annotated else []
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(allowed):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -131,6 +131,11 @@ def _look_through(content: bytes, pickles: int, annotated: bool) -> None:
         Damaged: one of them names something that is neither a tensor nor a plain value, or they are no pickle.
     """
     stream = io.BytesIO(content)
+    with warnings.catch_warnings(action="ignore"):  # about escapes in texts
+        _refuse_others(stream, pickles, annotated)
+
+
+def _refuse_others(stream: io.BytesIO, pickles: int, annotated: bool) -> None:
     try:
         operations = itertools.chain.from_iterable(_operations(stream) for _ in range(pickles))
         for count, (name, argument) in enumerate(operations):

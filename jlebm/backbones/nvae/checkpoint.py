@@ -90,9 +90,7 @@ def _load_own(path: Path) -> NVAE:
     if not isinstance(sizes, dict):
         raise UserError(f"{path} holds no NVAE, which `save_nvae` writes")
     try:
-        config = NVAEConfig(**sizes)
-    except TypeError as error:
-        raise UserError(f"{path} holds an NVAE of sizes that this version does not know ({error})") from error
+        config = NVAEConfig.of(sizes)
     except UserError as error:
         raise UserError(f"{path} holds no NVAE that can be built ({error})") from error
     compare_shapes(config, file.shapes, path)
@@ -122,7 +120,7 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
         else:
             raise UserError(f"the args of {path} lack {field.name!r}; it is not a published NVAE checkpoint")
     try:
-        return NVAEConfig(**values)
+        return NVAEConfig.of(values)
     except UserError as error:
         raise UserError(f"the args of {path} are of no network: {error}") from error
 
@@ -145,8 +143,8 @@ def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], pat
     # A network on the meta device has no numbers, but modules: it is built where the file has as many.
     if config.least_entries() > len(given) or config.least_numbers() > numbers:
         raise UserError(
-            f"{path} has {len(given)} parameters of {numbers} numbers, and a network of the sizes that it claims has at "
-            f"least {config.least_entries()} of {config.least_numbers()}"
+            f"{path} has {len(given)} parameters of {numbers} numbers, and a network of the sizes that it claims has "
+            f"at least {config.least_entries()} of {config.least_numbers()}"
         )
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in NVAE(config).state_dict().items()}
@@ -180,8 +178,8 @@ def _parts(content: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise UserError(f"{path} is not a published NVAE checkpoint, which holds 'state_dict' and 'args'")
     if content and all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(
-            f"{path} is a bare state dict and not a published NVAE checkpoint, which also holds the 'args' that say the "
-            "sizes; store both: {'state_dict': ..., 'args': ...}"
+            f"{path} is a bare state dict and not a published NVAE checkpoint, which also holds the 'args' that say "
+            "the sizes; store both: {'state_dict': ..., 'args': ...}"
         )
     state, args = content.get("state_dict"), content.get("args")
     args = vars(args) if isinstance(args, Namespace) else args

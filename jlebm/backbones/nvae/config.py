@@ -2,7 +2,9 @@
 
 import dataclasses
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jlebm.errors import UserError
 
@@ -43,13 +45,7 @@ class NVAEConfig:
         return self.image_size // 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no hierarchy, or are none."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is bool and not (isinstance(value, int) and value in (0, 1)):
-                raise UserError(f"{field.name} must be true or false, not {reprlib.repr(value)}")
-            if field.type is int and type(value) is not int:
-                raise UserError(f"{field.name} must be a whole number, not {reprlib.repr(value)}")
+        """Refuse sizes that make no hierarchy."""
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
             raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
         sizes = ("image_size", "num_channels_enc", "num_channels_dec", "num_mixture_dec", "min_groups_per_scale")
@@ -72,6 +68,29 @@ class NVAEConfig:
         halvings = self.num_preprocess_blocks + self.num_latent_scales - 1
         if halvings >= self.image_size.bit_length() or self.top_side * 2**halvings != self.image_size:
             raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings} times")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "NVAEConfig":
+        """Return the sizes that a file says.
+
+        Args:
+            values: by the names of the fields; those that have a default may be missing.
+
+        Raises:
+            UserError: one is missing, unknown or no size, or they make no hierarchy.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := [name for name in values if name not in fields]:
+            raise UserError(f"{reprlib.repr(unknown[0])} is no size that this version knows")
+        for name, field in fields.items():
+            value = values.get(name, field.default)
+            if value is dataclasses.MISSING:
+                raise UserError(f"there is no {name}")
+            if field.type is bool and not (isinstance(value, int) and value in (0, 1)):
+                raise UserError(f"{name} must be true or false, not {reprlib.repr(value)}")
+            if field.type is int and type(value) is not int:
+                raise UserError(f"{name} must be a whole number, not {reprlib.repr(value)}")
+        return cls(**{name: bool(value) if fields[name].type is bool else value for name, value in values.items()})
 
     def groups(self) -> tuple[int, ...]:
         """Return the number of groups of each scale, from the largest resolution down."""
