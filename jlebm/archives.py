@@ -21,7 +21,7 @@ MADE_BY = (0x031E, 45)  # torch and Python's zipfile
 MAGIC = b"PK\x03\x04"
 WITH_DESCRIPTOR = 0x08  # the flag of a member whose sizes and CRC follow it
 FULL_32 = 0xFFFFFFFF  # in place of a size that has 64 bits elsewhere
-MOST_MEMBERS, LARGEST_DIRECTORY = 2**18, 2**25  # a deep hierarchy with its optimiser has 25,000 members
+MOST_MEMBERS, LARGEST_DIRECTORY = 2**16, 2**24  # a deep hierarchy with its optimiser has 25,000 members
 PIECE = 2**20  # bytes
 
 Readable = io.BufferedReader | io.BytesIO

@@ -94,12 +94,15 @@ class WeightsFile:
         """Read the tensors, in float32.
 
         Raises:
-            UserError: a bit of the file is not as it was written.
+            UserError: a bit of the file is not as it was written, or its tensors are not those of its header.
         """
         if self.sha256 is not None and _digest(self.path, self.sha256) != self.sha256:
             raise _not_whole(self.path, "its bytes are not those that its sha256 was taken of")
-        with safe_open(self.path, framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in self.shapes}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {name: file.get_tensor(name).float() for name in self.shapes}
+        except (SafetensorError, OverflowError, RuntimeError) as error:  # torch raises the last for what it cannot map
+            raise _not_whole(self.path, "it is cut short or damaged, or larger than the memory") from error
 
 
 def open_weights(path: Path) -> WeightsFile:
@@ -110,22 +113,18 @@ def open_weights(path: Path) -> WeightsFile:
     """
     with open_regular(path, "weights file") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > LARGEST_HEADER:
-        raise _not_whole(path, f"its header would have {length} bytes")
+        if length > LARGEST_HEADER:
+            raise _not_whole(path, f"its header would have {length} bytes")
+        text = file.read(length)
+    # Not by `safe_open`, which maps the whole file: nothing says yet that there is room for it.
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-            kinds = {part.get_dtype() for part in parts.values()}
-    except (SafetensorError, OverflowError) as error:
-        raise _not_whole(path, "it is cut short or damaged") from error
-    try:
-        header = json.loads(metadata["jlebm"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise _not_whole(path, "it has no header of this program") from error
-    if not isinstance(header, dict) or not kinds.issubset(REAL):
+        parts = json.loads(text)
+        header = json.loads(parts.pop("__metadata__")["jlebm"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _not_whole(path, "it is cut short, or has no header of this program") from error
+    if not isinstance(header, dict) or not all(_is_real(part) for part in parts.values()):
         raise _not_whole(path, "it has no header of this program, or numbers of an unknown kind")
+    shapes = {name: tuple(part["shape"]) for name, part in parts.items()}
     sha256, version = header.pop("sha256", None), header.pop("format", None)
     digested = version == WEIGHTS_FORMAT and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
     if not digested and (version, sha256) != (None, None):
@@ -142,6 +141,13 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """
     file = open_weights(path)
     return file.tensors(), file.header
+
+
+def _is_real(part: Any) -> bool:
+    """Tell whether an entry of safetensors' header is of a tensor that becomes one of float32."""
+    shape = part.get("shape") if isinstance(part, dict) else None
+    sides = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
+    return sides and part.get("dtype") in REAL
 
 
 def _entry(digest: str) -> bytes:

@@ -23,7 +23,7 @@ from jlebm.archives import MAGIC, Archive, Damaged, Readable, open_archive, safe
 PROTOCOL = 2  # of torch.save's pickles
 LEGACY_PICKLES = 5  # in front of the tensors' bytes: a mark, a version, a machine, the content, the tensors' keys
 LARGEST_PICKLE = 2**25  # bytes; a deep hierarchy with its optimiser and its average has 3 MB
-MOST_OPERATIONS = 2**22  # each makes an object; such a hierarchy has 800,000
+MOST_OPERATIONS = 2**21  # each makes an object; such a hierarchy has 600,000
 # What a damaged or hostile pickle makes torch's reader raise.
 UNREADABLE = (
     pickle.UnpicklingError,
