@@ -1,8 +1,9 @@
-"""Checkpoints: written whole or not at all, read without executing anything."""
+"""Checkpoints and weights: written whole or not at all, compared bit by bit and read without executing anything."""
 
+import hashlib
 import json
-import pickle
-import warnings
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import nn
 
+from jlebm import torch_files
+from jlebm.archives import Damaged
 from jlebm.errors import UserError
-from jlebm.files import atomic_write
+from jlebm.files import atomic_write, open_regular
 
-FORMAT = 1
+FORMAT = 1  # of checkpoints
+WEIGHTS_FORMAT = 2  # of weights with their digest; those before it have neither a format nor a digest
+NOT_YET = "0" * 64  # in place of the digest while the digest is taken
+LARGEST_HEADER = 2**24  # bytes; a deep hierarchy's names and shapes have 700,000
+REAL = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # kinds of numbers that become float32
+PIECE = 2**20  # bytes
 
 
 def save(path: Path, state: dict[str, Any], config_digest: str, seed: int) -> None:
-    """Write tensors, numbers and strings in place of the previous checkpoint, which stays whole until then."""
+    """Write tensors, numbers and strings in place of the previous checkpoint, which stays whole until then.
+
+    torch keeps a CRC-32 of each tensor's bytes as it writes them; `load` compares them.
+    """
     content = {"format": FORMAT, "config_digest": config_digest, "seed": seed, "state": state}
     with atomic_write(path) as file:
         torch.save(content, file)
@@ -28,21 +39,23 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
     """Read a checkpoint of this configuration and seed, on the CPU.
 
     Raises:
-        UserError: the file is cut short, holds anything but tensors and plain values (it is never executed), has
-            another format, or belongs to another configuration or seed.
+        UserError: there is none or it may not be read, a bit of it is not as it was written, it holds anything but
+            tensors and plain values (it is never executed), has another format, or belongs to another configuration
+            or seed.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # a foreign pickle is refused with one sentence, not with two
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"the checkpoint {path} is damaged or holds something other than tensors and plain values; "
-            "nothing of it was executed: delete it to start anew"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"the checkpoint {path} is cut short or damaged; delete it to start anew") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    with open_regular(path, "checkpoint") as file:
+        try:
+            content = torch_files.read(file)
+        except Damaged as error:
+            raise UserError(
+                f"the checkpoint {path} is cut short or damaged or holds something other than tensors and plain values "
+                f"({error}); nothing of it was executed: delete it to start anew"
+            ) from error
+    if not isinstance(content, dict) or type(content.get("format")) is not int or content["format"] != FORMAT:
         raise UserError(f"{path} is not a checkpoint of format {FORMAT} of this program")
+    kinds = {"config_digest": str, "seed": int, "state": dict}
+    if any(not isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise UserError(f"{path} lacks what a checkpoint of this program has ({', '.join(kinds)}); delete it")
     if (content["config_digest"], content["seed"]) != (config_digest, seed):
         raise UserError(
             f"the checkpoint {path} belongs to another configuration or seed "
@@ -52,25 +65,106 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
 
 
 def save_weights(path: Path, module: nn.Module, header: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
-    """Write a module's weights as safetensors, with a JSON header (configuration, digest, steps) in the metadata."""
+    """Write a module's weights as safetensors, with a JSON header (configuration, digest, steps) in the metadata.
+
+    The header gets two more entries: `sha256`, of the whole file with zeros in its own place, and `format`.
+    """
     tensors = {name: value.detach().to(dtype).cpu().contiguous() for name, value in module.state_dict().items()}
-    metadata = {"jlebm": json.dumps(header)}
+    marked = {"sha256": NOT_YET, "format": WEIGHTS_FORMAT, **header}
+    content = serialised(tensors, {"jlebm": json.dumps(marked)})
+    start = 8 + int.from_bytes(content[:8], "little")
+    digest = hashlib.sha256(content).hexdigest()
     with atomic_write(path) as file:
-        file.write(serialised(tensors, metadata))
+        file.write(content[:start].replace(_entry(NOT_YET), _entry(digest), 1))
+        file.write(memoryview(content)[start:])
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of `save_weights` of which nothing but its header has been read."""
+
+    path: Path
+    header: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    """Of each tensor, by its name."""
+    sha256: str | None
+    """What the file has to have; None where it was written before files said so."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Read the tensors, in float32.
+
+        Raises:
+            UserError: a bit of the file is not as it was written, or its tensors are not those of its header.
+        """
+        if self.sha256 is not None and _digest(self.path, self.sha256) != self.sha256:
+            raise _not_whole(self.path, "its bytes are not those that its sha256 was taken of")
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {name: file.get_tensor(name).float() for name in self.shapes}
+        except (SafetensorError, OverflowError, RuntimeError) as error:  # torch raises the last for what it cannot map
+            raise _not_whole(self.path, "it is cut short or damaged, or larger than the memory") from error
+
+
+def open_weights(path: Path) -> WeightsFile:
+    """Read the header of what `save_weights` wrote.
+
+    Raises:
+        UserError: there is no such file or it may not be read, it is cut short, or it is not of this program.
+    """
+    with open_regular(path, "weights file") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise _not_whole(path, f"its header would have {length} bytes")
+        text = file.read(length)
+    # Not by `safe_open`, which maps the whole file: nothing says yet that there is room for it.
+    try:
+        parts = json.loads(text)
+        header = json.loads(parts.pop("__metadata__")["jlebm"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _not_whole(path, "it is cut short, or has no header of this program") from error
+    if not isinstance(header, dict) or not all(_is_real(part) for part in parts.values()):
+        raise _not_whole(path, "it has no header of this program, or numbers of an unknown kind")
+    shapes = {name: tuple(part["shape"]) for name, part in parts.items()}
+    sha256, version = header.pop("sha256", None), header.pop("format", None)
+    digested = version == WEIGHTS_FORMAT and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
+    if not digested and (version, sha256) != (None, None):
+        raise _not_whole(path, "its header is damaged or of a later version")
+    return WeightsFile(path, header, shapes, sha256)
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_weights` wrote: the tensors in float32 and the header.
 
     Raises:
-        UserError: there is no such file, it is cut short, or it is not of this program.
+        UserError: there is no such file or it may not be read, it is cut short, it is not of this program, or a bit
+            of it is not as it was written.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(metadata["jlebm"])
-    except FileNotFoundError as error:
-        raise UserError(f"there is no weights file {path}") from error
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a whole weights file of this program") from error
+    file = open_weights(path)
+    return file.tensors(), file.header
+
+
+def _is_real(part: Any) -> bool:
+    """Tell whether an entry of safetensors' header is of a tensor that becomes one of float32."""
+    shape = part.get("shape") if isinstance(part, dict) else None
+    sides = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
+    return sides and part.get("dtype") in REAL
+
+
+def _entry(digest: str) -> bytes:
+    """Return a digest as it stands in the file, in JSON that is a text in JSON."""
+    return f'\\"sha256\\": \\"{digest}\\"'.encode()
+
+
+def _digest(path: Path, found: str) -> str:
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        first = file.read(8)
+        head = file.read(int.from_bytes(first, "little"))
+        digest.update(first + head.replace(_entry(found), _entry(NOT_YET), 1))
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _not_whole(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is not a whole weights file of this program ({reason}); make or fetch it again")

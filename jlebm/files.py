@@ -110,8 +110,12 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+def open_regular(path: Path, what: str = "file") -> Iterator[io.BufferedReader]:
     """Open a regular file for reading.
+
+    Args:
+        path: of the file.
+        what: it is, for the sentence where there is none.
 
     Raises:
         UserError: there is none, it may not be read, or it is something else: a folder, a pipe, a device.
@@ -123,16 +127,16 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
             raise UserError(f"{path} is {what}, where a file is meant")
         file = path.open("rb")
     except OSError as error:
-        raise cannot_read(path, error) from error
+        raise cannot_read(path, error, what) from error
     with file:
         yield file
 
 
-def cannot_read(path: Path, error: OSError) -> UserError:
+def cannot_read(path: Path, error: OSError, what: str = "file") -> UserError:
     """Return the sentence for a file that cannot be opened."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         link = path.is_symlink()
-        return UserError(f"{path} is a link to a file that is not there" if link else f"there is no file {path}")
+        return UserError(f"{path} is a link to a file that is not there" if link else f"there is no {what} {path}")
     if error.errno in NO_PERMISSION:
         return UserError(f"{path} may not be read ({error.strerror}); it is not touched: give yourself permission")
     return UserError(f"{path} cannot be read ({error.strerror or error})")

@@ -1,5 +1,6 @@
 """The loop that all learning schemes share: one state, resumable to the bit, guarded, within a wall-clock budget."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from jlebm import checkpoints, guard, parallel
+from jlebm import checkpoints, guard, parallel, resuming
 from jlebm.backbones.base import Backbone
 from jlebm.energies import JointEnergy
 from jlebm.errors import UserError
@@ -61,21 +62,38 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned.
 
+        Everything in it is compared before anything is taken over.
+
         Raises:
-            UserError: its noise is that of another kind of device.
+            UserError: an entry is missing or of another kind or shape, or its noise is that of another kind of device.
         """
-        if self.noise.get_state().shape != state["noise"].shape:
+        own = self.state_dict()
+        kept = ("model", "noise", "step", "seconds", *(["ema"] if self.ema is not None else []))
+        if missing := [name for name in own if name not in state]:
+            raise resuming.unfit(f"it has no {missing[0]!r}")
+        noise = state["noise"]
+        if isinstance(noise, Tensor) and noise.dtype == own["noise"].dtype and noise.shape != own["noise"].shape:
             raise UserError(
                 f"the checkpoint was written on another kind of device, whose noise a {self.noise.device.type.upper()} "
                 "cannot continue; take the --device of before, or another --runs"
             )
+        for name in kept:
+            resuming.compare(state[name], own[name], name)
+        resuming.compare_optimizer(state["optimizer"], self.optimisation.optimizer)
+        if self.optimisation.schedule is not None:
+            resuming.compare_settings(state["schedule"], own["schedule"], "schedule")
+        if type(state["step"]) is not int or state["step"] < 0 or not 0 <= state["seconds"] < math.inf:
+            raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are none")
+        try:
+            self.noise.set_state(noise)
+        except RuntimeError as error:
+            raise resuming.unfit("its noise is no state of a generator") from error
         self.learned.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         if self.optimisation.schedule is not None:
             self.optimisation.schedule.load_state_dict(state["schedule"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.noise.set_state(state["noise"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def move(self) -> None:

@@ -1,9 +1,7 @@
 """The weights of the metric network: torch-fidelity's Inception of 2015-12-05, found, downloaded and read safely."""
 
 import io
-import pickle
 import urllib.request
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,8 +12,10 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from jlebm import torch_files
+from jlebm.archives import Damaged
 from jlebm.errors import UserError
-from jlebm.files import atomic_write, sha256_of_file
+from jlebm.files import atomic_write, open_regular, sha256_of_file
 from jlebm.progress import SILENT, Reporter
 
 FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file, by its own name
@@ -136,15 +136,15 @@ def _download(file: BinaryIO, report: Reporter) -> None:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Load a state dict, never executing what is in the file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle that is refused in the next breath
-            state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a whole file of weights ({reason}); download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    """Load a state dict, its bytes compared with their CRC-32, never executing what is in the file."""
+    with open_regular(path) as file:
+        try:
+            state: Any = torch_files.read(file)
+        except Damaged as error:
+            raise UserError(f"{path} is not a whole file of weights ({error}); download it again") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{path} is not a state dict of tensors; use torch-fidelity's {FULL_WEIGHTS}")
     return state
 

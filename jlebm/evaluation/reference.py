@@ -9,8 +9,7 @@ import hashlib
 import json
 import os
 import time
-import zipfile
-import zlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,13 +21,15 @@ import torch
 from jaxtyping import Float, UInt8
 
 from jlebm import parallel
+from jlebm.archives import Damaged
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import Extractor
 from jlebm.evaluation.holding import held, writing
 from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.evaluation.moments import Moments
-from jlebm.files import atomic_write
+from jlebm.files import atomic_write, open_regular
+from jlebm.npz import UNREADABLE, read_arrays
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of the cache files; part of their digest
@@ -137,22 +138,33 @@ class _Entry:
         return self.features.with_suffix(".part")
 
     def load(self, device: torch.device) -> Moments | None:
-        """Read the sums; None where there are none or they cannot be trusted."""
-        try:
-            # numpy leaves a file open that it fails to read, when it opened it itself.
-            with self.moments.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                key, count = str(archive["key"]), torch.from_numpy(archive["count"])
-                total, product = torch.from_numpy(archive["total"]), torch.from_numpy(archive["product"])
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        """Read the sums; None where there are none or they cannot be trusted.
+
+        Raises:
+            UserError: they are there and may not be read: computed anew, they could not be kept either.
+        """
+        if not self.moments.is_file():
+            return None
+        with open_regular(self.moments) as file:
+            try:
+                # Twice the largest layer's sums: what is larger is of something else.
+                arrays = read_arrays(file, 4 * 8 * KEPT_DIMENSION**2)
+            except Damaged:
+                return None
+        if arrays.keys() != {"key", "count", "total", "product"} or str(arrays["key"]) != self.key:
+            return None
+        count, total, product = arrays["count"], arrays["total"], arrays["product"]
+        sides = (2, *total.shape[1:])
+        shapes = (count.shape, total.shape, product.shape) == ((2,), sides, (*sides, sides[-1])) and len(sides) == 2
+        if not shapes or (count.dtype, total.dtype, product.dtype) != (np.int64, np.float64, np.float64):
             return None
         gone = int(count.sum())
-        sound = (
-            key == self.key
-            and count.tolist() == [gone - gone // 2, gone // 2]
-            and 0 < gone <= self.images
-            and bool(product.isfinite().all())
-        )
-        return Moments(count, total.to(device), product.to(device)) if sound else None
+        if count.tolist() != [gone - gone // 2, gone // 2] or not 0 < gone <= self.images:
+            return None
+        if not np.isfinite(total).all() or not np.isfinite(product).all():
+            return None
+        sums = (torch.from_numpy(total).to(device), torch.from_numpy(product).to(device))
+        return Moments(torch.from_numpy(count), *sums)
 
     def save(self, moments: Moments) -> None:
         arrays = {name: getattr(moments, name).cpu().numpy() for name in ("count", "total", "product")}
@@ -166,13 +178,17 @@ class _Entry:
         if not self.keeps_features:
             return True
         total = moments.total.sum(0).cpu().numpy()
-        try:
-            features = np.load(self.features, mmap_mode="r", allow_pickle=False)
-            return features.shape == (self.images, len(total)) and np.allclose(
-                features.sum(0, dtype=np.float64), total, rtol=1e-9
-            )
-        except (OSError, ValueError, EOFError):
+        if not self.features.is_file():
             return False
+        with open_regular(self.features):  # what may not be read is said, and not computed anew
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    features = np.load(self.features, mmap_mode="r", allow_pickle=False)
+            except UNREADABLE:
+                return False
+        if (features.shape, features.dtype) != ((self.images, len(total)), np.float32):
+            return False
+        return np.allclose(features.sum(0, dtype=np.float64), total, rtol=1e-9)
 
     def resumes_at(self, moments: Moments | None) -> int:
         """How many images need not be gone through again."""

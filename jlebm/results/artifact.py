@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jlebm.archives import Damaged
 from jlebm.errors import UserError
-from jlebm.files import atomic_write
+from jlebm.files import atomic_write, open_regular
+from jlebm.npz import read_arrays
 from jlebm.results.measurement import Measurement
 
+LARGEST = 2**28  # bytes of all arrays of an artifact; a figure's have a few million
 RUN = ("protocol", "dataset", "preset", "learning", "seed", "config_digest", "commit")
 
 
@@ -26,8 +27,10 @@ def write_artifact(path: Path, arrays: Mapping[str, np.ndarray], run: Mapping[st
         run: at least protocol, dataset, preset, learning, seed, config_digest and commit, as in `Measurement`.
 
     Raises:
-        UserError: `run` lacks one of these, or the disk is full.
+        UserError: `run` lacks one of these, the arrays are more than an artifact holds, or the disk is full.
     """
+    if (size := sum(array.nbytes for array in arrays.values())) > LARGEST:
+        raise UserError(f"the arrays of {path} have {size / 1e6:.0f} MB, and an artifact holds {LARGEST / 1e6:.0f} MB")
     for name in RUN:
         if name not in run:
             raise UserError(f"an artifact names the {name!r} of the run that made it")
@@ -49,18 +52,19 @@ def read_artifact(
             of them must be of its configuration.
 
     Raises:
-        UserError: the file is damaged, lacks an array, was changed since it was written, or is of another
-            configuration than the stored rows.
+        UserError: the file may not be read, is damaged, lacks an array, was changed since it was written, or is of
+            another configuration than the stored rows.
     """
     again = "make it again with its recipe"
-    try:
-        # Opened here, because np.load leaves a damaged file open.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        run = json.loads(str(arrays.pop("provenance")))
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a whole artifact with its provenance ({error}); {again}") from error
-    if not isinstance(run, dict) or any(name not in run for name in (*RUN, "arrays_digest")):
+    with open_regular(path, "artifact") as file:
+        try:
+            arrays = read_arrays(file, LARGEST)
+            run = json.loads(str(arrays.pop("provenance", "")))
+        except (Damaged, ValueError, RecursionError) as error:
+            reason = error if isinstance(error, Damaged) else "it has no provenance"
+            raise UserError(f"{path} is not a whole artifact with its provenance ({reason}); {again}") from error
+    kinds = {name: int if name == "seed" else str for name in (*RUN, "arrays_digest")}
+    if not isinstance(run, dict) or any(not isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: the provenance does not name the run; {again}")
     for name in names:
         if name not in arrays:

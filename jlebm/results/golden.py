@@ -2,13 +2,14 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jlebm.errors import UserError
-from jlebm.files import write_text
+from jlebm.files import open_regular, write_text
 
 Curves = Mapping[str, Sequence[float]]
 
@@ -81,11 +82,23 @@ def write(curves: Curves, path: Path, device: str) -> None:
 def _read(path: Path) -> dict[str, dict[str, list[float]]]:
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            device: {name: [float(value) for value in values] for name, values in curves.items()}
-            for device, curves in content.items()
-        }
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); restore it from the repository") from error
+    damaged = f"{path} is damaged ({{}}); restore it from the repository"
+    with open_regular(path) as file:
+        try:
+            content = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise UserError(damaged.format("it is no JSON in UTF-8")) from error
+    if not isinstance(content, dict) or not all(isinstance(curves, dict) for curves in content.values()):
+        raise UserError(damaged.format("it does not hold curves by device class"))
+    for device, curves in content.items():
+        for name, values in curves.items():
+            if not isinstance(values, list) or not all(_is_finite(value) for value in values):
+                raise UserError(damaged.format(f"its curve {name!r} of {device!r} is no list of finite numbers"))
+    return {
+        device: {name: [float(value) for value in values] for name, values in curves.items()}
+        for device, curves in content.items()
+    }
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # pyright: ignore

@@ -1,0 +1,1 @@
+"""Readers against damaged and odd inputs, by seed."""

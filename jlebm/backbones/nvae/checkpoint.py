@@ -2,24 +2,30 @@
 
 import dataclasses
 import hashlib
-import pickle
+import math
 import re
-import warnings
+import reprlib
 from argparse import Namespace  # what the published checkpoints keep their sizes in
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jlebm import torch_files
+from jlebm.archives import Damaged, safe_name
 from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
-from jlebm.checkpoints import load_weights as load_safetensors
-from jlebm.checkpoints import save_weights
+from jlebm.checkpoints import open_weights, save_weights
 from jlebm.errors import UserError
+from jlebm.files import open_regular
 
 SUFFIX_OF_COPIES = ".weight_normalized"  # a second copy of a weight without normalisation
 BUILT_WITHOUT = ("num_batches_tracked",)  # of batch norm: a count that changes nothing in eval mode
+WRAPPERS = ("module", "_orig_mod")  # parts of names that come from DataParallel and torch.compile
+NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+COUNTS = (torch.int64, torch.int32, *NUMBERS)
 # Entries that older checkpoints lack, with what the code of their time did.
 OLDER_DEFAULTS: dict[str, Any] = {
     "ada_groups": False,
@@ -49,33 +55,46 @@ def digest_of(network: NVAE) -> str:
 def load_nvae(path: Path) -> NVAE:
     """Build the network of a checkpoint and load its weights, in eval mode.
 
-    A published file is read with nothing allowed but tensors, plain containers and `argparse.Namespace`.
+    A published file is read with nothing allowed but tensors, plain values and `argparse.Namespace`. Its numbers may
+    have half or double precision, its names the prefixes of `DataParallel` and `torch.compile`. The sizes that a file
+    claims are compared with its tensors before a network is built.
 
     Args:
         path: `{"epoch", "state_dict", "args"}`, as NVlabs/NVAE writes it, or a .safetensors file of `save_nvae`.
 
     Raises:
-        UserError: it cannot be read safely, is not of this architecture, or a parameter is missing, left over or of
-            another shape; the sentence names it.
+        UserError: it may not or cannot be read safely, a bit of it is not as it was written, it is not of this
+            architecture, or a parameter is missing, left over or of another shape; the sentence names it.
     """
-    if path.suffix == ".safetensors":
-        return _load_own(path)
-    content = _read(path)
-    network = NVAE(config_of(vars(content["args"]), path))
-    load_weights(network, content["state_dict"], path)
-    return network.eval()
+    named = path.suffix.lower() == ".safetensors"
+    with open_regular(path, "weights file" if named else "checkpoint") as file:
+        if named or file.read(9)[8:] == b"{":  # behind the length of safetensors' header
+            return _load_own(path)
+        try:
+            content = torch_files.read(file, annotated=True)
+        except Damaged as error:
+            raise UserError(f"{path} cannot be read as a checkpoint of tensors and args alone ({error})") from error
+    args, state = _parts(content, path)
+    config = config_of(args, path)
+    compare_shapes(config, {name: tuple(value.shape) for name, value in state.items()}, path)
+    # Several names may stand for the same stored numbers, and a stride of zero for one number as often as wished.
+    stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in state.values()}
+    if sum(value.numel() for value in state.values()) > sum(stored.values()):
+        raise UserError(f"{path} stores fewer numbers than the shapes of its parameters say")
+    return _loaded(config, state, path)
 
 
 def _load_own(path: Path) -> NVAE:
-    tensors, header = load_safetensors(path)
-    if "nvae" not in header:
+    file = open_weights(path)
+    sizes = file.header.get("nvae")
+    if not isinstance(sizes, dict):
         raise UserError(f"{path} holds no NVAE, which `save_nvae` writes")
     try:
-        network = NVAE(NVAEConfig(**header["nvae"]))
-    except TypeError as error:
-        raise UserError(f"{path} holds an NVAE of sizes that this version does not know ({error})") from error
-    load_weights(network, tensors, path)
-    return network.eval()
+        config = NVAEConfig.of(sizes)
+    except UserError as error:
+        raise UserError(f"{path} holds no NVAE that can be built ({error})") from error
+    compare_shapes(config, file.shapes, path)
+    return _loaded(config, file.tensors(), path)
 
 
 def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
@@ -86,8 +105,10 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
     """
     cell = args.get("arch_instance", "res_mbconv")
     if cell != "res_mbconv":
-        raise UserError(f"{path} is of the cells {cell!r}; only 'res_mbconv', that of all published NVAEs, is built")
-    size, channels = _image(str(args.get("dataset", "")), path)
+        raise UserError(
+            f"{path} is of the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
+        )
+    size, channels = _image(args.get("dataset", ""), path)
     values: dict[str, Any] = {"image_size": size, "image_channels": channels}
     for field in dataclasses.fields(NVAEConfig):
         if field.name in values:
@@ -98,57 +119,89 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
             values[field.name] = OLDER_DEFAULTS[field.name]
         else:
             raise UserError(f"the args of {path} lack {field.name!r}; it is not a published NVAE checkpoint")
-    return NVAEConfig(**values)
+    try:
+        return NVAEConfig.of(values)
+    except UserError as error:
+        raise UserError(f"the args of {path} are of no network: {error}") from error
 
 
-def load_weights(network: NVAE, state: dict[str, Tensor], path: Path) -> None:
-    """Load a published state dict.
+def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """See that parameters fit a network of these sizes, of which nothing is allocated.
+
+    Args:
+        config: the sizes that a file claims.
+        given: the shapes of its parameters.
+        path: of the file, for the sentence.
 
     Raises:
-        UserError: a parameter is missing, left over, of another shape, or not finite.
+        UserError: a parameter is missing, left over, or of another shape.
     """
-    given = {name: value for name, value in state.items() if not name.endswith(SUFFIX_OF_COPIES)}
-    wanted = network.state_dict()
-    for name, value in wanted.items():
+    top = (config.num_channels_dec * (config.image_size // config.top_side), config.top_side, config.top_side)
+    if "prior_ftr0" not in given:
+        raise UserError(f"{path} lacks the parameter 'prior_ftr0' of shape {top}")
+    numbers = sum(math.prod(shape) for shape in given.values())
+    # A network on the meta device has no numbers, but modules: it is built where the file has as many.
+    if config.least_entries() > len(given) or config.least_numbers() > numbers:
+        raise UserError(
+            f"{path} has {len(given)} parameters of {numbers} numbers, and a network of the sizes that it claims has "
+            f"at least {config.least_entries()} of {config.least_numbers()}"
+        )
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in NVAE(config).state_dict().items()}
+    for name, shape in wanted.items():
         if name not in given:
             if name.rpartition(".")[2] in BUILT_WITHOUT:
-                given[name] = value
                 continue
-            raise UserError(f"{path} lacks the parameter {name!r} of shape {tuple(value.shape)}")
-        if given[name].shape != value.shape:
-            raise UserError(
-                f"the parameter {name!r} of {path} has shape {tuple(given[name].shape)} and must have "
-                f"{tuple(value.shape)}"
-            )
-        if not bool(torch.isfinite(given[name]).all()):
-            raise UserError(f"the parameter {name!r} of {path} is not finite")
+            raise UserError(f"{path} lacks the parameter {name!r} of shape {shape}")
+        if given[name] != shape:
+            raise UserError(f"the parameter {name!r} of {path} has shape {given[name]} and must have {shape}")
     if left := sorted(given.keys() - wanted.keys()):
-        raise UserError(f"{path} has the parameter {left[0]!r}, which its own args have no place for")
-    network.load_state_dict(given)
+        raise UserError(f"{path} has the parameter {safe_name(left[0])}, which its own args have no place for")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
-            warnings.simplefilter("ignore")  # about a pickle that is refused in the next breath
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a checkpoint of tensors and args alone ({reason})") from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    whole = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
-    if not whole or not isinstance(content.get("args"), Namespace):
+def _loaded(config: NVAEConfig, state: dict[str, Tensor], path: Path) -> NVAE:
+    """Build a network and load numbers whose shapes fit it."""
+    network = NVAE(config)
+    for name, value in network.state_dict().items():
+        given = state.setdefault(name, value)  # of those that it may be built without
+        if given.dtype not in (NUMBERS if value.is_floating_point() else COUNTS):
+            raise UserError(f"the parameter {name!r} of {path} holds numbers of the kind {given.dtype}")
+        if not bool(torch.isfinite(given.to(value.dtype)).all()):
+            raise UserError(f"the parameter {name!r} of {path} is not finite")
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _parts(content: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the args and the weights of a published checkpoint, by the names that the network has."""
+    if not isinstance(content, dict):
         raise UserError(f"{path} is not a published NVAE checkpoint, which holds 'state_dict' and 'args'")
-    return content
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(
+            f"{path} is a bare state dict and not a published NVAE checkpoint, which also holds the 'args' that say "
+            "the sizes; store both: {'state_dict': ..., 'args': ...}"
+        )
+    state, args = content.get("state_dict"), content.get("args")
+    args = vars(args) if isinstance(args, Namespace) else args
+    if not isinstance(state, dict) or not isinstance(args, dict):
+        raise UserError(f"{path} is not a published NVAE checkpoint, which holds 'state_dict' and 'args'")
+    given: dict[str, Tensor] = {}
+    for full, value in state.items():
+        if not isinstance(full, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path} is not a published NVAE checkpoint: {reprlib.repr(full)} is no tensor with a name")
+        name = ".".join(part for part in full.split(".") if part not in WRAPPERS)
+        if name in given:
+            raise UserError(f"{path} has the parameter {safe_name(name)} twice, under names with different prefixes")
+        if not name.endswith(SUFFIX_OF_COPIES):
+            given[name] = value
+    return args, given
 
 
-def _image(dataset: str, path: Path) -> tuple[int, int]:
+def _image(dataset: object, path: Path) -> tuple[int, int]:
     """Return the image size and channels of a dataset by its published name."""
-    if dataset in SMALL:
+    if isinstance(dataset, str) and dataset in SMALL:
         return SMALL[dataset]
-    number = re.search(r"(\d+)$", dataset)
+    number = re.search(r"(?<!\d)([0-9]{1,5})$", dataset) if isinstance(dataset, str) else None
     if number is None:
-        raise UserError(f"the args of {path} name the dataset {dataset!r}, whose image size is not known")
+        raise UserError(f"the args of {path} name the dataset {reprlib.repr(dataset)}, whose image size is not known")
     return int(number[1]), 3

@@ -1,6 +1,10 @@
 """Sizes of an NVAE, by the names that the published checkpoints use."""
 
+import dataclasses
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jlebm.errors import UserError
 
@@ -62,8 +66,31 @@ class NVAEConfig:
         if min(self.num_preprocess_cells, self.num_postprocess_cells) < 1:
             raise UserError("num_preprocess_cells and num_postprocess_cells must be at least 1")
         halvings = self.num_preprocess_blocks + self.num_latent_scales - 1
-        if self.top_side * 2**halvings != self.image_size:
+        if halvings >= self.image_size.bit_length() or self.top_side * 2**halvings != self.image_size:
             raise UserError(f"images of {self.image_size} pixels cannot be halved {halvings} times")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "NVAEConfig":
+        """Return the sizes that a file says.
+
+        Args:
+            values: by the names of the fields; those that have a default may be missing.
+
+        Raises:
+            UserError: one is missing, unknown or no size, or they make no hierarchy.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := [name for name in values if name not in fields]:
+            raise UserError(f"{reprlib.repr(unknown[0])} is no size that this version knows")
+        for name, field in fields.items():
+            value = values.get(name, field.default)
+            if value is dataclasses.MISSING:
+                raise UserError(f"there is no {name}")
+            if field.type is bool and not (isinstance(value, int) and value in (0, 1)):
+                raise UserError(f"{name} must be true or false, not {reprlib.repr(value)}")
+            if field.type is int and type(value) is not int:
+                raise UserError(f"{name} must be a whole number, not {reprlib.repr(value)}")
+        return cls(**{name: bool(value) if fields[name].type is bool else value for name, value in values.items()})
 
     def groups(self) -> tuple[int, ...]:
         """Return the number of groups of each scale, from the largest resolution down."""
@@ -82,3 +109,17 @@ class NVAEConfig:
         if self.bernoulli:
             return 1
         return 6 if self.num_mixture_dec == 1 else 10 * self.num_mixture_dec
+
+    def least_entries(self) -> int:
+        """Return how many tensors a network of these sizes has at least: one for each of its modules in a row."""
+        groups = sum(self.groups())
+        around = self.num_preprocess_blocks * (self.num_preprocess_cells + self.num_postprocess_cells)
+        cells = groups * self.num_cell_per_cond_enc + (groups - 1) * self.num_cell_per_cond_dec
+        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers a group
+
+    def least_numbers(self) -> int:
+        """Return how many numbers the weights of such a network are at least: those of its widest convolutions."""
+        top = self.image_size // self.top_side
+        encoder, decoder = top * self.num_channels_enc, top * self.num_channels_dec
+        widest = encoder**2 + decoder**2 + 2 * self.num_latent_per_group * encoder
+        return widest + decoder * self.top_side**2 + self.outputs()

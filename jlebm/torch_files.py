@@ -1,0 +1,159 @@
+"""Files of `torch.save`: their bytes compared, their pickle looked through, and only then read.
+
+torch's own reader executes nothing, but it believes the file: it compares no CRC-32, and what a pickle may build there
+includes arrays of any size that it names. Here a pickle builds tensors and plain values alone.
+"""
+
+import io
+import itertools
+import pickle
+import pickletools
+import re
+import struct
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from jlebm.archives import MAGIC, Archive, Damaged, Readable, open_archive, safe_name
+
+PROTOCOL = 2  # of torch.save's pickles
+LEGACY_PICKLES = 5  # in front of the tensors' bytes: a mark, a version, a machine, the content, the tensors' keys
+LARGEST_PICKLE = 2**25  # bytes; a deep hierarchy with its optimiser and its average has 3 MB
+MOST_OPERATIONS = 2**21  # each makes an object; such a hierarchy has 600,000
+# What a damaged or hostile pickle makes torch's reader raise.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+PLAIN = re.compile(
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
+    r"|torch(\.cuda)? (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+    r"|torch (Size|float64|float32|float16|bfloat16|int64|int32|int16|int8|uint8|bool)"
+    r"|torch\.nn\.parameter Parameter|collections OrderedDict|_codecs encode"
+)
+NUMPY_NUMBER = re.compile(r"[biuf][1248]")
+
+
+class _NumpyType:
+    """What a pickle of a numpy scalar names as its type; numpy's own would make types of any size."""
+
+    def __init__(self, code: str, *_: object):
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _number(kind: _NumpyType, content: bytes) -> bool | int | float:
+    if not isinstance(kind.code, str) or not NUMPY_NUMBER.fullmatch(kind.code):
+        raise ValueError("a numpy scalar that is no number")
+    return np.frombuffer(content, kind.order + kind.code, count=1)[0].item()
+
+
+def _joined(*parts: str) -> str:
+    return "/".join(parts).replace("//", "/")
+
+
+# Names that pickles of people's `args` have besides: each stands for something plain.
+INSTEAD: Mapping[str, Any] = {
+    "argparse.Namespace": Namespace,
+    "numpy.dtype": _NumpyType,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    **{
+        f"{module}.{kind}Path": _joined
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("", "Pure", "Posix", "PurePosix", "Windows", "PureWindows")
+    },
+}
+
+
+def read(file: Readable, annotated: bool = False) -> Any:
+    """Return what `torch.save` wrote, on the CPU, with nothing of it executed.
+
+    Every byte of a file of today's format is compared with the CRC-32, the sizes and the names that the file itself
+    has; one flipped bit is noticed. The format before torch 1.6 has nothing to compare.
+
+    Args:
+        file: opened for reading in binary, with a descriptor; it stays open.
+        annotated: whether `argparse.Namespace`, paths and numpy's scalars may be among the values; the latter two are
+            returned as strings and as Python's own numbers.
+
+    Raises:
+        Damaged: the file is not whole, or holds something other than tensors and plain values.
+    """
+    file.seek(0)
+    head = file.read(len(MAGIC))
+    if head == MAGIC:
+        archive = open_archive(file)
+        _look_through(_pickle_of(archive), 1, annotated)
+    elif head[:2] == bytes((0x80, PROTOCOL)):
+        file.seek(0)
+        _look_through(file.read(LARGEST_PICKLE), LEGACY_PICKLES, annotated)
+    else:
+        raise Damaged("it is no file that torch.save wrote" if head else "it is empty")
+    file.seek(0)
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in INSTEAD.items()] if annotated else []
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(allowed):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise Damaged("its pickle and its tensors do not belong together") from error
+
+
+def _pickle_of(archive: Archive) -> bytes:
+    sizes = archive.sizes
+    tops = {name.partition("/")[0] for name in sizes}
+    if len(tops) != 1 or (name := f"{tops.pop()}/data.pkl") not in sizes:
+        raise Damaged("it is no archive that torch.save wrote")
+    if sizes[name] > LARGEST_PICKLE:
+        raise Damaged(f"its pickle has {sizes[name] / 1e6:.0f} MB, and at most {LARGEST_PICKLE / 1e6:.0f} MB are read")
+    return archive.read(name)
+
+
+def _look_through(content: bytes, pickles: int, annotated: bool) -> None:
+    """Go through a pickle's operations without doing them.
+
+    Raises:
+        Damaged: one of them names something that is neither a tensor nor a plain value, or they are no pickle.
+    """
+    stream = io.BytesIO(content)
+    with warnings.catch_warnings(action="ignore"):  # about escapes in texts
+        _refuse_others(stream, pickles, annotated)
+
+
+def _refuse_others(stream: io.BytesIO, pickles: int, annotated: bool) -> None:
+    try:
+        operations = itertools.chain.from_iterable(_operations(stream) for _ in range(pickles))
+        for count, (name, argument) in enumerate(operations):
+            if name == "PROTO" and argument != PROTOCOL:
+                raise Damaged(f"its pickle is of protocol {argument}, and torch.save's own, {PROTOCOL}, alone is read")
+            if name in ("GLOBAL", "INST", "STACK_GLOBAL") and not _is_plain(str(argument), annotated):
+                raise Damaged(f"it names {safe_name(str(argument).replace(' ', '.'))}")
+            if count > MOST_OPERATIONS:
+                raise Damaged(f"its pickle makes more than {MOST_OPERATIONS} objects")
+    except UNREADABLE as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged("its pickle is damaged") from error
+
+
+def _operations(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    return ((operation.name, argument) for operation, argument, _ in pickletools.genops(stream))
+
+
+def _is_plain(name: str, annotated: bool) -> bool:
+    return PLAIN.fullmatch(name) is not None or (annotated and name.replace(" ", ".") in INSTEAD)
