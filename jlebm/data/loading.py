@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from platformdirs import user_cache_dir
 
 from jlebm.data.cache import Stamp, cache_folders, decode_once
 from jlebm.data.catalogue import Entry, entry_of
 from jlebm.data.formats import ImageSource, folder_files, read_image_folder, read_image_zip
 from jlebm.data.layouts import DownloadError
 from jlebm.errors import UserError
+from jlebm.folders import expanded, user_cache
 from jlebm.progress import SILENT, Reporter
 
 
@@ -93,12 +93,18 @@ def load(
 
 
 def data_root(explicit: Path | None) -> Path:
-    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder."""
+    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
+
+    Raises:
+        UserError: there is none of them: the user has no home folder.
+    """
     if explicit is not None:
-        return explicit.expanduser()
+        return expanded(explicit)
     if named := os.environ.get("JLEBM_DATA"):
-        return Path(named).expanduser()
-    return Path(user_cache_dir("jlebm")) / "data"
+        return expanded(Path(named))
+    if (of_user := user_cache()) is None:
+        raise UserError("there is no home folder here for data; name a folder with --data-root or $JLEBM_DATA")
+    return of_user / "data"
 
 
 def _load_embedded(entry: Entry, make: Callable[[], tuple[np.ndarray, np.ndarray]], split: str) -> Dataset:
