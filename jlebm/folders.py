@@ -77,7 +77,10 @@ def user_cache() -> Path | None:
 
     None is for a user without a home folder, as in a container that runs under a bare number.
     """
-    folder = Path(user_cache_dir("jlebm"))
+    try:
+        folder = Path(user_cache_dir("jlebm"))
+    except RuntimeError:  # of its later releases; earlier ones give the "~" back
+        return None
     return folder if folder.is_absolute() else None  # "~" stays where nobody knows what it stands for
 
 
