@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from jlebm.images import clipped, unless_lost
 from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
@@ -75,7 +76,7 @@ class Normal(NamedTuple):
     def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
         """Draw each image, clipped to [-1, 1]; sigma is multiplied by `temperature`."""
         (eps,) = noise((self.mean,))
-        return self.sample(eps, temperature).clamp(-1, 1)
+        return clipped(self.sample(eps, temperature))
 
     @classmethod
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
@@ -110,7 +111,8 @@ class Bernoulli(NamedTuple):
     def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
         """Draw each image of -1 and 1; logits are divided by `temperature`."""
         (eps,) = noise((self.logits,))
-        return torch.where(self.logits + temperature * _logistic(eps) > 0, 1.0, -1.0).to(self.logits)
+        image = torch.where(self.logits + temperature * _logistic(eps) > 0, 1.0, -1.0).to(self.logits)
+        return unless_lost(image, ~self.logits.isnan())
 
 
 class DiscretisedLogisticMixture(NamedTuple):
@@ -131,7 +133,7 @@ class DiscretisedLogisticMixture(NamedTuple):
         logits, means, _, coefficients = self._parts()
         weights = torch.softmax(logits, dim=1)[:, None]
         means, coefficients = (means * weights).sum(2), (coefficients * weights).sum(2)
-        return _in_turn(means, coefficients, lambda colour: colour.clamp(-1, 1))
+        return _in_turn(means, coefficients, clipped)
 
     def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch 3 height width"]:
         """Draw each image of 2^bits levels a colour, as `log_prob` weighs them.
@@ -149,9 +151,10 @@ class DiscretisedLogisticMixture(NamedTuple):
         largest = 2**self.bits - 1
 
         def to_level(colour: Tensor) -> Tensor:
-            return ((colour + 1) * largest / 2).round().clamp(0, largest) * 2 / largest - 1
+            return clipped(((colour + 1) * largest / 2).round(), 0.0, float(largest)) * 2 / largest - 1
 
-        return _in_turn(means + temperature * scales * _logistic(where), coefficients, to_level)
+        drawn = _in_turn(means + temperature * scales * _logistic(where), coefficients, to_level)
+        return unless_lost(drawn, torch.isfinite(logits).all(1, keepdim=True))
 
     def log_prob(self, value: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
         """Return the log-probability of each image."""

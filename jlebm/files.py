@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from jlebm.errors import UserError
 
@@ -92,6 +92,77 @@ def _finish(handle: BinaryIO, raw: _Raw, part: Path, path: Path) -> None:
         raise
 
 
+@contextmanager
+def growing(path: Path, mode: Literal["wb", "r+b"]) -> Iterator[BinaryIO]:
+    """Open a file that is written in place, because a later process goes on where this one is stopped.
+
+    Raises:
+        UserError: it cannot be opened, or a write fails.
+    """
+    try:
+        raw = _Raw(path, mode)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    handle = _Handle(raw)
+    try:
+        yield handle
+        handle.flush()
+        os.fsync(raw.fileno())
+    except Exception as error:
+        if raw.failure is not None:
+            raise cannot_write(path, raw.failure) from error
+        raise
+    finally:
+        with suppress(OSError):
+            handle.close()
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to the end of a file, whole or not at all; a last line that a crash cut short is taken away.
+
+    Raises:
+        UserError: the file cannot be written. It is as it was before, but for such a cut line.
+    """
+    try:
+        with path.open("a+b", buffering=0) as file:
+            end = _end_of_lines(file)
+            file.truncate(end)
+            try:
+                rest = memoryview(f"{line}\n".encode())
+                while rest:  # a disk that fills up takes a part of it first
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def try_append(path: Path) -> None:
+    """Open a file as `append_line` does, and close it again.
+
+    Raises:
+        UserError: no line can be added to it.
+    """
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Return where the last whole line of a file ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        block = min(end, 4096)
+        file.seek(end - block)
+        found = file.read(block).rfind(b"\n")
+        if found >= 0:
+            return end - block + found + 1
+        end -= block
+    return 0
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, whole or not at all, as `atomic_write` does."""
     with atomic_write(path) as file:
@@ -142,6 +213,16 @@ def cannot_read(path: Path, error: OSError, what: str = "file") -> UserError:
     return UserError(f"{path} cannot be read ({error.strerror or error})")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
 def can_be_written(folder: Path) -> bool:
     """Tell whether files can be put into a folder, which need not be there yet; nothing is left behind."""
     try:
@@ -161,7 +242,7 @@ def sweep(folder: Path, pattern: str = ".*.part", older_than: float = ABANDONED_
     """
     for part in folder.glob(pattern):
         with suppress(OSError):  # another process has just finished it, or it is not ours to remove
-            if time.time() - part.stat().st_mtime >= older_than:
+            if older_than == 0 or time.time() - part.stat().st_mtime >= older_than:
                 part.unlink()
 
 

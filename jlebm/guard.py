@@ -1,6 +1,7 @@
 """Stops a run whose energies run away, with a sentence instead of a wasted night."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -12,52 +13,75 @@ RANGE_LIMIT = 1e3  # standard deviations of the top layer that a latent may be a
 
 
 class Diverged(UserError):
-    """Training cannot go on; the last checkpoint is from before."""
+    """Training cannot go on; a checkpoint, where there is one, is from before."""
 
     exit_code = 3
 
 
-def check(step: int, figures: dict[str, float]) -> None:
+def check(step: int, figures: dict[str, float], model: nn.Module | None = None, saved: bool = False) -> None:
     """Look at the figures of one update (`learning.base.Update.figures`).
+
+    Args:
+        step: the update's number.
+        figures: of it.
+        model: what learns; where no figure that went wrong is a layer's, its first weights that are not finite are
+            named.
+        saved: whether there is a checkpoint.
 
     Raises:
         Diverged: one is not finite or beyond its limit; names the layer, the step, the last figures, what to try.
     """
-    for name, value in figures.items():
-        quantity, _, layer = name.partition("/")
-        if not math.isfinite(value):
-            problem = "is not finite"
-        elif quantity.startswith("energy_") and abs(value) > ENERGY_LIMIT:
-            problem = f"is beyond {ENERGY_LIMIT:g}"
-        elif quantity.startswith("range_") and value > RANGE_LIMIT:
-            problem = f"is beyond {RANGE_LIMIT:g}"
-        else:
-            continue
-        where = f"of layer {layer} " if layer else ""
-        seen = ", ".join(f"{key} {number:.4g}" for key, number in figures.items() if key != name)
-        raise Diverged(
-            f"training diverged at step {step}: {quantity} {where}= {value:.4g} {problem} ({seen}); "
-            f"try {_remedy(quantity)}; the last checkpoint is from before and stays"
-        )
+    wrong = {name: problem for name, value in figures.items() if (problem := _problem(name, value))}
+    if not wrong:
+        return
+    # A loss is a sum over layers: the layer is named that spoils it, and its latents before the energy of them.
+    name = min(wrong, key=lambda name: ("/" not in name, not (name.startswith("range_") and "not" in wrong[name])))
+    quantity, _, layer = name.partition("/")
+    where = f"of layer {layer} " if layer else ""
+    spoilt = "" if layer or model is None else next(_not_finite(model), "")
+    weights = f", as are the weights {spoilt}" if spoilt else ""
+    seen = ", ".join(f"{key} {number:.4g}" for key, number in figures.items() if key != name)
+    raise Diverged(
+        f"training diverged at step {step}: {quantity} {where}= {figures[name]:.4g} {wrong[name]}{weights} ({seen}); "
+        f"try {_remedy(quantity)}; {_kept(saved)}"
+    )
 
 
-def check_weights(step: int, model: nn.Module) -> None:
-    """Look at every weight before a checkpoint replaces the one before it.
+def _problem(name: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "is not finite"
+    if name.startswith("energy_") and abs(value) > ENERGY_LIMIT:
+        return f"is beyond {ENERGY_LIMIT:g}"
+    if name.startswith("range_") and value > RANGE_LIMIT:
+        return f"is beyond {RANGE_LIMIT:g}"
+    return ""
+
+
+def check_weights(step: int, model: nn.Module, saved: bool = False) -> None:
+    """Look at every weight before a checkpoint replaces the one before it, where there is one.
 
     Raises:
         Diverged: one is not finite; names the parameter and the step.
     """
+    for name in _not_finite(model):
+        raise Diverged(
+            f"training diverged at step {step}: the weights {name} are not finite; try {_remedy(name)}; {_kept(saved)}"
+        )
+
+
+def _not_finite(model: nn.Module) -> Iterator[str]:
     for name, value in model.named_parameters():
         if not bool(torch.isfinite(value).all()):
-            raise Diverged(
-                f"training diverged at step {step}: the weights {name} are not finite; try {_remedy(name)}; "
-                "the last checkpoint is from before and stays"
-            )
+            yield name
+
+
+def _kept(saved: bool) -> str:
+    return "the last checkpoint is from before and stays" if saved else "no checkpoint had been written yet"
 
 
 def _remedy(quantity: str) -> str:
     if quantity.startswith("range_"):
-        return "a smaller step size epsilon of that chain"
+        return "a smaller step size epsilon of that chain, or smaller learning rates"
     if quantity.startswith("energy_"):
         return "a smaller optimizer.energy_lr, a positive optimizer.energy_l2, or more prior_chain.steps"
     return "smaller learning rates, or a smaller epsilon of the chains where there are any"

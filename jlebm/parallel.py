@@ -18,7 +18,14 @@ from torch import Tensor, distributed
 from jlebm.errors import UserError
 
 T = TypeVar("T")
+
+
+class PeerLost(UserError):
+    """Another process of the same run ended without a word."""
+
+
 GRACE = 10.0  # seconds that the first process has to say why it leaves, before another one ends them all
+MEETING = datetime.timedelta(minutes=10)  # in which all processes must have been started
 PATIENCE = datetime.timedelta(days=2)  # a process may wait that long for the first one's download or evaluation
 
 
@@ -48,21 +55,52 @@ def world(device: torch.device) -> Iterator[None]:
 
     A `UserError` that every process meets is said by the first one alone. The others give it `GRACE` seconds, in which
     torchrun ends them; where the first one met none, they say theirs.
+
+    Raises:
+        UserError: not all processes come within `MEETING`, or the environment does not say where they meet.
+        PeerLost: one of them ended without a word.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    # Objects, such as decisions, travel by gloo also beside GPUs.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")  # objects travel by gloo also beside GPUs
+    lost = False
     try:
         yield
     except UserError as error:
+        lost = isinstance(error, PeerLost)
         if not first():
             time.sleep(GRACE)
-        raise error
+        raise
     finally:
-        distributed.destroy_process_group()
+        if not lost:  # the end of the group would wait for what is under way with the lost one
+            distributed.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Meet the other processes.
+
+    Raises:
+        UserError: they do not all come, or the environment does not say where they meet.
+    """
+    try:
+        store, number, count = next(distributed.rendezvous("env://", timeout=MEETING))
+        distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        why = f"{error}".splitlines()[0]
+        raise UserError(f"the processes of this run do not find each other ({why}); start it with torchrun") from error
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Turn the error of a process whose peers do not answer into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(
+            "another process of this run is gone or can't be reached; start the same command again in all of them: it "
+            "goes on from the last checkpoint, where there is one"
+        ) from error
 
 
 def agreed(value: T) -> T:
@@ -70,8 +108,19 @@ def agreed(value: T) -> T:
     if size() == 1:
         return value
     held = [value]
-    distributed.broadcast_object_list(held, src=0, device=torch.device("cpu"))
+    with _talking():
+        distributed.broadcast_object_list(held, src=0, device=torch.device("cpu"))
     return held[0]
+
+
+def anywhere(value: bool) -> bool:
+    """Whether it is so in one process at least."""
+    if size() == 1:
+        return value
+    held = torch.tensor(int(value))
+    with _talking():
+        distributed.all_reduce(held, distributed.ReduceOp.MAX)
+    return bool(held)
 
 
 def barrier() -> None:
@@ -85,7 +134,8 @@ def everywhere(value: T) -> list[T]:
     if size() == 1:
         return [value]
     values: list[T | None] = [None] * size()
-    distributed.all_gather_object(values, value)
+    with _talking():
+        distributed.all_gather_object(values, value)
     return values  # pyright: ignore[reportReturnType]
 
 
@@ -117,7 +167,8 @@ def average(tensors: Sequence[Tensor | None]) -> None:
     if size() == 1 or not there:
         return
     flat = torch.cat([tensor.flatten() for tensor in there])
-    distributed.all_reduce(flat)
+    with _talking():
+        distributed.all_reduce(flat)
     flat /= size()
     for tensor, mean in zip(there, flat.split([tensor.numel() for tensor in there]), strict=True):
         tensor.copy_(mean.view_as(tensor))
@@ -143,9 +194,17 @@ def dealt(items: Iterator[T] | None, count: int) -> Iterator[T]:
     Args:
         items: this process's results: those of the items rank, rank + size, rank + 2 size, ...; tensors on the CPU.
         count: of items altogether.
+
+    Raises:
+        UserError: what one of them met in making its items, in every process.
     """
     for begun in range(0, count, size()):
-        mine = next(items, None) if items is not None and begun + rank() < count else None
+        try:
+            mine = next(items, None) if items is not None and begun + rank() < count else None
+        except UserError as error:
+            mine = error
         for made in everywhere(mine)[: count - begun]:
             assert made is not None, "a process made fewer items than its share"
+            if isinstance(made, UserError):
+                raise made
             yield made

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from jlebm import parallel
 from jlebm.errors import UserError
-from jlebm.files import write_text
+from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
+from jlebm.folders import locked, try_folder
 from jlebm.staged import AnyExperiment
 
 
@@ -43,15 +44,23 @@ class Run:
         return {"config": self.experiment.to_json(), "digest": self.experiment.digest(), "seed": self.seed}
 
     def append_event(self, event: dict[str, Any]) -> None:
-        """Add one line to events.jsonl, the record of what happened."""
-        with (self.folder / "events.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
+        """Add one line to events.jsonl, the record of what happened, in place of one that a crash cut short.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        append_line(self.folder / "events.jsonl", json.dumps(event))
 
     def events(self) -> list[dict[str, Any]]:
-        """Read all events; a last line that a crash cut short is left out."""
+        """Read all events; a last line that a crash cut short is left out.
+
+        Raises:
+            UserError: the file cannot be read, or another line of it is damaged.
+        """
         path = self.folder / "events.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        # Not as one text: what a crash leaves behind the last line need not be UTF-8.
+        lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
+        return [_event(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
     def forget_after(self, step: int) -> None:
         """Drop the events of steps that a resumed training is going to repeat."""
@@ -66,7 +75,8 @@ def open_run(root: Path, experiment: AnyExperiment, seed: int) -> Iterator[Run]:
     Of several processes that share the work the first one holds it for all.
 
     Raises:
-        UserError: another process holds the folder, or its config.json is of another experiment.
+        UserError: another process holds the folder, it cannot be written or has no locks, or its config.json is damaged
+            or of another experiment.
     """
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
     run = Run(root / name, experiment, seed)
@@ -78,24 +88,50 @@ def open_run(root: Path, experiment: AnyExperiment, seed: int) -> Iterator[Run]:
 
 def _hold(run: Run, stack: ExitStack | None) -> None:
     """Make the folder and see that it is this run's; hold it until `stack` is closed, where there is one."""
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run folder {run.folder}: {error.strerror}") from error
+    try_folder(run.folder)
     if stack is not None:
-        lock = FileLock(run.folder / "lock")
         try:
-            # The operating system gives the lock up with the process, however it ends.
-            lock.acquire(timeout=0)
+            lock = locked(run.folder / "lock", "choose --runs on another one", wait=False)
         except Timeout as error:
             message = f"another process is working in {run.folder}; wait for it or choose another --runs"
             raise UserError(message) from error
         stack.callback(lock.release)
+        # What a killed process left half-written is nobody's now; what this one will write to is tried before it works.
+        for folder in (run.folder, *(each for each in run.folder.rglob("*") if each.is_dir())):
+            try_folder(folder)
+            sweep(folder, older_than=0.0)
+        try_append(run.folder / "events.jsonl")
     config = run.folder / "config.json"
-    if not config.exists():
+    if not os.path.lexists(config):
         write_text(config, json.dumps(run.header(), indent=1) + "\n")
-    elif json.loads(config.read_text()) != run.header():
+    elif read_header(run.folder) != run.header():
         raise UserError(f"{config} is of another experiment or seed; choose another --runs")
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Return what the config.json of a run's folder says: its configuration, digest and seed.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is empty or damaged.
+    """
+    path = folder / "config.json"
+    try:
+        header = json.loads(read_bytes(path))
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or set(header) != {"config", "digest", "seed"}:
+        raise UserError(f"{path} is empty or damaged; remove it, and the run's own command writes it anew")
+    return header
+
+
+def _event(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or type(event.get("step")) is not int:
+        raise UserError(f"{where}: this event is damaged; remove the line, and the curves go on without it")
+    return event
 
 
 def resolve_device(name: str) -> torch.device:

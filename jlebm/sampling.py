@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jlebm import parallel
 from jlebm.files import atomic_write
-from jlebm.images import to_float, to_uint8
+from jlebm.images import NotFinite, to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
@@ -133,7 +133,11 @@ def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
 
 
 def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
-    """Return latents with their images: the decoder's mean, or a draw from its distribution where there is noise."""
+    """Return latents with their images: the decoder's mean, or a draw from its distribution where there is noise.
+
+    Raises:
+        NotFinite: a number of an image is NaN or infinite.
+    """
     with torch.no_grad(), arithmetic(model.backbone):
         likelihood = model.backbone.decode(latents)
         return Samples(to_uint8(likelihood.mean if noise is None else likelihood.sample_image(noise)), latents)
@@ -169,6 +173,7 @@ def write(
 
     Raises:
         UserError: the disk is full; files of an earlier call stay whole.
+        NotFinite: an image or a latent is NaN or infinite; so do they then.
     """
     latents_path = path.with_name(f"{path.stem}-latents.npy")
     kept = count if latents is None else min(count, latents)
@@ -197,6 +202,11 @@ def _stream(
             wanted = flatten(batch.latents)[: max(kept - done, 0)].float()
             for file, value, rows in ((images, batch.images, count), (latents, wanted, kept)):
                 array = np.ascontiguousarray(value.cpu().numpy())
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise NotFinite(
+                        "the trained network gives latents that are not finite; nothing of them is stored: train it in "
+                        "another --runs with smaller learning rates, or a smaller epsilon of the chains"
+                    )
                 if done == 0:
                     header = {
                         "descr": array.dtype.str,

@@ -250,14 +250,15 @@ def fit(
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
-            leaving = parallel.agreed(state.done(experiment) or stop(state.step))
+            # The first one's clock decides, and a wish to stop that any of them was sent.
+            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or stop(state.step))
             if seen is not None:
-                guard.check(state.step, seen)
+                guard.check(state.step, seen, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
             if leaving or now - saved >= checkpoint_seconds:
-                guard.check_weights(state.step, state.learned)
+                guard.check_weights(state.step, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
                 saved = time.monotonic()

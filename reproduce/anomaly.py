@@ -32,11 +32,12 @@ from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, open_run, resolve_device
 from reproduce.arguments import RESULTS
 from reproduce.bench import Rows
-from reproduce.detection import Question, bench_of, judge, print_table, stands
+from reproduce.detection import Question, bench_of, judge, print_table, refuse_lost, stands
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import subject_of
 from reproduce.ladder import CONDITIONAL, ENERGY_L2, twin_of
 from reproduce.measure import posterior_indices
+from reproduce.places import try_places
 
 PROTOCOL = "anomaly/1"
 DATASET, FALLBACK = "mnist", "digits"
@@ -153,6 +154,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
         raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
     chosen = posterior_indices(len(test.images), wanted)
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
+    try_places(arguments.results, arguments.runs)
     bench, subjects = bench_of(test, arguments.data_root, device, report), []
     for digit in arguments.digits:
         experiment = experiment_without(arguments, preset, normal[digit])
@@ -232,13 +234,17 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
         bench.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
         return
     kept: dict[str, np.ndarray] = {}
-    for name, question in questions.items():
+    seconds = []
+    for name in questions:
         started = time.monotonic()
         if name == "E":
             kept[name] = posterior_energies(model, bench.dataset.images, chosen, draws=draws)
         else:
             kept[name] = -scores_above(model, bench.dataset.images, chosen, 0, None, draws=draws)
-        judge(rows, question, kept[name][held_out], kept[name][~held_out], time.monotonic() - started)
+        seconds.append(time.monotonic() - started)
+    refuse_lost({name: (scores,) for name, scores in kept.items()})  # before the first row
+    for (name, question), spent in zip(questions.items(), seconds, strict=True):
+        judge(rows, question, kept[name][held_out], kept[name][~held_out], spent)
     whole = np.stack(list(kept.values())).astype(np.float32)
     arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
     results.write_artifact(path, arrays, rows.subject.identity(bench.provenance["commit"]))

@@ -12,6 +12,7 @@ import jlebm
 from jlebm import parallel, results
 from jlebm.data import CATALOGUE, Dataset, DatasetNotFound, data_root, load, writable_cache
 from jlebm.evaluation import Extractor, ExtractorNotFound, fidelity, find_extractor, self_check
+from jlebm.folders import try_folder
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 
@@ -66,6 +67,7 @@ class Bench:
         bench.extractor = parallel.after_first(find)
         if bench.extractor is not None:
             self_check(bench.extractor, device)
+            parallel.after_first(lambda: try_folder(bench.cache))
         return bench
 
     @property
@@ -177,6 +179,11 @@ class Rows:
         same = (row.config_digest, row.device) == (subject.config_digest, self.bench.provenance["device"])
         run = (row.seed, row.steps) == (subject.seed, subject.steps)
         return row.intact and same and (run or row.source in subject.shared)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a row of these very weights is stored, and not only one that all seeds share."""
+        return any(row.source not in self.subject.shared or row.seed == self.subject.seed for row in self.standing)
 
     def find(
         self, metric: str, source: str, images: int, judged: bool = False, reference: str = ""

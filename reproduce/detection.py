@@ -1,7 +1,7 @@
 """From scores to rows: how well a score tells one set of images from another, with the protocol in the row."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import jlebm
 from jlebm import results
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.evaluation import Detection, detection
+from jlebm.images import NotFinite
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce.bench import Bench, Rows, Subject
@@ -45,9 +46,27 @@ def bench_of(dataset: Dataset, root: Path | None, device: torch.device, report: 
 
 def stands(rows: Rows, question: Question) -> bool:
     """Whether every row of a question is stored."""
+    return _stored(rows, question) >= set(METRICS)
+
+
+def _stored(rows: Rows, question: Question) -> set[str]:
     asked = (question.source, question.reference, question.images, question.chain)
-    found = {row.metric for row in rows.standing if (row.source, row.reference, row.images, row.chain) == asked}
-    return found >= set(METRICS)
+    return {row.metric for row in rows.standing if (row.source, row.reference, row.images, row.chain) == asked}
+
+
+def refuse_lost(scores: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Check that a trained network scores every image with a number.
+
+    Raises:
+        NotFinite: a score is NaN or infinite; it is named.
+    """
+    for name, some in scores.items():
+        lost = sum(int((~np.isfinite(each)).sum()) for each in some)
+        if lost:
+            raise NotFinite(
+                f"the trained network gives {lost} scores {name} that are not finite; nothing of them is stored: train "
+                "it in another --runs with smaller learning rates, or a smaller epsilon of the chains"
+            )
 
 
 def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.ndarray, seconds: float) -> Detection:
@@ -65,9 +84,9 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
     """
     started = time.monotonic()
     found = detection(positive, negative, question.positive)
-    if not stands(rows, question):
-        parts = {"sample": seconds, "evaluate": time.monotonic() - started}
-        for metric in METRICS:
+    parts = {"sample": seconds, "evaluate": time.monotonic() - started}
+    for metric in METRICS:
+        if metric not in _stored(rows, question):  # a run that was killed between two rows adds the second alone
             said = {"reference": question.reference, "chain": question.chain}
             rows.add(metric, question.source, getattr(found, metric), question.images, parts, **said)
     rows.bench.report.line(

@@ -9,6 +9,7 @@ from types import FrameType
 import numpy as np
 import torch
 
+from jlebm import parallel
 from jlebm.backbones.base import Backbone
 from jlebm.progress import Reporter
 from jlebm.run import Run
@@ -32,13 +33,14 @@ def fitted(
     """Train a run to its end, from its checkpoint where it has one.
 
     Raises:
-        Stopped: by Ctrl-C or SIGTERM.
+        Stopped: by Ctrl-C or SIGTERM, of any of the processes that share the training, until its last step is saved.
     """
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
     with _stop_signals(report) as stop:
         state = fit(run, images, device, report, stop=stop, backbone=backbone, labels=labels)
-    if not state.done(run.experiment):
+        stopped = parallel.anywhere(stop(state.step) or not state.done(run.experiment))
+    if stopped:
         report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
         raise Stopped
     report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")

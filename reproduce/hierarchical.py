@@ -22,7 +22,7 @@ from jlebm.sampling import Samples
 from reproduce import transition
 from reproduce.bench import Bench, Subject
 from reproduce.measure import posterior_indices
-from reproduce.pictures import store
+from reproduce.pictures import files_of, store, there
 
 FROZEN = 1  # the seed of the draw that panels keep layers of
 PANELS = 3  # of hierarchical sampling: one a layer, or a group of layers of a deeper model
@@ -93,7 +93,7 @@ def draw(
         ),
     }
     for kind, make in kinds.items():
-        if parallel.agreed((into / f"{kind}.npz").exists()):
+        if parallel.agreed(there(files_of(subject, folder, into, (kind,)))):
             continue
         bench.report.line(f"drawing {kind}")
         arrays = make()  # by all processes: batches are dealt
@@ -101,9 +101,9 @@ def draw(
             store(kind, arrays, subject, bench, folder, into)
 
 
-def drawn(into: Path) -> bool:
-    """Whether all artifacts of a hierarchy are there."""
-    return all((into / f"{kind}.npz").exists() for kind in ("layers", "reconstruction", "transition"))
+def left(subject: Subject, folder: Path, into: Path) -> list[Path]:
+    """Return all files that `draw` leaves."""
+    return files_of(subject, folder, into, ("layers", "reconstruction", "transition"))
 
 
 def groups_of(count: int) -> tuple[tuple[int, ...], ...]:

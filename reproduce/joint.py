@@ -68,7 +68,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, bench: Be
     subject = subject_of(run, experiment, state)
     rows, samples = Rows(subject, bench, folder), samples_of(run, experiment, state, bench)
     measure(rows, samples)
-    drawn = run.weights.exists() and (run.folder / "samples.png").exists()
+    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, folder, run.folder)])
     if parallel.agreed(rows.added == 0 and drawn):
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
         return subject

@@ -146,11 +146,16 @@ def _draw(
     """Leave weights and pictures of both in their folders, and in that of the model what shows one beside the other."""
     ours, twin = both
     run, added = ours.run, sum(one.rows.added for one in both)
-    drawn = all(one.run.weights.exists() for one in both) and hierarchical.drawn(run.folder)
-    if parallel.agreed(added == 0 and drawn and (run.folder / "samples.png").exists()):
+    drawn = [*pictures.left(ours.subject, arguments.results, run.folder)]
+    drawn += hierarchical.left(ours.subject, arguments.results, run.folder)
+    drawn += pictures.figures_of(twin.run.folder, ("training",))
+    drawn += [path for one in both for path in (one.run.weights, *one.samples.paths)]
+    if parallel.agreed(added == 0 and pictures.there(drawn)):
         bench.report.line(f"everything of {run.folder} and its twin was measured before; its rows stand")
         return
     shown = {source: ours.samples[source].images for source in SOURCES}
+    for source in twin.samples.draws:
+        _ = twin.samples[source]
     shown["twin"] = twin.samples["gaussian-prior"].images
     pair = Pair(ours.state.evaluated_model(), chain, twin.state.evaluated_model())
     hierarchical.draw(pair, extent, images, ours.subject, bench, arguments.results, run.folder)

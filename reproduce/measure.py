@@ -57,6 +57,18 @@ class Samples:
         """How many images a source gives."""
         return self.draws[source].count
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all sources' images and latents."""
+        names = [name for source in self.draws for name in (f"{source}.npy", f"{source}-latents.npy")]
+        return [self.folder / name for name in names]
+
+    def begin(self, rows: Rows) -> None:
+        """Draw every source before the first row of the weights, so that none is stored of a network that gives NaN."""
+        if not rows.begun:
+            for source in self.draws:
+                _ = self[source]
+
     def __getitem__(self, source: str) -> SampleFiles:
         """Return the images and latents of a source."""
         if source not in self.files:
@@ -74,7 +86,9 @@ def measure(rows: Rows, samples: Samples) -> None:
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
+        NotFinite: an image of any source is NaN or infinite; nothing is stored then.
     """
+    samples.begin(rows)
     measure_latents(rows, samples)
     for source, metrics in METRICS.items():
         if source in samples.draws:

@@ -14,7 +14,6 @@ of the first seed of an EBM prior to results/artifacts/<inside>_ood_<outside>.np
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -32,17 +31,19 @@ from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import Detection, likelihood_ratio
 from jlebm.experiment import Experiment
 from jlebm.files import atomic_write
+from jlebm.folders import try_folder
 from jlebm.hierarchy import scores_above
 from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
-from jlebm.run import Run, resolve_device
+from jlebm.run import Run, read_header, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce.arguments import RESULTS
-from reproduce.bench import Rows
-from reproduce.detection import METRICS, Question, bench_of, judge, print_table, stands
+from reproduce.bench import Rows, Subject
+from reproduce.detection import METRICS, Question, bench_of, judge, print_table, refuse_lost, stands
 from reproduce.joint import subject_of
 from reproduce.measure import posterior_indices
 from reproduce.pictures import KEPT
+from reproduce.places import try_places
 
 PROTOCOL = "ood/1"
 
@@ -85,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = _load(arguments.outside, arguments, report)
     outside = sized(found, inside.images.shape[1:], arguments.resize)
     state = restored(run, experiment, device)
+    try_folder(run.folder)
+    try_places(arguments.results, artifacts=experiment.preset in KEPT and run.seed == 1)
     count = min(arguments.images, len(inside.images), len(outside.images))
     report.line(f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {count} of each")
     subject = dataclasses.replace(subject_of(run, experiment, state), protocol=PROTOCOL)
@@ -96,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     questions = asked(experiment, outside.name, sides, 2 * count)
     path = run.folder / f"ood_{outside.name}.npz"
+    copy = copy_of(subject, outside.name, arguments.results)
     if all(stands(rows, question) for question in questions.values()) and path.exists():
         report.line(f"{path} was measured before; its rows stand")
+        keep(path, [] if copy is None or copy.exists() else [copy])
     else:
         _measure(rows, questions, state.evaluated_model(), experiment, (inside, outside), count, arguments.draws, path)
-        keep(path, rows, outside.name, arguments.results)
+        keep(path, [] if copy is None else [copy])
     print_table([subject], [question.source for question in questions.values()], arguments.results)
     return 0
 
@@ -112,11 +117,15 @@ def open_trained(folder: Path) -> tuple[Run, Experiment]:
         UserError: it is not the folder of a run, or not that of a ladder.
     """
     try:
-        header = json.loads((folder / "config.json").read_text())
-        config, seed = header["config"], header["seed"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is not the folder of a run: it has no whole config.json") from error
-    if "latent_dims" not in config.get("model", {}) or "features" not in config["model"]:
+        header = read_header(folder)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise UserError(f"{folder} is not the folder of a run: it has no config.json") from error
+        raise
+    config, seed = header["config"], header["seed"]
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(seed) is not int:
+        raise UserError(f"{folder} is not the folder of a run: its config.json is that of something else")
+    if "latent_dims" not in config["model"] or "features" not in config["model"]:
         raise UserError(f"{folder} is the run of another model than a ladder, whose layers the scores L>k are of")
     experiment = Experiment.from_json(config)
     return Run(folder, experiment, seed), experiment
@@ -213,8 +222,8 @@ def _measure(
     """Store what the results lack, and all scores with how well they tell the sides apart."""
     chain = experiment.prior_chain if experiment.learning == "variational" else None
     scores: dict[str, tuple[np.ndarray, ...]] = {}
-    found: list[Detection] = []
-    for name, question in questions.items():
+    seconds: list[float] = []
+    for name in questions:
         started = time.monotonic()
         kind, _, k = name.partition(">")
         if kind == "L":
@@ -224,8 +233,13 @@ def _measure(
             )
         else:
             scores[name] = tuple(map(likelihood_ratio, scores["L>0"], scores[f"L>{k}"]))
-        inside, outside = scores[name] if kind == "LLR" else (-side for side in scores[name])
-        found.append(judge(rows, question, outside, inside, time.monotonic() - started))
+        seconds.append(time.monotonic() - started)
+    found: list[Detection] = []
+    # After all of them: no row is stored of a network that gives NaN in a later score.
+    refuse_lost(scores)
+    for (name, question), spent in zip(questions.items(), seconds, strict=True):
+        inside, outside = scores[name] if name.startswith("LLR") else (-side for side in scores[name])
+        found.append(judge(rows, question, outside, inside, spent))
     arrays = {
         "inside": np.stack([inside for inside, _ in scores.values()]).astype(np.float32),
         "outside": np.stack([outside for _, outside in scores.values()]).astype(np.float32),
@@ -236,13 +250,17 @@ def _measure(
     results.write_artifact(path, arrays, rows.subject.identity(rows.bench.provenance["commit"]))
 
 
-def keep(path: Path, rows: Rows, outside: str, folder: Path) -> None:
-    """Copy the scores of a full preset's first seed to what the repository keeps for its figures."""
-    subject = rows.subject
-    if subject.preset in KEPT and subject.seed == 1 and subject.learning == "variational":
-        stem = f"{subject.dataset}_ood_{outside}".replace("-", "_")
-        copied = folder / "artifacts" / f"{stem}.npz"
-        with atomic_write(copied) as file:
+def copy_of(subject: Subject, outside: str, folder: Path) -> Path | None:
+    """Return where the repository keeps the scores of a full preset's first seed for its figures, None of others."""
+    if subject.preset not in KEPT or subject.seed != 1 or subject.learning != "variational":
+        return None
+    return folder / "artifacts" / f"{f'{subject.dataset}_ood_{outside}'.replace('-', '_')}.npz"
+
+
+def keep(path: Path, copies: Sequence[Path]) -> None:
+    """Copy the scores."""
+    for copy in copies:
+        with atomic_write(copy) as file:
             file.write(path.read_bytes())
 
 

@@ -1,7 +1,7 @@
 """What a person looks at after a run, and what the repository keeps for its figures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,34 @@ from jlebm.run import Run
 from reproduce.bench import Bench, Subject
 
 SHOWN = 32  # images of each source in the grid
+PICTURES = ("samples", "energy", "training")
+ARRAYS = ("samples", "langevin")
 TRACED = 100  # chains in the energy trace and its diagnostics
 KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
+
+
+def there(paths: Iterable[Path]) -> bool:
+    """Whether all files are there: what one of them is missing of is made again, however the run ended before."""
+    return all(path.exists() for path in paths)
+
+
+def figures_of(into: Path, names: Iterable[str] = PICTURES) -> list[Path]:
+    """Return the files of drawn figures."""
+    return [into / f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")]
+
+
+def files_of(subject: Subject, folder: Path, into: Path, names: Iterable[str] = ARRAYS) -> list[Path]:
+    """Return the files that `store` writes: in the run's folder, and where the repository keeps them, there too."""
+    places = [into / f"{name}.npz" for name in names]
+    if subject.preset in KEPT and subject.seed == 1:
+        stem = f"{subject.dataset}_{subject.model or subject.learning}_{subject.preset}"
+        places += [folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
+    return places
+
+
+def left(subject: Subject, folder: Path, into: Path) -> list[Path]:
+    """Return all files that `draw` leaves."""
+    return [*files_of(subject, folder, into), into / "diagnostics.json", *figures_of(into)]
 
 
 def draw(
@@ -64,10 +90,8 @@ def store(
 ) -> None:
     """Write arrays with the run that they are of to `into/name.npz`, and where the repository keeps them, there too."""
     identity = subject.identity(bench.provenance["commit"])
-    results.write_artifact(into / f"{name}.npz", arrays, identity)
-    if subject.preset in KEPT and subject.seed == 1:
-        stem = f"{subject.dataset}_{subject.model or subject.learning}_{subject.preset}_{name}".replace("-", "_")
-        results.write_artifact(folder / "artifacts" / f"{stem}.npz", arrays, identity)
+    for path in files_of(subject, folder, into, (name,)):
+        results.write_artifact(path, arrays, identity)
 
 
 def _watched(model: JointModel, chain: Chain, chains: int) -> Record:

@@ -22,6 +22,8 @@ from reproduce.bench import SOURCES, Bench, Subject, loaded
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint, with_inference_network
 from reproduce.ladder import LadderPreset, run_ladder
+from reproduce.pictures import KEPT
+from reproduce.places import try_places
 from reproduce.plans import TwoStagePreset, planned
 from reproduce.two_stage import run_two_stage
 from reproduce.verdicts import print_verdicts
@@ -105,6 +107,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
             work = partial(run_ladder, experiment, preset.extent, arguments)
         else:
             work = partial(_run_joint, _experiment(preset, arguments, dataset.name, device), arguments)
+    try_places(arguments.results, arguments.runs, name in KEPT and 1 in arguments.seeds and not arguments.set)
     bench = Bench.prepare(
         dataset,
         images,

@@ -57,12 +57,14 @@ def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
     count = min(ENCODED, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
     sources = [f"posterior/{name}" for name in model.layer_names]
-    if all(rows.find("kl", source, count, reference=reference) for source in sources):
+    lacking = [source for source in sources if rows.find("kl", source, count, reference=reference) is None]
+    if not lacking:
         return
     started = time.monotonic()
     _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count))
     for source, value in zip(sources, kl.mean(axis=1).tolist(), strict=True):
-        rows.add("kl", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
+        if source in lacking:
+            rows.add("kl", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
 
 
 def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
@@ -74,13 +76,16 @@ def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
         return
     count, reference = len(held_out.images), fidelity.describe_reference(held_out, None)
     sources = [f"posterior/{name}" for name in model.layer_names] + ["posterior"]
-    if all(rows.find("latent_accuracy", source, count, reference=reference) for source in sources):
+    lacking = [one for one in sources if rows.find("latent_accuracy", one, count, reference=reference) is None]
+    if not lacking:
         return
     started = time.monotonic()
     chosen = posterior_indices(len(train.images), min(FITTED, len(train.images)))
     known, _ = encoded(model, train.images, chosen)
     judged, _ = encoded(model, held_out.images, range(count))
     for index, source in enumerate(sources):
+        if source not in lacking:
+            continue
         parts = slice(index, index + 1) if index < len(known) else slice(None)
         fitted, tested = (np.concatenate(layers[parts], axis=1) for layers in (known, judged))
         value = accuracy(fitted, train.labels[chosen], tested, held_out.labels)

@@ -24,12 +24,13 @@ from reproduce import cifar10
 from reproduce.bench import Bench, Rows, Subject
 from reproduce.fitting import fitted
 from reproduce.measure import Draw, Samples, measure_images, measure_parameters, posterior_indices
-from reproduce.pictures import SHOWN, store
+from reproduce.pictures import SHOWN, figures_of, files_of, store, there
 from reproduce.two_stage import Trained, hold_to, trained_backbone
 
 SOURCE = "samples"
 METRICS = ("fid768", "fid", "is", "kid", "precision", "recall")
 HELD_OUT = "held-out"
+DRAWN = ("samples", "training")  # of a run
 LIKELIHOODS = 1_000  # images over which bits per dimension are the mean
 BATCH = 100  # images at a time; they do not depend on it
 BACKBONE_SEED = 1  # of the backbone that systems share with the two-stage rows
@@ -117,9 +118,11 @@ def _measure(
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE, METRICS)
-    if rows.added == 0 and run.weights.exists() and (run.folder / "training.npz").exists():
+    drawn = [*files_of(subject, folder, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
+    if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
         bench.report.line(f"everything of {run.folder} was measured before; its rows stand")
         return
+    _ = samples[SOURCE]
     checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
     _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, bench, folder)
     bench.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")

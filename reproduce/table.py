@@ -32,6 +32,8 @@ from jlebm.run import resolve_device
 from reproduce.arguments import RESULTS, parse_duration
 from reproduce.bench import Bench, loaded, unseen
 from reproduce.fitting import STOPPED, Stopped
+from reproduce.pictures import KEPT
+from reproduce.places import paper_of, try_places
 from reproduce.system import SOURCE, run_system
 from reproduce.systems import DATASET, SIZES, built, presets_of
 
@@ -86,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     report = ConsoleReporter()
     experiments = [_experiment(name, preset, arguments) for name in _chosen(arguments)]
+    kept = 1 in arguments.seeds and any(one.preset in KEPT for one in experiments)
+    try_places(arguments.results, arguments.runs, kept)
     fallback = FALLBACK if preset == "tiny" else None
     dataset = loaded(DATASET, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
     report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
@@ -144,7 +148,7 @@ def _versions() -> dict[str, str]:
 def print_table(folder: Path, dataset: str, preset: str) -> None:
     """Print the table of the stored rows, where its reported numbers were read, and what was not run."""
     measured = results.read_all(folder / "measured")
-    paper = results.read_paper(folder / "paper.toml")
+    paper = paper_of(folder)
     table = Table(title=f"{dataset}, preset {preset}", title_justify="left")
     for column in HEADER:
         table.add_column(column)

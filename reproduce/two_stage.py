@@ -16,7 +16,7 @@ from jlebm import checkpoints, parallel, sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.energies import no_energy
 from jlebm.errors import UserError
-from jlebm.files import write_text
+from jlebm.files import read_bytes, write_text
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
@@ -105,7 +105,7 @@ def hold_to(run: Run, digest: str) -> None:
     if parallel.first() and not path.exists():
         write_text(path, digest + "\n")
     parallel.barrier()
-    if path.read_text().strip() != digest:
+    if read_bytes(path).strip() != digest.encode():
         raise UserError(f"the energies in {run.folder} were learned upon another backbone; choose another --runs")
 
 
@@ -185,7 +185,7 @@ def _measured(
     measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
     measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
     measure_layers(rows, samples, model.backbone.latent_shapes)
-    drawn = run.weights.exists() and (folder / "samples.png").exists()
+    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, arguments.results, folder)])
     if parallel.agreed(rows.added == 0 and drawn):
         bench.report.line(f"everything of {folder} was measured before; its rows stand")
         return subject
@@ -216,7 +216,9 @@ def _draw_layers(
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
     varied = dataclasses.replace(arguments.variation, **plain) != Variation()
     layers, chain = len(model.backbone.latent_shapes), plan.sampler.chain
-    if varied or layers < 2 or chain.space != "noise" or parallel.agreed(hierarchical.drawn(run.folder)):
+    if varied or layers < 2 or chain.space != "noise":
+        return
+    if parallel.agreed(pictures.there(hierarchical.left(subject, arguments.results, run.folder))):
         return
     twin = JointModel(model.backbone, no_energy(layers))
     pair = hierarchical.Pair(model, chain, twin, preset.batch_size)

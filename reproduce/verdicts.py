@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jlebm import results
+from reproduce.places import expected_of, paper_of
 
 
 def print_verdicts(
@@ -27,13 +28,13 @@ def print_verdicts(
         UserError: a file of the results folder cannot be read.
     """
     measured = [row for row in results.read_all(folder / "measured") if asked(row) and row.config_digest in digests]
-    expected = [one for one in results.read_expected(folder / "expected.toml") if held(one)]
+    expected = [one for one in expected_of(folder) if held(one)]
     expected = [one for one in expected if one.value is None or one.config_digest in digests]
     terminal = sys.stdout.isatty()
     sys.stdout.write(
         results.render(
             results.check(measured, expected),
-            results.read_paper(folder / "paper.toml"),
+            paper_of(folder),
             "terminal",
             color=terminal,
             width=shutil.get_terminal_size().columns if terminal else 200,

@@ -18,6 +18,7 @@ from jlebm.backbones.base import Backbone
 from jlebm.baselines.base import BaselineExperiment, OneNetwork, System, Turn, flipped, integers
 from jlebm.baselines.unet import UNet, UNetConfig
 from jlebm.errors import UserError
+from jlebm.images import clipped
 from jlebm.randomness import Noise
 
 
@@ -115,7 +116,7 @@ class DDPM(System):
         for one in steps(config):
             level = torch.full((count,), one.level, device=x.device)
             guess = (x - (1 - one.abar) ** 0.5 * self.network(x, level)) / one.abar**0.5
-            guess = guess.clamp(-1, 1)
+            guess = clipped(guess)
             eps = (x - one.abar**0.5 * guess) / (1 - one.abar) ** 0.5
             drawn = config.eta**2 * one.posterior_variance
             # With eta = 1 this is the mean of q(x_s|x_t, x) at the guess.

@@ -13,6 +13,7 @@ from jlebm.baselines.base import Adam, BaselineExperiment, OneNetwork, System, T
 from jlebm.baselines.flow import Flow
 from jlebm.baselines.levels import bits_per_dim, from_levels, to_levels
 from jlebm.errors import UserError
+from jlebm.images import clipped
 from jlebm.randomness import Noise
 
 
@@ -95,7 +96,7 @@ class Glow(System):
         eps = noise(tuple(self.empty(count, *shape) for shape in self.network.shapes))
         y = self.network.inverse(tuple(self.config.temperature * each for each in eps))
         largest = 2**self.config.bits - 1
-        return from_levels(((y + 0.5) * (largest + 1)).floor().clamp(0, largest).long(), self.config.bits)
+        return from_levels(clipped(((y + 0.5) * (largest + 1)).floor(), 0.0, float(largest)), self.config.bits)
 
 
 @dataclass(frozen=True)

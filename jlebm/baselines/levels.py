@@ -2,7 +2,7 @@
 
 import math
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 
@@ -11,7 +11,7 @@ def to_levels(x: Float[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
     return ((x + 1) * 127.5).round().long().clamp(0, 255) >> (8 - bits)
 
 
-def from_levels(levels: Int64[Tensor, "*shape"], bits: int) -> Float[Tensor, "*shape"]:
+def from_levels(levels: Num[Tensor, "*shape"], bits: int) -> Float[Tensor, "*shape"]:
     """Return 0 .. 2^bits - 1 spread over [-1, 1]: black and white stay black and white."""
     return levels.float() * 2 / (2**bits - 1) - 1
 

@@ -22,6 +22,7 @@ from jlebm.backbones.nvae import NVAE, NVAEConfig
 from jlebm.backbones.nvae.network import Step
 from jlebm.baselines.base import Adam, OnBackbone, OneNetwork, System, Turn
 from jlebm.errors import UserError
+from jlebm.images import unless_lost
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, layer_names, standard_normal_log_prob
 from jlebm.randomness import Noise
@@ -122,7 +123,7 @@ def resampled(
         candidate = eps[torch.arange(len(like), device=like.device), index]
         better = (score > best).reshape(-1, *[1] * (like.dim() - 1))
         best, chosen = torch.maximum(best, score), torch.where(better, candidate, chosen)
-    return chosen
+    return unless_lost(chosen, torch.isfinite(best).reshape(-1, *[1] * (like.dim() - 1)))
 
 
 class NCPVAE(System):

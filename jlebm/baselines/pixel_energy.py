@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import cached
 
 from jlebm.baselines.base import System, integers, uniform
 from jlebm.errors import UserError
-from jlebm.images import to_float, to_uint8
+from jlebm.images import levels, to_float
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
@@ -183,7 +183,7 @@ class BufferedEnergy(System):
     def keep(self, x: Float[Tensor, "batch channels height width"]) -> None:
         """Put samples into the buffer, in place of the oldest ones where it is full."""
         places = (self.written + torch.arange(len(x), device=x.device)) % self.config.buffer
-        self.buffer[places] = to_uint8(x)
+        self.buffer[places] = levels(x)
         self.written += len(x)
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:

@@ -19,6 +19,7 @@ from jlebm.backbones.base import Backbone
 from jlebm.baselines.base import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, uniform
 from jlebm.baselines.levels import bits_per_dim, from_levels, to_levels
 from jlebm.errors import UserError
+from jlebm.images import unless_lost
 from jlebm.randomness import Noise
 
 
@@ -137,7 +138,8 @@ class Network(nn.Module):
                 here = x[:, :, row : row + 1, column : column + 1]
                 for colour, head in enumerate(self.heads):
                     logits = head(torch.cat([h, here[:, :colour]], 1))[:, :, 0, 0]
-                    here[:, colour, 0, 0] = from_levels(chosen(logits, u[:, colour, row, column]), self.bits)
+                    level = from_levels(chosen(logits, u[:, colour, row, column]), self.bits)
+                    here[:, colour, 0, 0] = unless_lost(level, torch.isfinite(logits).all(1))
                 reach = layers[0].reach
                 above[0][:, :, row + reach, column + reach] = left[0][:, :, 0, column + reach] = here[:, :, 0, 0]
         return x

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from platformdirs import user_cache_dir
 
 from jlebm.data.arrays import open_arrays
 from jlebm.data.formats import ImageSource, account, decoding
 from jlebm.data.reading import file_bytes
 from jlebm.errors import UserError
 from jlebm.files import atomic_write, can_be_written, cannot_read, sweep, write_text
+from jlebm.folders import user_cache
 from jlebm.progress import SILENT, Reporter
 
 FORMAT_VERSION = 1  # of an entry's files; one of another version is decoded anew
@@ -105,9 +105,10 @@ def decode_once(
     return entry
 
 
-def cache_folders(root: Path) -> tuple[Path, Path]:
+def cache_folders(root: Path) -> tuple[Path, ...]:
     """Name the folders for what is computed from a data root's files: in it, and (if it is read-only) the user's."""
-    return root / ".jlebm-cache", Path(user_cache_dir("jlebm")) / "decoded"
+    of_user = user_cache()
+    return root / ".jlebm-cache", *(() if of_user is None else (of_user / "decoded",))
 
 
 def writable_cache(root: Path) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from platformdirs import user_cache_dir
 
 from jlebm.data.cache import Stamp, cache_folders, decode_once
 from jlebm.data.catalogue import Entry, entry_of
@@ -25,6 +24,7 @@ from jlebm.data.labels import Labels
 from jlebm.data.layouts import DownloadError
 from jlebm.errors import UserError
 from jlebm.files import cannot_read
+from jlebm.folders import expanded, user_cache
 from jlebm.progress import SILENT, Reporter
 
 
@@ -102,12 +102,18 @@ def load(
 
 
 def data_root(explicit: Path | None) -> Path:
-    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder."""
+    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
+
+    Raises:
+        UserError: there is none of them: the user has no home folder.
+    """
     if explicit is not None:
-        return explicit.expanduser()
+        return expanded(explicit)
     if named := os.environ.get("JLEBM_DATA"):
-        return Path(named).expanduser()
-    return Path(user_cache_dir("jlebm")) / "data"
+        return expanded(Path(named))
+    if (of_user := user_cache()) is None:
+        raise UserError("there is no home folder here for data; name a folder with --data-root or $JLEBM_DATA")
+    return of_user / "data"
 
 
 def _load_embedded(entry: Entry, make: Callable[[], tuple[np.ndarray, np.ndarray]], split: str) -> Dataset:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from jlebm.errors import UserError
+from jlebm.folders import locked
 from jlebm.progress import Reporter
 
 # What a folder that cannot be written answers; a read-only disk gives EROFS, which is no PermissionError.
@@ -44,11 +45,11 @@ def held(locks: Iterable[Path], name: str, report: Reporter) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for path in sorted(locks):  # in one order, so that no two wait for each other
-            lock = FileLock(path)
+            elsewhere = "name a --data-root on another one"
             try:
-                lock.acquire(timeout=0)
+                lock = locked(path, elsewhere, wait=False)
             except Timeout:
                 report.line(f"another process computes the {name}; waiting for it")
-                lock.acquire()
+                lock = locked(path, elsewhere)
             stack.callback(lock.release)
         yield

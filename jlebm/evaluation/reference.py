@@ -28,7 +28,7 @@ from jlebm.evaluation.extractor import Extractor
 from jlebm.evaluation.holding import held, writing
 from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.evaluation.moments import Moments
-from jlebm.files import atomic_write, open_regular
+from jlebm.files import atomic_write, growing, open_regular
 from jlebm.npz import UNREADABLE, read_arrays
 from jlebm.progress import SILENT, Reporter
 
@@ -242,11 +242,9 @@ def _go_through(
 
 @contextmanager
 def _rows(entry: _Entry, start: int) -> Iterator[BinaryIO]:
-    """Open the file of features at row `start`; it is written, not mapped, so that a full disk raises an error."""
+    """Open the file of features at row `start`; it is written, not mapped, so that a full disk is a sentence."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (entry.images, KEPT_DIMENSION)}
-    with entry.begun_features.open("r+b" if start else "wb") as handle:
+    with growing(entry.begun_features, "r+b" if start else "wb") as handle:
         np.lib.format.write_array_header_1_0(handle, header)
         handle.seek(start * KEPT_DIMENSION * 4, os.SEEK_CUR)
         yield handle
-        handle.flush()
-        os.fsync(handle.fileno())

@@ -1,5 +1,9 @@
 """Figures of images, chains, scores and training. Every function returns a matplotlib Figure; nothing is shown."""
 
+# isort: off
+from jlebm.plotting.backend import matplotlib as _first  # noqa: F401
+
+# isort: on
 from jlebm.plotting.chains import Level, transition
 from jlebm.plotting.curves import curve_panels, energy_trace, recorded, training_curves
 from jlebm.plotting.images import GAP, image_grid, image_panels, image_rows

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from jlebm.errors import UserError
-from jlebm.files import atomic_write
+from jlebm.files import atomic_write, sweep
+from jlebm.folders import locked, make_folder
 from jlebm.results.records import decode
 
 
@@ -52,15 +53,25 @@ def append(path: Path, rows: Sequence[Row]) -> None:
         if not row.intact:
             raise UserError(f"{row.where or 'a row'} was changed since it was stored; it is not stored again")
     added = "".join(_line(row) for row in rows).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A file of its own is locked: the rows' file is replaced by another one while the lock is held.
-    with FileLock(path.parent / ".lock"):
+    with hold(path.parent):
+        sweep(path.parent, f".{path.name}.*.part", older_than=0.0)
         before = path.read_bytes() if path.exists() else b""
         _parse(before, path, type(rows[0]))
         if before and not before.endswith(b"\n"):
             before += b"\n"
         with atomic_write(path) as file:
             file.write(before + added)
+
+
+def hold(folder: Path) -> BaseFileLock:
+    """Take the lock of a folder of rows, which is made where it is not there; release it, or use it as a context.
+
+    Raises:
+        UserError: rows cannot be written there, or its file system has no locks.
+    """
+    make_folder(folder)
+    # A file of its own is locked: the rows' file is replaced by another one while the lock is held.
+    return locked(folder / ".lock", "choose --results on another one")
 
 
 def read(path: Path, kind: type[R]) -> list[R]:

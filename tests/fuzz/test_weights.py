@@ -187,7 +187,9 @@ def cut(content: bytes, dice: random.Random) -> bytes:
 def spliced(content: bytes, dice: random.Random) -> bytes:
     """Overwrite, insert, repeat or leave out a piece."""
     at, other = dice.randrange(len(content)), dice.randrange(len(content))
-    piece = dice.choice((content[other : other + dice.randrange(1, 400)], bytes(dice.randrange(1, 90)), b"\xff" * 8, b""))
+    piece = dice.choice(
+        (content[other : other + dice.randrange(1, 400)], bytes(dice.randrange(1, 90)), b"\xff" * 8, b"")
+    )
     skipped = dice.choice((0, len(piece), dice.randrange(200)))
     return content[:at] + piece + content[at + skipped :]
 

@@ -1,0 +1,20 @@
+"""matplotlib, also where a notebook left a backend of its own in the environment that is not installed here.
+
+Figures are only written to files, for which none is needed; a backend that matplotlib knows stays the user's choice.
+"""
+
+import os
+import sys
+from contextlib import suppress
+
+# matplotlib cannot be imported beside a name that it does not know.
+_named = "" if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", "")
+
+import matplotlib  # noqa: E402
+
+if _named:
+    os.environ["MPLBACKEND"] = _named
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = _named
+
+__all__ = ["matplotlib"]
