@@ -138,6 +138,16 @@ def cannot_read(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read ({error.strerror or error})")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
 def can_be_written(folder: Path) -> bool:
     """Tell whether files can be put into a folder, which need not be there yet; nothing is left behind."""
     try:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 
 from jlebm import data, parallel, results
 from jlebm.errors import UserError, nearest
@@ -25,6 +24,7 @@ from reproduce.ladder import LadderPreset, run_ladder
 from reproduce.plans import TwoStagePreset, planned
 from reproduce.two_stage import run_two_stage
 from reproduce.verdicts import print_verdicts
+from suite.arguments import parse
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Recipe:
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
     """Parse the arguments, do the work for each seed, print the table; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=description)
+    arguments = parse(Arguments, argv, description)
     device = resolve_device(arguments.device)
     with parallel.world(device):
         try:

@@ -12,15 +12,10 @@ import dataclasses
 import functools
 import importlib.metadata
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from jlebm import results
 from jlebm.baselines.base import BaselineExperiment
@@ -34,6 +29,8 @@ from reproduce.bench import Bench, loaded, unseen
 from reproduce.fitting import STOPPED, Stopped
 from reproduce.system import SOURCE, run_system
 from reproduce.systems import DATASET, SIZES, built, presets_of
+from suite import console
+from suite.arguments import parse
 
 FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had
 LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions that every row has
@@ -74,7 +71,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, sample and evaluate what is asked for, print the table; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("the systems of the table are trained by one process; leave torchrun out")
     device = resolve_device(arguments.device)
@@ -145,13 +142,7 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     """Print the table of the stored rows, where its reported numbers were read, and what was not run."""
     measured = results.read_all(folder / "measured")
     paper = results.read_paper(folder / "paper.toml")
-    table = Table(title=f"{dataset}, preset {preset}", title_justify="left")
-    for column in HEADER:
-        table.add_column(column)
-    for line in comparison(measured, paper, dataset, preset):
-        table.add_row(*line)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 220
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+    console.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
         sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")

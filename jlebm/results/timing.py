@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jlebm.errors import UserError
-from jlebm.files import write_text
-from jlebm.results.records import known, moment, refuse_non_finite
+from jlebm.files import read_bytes, write_text
+from jlebm.results.records import known, moment, refuse_unwritable, typed
 from jlebm.results.rows import Row
 
 TIMINGS = "bench.jsonl"  # in results/measured: the one file there that holds timings and no measurements
@@ -69,7 +69,7 @@ class Timing(Row):
     date: str
 
     def __post_init__(self) -> None:
-        refuse_non_finite(self)
+        refuse_unwritable(self)
         known(self.kind, KINDS, "kind of timing")
         for name in ("plain", "ours", "floor", "ceiling"):
             value = getattr(self, name)
@@ -103,12 +103,17 @@ def read_awaited(results: Path) -> list[Awaited]:
         UserError: the file is not what that command writes.
     """
     path = results / AWAITED
+    if not path.exists():
+        return []
+    again = "write it by python -m bench --write-awaited"
     try:
-        return [Awaited(*map(str, line)) for line in json.loads(path.read_text())] if path.exists() else []
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a list of lines ({error}); write it by python -m bench --write-awaited"
-        ) from error
+        lines = json.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a list of lines ({error}); {again}") from error
+    found = typed(lines, tuple[tuple[str, ...], ...], f"{path}")
+    if any(len(line) != len(Awaited._fields) for line in found):
+        raise UserError(f"{path} is not a list of lines [{', '.join(Awaited._fields)}]; {again}")
+    return [Awaited(*line) for line in found]
 
 
 def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:
