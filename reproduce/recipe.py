@@ -16,7 +16,7 @@ from jlebm.experiment import Experiment
 from jlebm.precision import precision_of
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
-from reproduce.arguments import Arguments, Variation, parse_duration
+from reproduce.arguments import Arguments, Variation, parse_duration, refuse_what_does_not_fit
 from reproduce.bench import SOURCES, Bench, Subject, loaded
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint, with_inference_network
@@ -91,6 +91,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
+    refuse_what_does_not_fit(images, dataset.images.shape[1:], len(SOURCES) * len(arguments.seeds), arguments.runs)
     work: Callable[[Bench], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan = planned(preset.plan, arguments, dataset.name)

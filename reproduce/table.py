@@ -24,7 +24,7 @@ from jlebm.progress import ConsoleReporter
 from jlebm.results.comparison import HEADER, comparison, not_run, sources
 from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
-from reproduce.arguments import RESULTS, parse_duration
+from reproduce.arguments import RESULTS, parse_duration, refuse_what_does_not_fit
 from reproduce.bench import Bench, loaded, unseen
 from reproduce.fitting import STOPPED, Stopped
 from reproduce.system import SOURCE, run_system
@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = loaded(DATASET, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
     report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     size = SIZES[preset]
-    images, root = arguments.images or size.images, arguments.data_root
+    images, root = size.images if arguments.images is None else arguments.images, arguments.data_root
+    if images < 1:
+        raise UserError(f"--images must be at least 1, not {images}")
+    refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
     judged = (SOURCE,)
     bench = Bench.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
     bench.provenance["versions"] |= _versions()

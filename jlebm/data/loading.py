@@ -93,10 +93,17 @@ def load(
 
 
 def data_root(explicit: Path | None) -> Path:
-    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder."""
+    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
+
+    Raises:
+        UserError: $JLEBM_DATA is empty, which as a path would be the working folder.
+    """
     if explicit is not None:
         return explicit.expanduser()
-    if named := os.environ.get("JLEBM_DATA"):
+    named = os.environ.get("JLEBM_DATA")
+    if named is not None and not named.strip():
+        raise UserError("JLEBM_DATA is set to an empty text; name the folder with datasets in it, or unset it")
+    if named:
         return Path(named).expanduser()
     return Path(user_cache_dir("jlebm")) / "data"
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
-from jlebm.results.records import known, moment, refuse_unwritable, typed
+from jlebm.results.records import known, moment, refuse_unwritable
 from jlebm.results.rows import Row
 
 TIMINGS = "bench.jsonl"  # in results/measured: the one file there that holds timings and no measurements
@@ -110,10 +110,16 @@ def read_awaited(results: Path) -> list[Awaited]:
         lines = json.loads(read_bytes(path).decode())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a list of lines ({error}); {again}") from error
-    found = typed(lines, tuple[tuple[str, ...], ...], f"{path}")
-    if any(len(line) != len(Awaited._fields) for line in found):
+    if not isinstance(lines, list) or not all(_is_a_line(line) for line in lines):
         raise UserError(f"{path} is not a list of lines [{', '.join(Awaited._fields)}]; {again}")
-    return [Awaited(*line) for line in found]
+    return [Awaited(*line) for line in lines]
+
+
+def _is_a_line(value: Any) -> bool:
+    """Whether a parsed JSON value is three texts, without the half characters that JSON lets pass."""
+    if not isinstance(value, list) or len(value) != len(Awaited._fields):
+        return False
+    return all(isinstance(word, str) and word.isprintable() for word in value)
 
 
 def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:

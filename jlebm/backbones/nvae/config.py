@@ -1,6 +1,6 @@
 """Sizes of an NVAE, by the names that the published checkpoints use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jlebm.errors import UserError
 
@@ -15,13 +15,13 @@ class NVAEConfig:
     num_latent_scales: int
     num_groups_per_scale: int
     num_latent_per_group: int
-    num_preprocess_blocks: int = 2
+    num_preprocess_blocks: int = field(default=2, metadata={"least": 0})
     num_preprocess_cells: int = 2
-    num_postprocess_blocks: int = 2
+    num_postprocess_blocks: int = field(default=2, metadata={"least": 0})
     num_postprocess_cells: int = 2
-    num_cell_per_cond_enc: int = 1
-    num_cell_per_cond_dec: int = 1
-    num_nf: int = 0
+    num_cell_per_cond_enc: int = field(default=1, metadata={"least": 0})
+    num_cell_per_cond_dec: int = field(default=1, metadata={"least": 0})
+    num_nf: int = field(default=0, metadata={"least": 0})
     num_mixture_dec: int = 10
     num_x_bits: int = 8
     ada_groups: bool = False
