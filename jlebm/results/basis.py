@@ -25,7 +25,8 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) 
     for verdict in verdicts:
         said = fault(verdict.expectation, stored)
         if said:
-            reason = f"{said}; restore both as they were committed, or expect anew what is measured"
+            before = f"{verdict.reason}; " if verdict.status == "FAIL" else ""
+            reason = f"{before}{said}; restore both as they were committed, or expect anew what is measured"
             verdict = dataclasses.replace(verdict, status="FAIL", reason=reason, command=rewrite(verdict.expectation))
         elif verdict.expectation.tolerance_by_hand:
             remark = f"tolerance set by hand: {verdict.expectation.tolerance_by_hand}"
