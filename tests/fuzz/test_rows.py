@@ -21,7 +21,7 @@ from jlebm.results.timing import read_awaited, speed_cells
 from reproduce.cifar10 import RECIPE
 from tests.rows import ROW
 
-COUNT = int(os.environ.get("JLEBM_FUZZ", "60"))  # of each format
+COUNT = int(os.environ.get("JLEBM_FUZZ", "50"))  # of each format
 RESULTS = Path(__file__).parents[2] / "results"
 ODD = (
     b"\xff\xfe", b"\x00", b"\\ud800", b"\xed\xa0\x80", b"\r\n", b"\n", b"1e400", b"-1", b"0", b"NaN", b"Infinity",

@@ -59,9 +59,7 @@ def test_a_row_that_was_seen_may_be_measured_again(tmp_path: Path) -> None:
 
 def test_more_images_than_the_disk_holds(tmp_path: Path) -> None:
     """Would break if 10**12 images were noticed only after hours of training."""
-    with pytest.raises(
-        UserError, match=r"--images 1000000000000 takes 9\.22e\+06 GB in all, .* GB free; ask for fewer"
-    ):
+    with pytest.raises(UserError, match=r"--images 1000000000000 takes 9\.22e\+06 GB in all, .* ask for fewer"):
         refuse_what_does_not_fit(10**12, (3, 32, 32), 3, tmp_path / "runs")
     refuse_what_does_not_fit(50, (3, 32, 32), 3, tmp_path / "runs")
 

@@ -199,7 +199,7 @@ def test_read_all(row: Any, tmp_path: Path) -> None:
 
 
 def test_half_characters_are_refused(row: Any, tmp_path: Path) -> None:
-    """Would break if a lone surrogate, which JSON lets pass, came in by a file or by a value and ended in a traceback."""
+    """Would break if a lone surrogate, which JSON lets pass, came in by a file or a value and was a traceback."""
     with pytest.raises(UserError, match=r"'commit' has the half character '\\ud800'"):
         row(commit="\ud800")
     with pytest.raises(UserError, match=r"'versions' has the half character"):
