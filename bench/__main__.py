@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +32,8 @@ from jlebm.precision import Precision
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.results import TIMINGS, Timing, append, timing
 from jlebm.run import provenance, resolve_device
+from jlebm.text import printable
+from suite.arguments import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FEWEST = 7  # repetitions that a median is taken of
@@ -61,7 +62,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Time, print and store; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     if arguments.repetitions < FEWEST:
         raise UserError(f"--repetitions must be at least {FEWEST}, not {arguments.repetitions}")
     if arguments.write_awaited:
@@ -166,7 +167,7 @@ def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iter
 def _render(rows: Sequence[Timing]) -> str:
     shown = {row.metric for row in rows}
     gpus = [line for line in lines.awaited() if line.metric in shown]
-    console = Console(width=max(shutil.get_terminal_size().columns, 160))
+    console = Console(width=max(shutil.get_terminal_size().columns, 160), markup=False)
     with console.capture() as captured:
         for title, header, cells in (
             ("beside a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows, gpus)),
@@ -175,10 +176,10 @@ def _render(rows: Sequence[Timing]) -> str:
             if cells:
                 table = Table(*header, title=title, title_justify="left")
                 for line in cells:
-                    table.add_row(*line)
+                    table.add_row(*map(printable, line))
                 console.print(table)
         for sentence in timing.reasons(rows):
-            console.print(f"missed: {sentence}")
+            console.print(printable(f"missed: {sentence}"))
     return captured.get()
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from figures import (
     hierarchical_reconstruction,
     hierarchical_sampling,
@@ -22,6 +20,7 @@ from figures import (
 from figures.common import ROOT, draw_all, folder_for
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import atomic_write
+from suite.arguments import parse
 
 DRAWN_FROM_ARTIFACTS = (
     samples,
@@ -49,7 +48,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what can be drawn, say what is missing and what would make it; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     out = folder_for(arguments.out)
     written = [*tables.draw(arguments.results, out), *measured.draw(arguments.results, out)]
     for script in DRAWN_FROM_ARTIFACTS:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.results import read_all, read_artifact
+from jlebm.text import shell_command, words_of
+from suite.arguments import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuration
@@ -158,7 +159,7 @@ Draw = Callable[[Artifact, Path, Path], list[Path]]
 @exit_on_user_error
 def main(drawing: Drawing, artifacts: Sequence[Artifact], draw: Draw, argv: Sequence[str] | None = None) -> int:
     """Draw one kind of figure and say what was written; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=f"Draw {drawing.title}.")
+    arguments = parse(Arguments, argv, f"Draw {drawing.title}.")
     if arguments.run is not None:
         artifacts = drawing.of_run(arguments.run)
     written, missing = draw_all(artifacts, draw, arguments.results, folder_for(arguments.out or arguments.run))
@@ -253,10 +254,11 @@ def _model(config: dict[str, Any]) -> str:
 def _recipe(config: dict[str, Any], model: str) -> str:
     """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
     recipe = "cifar10" if model == "system" else config["protocol"].partition("/")[0].removesuffix(f"-{model}")
-    dataset = f" --dataset {config['dataset']}" if config["dataset"] != recipe else ""
+    options = ["--preset", *words_of(config["preset"])]
+    options += ["--dataset", config["dataset"]] if config["dataset"] != recipe else []
     if model == "system":
-        return f"nox -s reproduce_table -- --systems {config['learning']} --preset {config['preset']}{dataset}"
-    return f"nox -s reproduce_{recipe.replace('-', '_')} -- --model {model} --preset {config['preset']}{dataset}"
+        return shell_command("nox", "-s", "reproduce_table", "--", "--systems", config["learning"], *options)
+    return shell_command("nox", "-s", f"reproduce_{recipe.replace('-', '_')}", "--", "--model", model, *options)
 
 
 def _layers(config: dict[str, Any], model: str) -> int:

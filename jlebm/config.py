@@ -8,6 +8,7 @@ names; the machine does not belong to it.
 import dataclasses
 import hashlib
 import json
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -17,11 +18,18 @@ from typing import Any, Literal, TypeVar
 from jlebm.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
+LARGEST = sys.float_info.max
+SHOWN = 80  # characters of a value in a sentence
+_WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "none": "null"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """A frozen dataclass of plain values, tuples and other such dataclasses."""
+    """A frozen dataclass of plain values, tuples and other such dataclasses.
+
+    A whole number is a count or a size: it is read only where it is at least 1, or what its field's metadata say
+    (`metadata={"least": 0}`, None for a number that is no count).
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, numbers and strings.
@@ -49,25 +57,28 @@ class Config:
         """Return a copy with keys set from "training.steps=100"; its preset, if it has one, is then named "custom".
 
         Raises:
-            UserError: a key is unknown (with the nearest known one), or a value does not fit.
+            UserError: a key is unknown (with the nearest known one) or set twice, or a value does not fit.
         """
         if not assignments:
             return self
         values = json.loads(json.dumps(_plain(self, whole=True)))
-        known = _flat_keys(values)
+        known, seen = _flat_keys(values), {}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UserError(f"{assignment!r} sets nothing; write KEY=VALUE, such as training.steps=100")
             if key not in known:
                 raise UserError(f"unknown configuration key {key!r}{nearest(key, known)}")
+            if key in seen:
+                raise UserError(f"{key!r} is set twice, to {seen[key]} and to {text}; set it once")
+            seen[key] = text
             *path, last = key.split(".")
             target = values
             for part in path:
                 target = target[part]
             try:
                 target[last] = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # a word, or a number or nesting beyond what is read
                 target[last] = text
         return self.from_json(values | ({"preset": "custom"} if "preset" in values else {}))
 
@@ -115,7 +126,10 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and "since" not in f.metadata]
         if missing:
             raise UserError(f"the configuration lacks {path + missing[0]!r}")
-        return typing.cast(Any, kind)(**{k: _read(hints[k], v, f"{path}{k}.") for k, v in value.items()})
+        read = {k: _read(hints[k], v, f"{path}{k}.") for k, v in value.items()}
+        for field in dataclasses.fields(kind):
+            _refuse_less(read.get(field.name), field.metadata.get("least", 1), path + field.name)
+        return typing.cast(Any, kind)(**read)
     if origin is tuple and isinstance(value, list):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
@@ -126,8 +140,37 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         return _read(_likest([a for a in arguments if a is not type(None)], value), value, path)
     if origin is Literal and value in arguments:
         return value
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int | float) and abs(value) <= LARGEST and not isinstance(value, bool):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    raise UserError(f"the configuration's {path.rstrip('.')!r} cannot be {value!r}")
+    raise UserError(f"the configuration's {path.rstrip('.')!r} cannot be {_short(value)}{_meant(kind, value)}")
+
+
+def _refuse_less(value: Any, least: int | None, key: str) -> None:
+    """Refuse a count, or one of several at whatever depth, that is less than it can be."""
+    if isinstance(value, tuple):
+        for item in value:
+            _refuse_less(item, least, key)
+    elif type(value) is int and least is not None and value < least:
+        raise UserError(f"the configuration's {key!r} must be at least {least}, not {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    said = f"{value!r}" if not isinstance(value, int) or abs(value) < LARGEST else "so large a number"
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+
+
+def _meant(kind: Any, value: Any) -> str:
+    """Say what to write instead, where that is known: what Python or another program would have understood."""
+    if isinstance(value, str) and value.lower() in _WORDS and not (kind is str or typing.get_origin(kind) is Literal):
+        return f"; say {_WORDS[value.lower()]}"
+    if typing.get_origin(kind) is Literal:
+        return nearest(str(value), [str(choice) for choice in typing.get_args(kind)])
+    if kind is bool:
+        return "; say true or false"
+    if kind is int:
+        return "; a whole number is meant"
+    if kind is float:
+        return "; a finite number is meant"
+    return ""

@@ -1,13 +1,22 @@
 """Errors that end a command with one sentence and an exit code of their own."""
 
+import codecs
 import difflib
+import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import ParamSpec
 
+from jlebm.text import in_plain_characters, printable
+
 P = ParamSpec("P")
+PLAIN = "jlebm-plain"  # the name of the handler of characters that an output lacks
+NOBODY_READS = 141  # the exit code of what a shell ends by SIGPIPE
+
+codecs.register_error(PLAIN, in_plain_characters)
 
 
 class UserError(Exception):
@@ -17,15 +26,15 @@ class UserError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Name the nearest known word, for the end of a `UserError` sentence.
+    """Name the nearest known word, for the end of a `UserError` sentence; "CIFAR10" is near to "cifar10".
 
     Returns "; the nearest known one is 'cifar10'", or "; known are: ..." where nothing is near.
     """
     known = sorted(known)
-    by_lower = {name.casefold(): name for name in known}  # CIFAR10 is nearer to cifar10 than to nothing
-    match = difflib.get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.5)
+    folded = {name.casefold(): name for name in known}
+    match = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
     if match:
-        return f"; the nearest known one is {by_lower[match[0]]!r}"
+        return f"; the nearest known one is {folded[match[0]]!r}"
     return "; known are: " + ", ".join(known)
 
 
@@ -33,23 +42,31 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
     """Make a command's `main` answer bad input with its sentence on stderr and its exit code.
 
     An operating system's error about a named file is such a sentence too: it is about the surroundings and not about
-    this code. Characters that the output's encoding lacks (cp1252 has no Greek) are written as escapes.
+    this code. Characters that the output's encoding lacks (ASCII has no frames, cp1252 no Greek) are written in plain
+    ones, by whatever library they are printed. An output that is closed before its end, as by `| head`, ends the
+    command without a word.
     """
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors=PLAIN)
         try:
-            return main(*args, **kwargs) or 0
+            code = main(*args, **kwargs) or 0
+            sys.stdout.flush()  # here, where what cannot be written still has its sentence
+            return code
         except UserError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {printable(str(error))}\n")
             return error.exit_code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+            return NOBODY_READS
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno != errno.ENOSPC:
                 raise
-            sys.stderr.write(f"error: {error.filename} cannot be used ({error.strerror})\n")
+            name = "the output" if error.filename is None else printable(str(error.filename))
+            sys.stderr.write(f"error: {name} cannot be used ({error.strerror})\n")
             return UserError.exit_code
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; nothing that was stored is lost\n")

@@ -26,6 +26,19 @@ def check_decay(decay: float | None) -> None:
         raise UserError(f"ema_decay must lie between 0 and 1, not be {decay}")
 
 
+def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float = 0.0) -> None:
+    """Refuse averages of gradients that would not average, and weights that would reward what they are to hold back.
+
+    Raises:
+        UserError: beta1 or beta2 does not lie in [0, 1), or energy_l2 or weight_decay is negative.
+    """
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and weight_decay >= 0 and energy_l2 >= 0):
+        raise UserError(
+            "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and optimizer.energy_l2 "
+            "not be negative"
+        )
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam for all networks, with one rate for the energies and one for everything else."""
@@ -43,6 +56,7 @@ class OptimizerConfig:
         """Refuse rates that could not learn."""
         if not (self.generator_lr > 0 and self.energy_lr > 0):
             raise UserError("the learning rates must be positive")
+        check_adam(self.beta1, self.beta2, self.energy_l2)
         check_decay(self.ema_decay)
 
 
@@ -80,7 +94,7 @@ class Experiment(Config):
     """Used by joint maximum likelihood only; kept by all, so that they differ in `learning` alone."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    kl_warmup: int = field(default=0, metadata={"since": "0.2"})
+    kl_warmup: int = field(default=0, metadata={"since": "0.2", "least": 0})
     """Updates over which the weight of q(z|x)'s KL from the prior rises to its full one; 0 for that from the start."""
     kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
     """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead

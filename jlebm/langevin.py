@@ -32,7 +32,7 @@ Space = Literal["latents", "noise"]
 class Chain:
     """How long, how far and from where a chain moves."""
 
-    steps: int
+    steps: int = field(metadata={"least": 0})
     epsilon: float
     """Step size: the drift is epsilon times the gradient, the noise has variance 2 epsilon."""
     temperature: float = 1.0

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jlebm.text import printable
+
 PLAIN_INTERVAL = 10.0  # seconds between two plain lines of one task
 
 
@@ -92,7 +94,7 @@ class ConsoleReporter:
 
     def line(self, text: str) -> None:
         """Say one thing, once."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     @contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[Task]:

@@ -11,7 +11,7 @@ from jlebm.baselines.base import BaselineExperiment
 from jlebm.config import Config
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, TrainingConfig, check_decay
+from jlebm.experiment import Experiment, TrainingConfig, check_adam, check_decay
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 
@@ -113,11 +113,7 @@ class EnergyOptimizer:
         """Refuse rates that could not learn."""
         if not self.energy_lr > 0:
             raise UserError("the learning rate must be positive")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.weight_decay >= 0 and self.energy_l2 >= 0):
-            raise UserError(
-                "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and "
-                "optimizer.energy_l2 not be negative"
-            )
+        check_adam(self.beta1, self.beta2, self.energy_l2, self.weight_decay)
         check_decay(self.ema_decay)
 
 
@@ -201,7 +197,7 @@ class Sampled(Config):
 
     energies: TwoStageExperiment
     sampler: Sampler
-    training_seed: int = field(default=1, metadata={"since": "0.2"})
+    training_seed: int = field(default=1, metadata={"since": "0.2", "least": None})
     """Of the energies; the backbone's is in its name. Rows have the seed of their samples."""
 
 

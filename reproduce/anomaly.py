@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 
 from jlebm import data, results
 from jlebm.backbones.ladder import LadderConfig
@@ -38,6 +37,7 @@ from reproduce.joint import subject_of
 from reproduce.ladder import CONDITIONAL, ENERGY_L2, twin_of
 from reproduce.measure import posterior_indices
 from reproduce.places import try_places
+from suite.arguments import parse
 
 PROTOCOL = "anomaly/1"
 DATASET, FALLBACK = "mnist", "digits"
@@ -132,7 +132,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and judge one model for each digit and seed; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     try:
         _run(arguments, ConsoleReporter())
     except Stopped:

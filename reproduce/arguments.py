@@ -1,6 +1,9 @@
 """What a person can say to a recipe."""
 
+import math
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +14,7 @@ from jlebm.densities import Drift
 from jlebm.errors import UserError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+LONGEST = 3.2e10  # seconds
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 
 
@@ -75,6 +79,29 @@ class Arguments:
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
 
+def refuse_what_does_not_fit(images: int, shape: Sequence[int], sets: int, runs: Path) -> None:
+    """See, before anything is trained, whether the disk has room for the images that are to be sampled.
+
+    Args:
+        images: of one set; how many --images asks for.
+        shape: of one image, channels, height and width, a byte each.
+        sets: how many sets of images are stored: each source of each seed.
+        runs: the folder that they go into; what earlier calls stored there counts as room.
+
+    Raises:
+        UserError: there is not.
+    """
+    there = next((folder for folder in (runs, *runs.absolute().parents) if folder.is_dir()), None)
+    if there is None:
+        return
+    needed, free = images * math.prod(shape) * sets, shutil.disk_usage(there).free
+    if needed > free and needed > free + sum(path.stat().st_size for path in runs.rglob("*.npy")):
+        raise UserError(
+            f"--images {images} takes {needed / 1e9:,.3g} GB in all, and {runs} has {free / 1e9:,.3g} GB free; ask for "
+            "fewer, or name --runs on a larger disk"
+        )
+
+
 def parse_duration(text: str) -> float:
     """Return seconds for "90s", "20m" or "1.5h".
 
@@ -85,6 +112,6 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise UserError(f"the budget {text!r} is not a time such as 90s, 20m or 1.5h")
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-    if seconds <= 0:
-        raise UserError(f"the budget must be positive, not {text!r}")
+    if not 0 < seconds < LONGEST:
+        raise UserError(f"the budget must be positive and shorter than a thousand years, not {text[:40]!r}")
     return seconds

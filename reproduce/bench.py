@@ -17,6 +17,16 @@ from jlebm.progress import Reporter
 from jlebm.run import provenance
 
 SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
+ASKED = (
+    "protocol",
+    "metric",
+    "source",
+    "images",
+    "reference",
+    "extractor",
+    "weights",
+    "chain",
+)  # of one subject's rows
 
 
 @dataclass
@@ -185,6 +195,11 @@ class Rows:
         """Whether a row of these very weights is stored, and not only one that all seeds share."""
         return any(row.source not in self.subject.shared or row.seed == self.subject.seed for row in self.standing)
 
+    def _answers(self, stored: results.Measurement, new: results.Measurement) -> bool:
+        """Whether a row that was stored since this process looked says what a new one is about to say."""
+        seen = any(stored.row_digest == row.row_digest for row in self.standing)
+        return not seen and self._ours(stored) and all(getattr(stored, name) == getattr(new, name) for name in ASKED)
+
     def find(
         self, metric: str, source: str, images: int, judged: bool = False, reference: str = ""
     ) -> results.Measurement | None:
@@ -202,7 +217,11 @@ class Rows:
     def add(
         self, metric: str, source: str, value: float, images: int, seconds: dict[str, float], **rest: Any
     ) -> results.Measurement:
-        """Store one more row, whole with its provenance; `rest` sets further fields of it."""
+        """Store one more row, whole with its provenance; `rest` sets further fields of it.
+
+        Where another process has stored an answer to the same question in the meantime, that row stands and is
+        returned: two seeds at once store what they share once.
+        """
         subject = self.subject
         fields = {
             "weights": subject.weights,
@@ -224,7 +243,7 @@ class Rows:
             **(fields | rest),
         )
         if parallel.first():
-            results.append(self.path, [row])
+            (row,) = results.append(self.path, [row], stands=self._answers)
         self.standing.append(row)
         self.added += 1
         return row

@@ -4,32 +4,38 @@
     python -m reproduce.check --format markdown
     python -m reproduce.check --write-expected dataset=cifar10 preset=tiny
 
-The exit code is 1 where something FAILs, 2 where a file can't be read, else 0.
+A value is a PASS only where its expectation still is what the rows of its basis make. The exit code is 1 where
+something FAILs, 2 where a file can't be read, else 0.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.results import (
+    TIMINGS,
+    Expectation,
+    Timing,
     check,
     expect,
+    held_to_basis,
     newest_of_each_seed,
     read_all,
     read_expected,
     read_paper,
     render,
-    write_expected,
+    rewrite_expected,
 )
 from jlebm.results.expectation import QUESTION, describe, replaced
 from jlebm.results.measurement import Measurement
+from jlebm.results.rows import read
+from jlebm.text import printable
+from suite.arguments import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")
@@ -50,13 +56,13 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or write expectations; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     if not arguments.results.is_dir():
         raise UserError(f"the results folder {arguments.results} does not exist")
-    measured = read_all(arguments.results / "measured")
     if arguments.write_expected:
-        return _write(arguments.results / "expected.toml", measured, arguments.write_expected)
-    verdicts = check(measured, read_expected(arguments.results / "expected.toml"))
+        return _write(arguments.results, arguments.write_expected)
+    measured = read_all(arguments.results / "measured")
+    verdicts = held_to_basis(check(measured, read_expected(arguments.results / "expected.toml")), measured)
     paper = read_paper(arguments.results / "paper.toml")
     for verdict in verdicts:
         if verdict.expectation.paper and verdict.expectation.paper not in paper:
@@ -68,16 +74,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = shutil.get_terminal_size().columns if terminal else 200
     color = terminal and "NO_COLOR" not in os.environ
     sys.stdout.write(render(verdicts, paper, arguments.format, color=color, width=width))
-    return int(any(verdict.status == "FAIL" for verdict in verdicts))
+    faults = [timing for timing in read(arguments.results / "measured" / TIMINGS, Timing) if timing.fault]
+    sys.stdout.writelines(f"FAIL {timing.where} {timing.fault}; restore it\n" for timing in faults)
+    return int(bool(faults) or any(verdict.status == "FAIL" for verdict in verdicts))
 
 
-def _write(path: Path, measured: Sequence[Measurement], selectors: Sequence[str]) -> int:
-    wanted = {}
-    for selector in selectors:
+def _write(results: Path, selectors: Sequence[str]) -> int:
+    """Expect anew what the stored rows say, with the lock of expected.toml held; say what was written."""
+    wanted = _selectors(selectors)
+    skipped: list[str] = []
+
+    def make(old: Sequence[Expectation]) -> Sequence[Expectation]:
+        new, left = _expected_anew(read_all(results / "measured"), wanted, old)
+        skipped.extend(left)
+        return new
+
+    for one in rewrite_expected(results / "expected.toml", make):
+        said = f"written: {describe(one)} = {one.value:g} (tolerance {one.tolerance:.4g}; {one.basis})"
+        sys.stdout.write(printable(said) + "\n")
+    for reason in skipped:
+        sys.stdout.write(f"left as it was: {printable(reason)}\n")
+    return 0
+
+
+def _selectors(given: Sequence[str]) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for selector in given:
         name, equals, value = selector.partition("=")
         if not equals or name not in SELECTORS:
             raise UserError(f"{selector!r} is not a selector, NAME=VALUE{nearest(name, SELECTORS)}")
-        wanted[name] = value
+        if wanted.setdefault(name, value) != value:
+            twice = f"{name!r} is selected twice, {wanted[name]!r} and {value!r}"
+            raise UserError(f"{twice}; run the command once for each")
+    return wanted
+
+
+def _expected_anew(
+    measured: Sequence[Measurement], wanted: Mapping[str, str], old: Sequence[Expectation]
+) -> tuple[list[Expectation], list[str]]:
+    """Return the expectations of the rows that are wanted, and why some are left as they were."""
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in measured:
         if all(str(getattr(row, name)).lower() == value.lower() for name, value in wanted.items()):
@@ -85,8 +120,8 @@ def _write(path: Path, measured: Sequence[Measurement], selectors: Sequence[str]
             key = tuple(getattr(row, name) for name in (*QUESTION, "images", "weights", "complete"))
             groups.setdefault(key, []).append(row)
     if not groups:
-        raise UserError(f"no stored row has {' '.join(selectors)}; measure first, or select others")
-    old = read_expected(path)
+        said = " ".join(f"{name}={value}" for name, value in wanted.items())
+        raise UserError(f"no stored row has {said}; measure first, or select others")
     new, skipped = [], []
     for rows in groups.values():
         newest = max(rows, key=lambda row: row.time)
@@ -100,12 +135,7 @@ def _write(path: Path, measured: Sequence[Measurement], selectors: Sequence[str]
             skipped.append(str(error))
     if not new:
         raise UserError("nothing can be expected: " + "; ".join(skipped))
-    write_expected(path, new)
-    for one in new:
-        sys.stdout.write(f"written: {describe(one)} = {one.value:g} (tolerance {one.tolerance:.4g}; {one.basis})\n")
-    for reason in skipped:
-        sys.stdout.write(f"left as it was: {reason}\n")
-    return 0
+    return new, skipped
 
 
 if __name__ == "__main__":

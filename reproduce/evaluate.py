@@ -8,15 +8,10 @@ measured is listed with the reason and the remedy. The exit code is 2 where noth
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
@@ -25,6 +20,10 @@ from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.images import doubt_of, find_images
 from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
+from suite.arguments import parse
+from suite.console import print_table
+
+HEADER = ("metric", "value", "images", "reference", "extractor, or remedy")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     report = ConsoleReporter()
     device = resolve_device(arguments.device)
     root = data_root(arguments.data_root)
@@ -108,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         label = f"fid768 of {dataset.name}'s own halves: the floor of {floor.images} images"
         rows.append((label, _value(floor), f"2 x {floor.images}", reference, _of_floor(floor, len(images))))
     rows += [(score.metric, f"not measured: {score.reason}", "", "", score.remedy) for score in missing]
-    _print(f"{name} against {dataset.name}", rows)
+    print_table(f"{name} against {dataset.name}", HEADER, rows)
     return 0
 
 
@@ -123,16 +122,6 @@ def _of_floor(floor: evaluation.Score, images: int) -> str:
 def _value(score: evaluation.Score) -> str:
     spread = "" if score.spread is None else f" ± {score.spread:.4f}"
     return f"{score.value:.4f}{spread}"
-
-
-def _print(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in ("metric", "value", "images", "reference", "extractor, or remedy"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 220
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
 
 
 if __name__ == "__main__":

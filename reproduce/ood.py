@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
 from jlebm import checkpoints, data, results
@@ -44,6 +43,7 @@ from reproduce.joint import subject_of
 from reproduce.measure import posterior_indices
 from reproduce.pictures import KEPT
 from reproduce.places import try_places
+from suite.arguments import parse
 
 PROTOCOL = "ood/1"
 
@@ -77,7 +77,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Score, store and print; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     report, device = ConsoleReporter(), resolve_device(arguments.device)
     if arguments.images < 1 or arguments.draws < 1:
         raise UserError(f"--images and --draws must be at least 1, not {arguments.images} and {arguments.draws}")

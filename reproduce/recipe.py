@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 
 from jlebm import data, parallel, results
 from jlebm.errors import UserError, nearest
@@ -17,7 +16,7 @@ from jlebm.experiment import Experiment
 from jlebm.precision import precision_of
 from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
-from reproduce.arguments import Arguments, Variation, parse_duration
+from reproduce.arguments import Arguments, Variation, parse_duration, refuse_what_does_not_fit
 from reproduce.bench import SOURCES, Bench, Subject, loaded
 from reproduce.fitting import STOPPED, Stopped, fitted
 from reproduce.joint import measure_joint, with_inference_network
@@ -27,6 +26,7 @@ from reproduce.places import try_places
 from reproduce.plans import TwoStagePreset, planned
 from reproduce.two_stage import run_two_stage
 from reproduce.verdicts import print_verdicts
+from suite.arguments import parse
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Recipe:
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
     """Parse the arguments, do the work for each seed, print the table; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=description)
+    arguments = parse(Arguments, argv, description)
     device = resolve_device(arguments.device)
     with parallel.world(device):
         try:
@@ -93,6 +93,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
         raise UserError(f"--images must be at least {latent.FEWEST}, what the two-sample test needs, not {images}")
+    refuse_what_does_not_fit(images, dataset.images.shape[1:], len(SOURCES) * len(arguments.seeds), arguments.runs)
     work: Callable[[Bench], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan = planned(preset.plan, arguments, dataset.name)

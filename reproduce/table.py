@@ -12,15 +12,10 @@ import dataclasses
 import functools
 import importlib.metadata
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from jlebm import results
 from jlebm.baselines.base import BaselineExperiment
@@ -29,13 +24,15 @@ from jlebm.progress import ConsoleReporter
 from jlebm.results.comparison import HEADER, comparison, not_run, sources
 from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
-from reproduce.arguments import RESULTS, parse_duration
+from reproduce.arguments import RESULTS, parse_duration, refuse_what_does_not_fit
 from reproduce.bench import Bench, loaded, unseen
 from reproduce.fitting import STOPPED, Stopped
 from reproduce.pictures import KEPT
 from reproduce.places import paper_of, try_places
 from reproduce.system import SOURCE, run_system
 from reproduce.systems import DATASET, SIZES, built, presets_of
+from suite import console
+from suite.arguments import parse
 
 FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had
 LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions that every row has
@@ -76,7 +73,7 @@ class Arguments:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, sample and evaluate what is asked for, print the table; return the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = parse(Arguments, argv, __doc__)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("the systems of the table are trained by one process; leave torchrun out")
     device = resolve_device(arguments.device)
@@ -94,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = loaded(DATASET, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
     report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     size = SIZES[preset]
-    images, root = arguments.images or size.images, arguments.data_root
+    images, root = size.images if arguments.images is None else arguments.images, arguments.data_root
+    if images < 1:
+        raise UserError(f"--images must be at least 1, not {images}")
+    refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
     judged = (SOURCE,)
     bench = Bench.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
     bench.provenance["versions"] |= _versions()
@@ -149,13 +149,7 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     """Print the table of the stored rows, where its reported numbers were read, and what was not run."""
     measured = results.read_all(folder / "measured")
     paper = paper_of(folder)
-    table = Table(title=f"{dataset}, preset {preset}", title_justify="left")
-    for column in HEADER:
-        table.add_column(column)
-    for line in comparison(measured, paper, dataset, preset):
-        table.add_row(*line)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 220
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+    console.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
         sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")

@@ -53,7 +53,8 @@ def copy_open_questions(results: Path, folder: Path) -> None:
     """Copy paper.toml and expected.toml without what has been measured: every question waits for its first row."""
     shutil.copy(results / "paper.toml", folder)
     written = "images|config_digest|complete|reference|extractor|weights|chain|value|tolerance|fail_beyond|basis"
-    text = re.sub(rf"^({written}) = .*\n", "", (results / "expected.toml").read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^basis_rows = \[[^]]*\]\n", "", (results / "expected.toml").read_text(), flags=re.MULTILINE)
+    text = re.sub(rf"^({written}) = .*\n", "", text, flags=re.MULTILINE)
     head, *entries = re.split(r"^(?=\[\[expectation\]\])", text, flags=re.MULTILINE)
     # Without their numbers of images, entries may ask the same.
     asked = re.compile(rf"^(?:{'|'.join(('protocol', *QUESTION))}) = .*$", flags=re.MULTILINE)

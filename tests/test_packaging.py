@@ -27,8 +27,10 @@ LONGEST_MODULE = 320
 # its place here. The first layer knows nothing of models; configuration and runs know models, but not learning.
 LAYERS = (
     {
+        "text",
         "errors",
         "files",
+        "folders",
         "progress",
         "images",
         "checkpoints",
@@ -50,7 +52,7 @@ LAYERS = (
     {"training", "sampling", "hierarchy"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-KNOWN_TO_FIGURES = {"errors", "files", "progress", "results", "plotting"}
+KNOWN_TO_FIGURES = {"text", "errors", "files", "progress", "results", "plotting"}
 
 
 # ---- the layers

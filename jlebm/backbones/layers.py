@@ -10,8 +10,10 @@ def smallest_side(image_shape: tuple[int, int, int], channels: tuple[int, ...]) 
     """Return height and width of the smallest feature maps, where each of `channels` but the first doubles them.
 
     Raises:
-        UserError: images of this shape cannot be halved so often.
+        UserError: images of this shape cannot be halved so often, or there are no channels.
     """
+    if not channels:
+        raise UserError("a network of images needs at least one number of channels")
     _, height, width = image_shape
     halvings = 2 ** (len(channels) - 1)
     if height != width or height % halvings:

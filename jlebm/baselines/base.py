@@ -110,7 +110,7 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
-    warmup: int = 0
+    warmup: int = field(default=0, metadata={"least": 0})
     """Steps over which the rate rises by equal parts to `lr`."""
 
     def __post_init__(self) -> None:

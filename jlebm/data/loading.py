@@ -105,11 +105,14 @@ def data_root(explicit: Path | None) -> Path:
     """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
 
     Raises:
-        UserError: there is none of them: the user has no home folder.
+        UserError: $JLEBM_DATA is empty, which as a path would be the working folder, or the user has no home folder.
     """
     if explicit is not None:
         return expanded(explicit)
-    if named := os.environ.get("JLEBM_DATA"):
+    named = os.environ.get("JLEBM_DATA")
+    if named is not None and not named.strip():
+        raise UserError("JLEBM_DATA is set to an empty text; name the folder with datasets in it, or unset it")
+    if named:
         return expanded(Path(named))
     if (of_user := user_cache()) is None:
         raise UserError("there is no home folder here for data; name a folder with --data-root or $JLEBM_DATA")

@@ -1,7 +1,8 @@
 """Numbers with what made them: measured rows, what is expected, what papers report, verdicts, tables, artifacts."""
 
 from jlebm.results.artifact import read_artifact, write_artifact
-from jlebm.results.expectation import Expectation, expect, read_expected, write_expected
+from jlebm.results.basis import held_to_basis
+from jlebm.results.expectation import Expectation, expect, read_expected, rewrite_expected, write_expected
 from jlebm.results.golden import GoldenVerdict
 from jlebm.results.golden import compare as compare_golden
 from jlebm.results.golden import write as write_golden
@@ -27,6 +28,7 @@ __all__ = [
     "check",
     "compare_golden",
     "expect",
+    "held_to_basis",
     "newest_of_each_seed",
     "read",
     "read_all",
@@ -34,6 +36,7 @@ __all__ = [
     "read_expected",
     "read_paper",
     "render",
+    "rewrite_expected",
     "write_artifact",
     "write_expected",
     "write_golden",

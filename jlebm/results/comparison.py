@@ -12,6 +12,7 @@ from jlebm.results.systems import SYSTEMS, System
 from jlebm.results.tables import number
 from jlebm.results.timing import duration
 from jlebm.results.verdicts import newest_alike, summary
+from jlebm.text import shell_command
 
 HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
 SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
@@ -62,12 +63,12 @@ def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[
     for system in SYSTEMS:
         asked = (dataset, preset, system.learning, system.source)
         if not any((row.dataset, row.preset, row.learning, row.source) == asked for row in measured):
-            chosen = f" --dataset {dataset}" * (dataset != "cifar10")
+            recipe, which = ("table", ("--systems", system.name))
             if system.learning == "two-stage":
-                command = f"nox -s reproduce_cifar10 -- --model two-stage --preset {preset}{chosen}"
-            else:
-                command = f"nox -s reproduce_table -- --systems {system.name} --preset {preset}{chosen}"
-            missing.append((system.title, command))
+                recipe, which = ("cifar10", ("--model", "two-stage"))
+            chosen = ("--dataset", dataset) if dataset != "cifar10" else ()
+            words = ("nox", "-s", f"reproduce_{recipe}", "--", *which, "--preset", preset, *chosen)
+            missing.append((system.title, shell_command(*words)))
     return missing
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import statistics
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from scipy.special import stdtrit
 
 from jlebm.errors import UserError
-from jlebm.files import write_text
+from jlebm.files import read_bytes, write_text
 from jlebm.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from jlebm.results.paper import read_tables
-from jlebm.results.records import METRICS, decode, known, refuse_non_finite
+from jlebm.results.records import METRICS, decode, known, refuse_unwritable
+from jlebm.results.rows import hold
 from jlebm.results.systems import BASELINES
+from jlebm.text import shell_command, words_of
 
 CONFIDENCE = 0.95  # of the interval that new means are to fall into
 QUESTION = ("dataset", "preset", "learning", "metric", "source")
@@ -39,7 +41,9 @@ class Expectation:
         tolerance: the deviation of the mean up to which it is a PASS.
         fail_beyond: the deviation beyond which it is a FAIL; between the two it is a DRIFT.
         seeds: how many distinct seeds a verdict needs, and the tolerance is made for the mean of.
-        basis: which rows the value comes from and how the tolerance follows from their spread.
+        basis: which rows the value comes from and how the tolerance follows from their spread, in words.
+        basis_rows: the digests of these rows, by which `basis.fault` makes all of it again.
+        tolerance_by_hand: why 'tolerance' and 'fail_beyond' are not what the rule gives; "" where they are.
         needs: what measuring it takes, in words.
         command: what would measure it.
         paper: a key of `paper.toml` whose number is shown beside it; "" for none.
@@ -69,9 +73,11 @@ class Expectation:
     fail_beyond: float | None = None
     basis: str = ""
     paper: str = ""
+    tolerance_by_hand: str = ""
+    basis_rows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        refuse_non_finite(self)
+        refuse_unwritable(self)
         known(self.metric, METRICS, "metric")
         known(self.source.partition("/")[0], SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
@@ -79,6 +85,8 @@ class Expectation:
         if self.seeds < 1:
             raise UserError(f"'seeds' is {self.seeds}; a verdict needs at least one seed")
         if self.value is None:
+            if self.basis_rows:
+                raise UserError("an entry names its 'basis_rows' and has no 'value'; restore it")
             return
         if self.tolerance is None or self.fail_beyond is None or not 0 <= self.tolerance <= self.fail_beyond:
             raise UserError("a value comes with 'tolerance' and 'fail_beyond', 0 <= tolerance <= fail_beyond")
@@ -117,7 +125,7 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     interval for the mean of m new seeds, t(0.975, n - 1) * s * sqrt(1/n + 1/m) with s the sample standard deviation,
     and never below the metric's floor; with n = 1 there is no spread and it is the floor. m is `old.seeds`, which n
     may exceed, and n without `old`. `fail_beyond` is twice the tolerance. What the rows don't say (seeds, needs,
-    command, paper) is taken from `old`.
+    command, paper) is taken from `old`; a tolerance that was set by hand is replaced.
 
     Raises:
         UserError: no rows, two of one seed, a row changed by hand, rows of different selectors or conditions, or
@@ -127,8 +135,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         raise UserError("no row to expect anything from; measure first")
     first = rows[0]
     for row in rows:
-        if not row.intact:
-            raise UserError(f"{row.where or 'a row'} was changed since it was stored; restore it or measure again")
+        if row.fault:
+            raise UserError(f"{row.where or 'a row'} {row.fault}; restore it or measure again")
         for name in ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS):
             wanted, found = (condition(one, name) for one in (first, row))
             if found != wanted:
@@ -164,8 +172,9 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     else:
         basis += f"; one seed has no spread, so the tolerance is the metric's floor {metric.floor:g}"
     recipe = first.protocol.split("/")[0].removesuffix("-two-stage")
-    schemes = {"": "", "two-stage": " --model two-stage"} | {one.name: f" --systems {one.name}" for one in BASELINES}
-    scheme = schemes.get(first.learning, f" --learning {first.learning}")
+    schemes = {"": [], "two-stage": ["--model", "two-stage"]} | {one.name: ["--systems", one.name] for one in BASELINES}
+    options = schemes.get(first.learning, ["--learning", first.learning])
+    options += ["--preset", *words_of(first.preset), "--seeds", *map(str, sorted(values))]
     made = Expectation(
         **{name: getattr(first, name) for name in ("protocol", *QUESTION, "images", "config_digest", "complete")},
         **{name: condition(first, name) for name in CONDITIONS},
@@ -174,8 +183,9 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         fail_beyond=2 * tolerance,
         seeds=count,
         basis=basis + "; fail beyond twice the tolerance",
+        basis_rows=tuple(row.digest for row in sorted(rows, key=lambda row: row.seed)),
         needs=f"a machine like {first.device}",
-        command=f"nox -s reproduce_{recipe} --{scheme} --preset {first.preset} --seeds {seeds.replace(',', '')}",
+        command=shell_command("nox", "-s", f"reproduce_{recipe}", "--", *options),
     )
     if old is None:
         return made
@@ -209,15 +219,38 @@ def replaced(new: Expectation, entries: Sequence[Expectation]) -> int | None:
 
 
 def write_expected(path: Path, new: Sequence[Expectation]) -> None:
+    """Put expectations into `expected.toml`, as `rewrite_expected` does."""
+    rewrite_expected(path, lambda old: new)
+
+
+def rewrite_expected(
+    path: Path, make: Callable[[Sequence[Expectation]], Sequence[Expectation]]
+) -> Sequence[Expectation]:
     """Put expectations into `expected.toml`, each in place of the one that is `replaced` or else at the end.
 
-    Every other entry and every comment stays as it is, byte for byte.
+    Every other entry and every comment stays as it is, byte for byte. The folder's lock is held from the reading to the
+    writing, so that of two processes none loses what the other one writes.
+
+    Args:
+        path: of the file.
+        make: given the entries that stand there, returns those to be put in.
+
+    Returns:
+        What `make` returned.
 
     Raises:
-        UserError: the file cannot be read, or its layout would not let the other entries stand as they are.
+        UserError: the file cannot be read or written, its layout would not let the other entries stand as they are, or
+            `make` raised it.
     """
-    old = read_expected(path)
-    head, *blocks = re.split(r"^(?=\[\[expectation\]\])", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    with hold(path.parent):
+        old = read_expected(path)
+        new = make(old)
+        write_text(path, _edited(path, old, new))
+    return new
+
+
+def _edited(path: Path, old: Sequence[Expectation], new: Sequence[Expectation]) -> str:
+    head, *blocks = re.split(r"^(?=\[\[expectation\]\])", read_bytes(path).decode(), flags=re.MULTILINE)
     kept = list(old)
     for one in new:
         place = replaced(one, kept)
@@ -237,7 +270,7 @@ def write_expected(path: Path, new: Sequence[Expectation]) -> None:
         same = False
     if not same:
         raise UserError(f"{path} cannot be edited entry by entry; begin each entry with a line [[expectation]]")
-    write_text(path, text)
+    return text
 
 
 def _decode_all(tables: Sequence[Any], path: Path) -> list[Expectation]:
@@ -260,7 +293,7 @@ def _toml(one: Expectation) -> str:
         value = getattr(one, field.name)
         if value is None or (value == field.default and field.name != "complete"):
             continue
-        # A JSON text is a TOML basic string but for DEL, which TOML wants escaped.
-        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        # A JSON text is a TOML basic string but for DEL, which TOML wants escaped. Of a list each item has its line.
+        text = json.dumps(value, ensure_ascii=False, indent=4).replace("\x7f", "\\u007f")
         lines.append(f"{field.name} = {text}")
     return "\n".join(lines) + "\n"

@@ -1,11 +1,13 @@
 """One measured number with everything that made it, and the files of each dataset that hold such rows."""
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from jlebm.files import cannot_read
 from jlebm.results import rows
-from jlebm.results.records import METRICS, known, moment, refuse_non_finite
+from jlebm.results.records import METRICS, known, moment, refuse_unwritable
 from jlebm.results.systems import BASELINES
 from jlebm.results.timing import TIMINGS
 
@@ -87,12 +89,19 @@ class Measurement(rows.Row):
     date: str
 
     def __post_init__(self) -> None:
-        refuse_non_finite(self)
+        refuse_unwritable(self)
         known(self.metric, METRICS, "metric")
         known(self.source.partition("/")[0], SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
         known(self.weights, WEIGHTS, "kind of weights")
         moment(self.date)
+
+    @property
+    def fault(self) -> str:
+        """Why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
+        if self.images < 1 or self.steps < 0:
+            return f"says {self.images} images and {self.steps} steps, which no recipe stores"
+        return super().fault
 
     @property
     def time(self) -> datetime:
@@ -106,5 +115,25 @@ def read(path: Path) -> list[Measurement]:
 
 
 def read_all(folder: Path) -> list[Measurement]:
-    """Read the measurements of every dataset's `*.jsonl` of a folder, by file name."""
-    return [row for path in sorted(folder.glob("*.jsonl")) if path.name != TIMINGS for row in read(path)]
+    """Read the measurements of every dataset's `*.jsonl` of a folder, by file name; without the folder there are none.
+
+    A row of another dataset than its file's is returned as `misplaced`.
+
+    Raises:
+        UserError: the folder may not be read, or a file cannot be, as in `read`.
+    """
+    try:
+        paths = sorted(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+    return [_placed(row, path) for path in paths if _is_of_a_dataset(path) for row in read(path)]
+
+
+def _is_of_a_dataset(path: Path) -> bool:
+    return path.suffix == ".jsonl" and path.name != TIMINGS
+
+
+def _placed(row: Measurement, path: Path) -> Measurement:
+    if row.dataset == path.stem:
+        return row
+    return dataclasses.replace(row, misplaced=f"is a row of {row.dataset!r} in the file of {path.stem!r}")

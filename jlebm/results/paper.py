@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jlebm.errors import UserError
-from jlebm.results.records import METRICS, decode, known, refuse_non_finite
+from jlebm.files import read_bytes
+from jlebm.results.records import METRICS, decode, known, refuse_unwritable
 
 MODELS = ("this paper", "ICCV 2023 sibling", "ICML 2024 follow-up")
 VERIFIED = ("read in the source", "second-hand")
@@ -44,7 +45,7 @@ class Reported:
     note: str = ""
 
     def __post_init__(self) -> None:
-        refuse_non_finite(self)
+        refuse_unwritable(self)
         known(self.metric, METRICS, "metric")
         known(self.model, MODELS, "model")
         known(self.verified, VERIFIED, "kind of verification")
@@ -73,10 +74,10 @@ def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
     Raises:
         UserError: the file is missing, is not TOML, or holds something else.
     """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; it is part of the repository: restore it")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; it is part of the repository: restore it") from None
+        content = tomllib.loads(read_bytes(path).decode())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
     tables = content.pop(name, [])

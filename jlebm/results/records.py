@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from jlebm.errors import UserError, nearest
 
 T = TypeVar("T")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,20 @@ def known(word: str, allowed: Iterable[str], what: str) -> None:
         raise UserError(f"{word!r} is not a known {what}{nearest(word, [name for name in allowed if name])}")
 
 
-def refuse_non_finite(record: Any) -> None:
-    """Check every number of a dataclass, those in its dictionaries included.
+def refuse_unwritable(record: Any) -> None:
+    """Check every number and text of a dataclass, those in its dictionaries and tuples included.
 
     Raises:
-        UserError: one of them is NaN or infinite.
+        UserError: a number is NaN or infinite, or a text has half of a surrogate pair, which no file can hold.
     """
     for field in dataclasses.fields(record):
         held = getattr(record, field.name)
-        for value in held.values() if isinstance(held, dict) else (held,):
+        parts = (*held, *held.values()) if isinstance(held, dict) else held if isinstance(held, tuple) else (held,)
+        for value in parts:
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"the field {field.name!r} is {value}; only finite numbers are stored")
+            if isinstance(value, str) and (half := _SURROGATE.search(value)):
+                raise UserError(f"the field {field.name!r} has the half character {half[0]!r}, which is no text")
 
 
 def moment(date: str) -> datetime:
@@ -83,7 +88,9 @@ def moment(date: str) -> datetime:
     """
     try:
         found = datetime.fromisoformat(date)
-    except ValueError:
+        if found.tzinfo is not None:
+            found.astimezone(UTC)  # the moment itself lies outside of the calendar: year 1 with +23:59
+    except (ValueError, OverflowError):
         found = None
     if found is None or found.tzinfo is None:
         raise UserError(f"the date {date!r} is not ISO 8601 with its time zone, as 2026-01-31T12:00:00+00:00")
@@ -107,7 +114,7 @@ def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
     values = {}
     for name, field in stored.items():
         if name in fields:
-            values[name] = _typed(fields[name], hints[name], f"{where}: the field {name!r}")
+            values[name] = typed(fields[name], hints[name], f"{where}: the field {name!r}")
         elif field.default is dataclasses.MISSING:
             raise UserError(f"{where}: the field {name!r} is missing")
     try:
@@ -116,16 +123,28 @@ def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
         raise UserError(f"{where}: {error}") from error
 
 
-def _typed(value: Any, hint: Any, what: str) -> Any:
+def typed(value: Any, hint: Any, what: str) -> Any:
+    """Return a parsed JSON or TOML value as a plain type, an optional, a dictionary or a tuple of such.
+
+    A whole number is accepted where a float is meant, and a list where a tuple is; nothing else is converted.
+
+    Raises:
+        UserError: it is of another type, or a text that no file can hold; the sentence begins with `what`.
+    """
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
             return None
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{what} is {_word(value)}, where a list is meant")
+        inner = typing.get_args(hint)[0]
+        return tuple(typed(item, inner, f"{what}, number {number},") for number, item in enumerate(value, start=1))
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise UserError(f"{what} is {_word(value)}, where a table of named values is meant")
         inner = typing.get_args(hint)[1]
-        return {key: _typed(item, inner, f"{what}, entry {key!r},") for key, item in value.items()}
+        return {key: typed(item, inner, f"{what}, entry {key!r},") for key, item in value.items()}
     if hint is float and type(value) is int:
         try:
             return float(value)
@@ -133,6 +152,8 @@ def _typed(value: Any, hint: Any, what: str) -> Any:
             raise UserError(f"{what} is too large for a number") from None
     if type(value) is not hint:
         raise UserError(f"{what} is {_word(value)}, where {_MEANT[hint]} is meant")
+    if isinstance(value, str) and (half := _SURROGATE.search(value)):
+        raise UserError(f"{what} has the half character {half[0]!r}, which is no text")
     return value
 
 

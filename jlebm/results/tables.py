@@ -13,6 +13,7 @@ from jlebm.results.expectation import describe
 from jlebm.results.paper import Reported
 from jlebm.results.records import METRICS
 from jlebm.results.verdicts import Verdict, rewrite
+from jlebm.text import printable
 
 Note = tuple[str, str, str]  # status, what is said, command
 Format = Literal["terminal", "markdown", "latex"]
@@ -59,7 +60,7 @@ def render(
         if format == "terminal":
             parts.append(_terminal(title, rows, group, said, color, width))
         elif format == "markdown":
-            notes = [f"- {escape_markdown(text)}" + (f" Run `{run}`" if run else "") for _, text, run in said]
+            notes = [f"- {escape_markdown(text)}" + (f" Run {_code(run)}" if run else "") for _, text, run in said]
             parts.append("\n".join([f"**{escape_markdown(title)}**", "", markdown(HEADER, rows), *notes]) + "\n")
         else:
             notes = [
@@ -105,12 +106,21 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape what Markdown would read as markup or as the end of a cell."""
-    return re.sub(r"([\\|*`<\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*`<\[\]])", r"\\\1", _one_line(text))
 
 
 def escape_latex(text: str) -> str:
     """Escape LaTeX's special characters."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _code(command: str) -> str:
+    fence = "``" if "`" in command else "`"
+    return f"{fence}{printable(command)}{fence}"
 
 
 def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
@@ -140,12 +150,12 @@ def _notes(group: Sequence[Verdict], commands: bool) -> list[Note]:
 def _terminal(
     title: str, rows: list[list[str]], group: Sequence[Verdict], said: Sequence[Note], color: bool, width: int
 ) -> str:
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for name in HEADER:
         table.add_column(name, no_wrap=name in ("verdict", "metric"))
     for row, verdict in zip(rows, group, strict=True):
         style = STYLES[verdict.status]
-        cells = [Text(cell, style="dim" if verdict.status == "NOT RUN" else "") for cell in row[:-1]]
+        cells = [Text(printable(cell), style="dim" if verdict.status == "NOT RUN" else "") for cell in row[:-1]]
         table.add_row(*cells, Text(row[-1], style=style))
     out = io.StringIO()
     console = Console(
@@ -153,7 +163,7 @@ def _terminal(
     )
     console.print(table)
     for status, text, run in said:
-        console.print(Text(text, style=STYLES[status]))
+        console.print(Text(printable(text), style=STYLES[status]))
         if run:  # on its own line and never wrapped, so that it can be copied
-            console.print(Text(f"    {run}", style="dim"), soft_wrap=True)
+            console.print(Text(f"    {printable(run)}", style="dim"), soft_wrap=True)
     return out.getvalue()

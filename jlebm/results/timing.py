@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jlebm.errors import UserError
-from jlebm.files import write_text
-from jlebm.results.records import known, moment, refuse_non_finite
+from jlebm.files import read_bytes, write_text
+from jlebm.results.records import known, moment, refuse_unwritable
 from jlebm.results.rows import Row
 
 TIMINGS = "bench.jsonl"  # in results/measured: the one file there that holds timings and no measurements
@@ -69,7 +69,7 @@ class Timing(Row):
     date: str
 
     def __post_init__(self) -> None:
-        refuse_non_finite(self)
+        refuse_unwritable(self)
         known(self.kind, KINDS, "kind of timing")
         for name in ("plain", "ours", "floor", "ceiling"):
             value = getattr(self, name)
@@ -103,12 +103,23 @@ def read_awaited(results: Path) -> list[Awaited]:
         UserError: the file is not what that command writes.
     """
     path = results / AWAITED
+    if not path.exists():
+        return []
+    again = "write it by python -m bench --write-awaited"
     try:
-        return [Awaited(*map(str, line)) for line in json.loads(path.read_text())] if path.exists() else []
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a list of lines ({error}); write it by python -m bench --write-awaited"
-        ) from error
+        lines = json.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a list of lines ({error}); {again}") from error
+    if not isinstance(lines, list) or not all(_is_a_line(line) for line in lines):
+        raise UserError(f"{path} is not a list of lines [{', '.join(Awaited._fields)}]; {again}")
+    return [Awaited(*line) for line in lines]
+
+
+def _is_a_line(value: Any) -> bool:
+    """Whether a parsed JSON value is three texts, without the half characters that JSON lets pass."""
+    if not isinstance(value, list) or len(value) != len(Awaited._fields):
+        return False
+    return all(isinstance(word, str) and word.isprintable() for word in value)
 
 
 def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:

@@ -8,9 +8,12 @@ from typing import Literal
 
 from jlebm.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe
 from jlebm.results.measurement import Measurement
+from jlebm.results.rows import CHANGED
+from jlebm.text import shell_command
 
 Key = tuple[object, ...]
 Status = Literal["PASS", "DRIFT", "FAIL", "NOT RUN"]
+_SAID = {CHANGED: "changed since stored (the row digest does not fit)"}
 SELECTORS = ("config_digest", "images", "weights", "complete")
 
 
@@ -140,11 +143,14 @@ def _unexpected(one: Expectation, asked: Sequence[Measurement], found: Sequence[
 
 
 def _broken(one: Expectation, asked: Sequence[Measurement]) -> Verdict | None:
-    broken = [row.where or f"the row of seed {row.seed}" for row in asked if not row.intact]
-    if not broken:
+    faults: dict[str, list[str]] = {}
+    for row in asked:
+        if row.fault:
+            faults.setdefault(row.fault, []).append(row.where or f"the row of seed {row.seed}")
+    if not faults:
         return None
-    changed = f"{', '.join(broken)} changed since stored (the row digest does not fit)"
-    return Verdict(one, "FAIL", f"{changed}; restore it, or remove it and measure again", one.command)
+    said = "; ".join(f"{', '.join(places)} {_SAID.get(fault, fault)}" for fault, places in faults.items())
+    return Verdict(one, "FAIL", f"{said}; restore it, or remove it and measure again", one.command)
 
 
 def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
@@ -223,9 +229,8 @@ def _why_none(one: Expectation, newest: Measurement) -> str:
 
 def rewrite(one: Expectation) -> str:
     """Return the command that makes an expectation from the stored rows."""
-    return "python -m reproduce.check --write-expected " + " ".join(
-        f"{name}={getattr(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)
-    )
+    selectors = [f"{name}={getattr(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)]
+    return shell_command("python", "-m", "reproduce.check", "--write-expected", *selectors)
 
 
 def _question(row: Measurement) -> Expectation:

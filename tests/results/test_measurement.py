@@ -1,8 +1,10 @@
 """Rows: nothing is lost, nothing is changed unnoticed, nothing damaged is passed over."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,76 @@ def test_read_all(row: Any, tmp_path: Path) -> None:
     append(tmp_path / "a.jsonl", [row(seed=1)])
     assert [one.seed for one in read_all(tmp_path)] == [1, 2]
     assert read_all(tmp_path / "nowhere") == []
+
+
+def test_half_characters_are_refused(row: Any, tmp_path: Path) -> None:
+    """Would break if a lone surrogate, which JSON lets pass, came in by a file or a value and was a traceback."""
+    with pytest.raises(UserError, match=r"'commit' has the half character '\\ud800'"):
+        row(commit="\ud800")
+    with pytest.raises(UserError, match=r"'versions' has the half character"):
+        row(versions={"\udfff": "1"})
+    path = tmp_path / "a.jsonl"
+    append(path, [row()])
+    path.write_text(path.read_text().replace('"commit": "', '"commit": "\\ud800'))
+    with pytest.raises(UserError, match=r"line 1: the field 'commit' has the half character"):
+        read(path)
+
+
+def test_nesting_and_dates_beyond_what_is_read(row: Any, tmp_path: Path) -> None:
+    """Would break if a line of ten thousand brackets, or the year 1 at +23:59, ended in a traceback."""
+    path = tmp_path / "a.jsonl"
+    for text in ("[" * 100_000, '{"a": ' * 100_000, '{"seed": ' + "9" * 5000 + "}"):
+        path.write_text(text + "\n")
+        with pytest.raises(UserError, match=r"a\.jsonl, line 1"):
+            read(path)
+    with pytest.raises(UserError, match="ISO 8601"):
+        row(date="0001-01-01T00:00:00+23:59")
+
+
+def test_a_count_that_cannot_be_is_not_stored(row: Any, tmp_path: Path) -> None:
+    """Would break if a value over no image at all were kept."""
+    for changes in ({"images": 0}, {"images": -5}, {"steps": -1}):
+        with pytest.raises(UserError, match="which no recipe stores"):
+            append(tmp_path / "a.jsonl", [row(**changes)])
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_a_row_of_another_dataset_is_no_row_of_this_file(row: Any, tmp_path: Path) -> None:
+    """Would break if a row that was moved into another file counted, or its file's own rows did not."""
+    append(tmp_path / "mnist.jsonl", [row(dataset="mnist"), row(dataset="cifar10")])
+    assert [one.intact for one in read_all(tmp_path)] == [True, False]
+    assert read_all(tmp_path)[1].fault == "is a row of 'cifar10' in the file of 'mnist'"
+
+
+def test_what_stands_already_is_looked_for_under_the_lock(row: Any, tmp_path: Path) -> None:
+    """Would break if a row that another process stored a moment ago were stored a second time."""
+    path, same = tmp_path / "a.jsonl", lambda old, new: old.metric == new.metric
+    (first,) = append(path, [row(seed=1)], stands=same)
+    assert first == row(seed=1)
+    stored, new = append(path, [row(seed=2), row(seed=3, metric="kid")], stands=same)
+    assert (stored.seed, stored.where != "", new.seed) == (1, True, 3)
+    assert [one.seed for one in read(path)] == [1, 3]
+    append(path, [row(seed=2)])
+    assert len(read(path)) == 3
+
+
+def test_a_link_to_nothing_is_told(row: Any, tmp_path: Path) -> None:
+    """Would break if rows behind a dangling link counted as none, and were written over."""
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
+    for use in (lambda: read(tmp_path / "a.jsonl"), lambda: append(tmp_path / "a.jsonl", [row()])):
+        with pytest.raises(UserError, match="is a link to a file that is not there"):
+            use()
+
+
+def test_a_file_system_without_locks(row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would break if rows were written without a lock, or the refusal were a traceback."""
+    fcntl = pytest.importorskip("fcntl")
+    for number in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+
+        def refuse(descriptor: int, operation: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(UserError, match="has no locks; choose --results on another one"):
+            append(tmp_path / "a.jsonl", [row()])
+        assert read(tmp_path / "a.jsonl") == []

@@ -3,7 +3,7 @@
 import dataclasses
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jlebm.errors import UserError
@@ -19,13 +19,13 @@ class NVAEConfig:
     num_latent_scales: int
     num_groups_per_scale: int
     num_latent_per_group: int
-    num_preprocess_blocks: int = 2
+    num_preprocess_blocks: int = field(default=2, metadata={"least": 0})
     num_preprocess_cells: int = 2
-    num_postprocess_blocks: int = 2
+    num_postprocess_blocks: int = field(default=2, metadata={"least": 0})
     num_postprocess_cells: int = 2
-    num_cell_per_cond_enc: int = 1
-    num_cell_per_cond_dec: int = 1
-    num_nf: int = 0
+    num_cell_per_cond_enc: int = field(default=1, metadata={"least": 0})
+    num_cell_per_cond_dec: int = field(default=1, metadata={"least": 0})
+    num_nf: int = field(default=0, metadata={"least": 0})
     num_mixture_dec: int = 10
     num_x_bits: int = 8
     ada_groups: bool = False
@@ -82,13 +82,13 @@ class NVAEConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := [name for name in values if name not in fields]:
             raise UserError(f"{reprlib.repr(unknown[0])} is no size that this version knows")
-        for name, field in fields.items():
-            value = values.get(name, field.default)
+        for name, known in fields.items():
+            value = values.get(name, known.default)
             if value is dataclasses.MISSING:
                 raise UserError(f"there is no {name}")
-            if field.type is bool and not (isinstance(value, int) and value in (0, 1)):
+            if known.type is bool and not (isinstance(value, int) and value in (0, 1)):
                 raise UserError(f"{name} must be true or false, not {reprlib.repr(value)}")
-            if field.type is int and type(value) is not int:
+            if known.type is int and type(value) is not int:
                 raise UserError(f"{name} must be a whole number, not {reprlib.repr(value)}")
         return cls(**{name: bool(value) if fields[name].type is bool else value for name, value in values.items()})
 

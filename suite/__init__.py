@@ -1,0 +1,1 @@
+"""What the commands of the suite share: how their arguments are read, and how a table is printed."""

@@ -1,0 +1,95 @@
+"""The command line of every command: a dataclass read by tyro, after what tyro would pass over is refused."""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import tyro
+
+from jlebm.errors import UserError
+from jlebm.text import shell_command
+
+A = TypeVar("A")
+
+
+def parse(kind: type[A], argv: Sequence[str] | None, description: str | None) -> A:
+    """Read a command's arguments.
+
+    A repeated option of several values, `--set A --set B`, is one option with all of them, `--set A B`.
+
+    Args:
+        kind: a frozen dataclass, a field an option; a dataclass within it adds options of its own, without a prefix.
+        argv: the words behind the command's name; None for those that this process was started with.
+        description: what `--help` says first.
+
+    Raises:
+        UserError: an option of one value is given twice, or an option is given an empty text, which is what the shell
+            makes of a variable that is not set: as a path that would be the working folder.
+        SystemExit: tyro has printed its help, or does not know an option or cannot read a value (exit code 2).
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    return tyro.cli(kind, args=_joined(words, dict(_options(kind))), description=description)
+
+
+def _options(kind: Any) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each option and whether it takes several values."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _options(hint)
+        else:
+            yield f"--{name.replace('_', '-')}", typing.get_origin(hint) is tuple
+
+
+@dataclass(frozen=True)
+class _Use:
+    """An option where it stands: the word itself, "--set=A", and the words behind it."""
+
+    option: str
+    word: str
+    behind: list[str]
+
+    @property
+    def values(self) -> list[str]:
+        _, equals, value = self.word.partition("=")
+        return [value, *self.behind] if equals and self.option else self.behind
+
+    @property
+    def words(self) -> list[str]:
+        return [self.word, *self.behind] if self.option else self.behind
+
+
+def _uses(words: Sequence[str], known: Collection[str]) -> list[_Use]:
+    """Cut a command line before each option; what stands before the first is of the option ""."""
+    uses = [_Use("", "", [])]
+    for word in words:
+        if not word.startswith("--") or word == "--":
+            uses[-1].behind.append(word)
+            continue
+        name = word.partition("=")[0].replace("_", "-")
+        positive = "--" + name.removeprefix("--no-")
+        uses.append(_Use(positive if positive in known and name not in known else name, word, []))
+    return uses
+
+
+def _joined(words: Sequence[str], several: Mapping[str, bool]) -> list[str]:
+    """Return the words with each option once; what is unknown is left to tyro as it is."""
+    given: dict[str, list[_Use]] = {}
+    for use in _uses(words, several):
+        if not all(value.strip() for value in use.values):
+            name = use.option or "an argument"
+            why = "an empty text, as a shell makes of a variable that is not set"
+            raise UserError(f"{name} is {why}; set it, or leave it out")
+        given.setdefault(use.option, []).append(use)
+    joined = []
+    for option, uses in given.items():
+        if len(uses) > 1 and several.get(option) is False:
+            said = " and ".join(shell_command(*use.words) for use in uses)
+            raise UserError(f"{option} takes one value and is given {len(uses)} times, {said}; give it once")
+        if several.get(option):
+            joined += [*uses[0].words, *(value for use in uses[1:] for value in use.values)]
+        else:
+            joined += [word for use in uses for word in use.words]
+    return joined
