@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -155,4 +154,5 @@ def test_what_claims_more_than_it_holds_is_refused(tried: list[tuple[str, float,
         assert sentence is not None, f"{name} was read"
         assert seconds < LONGEST, f"{name} took {seconds:.1f} seconds"
         assert peak < LARGEST_PEAK, f"{name} took the memory to {peak / 1e6:.0f} MB"
-        assert len(sentence) < 600 and str(Path(name)) in sentence
+        assert name in sentence
+        assert len(sentence) < 600
