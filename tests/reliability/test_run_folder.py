@@ -45,7 +45,9 @@ def test_a_damaged_event_is_a_sentence(tmp_path: Path, run: Run, line: bytes) ->
         train(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"{}", b"[1]", b"null", b'{"config": 1', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 300, b"{}", b"[1]", b"null", b'{"config": 1', b"\xff", b"[" * 100_000]
+)
 def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, run: Run, content: bytes) -> None:
     """Breaks if it is a traceback, or if what the sentence advises does not help."""
     config = run.folder / "config.json"
