@@ -98,13 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "extractor": str(extractor),
             "scores": [asdict(score) for score in scores],
             "reference_halves": None if floor is None else asdict(floor),
+            "reference_halves_are": None if floor is None else _of_floor(floor, len(images)),
             "not_measured": [asdict(score) for score in missing],
         }
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return 0
     rows = [(score.metric, _value(score), str(score.images), reference, str(extractor)) for score in scores]
     if floor is not None:
-        label = f"fid768 of {dataset.name}'s own halves: the floor of {floor.images} images"
+        label = f"fid768 of {dataset.name}'s own halves, the floor"
         rows.append((label, _value(floor), f"2 x {floor.images}", reference, _of_floor(floor, len(images))))
     rows += [(score.metric, f"not measured: {score.reason}", "", "", score.remedy) for score in missing]
     print_table(f"{name} against {dataset.name}", HEADER, rows)
@@ -114,9 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _of_floor(floor: evaluation.Score, images: int) -> str:
     """Say whether the floor is one of the measurement's: the distance falls as the number of images grows."""
     if floor.images == images:
-        return f"against {floor.images} others, as here"
+        return f"a floor of {images} images, as many as here"
     relation = "above" if floor.images < images else "below"
-    return f"not of the {images} images here, against as many others: {relation} theirs"
+    return f"a floor of {floor.images} images, not of the {images} here: {relation} theirs"
 
 
 def _value(score: evaluation.Score) -> str:

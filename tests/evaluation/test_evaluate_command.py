@@ -101,9 +101,9 @@ def test_the_answer_says_what_was_left_out_and_what_is_doubtful(
 @pytest.mark.parametrize(
     ("references", "sentence"),
     [
-        (70, "not of the 60 images here, against as many others: above theirs"),
-        (120, "against 60 others, as here"),
-        (200, "not of the 60 images here, against as many others: below theirs"),
+        (70, "a floor of 35 images, not of the 60 here: above theirs"),
+        (120, "a floor of 60 images, as many as here"),
+        (200, "a floor of 100 images, not of the 60 here: below theirs"),
     ],
 )
 def test_the_floor_says_of_how_many_images_it_is(
@@ -112,7 +112,7 @@ def test_the_floor_says_of_how_many_images_it_is(
     """Breaks if a floor of fewer images than were measured, which may lie above the value, passes for its floor."""
     assert command(samples, "--reference-images", str(references)) == 0
     (line,) = [line for line in capfd.readouterr().out.splitlines() if "the floor" in line]
-    assert f"own halves: the floor of {references // 2} images" in line
+    assert f" 2 x {references // 2} " in line
     assert sentence in line
 
 

@@ -155,9 +155,7 @@ def test_grey_images_may_lack_the_axis_of_the_channels(tmp_path: Path) -> None:
             open_images(tmp_path / "x.npy")
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"), [("images", "labels"), ("y", "x"), ("arr_1", "arr_0"), ("data", "arr_0")]
-)
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("y", "x"), ("arr_1", "arr_0"), ("b", "arr_0")])
 def test_images_are_found_beside_labels_whatever_their_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str, labels: str
 ) -> None:
