@@ -9,14 +9,14 @@ from pathlib import Path
 import tyro
 
 from figures import (
+    energy_trace,
     hierarchical_reconstruction,
     hierarchical_sampling,
-    langevin,
     langevin_transition,
-    measured,
-    ood,
+    pages,
     samples,
-    systems,
+    score_histograms,
+    system_samples,
     tables,
 )
 from figures.common import ROOT, draw_all, folder_for
@@ -27,10 +27,10 @@ DRAWN_FROM_ARTIFACTS = (
     samples,
     hierarchical_sampling,
     hierarchical_reconstruction,
-    langevin,
+    energy_trace,
     langevin_transition,
-    ood,
-    systems,
+    score_histograms,
+    system_samples,
 )
 
 
@@ -51,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw what can be drawn, say what is missing and what would make it; return the exit code."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     out = folder_for(arguments.out)
-    written = [*tables.draw(arguments.results, out), *measured.draw(arguments.results, out)]
+    written = [*tables.draw(arguments.results, out), *pages.draw(arguments.results, out)]
     for script in DRAWN_FROM_ARTIFACTS:
         drawn, missing = draw_all(script.ARTIFACTS, script.draw, arguments.results, out)
         written += drawn
         sys.stdout.writelines(f"{line}\n" for line in missing)
-    written += systems.draw_sheet(arguments.results, out)
+    written += system_samples.draw_sheet(arguments.results, out)
     if arguments.readme is not None:
         written += illustrate(arguments.readme, written)
     sys.stdout.writelines(f"{path}\n" for path in written)

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.results import read_all, read_artifact
+from reproduce.results import read_all, read_artifact
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuration

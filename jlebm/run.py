@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from jlebm import parallel
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.files import write_text
 from jlebm.staged import AnyExperiment

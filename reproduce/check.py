@@ -18,7 +18,7 @@ from typing import Literal
 import tyro
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.results import (
+from reproduce.results import (
     check,
     expect,
     newest_of_each_seed,
@@ -28,8 +28,8 @@ from jlebm.results import (
     render,
     write_expected,
 )
-from jlebm.results.expectation import QUESTION, describe, replaced
-from jlebm.results.measurement import Measurement
+from reproduce.results.expectation import QUESTION, describe, replaced
+from reproduce.results.measurement import Measurement
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")

@@ -21,7 +21,7 @@ from rich.table import Table
 from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.sample_files import open_images
 from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
 

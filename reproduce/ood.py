@@ -26,7 +26,7 @@ import torch
 import tyro
 from PIL import Image
 
-from jlebm import checkpoints, data, results
+from jlebm import checkpoints, data
 from jlebm.data.catalogue import entry_of
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import Detection, likelihood_ratio
@@ -37,12 +37,13 @@ from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, resolve_device
 from jlebm.training import TrainState, initial_state
-from reproduce.arguments import RESULTS
-from reproduce.bench import Rows
-from reproduce.detection import METRICS, Question, bench_of, judge, print_table, stands
-from reproduce.joint import subject_of
-from reproduce.measure import posterior_indices
-from reproduce.pictures import KEPT
+from reproduce import results
+from reproduce.measuring.detection import METRICS, Question, judge, print_table, session_of, stands
+from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.session import Rows
+from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.pictures import KEPT
 
 PROTOCOL = "ood/1"
 
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = min(arguments.images, len(inside.images), len(outside.images))
     report.line(f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {count} of each")
     subject = dataclasses.replace(subject_of(run, experiment, state), protocol=PROTOCOL)
-    rows = Rows(subject, bench_of(inside, arguments.data_root, device, report), arguments.results)
+    rows = Rows(subject, session_of(inside, arguments.data_root, device, report), arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
     sides = (
         f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
@@ -233,7 +234,7 @@ def _measure(
         "positive": np.array(found[0].positive),
         **{metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS},
     }
-    results.write_artifact(path, arrays, rows.subject.identity(rows.bench.provenance["commit"]))
+    results.write_artifact(path, arrays, rows.subject.identity(rows.session.provenance["commit"]))
 
 
 def keep(path: Path, rows: Rows, outside: str, folder: Path) -> None:

@@ -22,18 +22,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jlebm import results
-from jlebm.baselines.base import BaselineExperiment
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.progress import ConsoleReporter
-from jlebm.results.comparison import HEADER, comparison, not_run, sources
-from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
-from reproduce.arguments import RESULTS, parse_duration
-from reproduce.bench import Bench, loaded, unseen
-from reproduce.fitting import STOPPED, Stopped
-from reproduce.system import SOURCE, run_system
+from reproduce import results
+from reproduce.measuring.session import Session, loaded, unseen
+from reproduce.pipelines.arguments import RESULTS, parse_duration
+from reproduce.pipelines.fitting import STOPPED, Stopped
+from reproduce.pipelines.table_system import SOURCE, run_system
+from reproduce.results.comparison import HEADER, comparison, not_run, sources
+from reproduce.results.table_lines import BASELINES
 from reproduce.systems import DATASET, SIZES, built, presets_of
+from reproduce.systems.system import BaselineExperiment
 
 FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had
 LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions that every row has
@@ -92,19 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = SIZES[preset]
     images, root = arguments.images or size.images, arguments.data_root
     judged = (SOURCE,)
-    bench = Bench.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
-    bench.provenance["versions"] |= _versions()
+    session = Session.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
+    session.provenance["versions"] |= _versions()
     held_out = functools.cache(lambda: unseen(dataset, root, arguments.download, report))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:
         named = dataclasses.replace(one, dataset=dataset.name)
         classes = one.learning in conditional
         try:
-            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, bench, held_out)
+            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, session, held_out)
         except Stopped:
             return STOPPED
     print_table(arguments.results, dataset.name, experiments[0].preset)
-    sys.stdout.writelines(f"{line}\n" for line in bench.not_measured())
+    sys.stdout.writelines(f"{line}\n" for line in session.not_measured())
     return 0
 
 

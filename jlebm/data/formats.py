@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from jlebm.data.images import IMAGE_SUFFIXES, Shape, decode_image, is_image_name
+from jlebm.data.image_file import IMAGE_SUFFIXES, Shape, decode_image, is_image_name
 from jlebm.errors import UserError
 from jlebm.progress import SILENT, Reporter
 

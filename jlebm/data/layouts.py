@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jlebm.data.formats import ImageSource, source_of_arrays
-from jlebm.data.images import UNREADABLE, central_square
+from jlebm.data.image_file import UNREADABLE, central_square
 from jlebm.errors import UserError
 from jlebm.progress import Reporter
 

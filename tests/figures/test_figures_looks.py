@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from figures import hierarchical_reconstruction, hierarchical_sampling, langevin, langevin_transition, ood, samples
-from jlebm.plotting import STYLE
-from jlebm.results import read_artifact, write_artifact
+from figures import (
+    hierarchical_reconstruction,
+    hierarchical_sampling,
+    langevin_transition,
+    samples,
+)
+from figures.plotting import STYLE
+from reproduce.results import read_artifact, write_artifact
 
 look = pytest.mark.mpl_image_compare(baseline_dir="baseline", style=str(STYLE), savefig_kwargs={"dpi": 40})
 

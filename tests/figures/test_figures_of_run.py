@@ -12,14 +12,11 @@ import pytest
 from figures import (
     hierarchical_reconstruction,
     hierarchical_sampling,
-    langevin,
     langevin_transition,
-    ood,
     samples,
-    systems,
 )
 from figures.common import main
-from jlebm.results import read_artifact, write_artifact
+from reproduce.results import read_artifact, write_artifact
 
 MakeRun = Callable[..., Path]
 SCRIPTS = (samples, langevin, hierarchical_sampling, hierarchical_reconstruction, langevin_transition, ood)

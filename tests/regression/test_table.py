@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from jlebm import results
-from reproduce import table
-from reproduce.systems import built, presets_of
 from tests.baselines.small import needs_library
+
+from reproduce import results, table
+from reproduce.systems import built, presets_of
 from tests.golden import GOLDEN, curves_of, hold, one_thread
 
 

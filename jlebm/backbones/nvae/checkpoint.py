@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.checkpoints import load_weights as load_safetensors
 from jlebm.checkpoints import save_weights
 from jlebm.errors import UserError
