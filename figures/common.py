@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.results import read_all, read_artifact
 from jlebm.text import shell_command, words_of
-from suite.arguments import parse
+from reproduce.results import read_all, read_artifact
+from reproduce.terminal.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuration

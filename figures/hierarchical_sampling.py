@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require, scale_for
+from figures.plotting import image_panels, save
 from jlebm.errors import UserError
-from jlebm.plotting import image_panels, save
 
 DRAWING = Drawing("layers", "hierarchical sampling", ("panels", "twin", "names"), ("ladder", "two-stage"), layers=2)
 ARTIFACTS = DRAWING.kept()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require, scale_for, sentences
+from figures.plotting import Level, save, transition
 from jlebm.errors import UserError
-from jlebm.plotting import Level, save, transition
 
 LEVELS = {"saturated": "saturated pixels", "diversity": "diversity"}
 LENGTHS = ("short", "long")

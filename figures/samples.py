@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require, scale_for
-from jlebm.plotting import image_panels, image_rows, save
+from figures.plotting import image_panels, image_rows, save
 
 ROWS = {
     "twin": "Gaussian twin",

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jlebm.results import Measurement, Reported, Verdict
-from jlebm.results.comparison import NOT_RUN, comparison
-from jlebm.results.expectation import condition
-from jlebm.results.tables import judged, number
-from jlebm.results.timing import NOT_MEASURED
-from jlebm.results.verdicts import newest_alike, summary
+from reproduce.results import Measurement, Reported, Verdict
+from reproduce.results.comparison import NOT_RUN, comparison
+from reproduce.results.expectation import condition
+from reproduce.results.rendering import judged, number
+from reproduce.results.timing import NOT_MEASURED
+from reproduce.results.verdicts import newest_alike, summary
 
 Cells = tuple[str, ...]
 DATASET, PRESET = "cifar10", "cpu"

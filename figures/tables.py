@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jlebm.files import write_text
-from jlebm.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
-from jlebm.results.tables import latex, markdown, measured, number
+from reproduce.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
+from reproduce.results.rendering import latex, markdown, measured, number
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "ood")
 PRESETS = ("paper", "budget")  # the nearest to the paper's settings first; then the others by name

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.base import Backbone, push_below
+from jlebm.backbones.protocol import Backbone, push_below
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
 

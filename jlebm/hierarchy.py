@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from jlebm import langevin
-from jlebm.backbones.base import push_below
+from jlebm.backbones.protocol import push_below
 from jlebm.densities import Posterior, PriorInNoise, SomeLayers
 from jlebm.errors import UserError
 from jlebm.langevin import Chain

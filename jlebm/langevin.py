@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from jlebm import graphs
 from jlebm.densities import Drift, LogDensity
+from jlebm.engines import graphs
+from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
-from jlebm.gradients import Field, field_of
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise, series
 
@@ -105,8 +105,8 @@ def run(
 ) -> Latents:
     """Run a whole chain from `position` and return where it ends.
 
-    The gradient is autograd's, or written out where the density allows it (`jlebm.gradients`); on a GPU, steps that
-    nobody observes are launched together where it allows that (`jlebm.graphs`).
+    The gradient is autograd's, or written out where the density allows it (`jlebm.engines.gradients`); on a GPU, steps that
+    nobody observes are launched together where it allows that (`jlebm.engines.graphs`).
 
     Args:
         position: where every element of the batch starts.

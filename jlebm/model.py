@@ -5,13 +5,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jlebm import langevin
-from jlebm.backbones.base import Backbone
+from jlebm.backbones.protocol import Backbone
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy
+from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.langevin import Chain, Observer, StepInfo
 from jlebm.latents import Latents, layer_names, map_latents
-from jlebm.precision import arithmetic
 from jlebm.randomness import Noise
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.base import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel

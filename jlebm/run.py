@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import Timeout
 
-from jlebm import parallel
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from jlebm import parallel
+from jlebm.engines import parallel
+from jlebm.engines.precision import arithmetic
 from jlebm.files import atomic_write
 from jlebm.images import NotFinite, to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
-from jlebm.precision import arithmetic
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import Noise, PerImageNoise
 
@@ -46,7 +46,7 @@ def generate(
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
     Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit whatever the batch
-    size or the device, the image up to the rounding of float32. Several processes (`jlebm.parallel`) are dealt whole
+    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt whole
     batches, so that their images are those of one process, and each of them yields all.
 
     Args:

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from jlebm.backbones.base import Backbone
-from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
-from jlebm.baselines.base import BaselineExperiment
+from jlebm.backbones.protocol import Backbone
 from jlebm.config import Config
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment, TrainingConfig, check_adam, check_decay
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
+from reproduce.systems.system import BaselineExperiment
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from jlebm import checkpoints, guard, parallel, resuming
-from jlebm.backbones.base import Backbone
+from jlebm import checkpoints, guard, resuming
+from jlebm.backbones.protocol import Backbone
 from jlebm.energies import JointEnergy
+from jlebm.engines import parallel
+from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
 from jlebm.learning import prepare
-from jlebm.learning.base import Update
 from jlebm.learning.prepare import Optimisation
+from jlebm.learning.scheme import Update
 from jlebm.model import JointModel
-from jlebm.precision import arithmetic
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
@@ -192,7 +193,7 @@ def fit(
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
-    Several processes (`jlebm.parallel`) share every batch, and a checkpoint can be resumed by any number of them. What
+    Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of them. What
     comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a batch that a
     process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many there are.
 

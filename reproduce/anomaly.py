@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from jlebm import data, results
+from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
@@ -29,15 +29,16 @@ from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, open_run, resolve_device
-from reproduce.arguments import RESULTS
-from reproduce.bench import Rows
-from reproduce.detection import Question, bench_of, judge, print_table, refuse_lost, stands
-from reproduce.fitting import STOPPED, Stopped, fitted
-from reproduce.joint import subject_of
-from reproduce.ladder import CONDITIONAL, ENERGY_L2, twin_of
-from reproduce.measure import posterior_indices
-from reproduce.places import try_places
-from suite.arguments import parse
+from reproduce import results
+from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
+from reproduce.measuring.places import try_places
+from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.session import Rows
+from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
+from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.ladder_and_twin import CONDITIONAL, ENERGY_L2, twin_of
+from reproduce.terminal.parsing import parse
 
 PROTOCOL = "anomaly/1"
 DATASET, FALLBACK = "mnist", "digits"
@@ -155,14 +156,14 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     chosen = posterior_indices(len(test.images), wanted)
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
     try_places(arguments.results, arguments.runs)
-    bench, subjects = bench_of(test, arguments.data_root, device, report), []
+    session, subjects = session_of(test, arguments.data_root, device, report), []
     for digit in arguments.digits:
         experiment = experiment_without(arguments, preset, normal[digit])
         for seed in arguments.seeds:
             with open_run(arguments.runs, experiment, seed) as run:
                 state = fitted(run, normal[digit].images, device, report)
                 subject = dataclasses.replace(subject_of(run, experiment, state), dataset=test.name)
-                rows = Rows(subject, bench, arguments.results)
+                rows = Rows(subject, session, arguments.results)
                 _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
                 subjects.append(subject)
     sources = [source_of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
@@ -217,8 +218,8 @@ def _images(arguments: Arguments, report: Reporter) -> tuple[data.Dataset, data.
 
 def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int], draws: int) -> None:
     """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
-    bench = rows.bench
-    labels, where = bench.dataset.labels, f"{bench.dataset.name}/{bench.dataset.split}"
+    session = rows.session
+    labels, where = session.dataset.labels, f"{session.dataset.name}/{session.dataset.split}"
     assert labels is not None  # `without` found the digit by them
     held_out = labels[chosen] == digit
     counts = int(held_out.sum()), int((~held_out).sum())
@@ -231,23 +232,23 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
         questions[name] = Question(source_of(digit, name), f"digit {digit}", said, len(chosen))
     path = run.folder / "scores.npz"
     if all(stands(rows, question) for question in questions.values()) and path.exists():
-        bench.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
+        session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
         return
     kept: dict[str, np.ndarray] = {}
     seconds = []
     for name in questions:
         started = time.monotonic()
         if name == "E":
-            kept[name] = posterior_energies(model, bench.dataset.images, chosen, draws=draws)
+            kept[name] = posterior_energies(model, session.dataset.images, chosen, draws=draws)
         else:
-            kept[name] = -scores_above(model, bench.dataset.images, chosen, 0, None, draws=draws)
+            kept[name] = -scores_above(model, session.dataset.images, chosen, 0, None, draws=draws)
         seconds.append(time.monotonic() - started)
     refuse_lost({name: (scores,) for name, scores in kept.items()})  # before the first row
     for (name, question), spent in zip(questions.items(), seconds, strict=True):
         judge(rows, question, kept[name][held_out], kept[name][~held_out], spent)
     whole = np.stack(list(kept.values())).astype(np.float32)
     arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
-    results.write_artifact(path, arrays, rows.subject.identity(bench.provenance["commit"]))
+    results.write_artifact(path, arrays, rows.subject.identity(session.provenance["commit"]))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from jlebm.errors import exit_on_user_error
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
-from reproduce.plans import TwoStagePreset, tiny, two_stage
-from reproduce.recipe import Recipe, run_recipe
+from reproduce.pipelines.plans import TwoStagePreset, tiny, two_stage
+from reproduce.pipelines.recipe import Recipe, run_recipe
 
 PROTOCOL = "celebahq256-two-stage/1"
 DATASET = "celebahq256"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.results import (
+from jlebm.text import printable
+from reproduce.results import (
     TIMINGS,
     Expectation,
     Timing,
@@ -31,11 +32,10 @@ from jlebm.results import (
     render,
     rewrite_expected,
 )
-from jlebm.results.expectation import QUESTION, describe, replaced
-from jlebm.results.measurement import Measurement
-from jlebm.results.rows import read
-from jlebm.text import printable
-from suite.arguments import parse
+from reproduce.results.expectation import QUESTION, describe, replaced
+from reproduce.results.measurement import Measurement
+from reproduce.results.rows import read
+from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")

@@ -16,8 +16,8 @@ from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
 from reproduce.celeba64 import PUBLIC_64, TINY_64
-from reproduce.plans import TwoStagePreset, tiny, two_stage
-from reproduce.recipe import Recipe, run_recipe
+from reproduce.pipelines.plans import TwoStagePreset, tiny, two_stage
+from reproduce.pipelines.recipe import Recipe, run_recipe
 
 PROTOCOL = "church64-two-stage/1"
 DATASET = "church64"

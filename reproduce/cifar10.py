@@ -20,9 +20,9 @@ from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
-from reproduce.ladder_sizes import colour32
-from reproduce.plans import TwoStagePreset, tiny, two_stage
-from reproduce.recipe import Preset, Recipe, run_recipe
+from reproduce.pipelines.plans import TwoStagePreset, tiny, two_stage
+from reproduce.pipelines.recipe import Preset, Recipe, run_recipe
+from reproduce.presets.ladder_sizes import colour32
 
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"

@@ -17,11 +17,11 @@ from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
 from jlebm.data.formats import account
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.evaluation.images import doubt_of, find_images
+from jlebm.evaluation.sample_files import doubt_of, find_images
 from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
-from suite.arguments import parse
-from suite.console import print_table
+from reproduce.terminal.parsing import parse
+from reproduce.terminal.printing import print_table
 
 HEADER = ("metric", "value", "images", "reference", "extractor, or remedy")
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.errors import exit_on_user_error
-from reproduce.ladder_sizes import grey28
-from reproduce.recipe import Recipe, run_recipe
+from reproduce.pipelines.recipe import Recipe, run_recipe
+from reproduce.presets.ladder_sizes import grey28
 
 DATASET = "fashion-mnist"
 

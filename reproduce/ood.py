@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jlebm import checkpoints, data, results
+from jlebm import checkpoints, data
 from jlebm.data.catalogue import entry_of
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import Detection, likelihood_ratio
@@ -36,14 +36,15 @@ from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, read_header, resolve_device
 from jlebm.training import TrainState, initial_state
-from reproduce.arguments import RESULTS
-from reproduce.bench import Rows, Subject
-from reproduce.detection import METRICS, Question, bench_of, judge, print_table, refuse_lost, stands
-from reproduce.joint import subject_of
-from reproduce.measure import posterior_indices
-from reproduce.pictures import KEPT
-from reproduce.places import try_places
-from suite.arguments import parse
+from reproduce import results
+from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
+from reproduce.measuring.places import try_places
+from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.session import Rows, Subject
+from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.pictures import KEPT
+from reproduce.terminal.parsing import parse
 
 PROTOCOL = "ood/1"
 
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = min(arguments.images, len(inside.images), len(outside.images))
     report.line(f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {count} of each")
     subject = dataclasses.replace(subject_of(run, experiment, state), protocol=PROTOCOL)
-    rows = Rows(subject, bench_of(inside, arguments.data_root, device, report), arguments.results)
+    rows = Rows(subject, session_of(inside, arguments.data_root, device, report), arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
     sides = (
         f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
@@ -247,7 +248,7 @@ def _measure(
         "positive": np.array(found[0].positive),
         **{metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS},
     }
-    results.write_artifact(path, arrays, rows.subject.identity(rows.bench.provenance["commit"]))
+    results.write_artifact(path, arrays, rows.subject.identity(rows.session.provenance["commit"]))
 
 
 def copy_of(subject: Subject, outside: str, folder: Path) -> Path | None:

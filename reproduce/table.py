@@ -17,22 +17,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jlebm import results
-from jlebm.baselines.base import BaselineExperiment
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.progress import ConsoleReporter
-from jlebm.results.comparison import HEADER, comparison, not_run, sources
-from jlebm.results.systems import BASELINES
 from jlebm.run import resolve_device
-from reproduce.arguments import RESULTS, parse_duration, refuse_what_does_not_fit
-from reproduce.bench import Bench, loaded, unseen
-from reproduce.fitting import STOPPED, Stopped
-from reproduce.pictures import KEPT
-from reproduce.places import paper_of, try_places
-from reproduce.system import SOURCE, run_system
+from reproduce import results
+from reproduce.measuring.places import paper_of, try_places
+from reproduce.measuring.session import Session, loaded, unseen
+from reproduce.pipelines.arguments import RESULTS, parse_duration, refuse_what_does_not_fit
+from reproduce.pipelines.fitting import STOPPED, Stopped
+from reproduce.pipelines.pictures import KEPT
+from reproduce.pipelines.table_system import SOURCE, run_system
+from reproduce.results.comparison import HEADER, comparison, not_run, sources
+from reproduce.results.table_lines import BASELINES
 from reproduce.systems import DATASET, SIZES, built, presets_of
-from suite import console
-from suite.arguments import parse
+from reproduce.systems.system import BaselineExperiment
+from reproduce.terminal import printing
+from reproduce.terminal.parsing import parse
 
 FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had
 LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions that every row has
@@ -96,19 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--images must be at least 1, not {images}")
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
     judged = (SOURCE,)
-    bench = Bench.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
-    bench.provenance["versions"] |= _versions()
+    session = Session.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
+    session.provenance["versions"] |= _versions()
     held_out = functools.cache(lambda: unseen(dataset, root, arguments.download, report))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:
         named = dataclasses.replace(one, dataset=dataset.name)
         classes = one.learning in conditional
         try:
-            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, bench, held_out)
+            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, session, held_out)
         except Stopped:
             return STOPPED
     print_table(arguments.results, dataset.name, experiments[0].preset)
-    sys.stdout.writelines(f"{line}\n" for line in bench.not_measured())
+    sys.stdout.writelines(f"{line}\n" for line in session.not_measured())
     return 0
 
 
@@ -149,7 +149,7 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     """Print the table of the stored rows, where its reported numbers were read, and what was not run."""
     measured = results.read_all(folder / "measured")
     paper = paper_of(folder)
-    console.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
+    printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
         sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")

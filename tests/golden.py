@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from jlebm import results
 from jlebm.run import device_class
+from reproduce import results
 
 GOLDEN = Path(__file__).resolve().parents[1] / "results/golden"
 COMMAND = "nox -s regression -- --write-golden"

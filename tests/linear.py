@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from jlebm.backbones.base import NoEncoder
+from jlebm.backbones.protocol import NoEncoder
 from jlebm.distributions import Normal
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents

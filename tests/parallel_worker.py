@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jlebm import parallel, sampling, training
+from jlebm import sampling, training
 from jlebm.data import Dataset
+from jlebm.engines import parallel
 from jlebm.evaluation import inception, reference
 from jlebm.evaluation.extractor import open_extractor
 from jlebm.evaluation.moments import Moments

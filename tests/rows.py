@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import Measurement
-from jlebm.results.expectation import QUESTION
+from reproduce.results import Measurement
+from reproduce.results.expectation import QUESTION
 
 ROW = Measurement(
     protocol="cifar10/1",

@@ -40,7 +40,7 @@ class Tape(TorchDispatchMode):
 
 
 def record(work: Callable[[], None]) -> Callable[[], None]:
-    """Record `work` after a run of it, as `jlebm.graphs` does on a GPU."""
+    """Record `work` after a run of it, as `jlebm.engines.graphs` does on a GPU."""
     work()
     with Tape() as tape:
         work()

@@ -17,8 +17,8 @@ from jlebm.backbones.nvae import load_nvae
 from jlebm.errors import UserError
 from jlebm.evaluation import open_extractor
 from jlebm.npz import read_arrays
-from jlebm.results import read_artifact
 from jlebm.training import initial_state
+from reproduce.results import read_artifact
 from tests.small import backbone, experiment, train, train_stage
 
 CPU = torch.device("cpu")

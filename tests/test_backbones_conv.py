@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from jlebm.backbones.base import Backbone, NoEncoder
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.layers import FromPoint
+from jlebm.backbones.protocol import Backbone, NoEncoder
 from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
 from jlebm.latents import Latents, standard_normal_log_prob

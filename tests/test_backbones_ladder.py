@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from jlebm.backbones.base import Backbone, HasMLPHierarchy, HasPushBelow
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
+from jlebm.backbones.protocol import Backbone, HasMLPHierarchy, HasPushBelow
 from jlebm.densities import PriorInLatents
 from jlebm.energies import mlp_energy
+from jlebm.engines.gradients import Autograd, field_of
 from jlebm.errors import UserError
-from jlebm.gradients import Autograd, field_of
 from jlebm.latents import Latents, standard_normal_log_prob
 
 SMALL = LadderConfig((1, 8, 8), latent_dims=(2, 3, 4), channels=(6, 5), conditional_hidden=(7,), features=9)

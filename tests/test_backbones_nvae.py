@@ -12,11 +12,11 @@ from torch import nn
 
 from jlebm import checkpoints
 from jlebm.backbones.nvae import NVAE, NVAEConfig, digest_of, frozen_copy, load_nvae, save_nvae
-from jlebm.backbones.nvae.layers import NormalisedConv
+from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.densities import PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, conv_energy
+from jlebm.engines.gradients import Autograd
 from jlebm.errors import UserError
-from jlebm.gradients import Autograd
 from jlebm.images import to_float, to_uint8
 from jlebm.latents import Latents
 from jlebm.networks import mlp

@@ -4,7 +4,7 @@ import torch
 
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import no_energy
-from jlebm.gradients import Autograd
+from jlebm.engines.gradients import Autograd
 from jlebm.latents import Latents, standard_normal_log_prob
 from tests.linear import linear_model
 

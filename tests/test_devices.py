@@ -16,11 +16,11 @@ from jlebm import sampling
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
 from jlebm.backbones.nvae import NVAE
-from jlebm.closed_form import MLPPrior
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.distributions import Normal
 from jlebm.energies import conv_energy, mlp_energy
-from jlebm.gradients import field_of
+from jlebm.engines.closed_form import MLPPrior
+from jlebm.engines.gradients import field_of
 from jlebm.langevin import move
 from jlebm.model import JointModel
 from tests.small import HIERARCHY

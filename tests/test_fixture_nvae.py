@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jlebm.backbones.base import Backbone
 from jlebm.backbones.nvae import NVAE, load_nvae
+from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise
 from tests.public_numbers import NVAES, in_order, nvae

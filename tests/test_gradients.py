@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from jlebm import langevin
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
-from jlebm.closed_form import MLPPrior
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, mlp_energy
-from jlebm.gradients import Autograd, PosteriorField, field_of
+from jlebm.engines.closed_form import MLPPrior
+from jlebm.engines.gradients import Autograd, PosteriorField, field_of
 from jlebm.langevin import Chain, Trace
 from jlebm.latents import Latents
 from jlebm.model import JointModel

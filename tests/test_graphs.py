@@ -18,19 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from bench import stopwatch
-from jlebm import graphs, langevin
+from jlebm import langevin
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
 from jlebm.backbones.nvae import frozen_copy
 from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise, SomeLayers
 from jlebm.distributions import Normal
 from jlebm.energies import JointEnergy, conv_energy, mlp_energy
+from jlebm.engines import graphs
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise, SharedNoise
 from jlebm.sampling import generate
+from reproduce.benchmark import stopwatch
 from tests import tape
 from tests.small import IMAGES, backbone, fit_one, ladder_experiment, train, train_stage
 

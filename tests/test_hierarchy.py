@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jlebm import hierarchy, sampling
-from jlebm.backbones.base import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.distributions import Normal
 from jlebm.energies import no_energy

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from jlebm import langevin
 from jlebm.densities import PriorInLatents
+from jlebm.engines.gradients import Autograd
 from jlebm.errors import UserError
-from jlebm.gradients import Autograd
 from jlebm.langevin import Chain, StepInfo, Trace
 from jlebm.latents import Latents, standard_normal_log_prob
 from jlebm.randomness import PerImageNoise, SharedNoise

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from jlebm.backbones.nvae import NVAE
-from jlebm.backbones.nvae.layers import FlowCell, FlowPair, MaskedConv
+from jlebm.backbones.nvae.cells import FlowCell, FlowPair, MaskedConv
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
 from jlebm.errors import UserError
 from jlebm.images import to_float

@@ -13,9 +13,9 @@ from jlebm.backbones.ladder import LadderConfig
 from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName
-from jlebm.learning.base import warmed_up
 from jlebm.learning.gaussian import Gaussian
 from jlebm.learning.prepare import scheme
+from jlebm.learning.scheme import warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
 from jlebm.training import TrainState

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jlebm.backbones.nvae import NVAE, re_estimated
-from jlebm.backbones.nvae.layers import NormalisedConv
+from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
 from jlebm.latents import Latents
 from jlebm.randomness import SharedNoise

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jlebm.backbones.base import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample
 from jlebm.densities import Posterior, PriorInLatents
 from jlebm.model import JointModel
 from jlebm.objectives import Losses, contrastive_loss, maximum_likelihood_loss, variational_loss

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import parallel
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise
-from jlebm.results import read
+from reproduce.results import read
 from tests.inception import random_state, random_weights
 
 __all__ = ["random_state", "random_weights"]

@@ -8,8 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from jlebm.errors import UserError
-from jlebm.plotting import (
+from figures.plotting import (
     GAP,
     Level,
     energy_trace,
@@ -22,6 +21,7 @@ from jlebm.plotting import (
     training_curves,
     transition,
 )
+from jlebm.errors import UserError
 
 
 def pictures(count: int, channels: int = 3, size: int = 8) -> np.ndarray:

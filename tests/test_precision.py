@@ -15,11 +15,11 @@ from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.layers import FromPoint
 from jlebm.densities import Posterior
 from jlebm.energies import mlp_energy
+from jlebm.engines.precision import Precision, arithmetic
 from jlebm.langevin import Chain, run
 from jlebm.latents import Latents
-from jlebm.learning.base import ContrastiveUpdate
+from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.model import JointModel
-from jlebm.precision import Precision, arithmetic
 from jlebm.randomness import SharedNoise
 from jlebm.sampling import generate, reconstruct
 from tests.small import experiment, train

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from figures import measured, systems
+from figures import pages, system_samples
 from figures.__main__ import DRAWN_FROM_ARTIFACTS, pictures
 from jlebm.densities import PriorInLatents
 
@@ -36,18 +36,18 @@ def test_its_numbers_are_the_stored_ones() -> None:
     changed = ["git", "status", "--porcelain", "--", "results"]
     if subprocess.run(changed, cwd=README.parent, capture_output=True, text=True, check=False).stdout:
         pytest.skip("results/ holds rows of one's own, which the README does not show")
-    tables = measured.texts(README.parent / "results")
-    assert sorted(name for names in measured.PAGES.values() for name in names) == sorted(tables)
-    for page, names in measured.PAGES.items():
+    tables = pages.texts(README.parent / "results")
+    assert sorted(name for names in pages.PAGES.values() for name in names) == sorted(tables)
+    for page, names in pages.PAGES.items():
         text = (README.parent / page).read_text()
         for name in names:
-            mark = measured.Mark.of(name)
+            mark = pages.Mark.of(name)
             assert text.partition(mark.begin)[2].partition(mark.end)[0] == tables[name], f"{page}: {name}"
 
 
 def test_its_pictures_are_drawn_by_a_script() -> None:
     """A picture that no figure script draws could never be redrawn from what is stored."""
-    drawn = (systems.SHEET, *(artifact.name for script in DRAWN_FROM_ARTIFACTS for artifact in script.ARTIFACTS))
+    drawn = (system_samples.SHEET, *(artifact.name for script in DRAWN_FROM_ARTIFACTS for artifact in script.ARTIFACTS))
     for name in pictures(README):
         assert name.startswith(drawn), name
     scripts = {script.__name__ for script in DRAWN_FROM_ARTIFACTS}

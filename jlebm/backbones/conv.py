@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.base import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
+from jlebm.backbones.protocol import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import SIGMA_FLOOR, Normal
+from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
 from jlebm.latents import Latents
 from jlebm.networks import SLOPE
-from jlebm.precision import Precision
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
@@ -109,7 +109,7 @@ class ConvBackbone(MarkovHierarchy):
 
     @property
     def precision(self) -> Precision:
-        """The arithmetic of the generator's convolutions (`jlebm.precision`)."""
+        """The arithmetic of the generator's convolutions (`jlebm.engines.precision`)."""
         return self.config.precision
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:

@@ -31,9 +31,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jlebm.backbones.base import PosteriorSample
 from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import ClampedGaussianMLP, MarkovHierarchy, markov_conditionals
+from jlebm.backbones.protocol import PosteriorSample
 from jlebm.distributions import Bernoulli, Likelihood, Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jlebm.data import embedded
-from jlebm.data.images import Shape
+from jlebm.data.image_file import Shape
 from jlebm.data.layouts import Layout, Lsun, Torchvision
 from jlebm.errors import UserError, nearest
 

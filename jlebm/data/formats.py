@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from jlebm.data.images import Shape, decode_image
+from jlebm.data.image_file import Shape, decode_image
 from jlebm.data.labels import Labels, labels_of
 from jlebm.data.listing import in_words, list_folder, list_zip
 from jlebm.data.reading import check_size, file_bytes, member_bytes, opened_zip

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from jlebm.data.database import count_entries, entries
 from jlebm.data.formats import ImageSource, source_of_arrays
-from jlebm.data.images import decode_photograph
+from jlebm.data.image_file import decode_photograph
 from jlebm.errors import UserError
 from jlebm.files import cannot_read, open_regular
 from jlebm.progress import Reporter

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from jlebm.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name
+from jlebm.data.image_file import IMAGE_SUFFIXES, is_hidden, is_image_name
 from jlebm.errors import UserError
 from jlebm.files import cannot_read, open_regular
 

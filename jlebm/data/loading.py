@@ -13,13 +13,7 @@ from jaxtyping import Int64, UInt8
 
 from jlebm.data.cache import Stamp, cache_folders, decode_once
 from jlebm.data.catalogue import Entry, entry_of
-from jlebm.data.formats import (
-    ImageSource,
-    digest_in_any_order,
-    folder_files,
-    read_image_folder,
-    read_image_zip,
-)
+from jlebm.data.formats import ImageSource, digest_in_any_order, folder_files, read_image_folder, read_image_zip
 from jlebm.data.labels import Labels
 from jlebm.data.layouts import DownloadError
 from jlebm.errors import UserError

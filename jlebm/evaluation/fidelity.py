@@ -20,10 +20,10 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from jlebm.data import Dataset
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, PARTIAL_WEIGHTS, Extractor
-from jlebm.evaluation.images import check_images
 from jlebm.evaluation.inception import features_of, open_network
 from jlebm.evaluation.moments import Moments
 from jlebm.evaluation.reference import KEPT_LAYER, Reference, load_reference, reference_subset
+from jlebm.evaluation.sample_files import check_images
 from jlebm.progress import SILENT, Reporter
 
 IS_SPLITS = 10

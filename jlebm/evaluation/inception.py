@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from jlebm import parallel
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, STAGES, Extractor, unchanged_module
 
@@ -118,7 +118,7 @@ def features_of(
     """Go through `images` from index `start` on, in batches: pairs of the first index and the features, in order.
 
     On a CPU as many batches are under way as torch has threads, each on one thread: that is faster than all threads
-    on one batch, and gives the same features. Several processes (`jlebm.parallel`) are dealt the batches, and each of
+    on one batch, and gives the same features. Several processes (`jlebm.engines.parallel`) are dealt the batches, and each of
     them yields the features of all.
     """
     firsts = range(start, len(images), network.batch_size)

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from jlebm import parallel
 from jlebm.archives import Damaged
 from jlebm.data import Dataset
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import Extractor
 from jlebm.evaluation.holding import held, writing

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.nvae.config import NVAEConfig
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
-from jlebm.learning.base import ELBOUpdate
+from jlebm.learning.scheme import ELBOUpdate
 from jlebm.randomness import Noise
 from jlebm.staged import ELBOConfig
 

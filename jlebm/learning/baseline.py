@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from jlebm.baselines.base import System, Turn, integers
 from jlebm.randomness import Noise
+from reproduce.systems.system import System, Turn, integers
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.base import ELBOTerms
+from jlebm.backbones.protocol import ELBOTerms
 from jlebm.errors import UserError
-from jlebm.learning.base import ELBOUpdate, warmed_up
+from jlebm.learning.scheme import ELBOUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import Noise
 

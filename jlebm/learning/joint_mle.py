@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.langevin import Chain
-from jlebm.learning.base import ContrastiveUpdate
+from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.model import JointModel
 from jlebm.objectives import maximum_likelihood_loss
 from jlebm.randomness import Noise

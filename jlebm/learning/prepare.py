@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from jlebm import parallel
-from jlebm.backbones.base import Backbone
-from jlebm.baselines.base import BaselineExperiment
+from jlebm.backbones.protocol import Backbone
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.learning.backbone import BackboneOnly
-from jlebm.learning.base import Scheme, Update, warmed_up
 from jlebm.learning.baseline import InTurns
 from jlebm.learning.gaussian import Gaussian
 from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.scheme import Scheme, Update, warmed_up
 from jlebm.learning.two_stage import TwoStage
 from jlebm.learning.variational import Variational
 from jlebm.randomness import Noise
 from jlebm.staged import AnyExperiment, BackboneExperiment, TwoStageExperiment
+from reproduce.systems.system import BaselineExperiment
 
 
 def scheme(experiment: AnyExperiment) -> Scheme | InTurns:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.langevin import Chain
-from jlebm.learning.base import ContrastiveUpdate
+from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.model import JointModel
 from jlebm.objectives import contrastive_loss
 from jlebm.randomness import Noise

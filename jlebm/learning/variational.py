@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
-from jlebm.learning.base import ContrastiveUpdate, warmed_up
+from jlebm.learning.scheme import ContrastiveUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise

@@ -4,8 +4,8 @@ import pkgutil
 from importlib import import_module
 from typing import NamedTuple
 
-from jlebm.baselines.base import BaselineExperiment
-from jlebm.results.systems import BASELINES
+from reproduce.results.table_lines import BASELINES
+from reproduce.systems.system import BaselineExperiment
 
 PROTOCOL = "table/1"
 DATASET = "cifar10"

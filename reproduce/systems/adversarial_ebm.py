@@ -1,9 +1,217 @@
-"""The adversarial EBM at its four sizes."""
+"""A binary classifier, trained adversarially, as an energy (Yin, Li and Rohde, arXiv 2012.06568).
 
-from jlebm.baselines.adversarial_ebm import AdversarialEBMConfig, AdversarialEBMExperiment
-from jlebm.baselines.base import Adam, OneNetwork
+It tells training images from out-of-distribution images that have climbed its own logit for a number of steps, which
+grows during training; E(x) is minus the logit, and a sample is an out-of-distribution image after the same ascent.
+
+The paper's out-of-distribution images are 80 Million Tiny Images, which have been withdrawn. Here they are Gaussian
+noise with a natural image's spectrum (arXiv 2106.05963): smooth, coloured, of nothing. The network is a residual one
+with group norm, which is the same function during the ascent and during learning.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped
+
+
+@dataclass(frozen=True)
+class AdversarialEBMConfig:
+    """Network, ascents and their starts; the defaults are the public code's for CIFAR-10 but for network and starts.
+
+    Step sizes are in units of images in [-1, 1], twice the public code's, whose images are in [0, 1].
+    """
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    """Of each resolution, the finest first."""
+    blocks: int = 2
+    """Residual blocks of each resolution."""
+    norm_groups: int = 8
+    patch: int = 1
+    """Side of the squares of pixels that become channels before the network."""
+    steps: int = 25
+    """Of the ascent in training, at the last."""
+    grow_every: int = 7_800
+    """Training steps after which the ascent, of no step in the beginning, has one more; the public code's five epochs
+    of 32 images, which it cuts short where classes are told apart well."""
+    step_size: float = 0.2
+    """Length of a step."""
+    data_steps: int = 5
+    """Steps that training images descend before the classifier sees them."""
+    sampler_steps: int = 32
+    sampler_step_size: float = 0.4
+    r1_weight: float = 0.04
+    """Of half the squared gradient at training images: four times the public code's, as gradients are half as long."""
+    start_exponent: float = 1.0
+    """Amplitudes of the starts fall with this power of the frequency."""
+    start_sigma: float = 0.5
+    """Standard deviation of their pixels, before they are clipped to [-1, 1]."""
+    start_correlation: float = 0.9
+    """Between the channels of their pixels."""
+    flip: bool = True
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be built or would not climb."""
+        side = self.patch * 2 ** (len(self.channels) - 1)
+        if self.patch < 1 or not self.channels or any(extent % side for extent in self.image_shape[1:]):
+            raise UserError(f"images of {self.image_shape} cannot be halved {len(self.channels) - 1} times")
+        if any(count % self.norm_groups for count in self.channels):
+            raise UserError(f"model.channels {self.channels} are not divisible into {self.norm_groups} norm_groups")
+        if min(self.steps, self.data_steps) < 0 or min(self.sampler_steps, self.grow_every, self.blocks) < 1:
+            raise UserError(
+                "model.sampler_steps, grow_every and blocks must be positive, steps and data_steps not less"
+            )
+        if not min(self.step_size, self.sampler_step_size, self.start_sigma) > 0 or self.r1_weight < 0:
+            raise UserError("model's step sizes and start_sigma must be positive, its r1_weight not negative")
+        if not 0 <= self.start_correlation <= 1:
+            raise UserError(f"model.start_correlation must lie in [0, 1], not be {self.start_correlation}")
+
+    def steps_at(self, step: int) -> int:
+        """Return the steps of the ascent after so many training steps."""
+        return min(step // self.grow_every, self.steps)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a way around them."""
+
+    def __init__(self, inputs: int, outputs: int, norm_groups: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(norm_groups, inputs),
+            nn.SiLU(),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.GroupNorm(norm_groups, outputs),
+            nn.SiLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+        self.around = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs height width"]:
+        """Return feature maps of the same resolution."""
+        return self.around(x) + self.body(x)
+
+
+def classifier(config: AdversarialEBMConfig) -> nn.Sequential:
+    """Return the network: an image's logit, of shape (batch, 1)."""
+    channels, groups = config.channels, config.norm_groups
+    layers: list[nn.Module] = [
+        nn.PixelUnshuffle(config.patch),
+        nn.Conv2d(config.image_shape[0] * config.patch**2, channels[0], 3, padding=1),
+    ]
+    for depth, (before, after) in enumerate(itertools.pairwise((channels[0], *channels))):
+        if depth > 0:
+            layers.append(nn.AvgPool2d(2))
+        layers.append(Residual(before, after, groups))
+        layers += [Residual(after, after, groups) for _ in range(config.blocks - 1)]
+    head = (nn.GroupNorm(groups, channels[-1]), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, *head, nn.Linear(channels[-1], 1))
+
+
+def coloured(
+    white: Float[Tensor, "batch channels height width"], config: AdversarialEBMConfig
+) -> Float[Tensor, "batch channels height width"]:
+    """Turn standard normal pixels into the out-of-distribution images, which are in [-1, 1]."""
+    count, height, width = white.shape[1:]
+    frequencies = [torch.fft.fftfreq(extent, device=white.device) for extent in (height, width)]
+    radius = (frequencies[0][:, None].square() + frequencies[1].square()).sqrt()
+    # The mean of an image varies as its lowest waves do.
+    amplitude = radius.clamp_min(1 / max(height, width)) ** -config.start_exponent
+    amplitude = amplitude * config.start_sigma / amplitude.square().mean().sqrt()
+    waves = torch.fft.ifft2(torch.fft.fft2(white) * amplitude).real
+    # The symmetric square root of a matrix with ones on the diagonal and the correlation elsewhere.
+    alone = (1 - config.start_correlation) ** 0.5
+    together = (1 + (count - 1) * config.start_correlation) ** 0.5
+    return (alone * waves + (together - alone) * waves.mean(1, keepdim=True)).clamp(-1, 1)
+
+
+class AdversarialEBM(System):
+    """The classifier, and nothing else that learns."""
+
+    def __init__(self, config: AdversarialEBMConfig):
+        super().__init__()
+        self.config = config
+        self.network = classifier(config)
+
+    def ascended(
+        self, x: Float[Tensor, "batch channels height width"], steps: int, step_size: float
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images after steps of one length along the logit's gradient, each clipped to [-1, 1].
+
+        Args:
+            x: where they start.
+            steps: how many.
+            step_size: the Euclidean length of each; negative for a descent.
+        """
+        for _ in range(steps):
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(self.network(leaf).sum(), leaf)
+            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+            x = (x.detach() + step_size * gradient / length).clamp(-1, 1)
+        return x
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the one move: towards telling images, a little descended, from starts that have climbed."""
+        config = self.config
+        if config.flip:
+            x = flipped(x, noise)
+        climbed = self.ascended(coloured(noise((x,))[0], config), config.steps_at(step), config.step_size)
+        data = self.ascended(x, config.data_steps, -config.step_size).detach().requires_grad_()
+        on_data, on_climbed = self.network(data), self.network(climbed)
+        loss = 0.5 * (softplus(-on_data).mean() + softplus(on_climbed).mean())
+        (gradient,) = torch.autograd.grad(on_data.sum(), data, create_graph=True)
+        penalty = 0.5 * config.r1_weight * gradient.square().flatten(1).sum(1).mean()
+        figures = {
+            "loss": loss.detach(),
+            "energy_data": -on_data.mean().detach(),
+            "energy_samples": -on_climbed.mean().detach(),
+        }
+        yield Turn("network", loss + penalty, figures)
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Let out-of-distribution images climb, as in training."""
+        config = self.config
+        starts = coloured(noise((self.empty(count, *config.image_shape),))[0], config)
+        return self.ascended(starts, config.sampler_steps, config.sampler_step_size)
+
+
+@dataclass(frozen=True)
+class AdversarialEBMExperiment(BaselineExperiment):
+    """A row of the adversarial EBM."""
+
+    learning: Literal["adversarial-ebm"] = "adversarial-ebm"
+    model: AdversarialEBMConfig = field(default_factory=AdversarialEBMConfig)
+    optimizer: OneNetwork = field(default_factory=lambda: OneNetwork(network=Adam(5e-4, beta1=0.0, beta2=0.99)))
+
+    def build(self, backbone: Backbone | None = None) -> AdversarialEBM:
+        """See `BaselineExperiment`."""
+        return AdversarialEBM(self.model)
+
+    def describe_sampling(self) -> str:
+        """See `BaselineExperiment`."""
+        return f"{self.model.sampler_steps} steps of length {self.model.sampler_step_size:g} from coloured noise"
+
+
+# ---- presets
 
 PRESETS = {
     # Patches of 2 x 2 pixels make the small sizes four times as fast. Fewer steps are longer: the way is what counts.

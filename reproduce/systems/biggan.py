@@ -1,9 +1,189 @@
-"""BigGAN at its four sizes."""
+"""BigGAN (Brock, Donahue and Simonyan, arXiv 1809.11096): a class-conditional GAN of residual networks.
 
-from jlebm.baselines.base import Adam, Adversaries
-from jlebm.baselines.biggan import BigGANConfig, BigGANExperiment
+The generator's batch norms take their gains and biases from the class's embedding and from a chunk of z of their own;
+the discriminator adds to its logit the projection of its features on the class's embedding (arXiv 1802.05637); the
+loss is the hinge; all weights but plain batch norm's are divided by their largest singular value (arXiv 1802.05957).
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from jlebm.backbones.layers import smallest_side
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.normed import DiscriminatorBlock, GeneratorBlock, normed
+from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, Turn, flipped, integers
+
+
+@dataclass(frozen=True)
+class BigGANConfig:
+    """Networks and their game; the defaults are those of the authors' PyTorch code for CIFAR-10 (facts, section 4).
+
+    But for the chunks of z and the shared embedding of a class, which are the paper's for larger images.
+    """
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
+    latent_dim: int = 128
+    """Of z, which is cut into a chunk for the generator's input and one for each of its blocks."""
+    embedding_dim: int = 128
+    """Of a class, for the generator."""
+    generator_channels: tuple[int, ...] = (256, 256, 256, 256)
+    """Feature maps from the smallest resolution up; each but the first is a block that doubles the resolution."""
+    discriminator_channels: tuple[int, ...] = (256, 256, 256, 256)
+    """Of the discriminator's blocks."""
+    halvings: int = 2
+    """How many of them, from the first on, halve the resolution."""
+    discriminator_steps: int = 4
+    """Moves of the discriminator for each of the generator's; they share the batch out among them."""
+    norm_momentum: float = 0.1
+    """Of the batch norms' running statistics, which sampling uses."""
+    flip: bool = False
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no networks."""
+        smallest_side(self.image_shape, self.generator_channels)
+        if self.latent_dim % len(self.generator_channels):
+            raise UserError(
+                f"model.latent_dim {self.latent_dim} cannot be cut into {len(self.generator_channels)} chunks"
+            )
+        if not 0 <= self.halvings <= len(self.discriminator_channels) or self.image_shape[1] % 2**self.halvings:
+            raise UserError(f"model.halvings {self.halvings} do not fit the images or the discriminator's blocks")
+        if min(self.classes, self.embedding_dim, self.discriminator_steps) < 1 or not 0 < self.norm_momentum <= 1:
+            raise UserError("model.classes, embedding_dim, discriminator_steps and norm_momentum must be positive")
+
+
+class Generator(nn.Module):
+    """An image of a class."""
+
+    def __init__(self, config: BigGANConfig):
+        super().__init__()
+        channels = config.generator_channels
+        chunk = config.latent_dim // len(channels)
+        side = smallest_side(config.image_shape, channels)
+        self.chunk, self.shape = chunk, (channels[0], side, side)
+        self.embedding = nn.Embedding(config.classes, config.embedding_dim)
+        self.start = normed(nn.Linear(chunk, channels[0] * side**2))
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(before, after, chunk + config.embedding_dim, config.norm_momentum)
+            for before, after in itertools.pairwise(channels)
+        )
+        self.last_norm = nn.BatchNorm2d(channels[-1], momentum=config.norm_momentum)
+        self.last = normed(nn.Conv2d(channels[-1], config.image_shape[0], 3, padding=1))
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], classes: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images in [-1, 1]."""
+        first, *chunks = z.split(self.chunk, dim=1)
+        embedded = self.embedding(classes)
+        h = self.start(first).unflatten(1, self.shape)
+        for block, chunk in zip(self.blocks, chunks, strict=True):
+            h = block(h, torch.cat((embedded, chunk), dim=1))
+        return torch.tanh(self.last(relu(self.last_norm(h))))
+
+
+class Discriminator(nn.Module):
+    """A logit of an image and a class."""
+
+    def __init__(self, config: BigGANConfig):
+        super().__init__()
+        channels = (config.image_shape[0], *config.discriminator_channels)
+        self.blocks = nn.Sequential(
+            *(
+                DiscriminatorBlock(before, after, halves=index < config.halvings, first=index == 0)
+                for index, (before, after) in enumerate(itertools.pairwise(channels))
+            )
+        )
+        self.linear = normed(nn.Linear(channels[-1], 1))
+        self.embedding = normed(nn.Embedding(config.classes, channels[-1]))
+
+    def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Return what the class's embedding is projected on."""
+        return relu(self.blocks(x)).sum((2, 3))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], classes: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
+        """Return the logit."""
+        features = self.features(x)
+        return self.linear(features)[:, 0] + (self.embedding(classes) * features).sum(1)
+
+
+class BigGAN(System):
+    """The two networks."""
+
+    def __init__(self, config: BigGANConfig):
+        super().__init__()
+        self.config = config
+        self.generator, self.discriminator = Generator(config), Discriminator(config)
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the discriminator's moves, each on its share of the batch, and the generator's."""
+        if labels is None:
+            raise UserError("biggan learns from classes; train it on a dataset that has them")
+        if self.config.flip:
+            x = flipped(x, noise)
+        shares = self.config.discriminator_steps
+        parts = list(zip(x.chunk(shares), labels.chunk(shares), strict=True))
+        for images, classes in parts:
+            with torch.no_grad():
+                samples, drawn = self._sampled(len(images), noise)
+            on_data, on_samples = self.discriminator(images, classes), self.discriminator(samples, drawn)
+            loss = relu(1 - on_data).mean() + relu(1 + on_samples).mean()
+            figures = {"loss_discriminator": loss, "logit_data": on_data.mean(), "logit_samples": on_samples.mean()}
+            yield Turn("discriminator", loss, {name: value.detach() for name, value in figures.items()})
+        loss = -self.discriminator(*self._sampled(len(parts[0][0]), noise)).mean()
+        yield Turn("generator", loss, {"loss_generator": loss.detach()})
+
+    def _sampled(
+        self, count: int, noise: Noise
+    ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
+        """Return images and their classes, all equally likely."""
+        (z,) = noise((self.empty(count, self.config.latent_dim),))
+        classes = integers(noise, self.config.classes, z)
+        return self.generator(z, classes), classes
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Return the generator's images, each of a class of its own draw."""
+        return self._sampled(count, noise)[0]
+
+
+@dataclass(frozen=True)
+class BigGANExperiment(BaselineExperiment):
+    """A row of BigGAN."""
+
+    learning: Literal["biggan"] = "biggan"
+    model: BigGANConfig = field(default_factory=BigGANConfig)
+    optimizer: Adversaries = field(
+        default_factory=lambda: Adversaries(
+            ema_decay=0.9999, generator=Adam(2e-4, beta1=0.0), discriminator=Adam(2e-4, beta1=0.0)
+        )
+    )
+
+    def build(self, backbone: Backbone | None = None) -> BigGAN:
+        """See `BaselineExperiment`."""
+        return BigGAN(self.model)
+
+
+# ---- presets
 
 PRESETS = {
     # The batch norms' statistics are averaged over as many steps as the weights, in every preset.

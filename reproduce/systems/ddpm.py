@@ -1,9 +1,153 @@
-"""DDPM at its four sizes."""
+"""DDPM (Ho, Jain and Abbeel, arXiv 2006.11239): a network that tells the noise of an image at each of many levels.
 
-from jlebm.baselines.base import Adam, OneNetwork
-from jlebm.baselines.ddpm import DDPMConfig, DDPMExperiment
+x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps, and the loss is the squared error of eps (their Eq. 14). A sampler goes
+back over all levels or over a stride of them; over a stride it is the same sampler of a schedule that has the chosen
+levels' abar alone (arXiv 2102.09672, section 4), and with `eta` 0 the deterministic one of arXiv 2010.02502.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.images import clipped
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, integers
+from reproduce.systems.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class DDPMConfig(UNetConfig):
+    """Network, schedule and sampler; the defaults are the paper's CIFAR-10 run."""
+
+    timesteps: int = 1_000
+    beta_first: float = 1e-4
+    beta_last: float = 0.02
+    flip: bool = True
+    """Whether training images are mirrored at random."""
+    sampler_steps: int = 1_000
+    """Levels that the sampler visits, at even distances."""
+    eta: float = 1.0
+    """1 for the draws of the paper's sampler, 0 for none after the first."""
+    variance: Literal["small", "large"] = "large"
+    """Of a draw: that of q(x_s|x_t, x), or 1 - abar_t / abar_s, which the paper's numbers are of."""
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that could not be."""
+        super().__post_init__()
+        if not 0 < self.beta_first <= self.beta_last < 1:
+            raise UserError("model.beta_first and model.beta_last must rise within (0, 1)")
+        if not 1 <= self.sampler_steps <= self.timesteps:
+            raise UserError(f"model.sampler_steps must lie in 1 .. {self.timesteps}, not be {self.sampler_steps}")
+        if not 0 <= self.eta <= 1:
+            raise UserError(f"model.eta must lie in [0, 1], not be {self.eta}")
+
+
+class Step(NamedTuple):
+    """One step of the sampler, from level t to the level s before it."""
+
+    level: int
+    """t, as the network is told it."""
+    abar: float
+    before: float
+    """abar of s; 1 where s is the image itself."""
+
+    @property
+    def posterior_variance(self) -> float:
+        """The variance of q(x_s|x_t, x): (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s), their Eq. 7."""
+        return (1 - self.before) / (1 - self.abar) * self.marginal_variance
+
+    @property
+    def marginal_variance(self) -> float:
+        """The variance of q(x_t|x_s): beta_t where no level lies between."""
+        return 1 - self.abar / self.before
+
+
+def abars(config: DDPMConfig) -> Float[Tensor, " timesteps"]:
+    """Return the products of 1 - beta up to each level, of betas that rise by equal parts, in float64."""
+    betas = torch.linspace(config.beta_first, config.beta_last, config.timesteps, dtype=torch.float64)
+    return (1 - betas).cumprod(0)
+
+
+def steps(config: DDPMConfig) -> list[Step]:
+    """Return the sampler's steps in their order, from the noisiest level down to the image."""
+    count, last = config.sampler_steps, config.timesteps - 1
+    levels = [last] if count == 1 else [round(index * last / (count - 1)) for index in range(count)]
+    kept = abars(config)[levels].tolist()
+    found = [Step(*each) for each in zip(levels, kept, [1.0, *kept[:-1]], strict=True)]
+    return found[::-1]
+
+
+class DDPM(System):
+    """The network, and nothing else that learns."""
+
+    def __init__(self, config: DDPMConfig):
+        super().__init__()
+        self.config = config
+        self.network = UNet(config)
+        self.register_buffer("abars", abars(config).float(), persistent=False)
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the one move: towards the noise of images at levels drawn at random."""
+        if self.config.flip:
+            x = flipped(x, noise)
+        level = integers(noise, self.config.timesteps, x)
+        (eps,) = noise((x,))
+        abar = self.get_buffer("abars")[level, None, None, None]
+        loss = mse_loss(self.network(abar.sqrt() * x + (1 - abar).sqrt() * eps, level), eps)
+        yield Turn("network", loss, {"loss": loss.detach()})
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Go from noise down to images, the guess of x clipped to [-1, 1] at each step as in the paper's code."""
+        config = self.config
+        (x,) = noise((self.empty(count, *config.image_shape),))
+        for one in steps(config):
+            level = torch.full((count,), one.level, device=x.device)
+            guess = (x - (1 - one.abar) ** 0.5 * self.network(x, level)) / one.abar**0.5
+            guess = clipped(guess)
+            eps = (x - one.abar**0.5 * guess) / (1 - one.abar) ** 0.5
+            drawn = config.eta**2 * one.posterior_variance
+            # With eta = 1 this is the mean of q(x_s|x_t, x) at the guess.
+            x = one.before**0.5 * guess + (1 - one.before - drawn) ** 0.5 * eps
+            if drawn > 0:
+                variance = drawn if config.variance == "small" else config.eta**2 * one.marginal_variance
+                x = x + variance**0.5 * noise((x,))[0]
+        return x
+
+
+@dataclass(frozen=True)
+class DDPMExperiment(BaselineExperiment):
+    """A row of DDPM; the defaults are the paper's CIFAR-10 run, but for its length."""
+
+    learning: Literal["ddpm"] = "ddpm"
+    model: DDPMConfig = field(default_factory=DDPMConfig)
+    optimizer: OneNetwork = field(default_factory=OneNetwork)
+
+    def build(self, backbone: Backbone | None = None) -> DDPM:
+        """See `BaselineExperiment`."""
+        return DDPM(self.model)
+
+    def describe_sampling(self) -> str:
+        """See `BaselineExperiment`."""
+        model = self.model
+        return f"{model.sampler_steps} of {model.timesteps} levels, eta {model.eta:g}, {model.variance} variance"
+
+
+# ---- presets
 
 PRESETS = {
     # Patches of 2 x 2 pixels make the small sizes four times as fast.

@@ -1,13 +1,188 @@
-"""The divergence triangle at its four sizes."""
+"""The divergence triangle (Han et al., arXiv 1812.10907): an energy, a generator and an encoder, and no chain.
 
-from jlebm.baselines.base import Adam
-from jlebm.baselines.divergence_triangle import (
-    DivergenceTriangleConfig,
-    DivergenceTriangleExperiment,
-    ThreeNetworks,
-)
+With Q = q_data(x) q(z|x), P = p(z) p(x|z) and Pi = exp(-E(x)) / Z q(z|x), the generator and the encoder minimise, and
+the energy maximises,
+
+    KL(Q|P) + KL(P|Pi) - KL(Q|Pi),
+
+in which Z falls out. An image of P is the generator's mean in the two divergences from Pi, as in the public code. The
+networks are convolutions that halve or double the resolution, batch norm in the generator alone.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from jlebm.backbones.layers import FromPoint, smallest_side
+from jlebm.backbones.protocol import Backbone
+from jlebm.distributions import SIGMA_FLOOR, Normal
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.networks import SLOPE
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, Turn, flipped
+
+
+@dataclass(frozen=True)
+class DivergenceTriangleConfig:
+    """Networks and weights; the defaults are those of the public CIFAR-10 code (facts, section 4)."""
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    latent_dim: int = 100
+    generator_channels: tuple[int, ...] = (512, 512, 256, 128)
+    """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
+    energy_channels: tuple[int, ...] = (64, 128, 256, 256)
+    """Feature maps from the image down; each but the first halves the resolution."""
+    encoder_channels: tuple[int, ...] = (64, 128, 256, 512)
+    """Likewise."""
+    likelihood_sigma: float = 0.5**0.5
+    """Standard deviation of p(x|z), on images in [-1, 1]; the public code sums squared errors, which is sqrt(1/2)."""
+    kl_weight: float = 0.01
+    """Of KL(q(z|x) | p(z)); the public code averages it over the latent's 100 dimensions. 1 in the definition."""
+    latent_weight: float = 0.1
+    """Of -log q(z|x) of generated pairs. 1 in the definition."""
+    energy_l2: float = 0.0
+    """Weight of the squared energies, which keeps them near 0; the public code has none."""
+    flip: bool = False
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no networks."""
+        for channels in (self.generator_channels, self.energy_channels, self.encoder_channels):
+            smallest_side(self.image_shape, channels)
+        if self.latent_dim < 1 or not self.likelihood_sigma > 0:
+            raise UserError("model.latent_dim and model.likelihood_sigma must be positive")
+        if min(self.kl_weight, self.latent_weight, self.energy_l2) < 0:
+            raise UserError("model.kl_weight, model.latent_weight and model.energy_l2 must not be negative")
+
+
+def _upward(config: DivergenceTriangleConfig) -> nn.Sequential:
+    """Return g(z): transposed convolutions from 1x1 to the image."""
+    channels = config.generator_channels
+    side = smallest_side(config.image_shape, channels)
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (config.latent_dim, 1, 1)),
+        FromPoint(config.latent_dim, channels[0], side, bias=False),
+    ]
+    for before, after in itertools.pairwise(channels):
+        layers += [nn.BatchNorm2d(before), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)]
+    layers += [nn.BatchNorm2d(channels[-1]), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], config.image_shape[0], 3, padding=1), nn.Tanh())
+
+
+def _downward(
+    image_shape: tuple[int, int, int], channels: tuple[int, ...], outputs: int, bias: bool = True
+) -> nn.Sequential:
+    """Return convolutions from the image to a vector of `outputs` numbers, with a bias or without."""
+    layers: list[nn.Module] = [nn.Conv2d(image_shape[0], channels[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
+    for before, after in itertools.pairwise(channels):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+    side = smallest_side(image_shape, channels)
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], outputs, side, bias=bias), nn.Flatten())
+
+
+class DivergenceTriangle(System):
+    """The three networks."""
+
+    def __init__(self, config: DivergenceTriangleConfig):
+        super().__init__()
+        self.config = config
+        # A constant of the energy falls out with Z: it would have no gradient.
+        self.energy = _downward(config.image_shape, config.energy_channels, 1, bias=False)
+        self.encoder = _downward(config.image_shape, config.encoder_channels, 2 * config.latent_dim)
+        self.generator = _upward(config)
+
+    def posterior(self, x: Float[Tensor, "batch channels height width"]) -> Normal:
+        """Return q(z|x)."""
+        mean, log_sigma = self.encoder(x).chunk(2, dim=1)
+        return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
+
+    def reconstruction(
+        self, x: Float[Tensor, "batch channels height width"], mean: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, ""]:
+        """Return -log p(x|z) where the generator gives `mean` at z, in nats an image."""
+        return -Normal.constant_sigma(mean, self.config.likelihood_sigma).log_prob(x).mean()
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the moves of the energy, of the encoder and of the generator."""
+        config = self.config
+        if config.flip:
+            x = flipped(x, noise)
+        z, eps = noise((x.new_empty(len(x), config.latent_dim),) * 2)
+        posterior = self.posterior(x)
+        samples, seen = self._generated(z, posterior.sample(eps))
+
+        on_data, on_samples = self.energy(x), self.energy(samples)
+        contrast = on_data.mean() - on_samples.mean()
+        penalty = config.energy_l2 * (on_data.square().mean() + on_samples.square().mean())
+        figures = {"energy_data": on_data.mean().detach(), "energy_samples": on_samples.mean().detach()}
+        yield Turn("energy", contrast + penalty, figures)
+
+        kl = posterior.kl(Normal.constant_sigma(torch.zeros_like(z), 1.0)).mean()
+        # Batch norm lets the samples feel the reconstructions beside them; P does not depend on the encoder.
+        latent = -self.posterior(samples.detach()).log_prob(z).mean()
+        loss = self.reconstruction(x, seen) + config.kl_weight * kl + config.latent_weight * latent
+        yield Turn("encoder", loss, {"kl": kl.detach(), "latent": latent.detach()})
+
+        samples, seen = self._generated(z, self.posterior(x).sample(eps))
+        reconstruction = self.reconstruction(x, seen)
+        latent = -self.posterior(samples).log_prob(z).mean()
+        loss = reconstruction + self.energy(samples).mean() + config.latent_weight * latent
+        yield Turn("generator", loss, {"reconstruction": reconstruction.detach()})
+
+    def _generated(
+        self, z: Float[Tensor, "batch latent"], inferred: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch channels height width"]]:
+        """Return images of the prior's latents and of the posterior's.
+
+        In one batch, so that batch norm's statistics of a training step are the running ones that sampling has.
+        """
+        samples, seen = self.generator(torch.cat((z, inferred))).chunk(2)
+        return samples, seen
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Return the generator's images of latents from N(0, I)."""
+        (z,) = noise((self.empty(count, self.config.latent_dim),))
+        return self.generator(z)
+
+
+@dataclass(frozen=True)
+class ThreeNetworks(Optimizers):
+    """Of the energy, the encoder and the generator; the defaults are the public code's."""
+
+    largest_gradient: float | None = 100.0
+    energy: Adam = field(default_factory=lambda: Adam(1e-4, beta1=0.5))
+    encoder: Adam = field(default_factory=lambda: Adam(3e-4, beta1=0.5))
+    generator: Adam = field(default_factory=lambda: Adam(3e-4, beta1=0.5, weight_decay=5e-4))
+
+
+@dataclass(frozen=True)
+class DivergenceTriangleExperiment(BaselineExperiment):
+    """A row of the divergence triangle."""
+
+    learning: Literal["divergence-triangle"] = "divergence-triangle"
+    model: DivergenceTriangleConfig = field(default_factory=DivergenceTriangleConfig)
+    optimizer: ThreeNetworks = field(default_factory=ThreeNetworks)
+
+    def build(self, backbone: Backbone | None = None) -> DivergenceTriangle:
+        """See `BaselineExperiment`."""
+        return DivergenceTriangle(self.model)
+
+
+# ---- presets
 
 PRESETS = {
     "tiny": DivergenceTriangleExperiment(

@@ -1,9 +1,159 @@
-"""Improved contrastive divergence at its four sizes."""
+"""Improved contrastive divergence (Du, Li, Tenenbaum and Mordatch, arXiv 2012.01316).
 
-from jlebm.baselines.base import Adam, OneNetwork
-from jlebm.baselines.improved_cd import ImprovedCDConfig, ImprovedCDExperiment
+Contrastive divergence leaves out how the sampler depends on the energy. Here the energy, its weights held, also pulls
+the chains' ends down through their last step, and the ends are pushed apart by an estimate of their entropy, the log of
+the distance to the nearest of other samples. Samples of the buffer are augmented before chains go on from them, and
+energies are summed over resolutions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import affine_grid, grid_sample
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, Turn, flipped, integers, uniform
+
+FARTHEST = 1e-6  # below which a distance does not count as one, for its logarithm
+
+
+@dataclass(frozen=True)
+class ImprovedCDConfig(PixelEnergyConfig):
+    """The number of steps and their size are the public command's, converted to images in [-1, 1] (facts, section 4).
+
+    The noise, the weights and the augmentation's size are this project's.
+    """
+
+    spectral: bool = False
+    smooth: bool = True
+    scales: int = 3
+    chain_steps: int = 40
+    step_size: float = 400.0
+    step_noise: float = 0.002
+    gradient_limit: float | None = None
+    energy_l2: float = 1.0
+    """Weight of the squared energies in the loss."""
+    through_chain: float = 1.0
+    """Weight of the energy of the chains' ends as a function of the chain."""
+    entropy: float = 0.3
+    """Weight of the entropy."""
+    neighbours: int = 100
+    """Samples of the buffer among which the nearest is looked for."""
+    largest_shift: float = 0.1
+    """Of an augmentation's colours; its zoom is the same part of the image."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that could not be meant."""
+        super().__post_init__()
+        if not (self.through_chain >= 0 and self.entropy >= 0 and self.energy_l2 >= 0 and self.neighbours >= 1):
+            raise UserError("model.through_chain, entropy and energy_l2 must not be negative, neighbours at least 1")
+        if not 0 <= self.largest_shift < 1:
+            raise UserError(f"model.largest_shift must lie in [0, 1), not be {self.largest_shift}")
+
+
+def entropy(
+    x: Float[Tensor, "batch channels height width"], others: Float[Tensor, "others channels height width"]
+) -> Float[Tensor, ""]:
+    """Return the mean log distance of x to the nearest of other samples: their entropy but for scale and constant."""
+    distances = (x.flatten(1)[:, None] - others.flatten(1)[None]).square().sum(2)
+    return 0.5 * distances.min(1).values.clamp_min(FARTHEST**2).log().mean()
+
+
+def augmented(
+    x: Float[Tensor, "batch channels height width"], largest: float, noise: Noise
+) -> Float[Tensor, "batch channels height width"]:
+    """Mirror, zoom into and shift the colours of each image at random."""
+    x = flipped(x, noise)
+    zoom, across, down = (2 * uniform(noise, x.new_empty(len(x), 3)) - 1).unbind(1)
+    scale = 1 - largest * zoom.abs()
+    nought = torch.zeros_like(scale)
+    rows = [torch.stack([scale, nought, across * (1 - scale)], 1), torch.stack([nought, scale, down * (1 - scale)], 1)]
+    grid = affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    x = grid_sample(x, grid, padding_mode="border", align_corners=False)
+    colours = largest * (2 * uniform(noise, x.new_empty(len(x), x.shape[1], 1, 1)) - 1)
+    return (x + colours).clamp(-1, 1)
+
+
+class ImprovedCD(BufferedEnergy):
+    """The energies and the buffer."""
+
+    config: ImprovedCDConfig
+
+    def kept(self, index: Int64[Tensor, " batch"], noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Return samples of the buffer, augmented while there is training."""
+        x = super().kept(index, noise)
+        return augmented(x, self.config.largest_shift, noise) if self.training else x
+
+    def held(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+        """Return the energies as a function of x alone, the weights held."""
+        weights = {name: value.detach() for name, value in self.network.named_parameters()}
+        return functional_call(self.network, weights, (x,))
+
+    def through_last_step(
+        self, x: Float[Tensor, "batch channels height width"], xi: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, ""]]:
+        """Return the chains' ends with a graph through their last step, and their mean energy, its weights held."""
+        ends = self.step(x, xi, graph=True)
+        return ends, self.held(ends).mean()
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the one move: contrastive divergence, the ends' energy through the chain, less their entropy."""
+        config = self.config
+        before = self.chain(self.starts(x, noise), config.chain_steps - 1, noise)
+        ends, pulled = self.through_last_step(before, noise((x,))[0])
+        filled = min(int(self.written), config.buffer)
+        apart = ends.new_zeros(())
+        if filled:
+            chosen = integers(noise, filled, x.new_empty(config.neighbours, 1))
+            apart = entropy(ends, super().kept(chosen, noise))
+        samples = ends.detach()
+        self.keep(samples)
+        data, made = self.network(x), self.network(samples)
+        contrast = (data - made).mean() + config.energy_l2 * (data.square() + made.square()).mean()
+        loss = contrast + config.through_chain * pulled - config.entropy * apart
+        figures = {
+            "loss": loss,
+            "entropy": apart,
+            "energy_data": data.mean(),
+            "energy_samples": made.mean(),
+        }
+        yield Turn("network", loss, {name: value.detach() for name, value in figures.items()})
+
+
+@dataclass(frozen=True)
+class ImprovedCDExperiment(BaselineExperiment):
+    """A row of improved contrastive divergence."""
+
+    learning: Literal["improved-cd"] = "improved-cd"
+    model: ImprovedCDConfig = field(default_factory=ImprovedCDConfig)
+    optimizer: OneNetwork = field(default_factory=lambda: OneNetwork(network=Adam(2e-4, beta1=0.0)))
+
+    def build(self, backbone: Backbone | None = None) -> ImprovedCD:
+        """See `BaselineExperiment`."""
+        return ImprovedCD(self.model)
+
+    def describe_sampling(self) -> str:
+        """See `BaselineExperiment`."""
+        return f"{self.model.sampling_steps} steps of size {self.model.step_size:g} from the {self.model.sampled_from}"
+
+
+# ---- presets
 
 PRESETS = {
     "tiny": ImprovedCDExperiment(

@@ -1,9 +1,217 @@
-"""PixelCNN at its four sizes."""
+"""PixelCNN (van den Oord et al., arXiv 1601.06759) with the gated stacks of arXiv 1606.05328: pixel after pixel.
 
-from jlebm.baselines.base import Adam, OneNetwork
-from jlebm.baselines.pixelcnn import PixelCNNConfig, PixelCNNExperiment
+Pixels are in raster order. One stack of convolutions sees the rows above, whole, and another one the pixels at the left
+with what the first one found above them: together all that comes before, without a blind spot. A colour's levels are a
+softmax of these features and of the pixel's colours before it, which are inputs of the last two layers here instead of
+masked channels of every layer. Sampling computes every feature once and keeps it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
 from jlebm.experiment import TrainingConfig
+from jlebm.images import unless_lost
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, uniform
+
+
+@dataclass(frozen=True)
+class PixelCNNConfig:
+    """Sizes; the defaults are of the first paper's CIFAR-10 network, which sees 7x7 pixels and then 3x3."""
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    channels: int = 128
+    layers: int = 15
+    first_reach: int = 3
+    """Rows and columns before a pixel that the first layer sees."""
+    reach: int = 1
+    """Those of the others."""
+    hidden: int = 1_024
+    """Units, at each pixel, between the features and a colour's levels."""
+    bits: int = 8
+    """Of a colour's levels; the likelihood is that of images of so many."""
+    flip: bool = True
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self) -> None:
+        """Refuse networks of nothing."""
+        if min(self.channels, self.layers, self.first_reach, self.reach, self.hidden) < 1:
+            raise UserError("model.channels, layers, first_reach, reach and hidden must all be positive")
+        if not 1 <= self.bits <= 8:
+            raise UserError(f"model.bits must lie in 1 .. 8, not be {self.bits}")
+
+
+def _gated(h: Tensor) -> Tensor:
+    value, gate = h.chunk(2, dim=1)
+    return torch.tanh(value) * torch.sigmoid(gate)
+
+
+class Layer(nn.Module):
+    """One layer of both stacks; the first one sees only what comes before a pixel, the others the pixel's features too.
+
+    Inputs are padded by `reach`: at the top, left and right of the stack of rows, at the left of that of pixels.
+    """
+
+    def __init__(self, inputs: int, channels: int, reach: int, first: bool):
+        super().__init__()
+        self.inputs, self.reach, self.first = inputs, reach, first
+        self.kernel = reach if first else reach + 1
+        self.vertical = nn.Conv2d(inputs, 2 * channels, (self.kernel, 2 * reach + 1))
+        self.across = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, self.kernel))
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def rows(self, padded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of rows, and what the stack of pixels is told of them."""
+        v = self.vertical(padded)
+        return _gated(v), self.across(v)
+
+    def pixels(self, padded: Tensor, across: Tensor) -> Tensor:
+        """Return the features of pixels."""
+        h = self.out(_gated(self.horizontal(padded) + across))
+        return h if self.first else padded[..., self.reach :] + h
+
+
+class Network(nn.Module):
+    """Logits of every colour's level, given the pixels before and the pixel's colours before; and their sampling."""
+
+    def __init__(self, config: PixelCNNConfig):
+        super().__init__()
+        colours, channels = config.image_shape[0], config.channels
+        self.bits = config.bits
+        rest = [Layer(channels, channels, config.reach, first=False) for _ in range(config.layers - 1)]
+        self.layers = nn.ModuleList([Layer(colours, channels, config.first_reach, first=True), *rest])
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels + colour, config.hidden, 1), nn.SiLU(), nn.Conv2d(config.hidden, 2**config.bits, 1)
+            )
+            for colour in range(colours)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch colours height width"]
+    ) -> Float[Tensor, "batch levels colours height width"]:
+        """Return the logits at all pixels of whole images."""
+        v, h = x, x
+        height, width = x.shape[2:]
+        for layer in cast(list[Layer], self.layers):
+            reach, kept = layer.reach, layer.kernel - 1  # the first layer does not see the last row and column
+            above = pad(v, (reach, reach, reach, 0))[:, :, : height + kept]
+            v, across = layer.rows(above)
+            h = layer.pixels(pad(h, (reach, 0))[..., : width + kept], across)
+        return torch.stack([head(torch.cat([h, x[:, :colour]], 1)) for colour, head in enumerate(self.heads)], 2)
+
+    @torch.no_grad()
+    def sampled(self, u: Float[Tensor, "batch colours height width"]) -> Float[Tensor, "batch colours height width"]:
+        """Return images at the levels whose cumulative probabilities pass `u`, which is of U(0, 1).
+
+        Row after row: of the stack of rows once for the row, then of the other one pixel after pixel.
+        """
+        count, _, height, width = u.shape
+        layers, x = cast(list[Layer], self.layers), torch.zeros_like(u)
+        above = [u.new_zeros(count, each.inputs, height + each.reach, width + 2 * each.reach) for each in layers]
+        for row in range(height):
+            left = [u.new_zeros(count, each.inputs, 1, width + each.reach) for each in layers]
+            across: list[Tensor] = []
+            for index, layer in enumerate(layers):
+                v, seen = layer.rows(above[index][:, :, row : row + layer.kernel])
+                across.append(seen)
+                if index + 1 < len(layers):
+                    reach = layers[index + 1].reach
+                    above[index + 1][:, :, row + reach, reach : reach + width] = v[:, :, 0]
+            for column in range(width):
+                h = u
+                for index, layer in enumerate(layers):
+                    h = layer.pixels(
+                        left[index][..., column : column + layer.kernel], across[index][..., column : column + 1]
+                    )
+                    if index + 1 < len(layers):
+                        left[index + 1][..., column + layers[index + 1].reach] = h[..., 0]
+                here = x[:, :, row : row + 1, column : column + 1]
+                for colour, head in enumerate(self.heads):
+                    logits = head(torch.cat([h, here[:, :colour]], 1))[:, :, 0, 0]
+                    level = from_levels(chosen(logits, u[:, colour, row, column]), self.bits)
+                    here[:, colour, 0, 0] = unless_lost(level, torch.isfinite(logits).all(1))
+                reach = layers[0].reach
+                above[0][:, :, row + reach, column + reach] = left[0][:, :, 0, column + reach] = here[:, :, 0, 0]
+        return x
+
+
+def chosen(logits: Float[Tensor, "batch levels"], u: Float[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+    """Return the first level at which the cumulative probability is above u."""
+    below = torch.softmax(logits, 1).cumsum(1) <= u[:, None]
+    return below.sum(1).clamp(max=logits.shape[1] - 1)
+
+
+class PixelCNN(System):
+    """The network, and nothing else that learns."""
+
+    def __init__(self, config: PixelCNNConfig):
+        super().__init__()
+        self.config = config
+        self.network = Network(config)
+
+    def log_prob(self, x: Float[Tensor, "batch colours height width"]) -> Float[Tensor, " batch"]:
+        """Return the log-probability of images, brought to 2^bits levels."""
+        levels = to_levels(x, self.config.bits)
+        logits = self.network(from_levels(levels, self.config.bits).to(x.dtype))
+        return -cross_entropy(logits, levels, reduction="none").flatten(1).sum(1)
+
+    @property
+    def bits(self) -> int:
+        """See `HasLikelihood`."""
+        return self.config.bits
+
+    def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
+        """See `HasLikelihood`: exact, whatever the noise."""
+        return self.log_prob(x)
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the one move, up in the likelihood."""
+        if self.config.flip:
+            x = flipped(x, noise)
+        loss = bits_per_dim(self.log_prob(x), x[0].numel())
+        yield Turn("network", loss, {"bits_per_dim": loss.detach()})
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Draw pixel after pixel, from one draw of uniform noise."""
+        return self.network.sampled(uniform(noise, self.empty(count, *self.config.image_shape)))
+
+
+@dataclass(frozen=True)
+class PixelCNNExperiment(BaselineExperiment):
+    """A row of PixelCNN."""
+
+    learning: Literal["pixelcnn"] = "pixelcnn"
+    model: PixelCNNConfig = field(default_factory=PixelCNNConfig)
+    optimizer: OneNetwork = field(default_factory=lambda: OneNetwork(network=Adam(3e-4)))
+
+    def build(self, backbone: Backbone | None = None) -> PixelCNN:
+        """See `BaselineExperiment`."""
+        return PixelCNN(self.model)
+
+    def describe_sampling(self) -> str:
+        """See `BaselineExperiment`."""
+        return f"pixel after pixel, {self.model.bits} bits"
+
+
+# ---- presets
 
 PRESETS = {
     "tiny": PixelCNNExperiment(

@@ -1,9 +1,85 @@
-"""Independent pixels at four sizes that differ in their length alone; means and spreads stand after a second or two."""
+"""Independent pixels: what the table's numbers are where nothing about images was learned but each pixel's spread.
 
-from jlebm.baselines.base import Adam, OneNetwork
-from jlebm.baselines.pixels import PixelsExperiment
+A Gaussian for every pixel and colour, by maximum likelihood. No paper reports it. A system whose images are no nearer
+to the training images than these has not learned in its time, and its line of the table says so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn, zeros
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.distributions import Normal
 from jlebm.experiment import TrainingConfig
+from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """The images."""
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width."""
+
+
+class EachPixel(nn.Module):
+    """N(mean, exp(log_sigma)^2) of every pixel and colour, in [-1, 1]."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__()
+        self.mean, self.log_sigma = nn.Parameter(zeros(shape)), nn.Parameter(zeros(shape))
+
+    def forward(self, like: Float[Tensor, "batch channels height width"]) -> Normal:
+        """Return the distribution of as many images as `like` has."""
+        return Normal(self.mean.expand_as(like), self.log_sigma.exp().expand_as(like))
+
+
+class Pixels(System):
+    """One part, the Gaussians."""
+
+    network: EachPixel
+
+    def __init__(self, config: PixelsConfig):
+        super().__init__()
+        self.shape = config.image_shape
+        self.network = EachPixel(config.image_shape)
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the one move, down the negative log density in nats an image."""
+        loss = -self.network(x).log_prob(x).mean()
+        yield Turn("network", loss, {"loss": loss.detach()})
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """See `System`."""
+        (standard,) = noise((self.empty(count, *self.shape),))
+        return self.network(standard).sample(standard)
+
+
+@dataclass(frozen=True)
+class PixelsExperiment(BaselineExperiment):
+    """A row of independent pixels."""
+
+    model: PixelsConfig = field(default_factory=PixelsConfig)
+    learning: Literal["pixels"] = "pixels"
+    optimizer: OneNetwork = field(default_factory=lambda: OneNetwork(network=Adam(lr=0.05)))
+
+    def build(self, backbone: Backbone | None = None) -> Pixels:
+        """See `BaselineExperiment`."""
+        return Pixels(self.model)
+
+
+# ---- presets
 
 
 def _preset(name: str, steps: int, batch_size: int, ema_decay: float, budget_seconds: float | None) -> PixelsExperiment:

@@ -28,7 +28,7 @@ import json, os, resource, sys, time
 from pathlib import Path
 from jlebm.data import load
 from jlebm.errors import UserError
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.sample_files import open_images
 
 resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
 readers = {"samples": open_images, "dataset": lambda root: load("celeba64", root, download=False)}

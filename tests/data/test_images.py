@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jlebm.data.images import central_square, decode_image, is_image_name
+from jlebm.data.image_file import central_square, decode_image, is_image_name
 from jlebm.errors import UserError
 
 WHERE = Path("there")

@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from jlebm.data import load
-from jlebm.data.images import central_square
+from jlebm.data.image_file import central_square
 from jlebm.data.layouts import DownloadError, Lsun, Torchvision
 from jlebm.errors import UserError
 from jlebm.progress import SILENT

@@ -131,7 +131,7 @@ from pathlib import Path
 import PIL.PngImagePlugin, torchvision.datasets, lmdb
 from jlebm.data import load
 from jlebm.errors import UserError
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.sample_files import open_images
 from PIL import Image; Image.init()
 if os.getuid() == 0: os.setgid(65534); os.setuid(65534)
 root = Path(sys.argv[1])

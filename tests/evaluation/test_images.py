@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jlebm.errors import UserError
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.sample_files import open_images
 from jlebm.progress import ConsoleReporter
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)  # channels last

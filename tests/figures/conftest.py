@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from figures.__main__ import DRAWN_FROM_ARTIFACTS
-from jlebm.results import write_artifact
+from reproduce.results import write_artifact
 from tests.rows import copy_open_questions, row
 
 __all__ = ["results", "row"]

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from figures import hierarchical_reconstruction, hierarchical_sampling, langevin, langevin_transition, ood, samples
-from jlebm.plotting import STYLE
-from jlebm.results import read_artifact, write_artifact
+from figures import (
+    energy_trace,
+    hierarchical_reconstruction,
+    hierarchical_sampling,
+    langevin_transition,
+    samples,
+    score_histograms,
+)
+from figures.plotting import STYLE
+from reproduce.results import read_artifact, write_artifact
 
 look = pytest.mark.mpl_image_compare(baseline_dir="baseline", style=str(STYLE), savefig_kwargs={"dpi": 40})
 
@@ -54,7 +61,7 @@ def test_long_chains(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_detection(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the two sets changed colours, or a score had another's numbers above it."""
-    (figure,) = figures_of(ood, results, monkeypatch)
+    (figure,) = figures_of(score_histograms, results, monkeypatch)
     return figure
 
 
@@ -76,5 +83,5 @@ def test_the_sheet_of_two_priors(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_the_energy_of_chains(results: Path, monkeypatch: Any) -> Figure:
     """Would break if a layer's curve were left out."""
-    (figure,) = figures_of(langevin, results, monkeypatch)
+    (figure,) = figures_of(energy_trace, results, monkeypatch)
     return figure

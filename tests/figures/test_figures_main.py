@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import hierarchical_sampling, langevin, langevin_transition, samples, systems
+from figures import energy_trace, hierarchical_sampling, langevin_transition, samples, system_samples
 from figures.__main__ import DRAWN_FROM_ARTIFACTS, illustrate, main
-from figures.measured import PAGES
+from figures.pages import PAGES
 from figures.tables import TABLES
 from jlebm.errors import UserError
-from jlebm.results import Measurement, append, read_artifact, write_artifact
+from reproduce.results import Measurement, append, read_artifact, write_artifact
 from tests.figures.conftest import RUN
 
-SAMPLES, LANGEVIN = samples.ARTIFACTS[0].name, langevin.ARTIFACTS[0].name
+SAMPLES, LANGEVIN = samples.ARTIFACTS[0].name, energy_trace.ARTIFACTS[0].name
 
 
 def run(results: Path, out: Path) -> int:
@@ -63,9 +63,9 @@ def test_the_pictures_of_a_readme_are_the_drawn_ones(results: Path, tmp_path: Pa
 def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Would break if a system's images or score were another's, or one without images hid the others."""
     drawn: dict[str, Any] = {}
-    monkeypatch.setattr(systems, "image_rows", lambda rows, columns: drawn.update(rows))
-    monkeypatch.setattr(systems, "save", lambda figure, stem: [stem])
-    assert systems.draw_sheet(results, tmp_path) == []
+    monkeypatch.setattr(system_samples, "image_rows", lambda rows, columns: drawn.update(rows))
+    monkeypatch.setattr(system_samples, "save", lambda figure, stem: [stem])
+    assert system_samples.draw_sheet(results, tmp_path) == []
     priors = enumerate(("gaussian_prior", "ebm_prior"))
     images = {name: np.full((40, 3, 8, 8), level, np.uint8) for level, name in priors}
     two_stage = {**RUN, "protocol": "cifar10-two-stage/1", "learning": "two-stage"}
@@ -75,7 +75,7 @@ def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monke
     write_artifact(results / "artifacts" / "cifar10_ddpm_cpu_samples.npz", noise, ddpm)
     scores = [row(**ddpm | {"source": "samples", "seed": seed, "value": value}) for seed, value in ((1, 1.0), (2, 2.5))]
     append(results / "measured" / "cifar10.jsonl", scores)
-    assert systems.draw_sheet(results, tmp_path) == [tmp_path / "cifar10_cpu_systems"]
+    assert system_samples.draw_sheet(results, tmp_path) == [tmp_path / "cifar10_cpu_systems"]
     levels = {name: (len(some), some.min(), some.max()) for name, some in drawn.items()}
     assert list(levels.items()) == [
         ("NVAE, Gaussian prior\nnot measured", (12, 0, 0)),

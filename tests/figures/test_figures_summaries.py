@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from figures import detections, measured, summaries
+from figures import detection_tables, pages, summaries
 from jlebm.errors import UserError
-from jlebm.results import Expectation, Measurement, append, check, expect, read_paper
+from reproduce.results import Expectation, Measurement, append, check, expect, read_paper
 
 PAPER = read_paper(Path(__file__).resolve().parents[2] / "results" / "paper.toml")
 
@@ -153,7 +153,7 @@ def test_anomalies_of_a_digit_beside_the_reported_ones(row: Any) -> None:
     said = {"protocol": "anomaly/1", "dataset": "mnist", "preset": "cpu", "metric": "auprc", "learning": "variational"}
     rows = [row(**said, source="anomaly/4/L>0", seed=seed, value=0.1 * seed) for seed in (1, 2, 3)]
     rows += [row(**said, source="anomaly/4/E", value=0.75), row(**{**said, "metric": "auroc"}, source="anomaly/5/E")]
-    header, lines = detections.anomalies(rows, PAPER)
+    header, lines = detection_tables.anomalies(rows, PAPER)
     names = ("digit", "L>0, here", "E, here", "L>0, here, Gaussian twin", "ours, reported", "VAE, reported")
     table = {cells[0]: cells for cells in by(header, lines, *names)}
     assert list(table) == ["1", "4", "5", "7", "9"]
@@ -165,11 +165,11 @@ def test_another_papers_score_shares_no_line_with_ours(row: Any) -> None:
     """Would break if a score of our layers stood beside one of a model with other layers as if they were the same."""
     said = {"protocol": "ood/1", "dataset": "cifar10", "preset": "cpu", "learning": "variational"}
     one = row(**said, metric="auroc", source="out-of-distribution/svhn/L>0", value=0.25)
-    lines = detections.out_of_distribution([one], PAPER)
+    lines = detection_tables.out_of_distribution([one], PAPER)
     pair = [cells for cells in lines if cells[0] == "cifar10 in, svhn out"]
     assert pair[0][1:] == ("L>0", "0.250", "-", "1", "2000")
     assert pair[1][1:4] == ("ours, L^(>0) (this paper)", "-", "0.087")
-    nothing = [cells[2] for cells in detections.out_of_distribution([], PAPER) if cells[1] == "-"]
+    nothing = [cells[2] for cells in detection_tables.out_of_distribution([], PAPER) if cells[1] == "-"]
     assert nothing == ["not measured"] * len({cells[0] for cells in lines})
 
 
@@ -177,7 +177,7 @@ def test_the_written_tables_refuse_what_was_changed(results: Path, two_stage: An
     """Would break if a number by hand reached a page, a run that ended early a small table, or NOT RUN a system."""
     path = results / "measured" / "cifar10.jsonl"
     append(path, [*both_priors(two_stage), two_stage(value=9.0, complete=False, date="2026-02-01T12:00:00+00:00")])
-    tables = measured.texts(results)
+    tables = pages.texts(results)
     assert "| ours, joint EBM prior | 3.5000 ± 1.0000 | 3 | 2000 | 0.250 |" in tables["priors"]
     assert "9.0000" in tables["measured"]
     assert not any("NOT RUN" in text for text in tables.values())
@@ -186,14 +186,14 @@ def test_the_written_tables_refuse_what_was_changed(results: Path, two_stage: An
     append(other, [two_stage(dataset="mnist", value=4.5)])  # which no table of systems would refuse
     other.write_text(other.read_text().replace('"value": 4.5', '"value": 0.5'))
     with pytest.raises(UserError, match="was changed since it was stored"):
-        measured.texts(results)
+        pages.texts(results)
 
 
 def test_a_page_keeps_what_stands_around_its_tables(tmp_path: Path) -> None:
     """Would break if writing a table lost prose, or a page without its marks were passed over."""
-    page, mark = tmp_path / "README.md", measured.Mark.of("priors")
+    page, mark = tmp_path / "README.md", pages.Mark.of("priors")
     page.write_text(f"before\n{mark.begin}old\n{mark.end}after\n")
-    measured.update(page, {"priors": "new\n"})
+    pages.update(page, {"priors": "new\n"})
     assert page.read_text() == f"before\n{mark.begin}new\n{mark.end}after\n"
     with pytest.raises(UserError, match="has no place for a table, between <!-- layers"):
-        measured.update(page, {"layers": "new\n"})
+        pages.update(page, {"layers": "new\n"})

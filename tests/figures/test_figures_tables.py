@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from figures.tables import TABLES, draw, join
-from jlebm.results import Expectation, append, check, expect, read_all, read_expected, read_paper, write_expected
-from jlebm.results.expectation import QUESTION
+from reproduce.results import Expectation, append, check, expect, read_all, read_expected, read_paper, write_expected
+from reproduce.results.expectation import QUESTION
 
 
 def _measure(results: Path, row: Any, **changes: Any) -> None:

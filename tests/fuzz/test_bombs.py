@@ -18,7 +18,7 @@ from jlebm import checkpoints
 from jlebm.backbones.nvae import NVAE, NVAEConfig, load_nvae
 from jlebm.errors import UserError
 from jlebm.evaluation import open_extractor
-from jlebm.results import read_artifact
+from reproduce.results import read_artifact
 
 folder = Path(sys.argv[1])
 CONFIG = NVAEConfig(16, 4, 4, 1, 2, 3, num_preprocess_blocks=1, num_postprocess_blocks=1)

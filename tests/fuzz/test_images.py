@@ -20,7 +20,7 @@ from PIL import Image
 
 from jlebm.data import load
 from jlebm.errors import UserError
-from jlebm.evaluation.images import open_images
+from jlebm.evaluation.sample_files import open_images
 
 COUNT = int(os.environ.get("JLEBM_FUZZ", "300"))
 LEAKS = ("allow_pickle", "max_header_size", "object at 0x", "\n")  # what other libraries say to programmers

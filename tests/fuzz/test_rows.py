@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import Timing, append, check, held_to_basis, read, read_all, read_expected, read_paper, render
-from jlebm.results.rows import read as read_rows
-from jlebm.results.timing import read_awaited, speed_cells
 from reproduce.cifar10 import RECIPE
+from reproduce.results import Timing, append, check, held_to_basis, read, read_all, read_expected, read_paper, render
+from reproduce.results.rows import read as read_rows
+from reproduce.results.timing import read_awaited, speed_cells
 from tests.rows import ROW
 
 COUNT = int(os.environ.get("JLEBM_FUZZ", "50"))  # of each format

@@ -26,8 +26,8 @@ from jlebm import checkpoints
 from jlebm.backbones.nvae import load_nvae, save_nvae
 from jlebm.errors import UserError
 from jlebm.evaluation import extractor, reference
-from jlebm.results import artifact, golden
 from jlebm.training import initial_state
+from reproduce.results import artifact, golden
 from tests.small import backbone, experiment, train
 
 INPUTS = int(os.environ.get("JLEBM_FUZZ", "30"))  # of each format

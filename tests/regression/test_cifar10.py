@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jlebm import results
-from reproduce import cifar10
+from reproduce import cifar10, results
 from tests.golden import GOLDEN, curves_of, hold, one_thread
 
 CURVES = ("reconstruction", "energy_posterior/z2", "energy_posterior/z1", "energy_prior/z2", "energy_prior/z1")

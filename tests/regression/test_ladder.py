@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jlebm import results
-from reproduce import mnist
+from reproduce import mnist, results
 from tests.golden import GOLDEN, curves_of, hold, one_thread
 
 LAYERS = ("z3", "z2", "z1")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jlebm import results
-from reproduce import table
+from reproduce import results, table
 from reproduce.systems import built, presets_of
-from tests.baselines.small import needs_library
 from tests.golden import GOLDEN, curves_of, hold, one_thread
+from tests.systems.small import needs_library
 
 
 @pytest.mark.timeout(900)

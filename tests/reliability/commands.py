@@ -10,7 +10,7 @@ from PIL import Image
 from jlebm.data.catalogue import CATALOGUE, Entry
 from jlebm.errors import exit_on_user_error
 from reproduce import anomaly, ood, table
-from reproduce.recipe import Recipe, run_recipe
+from reproduce.pipelines.recipe import Recipe, run_recipe
 from tests.reproduce import test_anomaly, test_ladder, test_ood, test_recipe, test_two_stage
 from tests.small import IMAGES, fit_one, ladder_experiment
 

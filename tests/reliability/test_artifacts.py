@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jlebm import plotting
+from figures import plotting
 from jlebm.files import write_text
-from jlebm.results import read_all
+from reproduce.results import read_all
 from tests.reliability.commands import COMMANDS, artifacts
 
 

@@ -10,11 +10,11 @@ from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Normal
 from jlebm.images import NotFinite, clipped, levels, to_uint8, unless_lost
 from jlebm.latents import map_latents
 from jlebm.model import JointModel
-from jlebm.results import read_all
+from reproduce.results import read_all
 from reproduce.systems import built
-from tests.baselines.small import built as build
-from tests.baselines.small import tiny
 from tests.reliability import commands
+from tests.systems.small import built as build
+from tests.systems.small import tiny
 
 LOST = (float("nan"), float("inf"), -float("inf"))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import read_all
+from reproduce.results import read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("JLEBM_KILLS", "4"))

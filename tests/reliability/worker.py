@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from jlebm import checkpoints, plotting
+from figures import plotting
+from jlebm import checkpoints
 from jlebm.files import write_text
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.training import fit

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from jlebm import data, results
-from reproduce import anomaly
-from reproduce.detection import METRICS
+from jlebm import data
+from reproduce import anomaly, results
+from reproduce.measuring.detection import METRICS
 from tests.small import ladder_experiment
 
 SMALL = anomaly.Preset(ladder_experiment(protocol=anomaly.PROTOCOL, dataset="mnist"), draws=2, images=120)

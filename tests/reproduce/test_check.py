@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import append, read_expected
 from reproduce.check import main
+from reproduce.results import append, read_expected
 from tests.rows import copy_open_questions
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import append, check, expect, held_to_basis, read, read_all, read_expected, render
-from jlebm.results.basis import fault
-from jlebm.results.expectation import QUESTION
 from reproduce.check import main
+from reproduce.results import append, check, expect, held_to_basis, read, read_all, read_expected, render
+from reproduce.results.basis import fault
+from reproduce.results.expectation import QUESTION
 from tests.rows import copy_open_questions
 
 RESULTS = Path(__file__).parents[2] / "results"

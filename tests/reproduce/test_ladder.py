@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jlebm import data, results
+from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import exit_on_user_error
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.progress import SILENT, ConsoleReporter
-from jlebm.results import read_artifact
-from reproduce import celeba64, cifar10, fashion_mnist, mnist, svhn
-from reproduce.bench import unseen
-from reproduce.hierarchical import Extent
-from reproduce.ladder import LadderPreset, ladder, twin_of
-from reproduce.recipe import Recipe, run_recipe
-from reproduce.transition import Length
+from reproduce import celeba64, cifar10, fashion_mnist, mnist, results, svhn
+from reproduce.measuring.session import unseen
+from reproduce.pipelines.ladder_and_twin import LadderPreset, ladder, twin_of
+from reproduce.pipelines.layer_panels import Extent
+from reproduce.pipelines.recipe import Recipe, run_recipe
+from reproduce.pipelines.transition import Length
+from reproduce.results import read_artifact
 
 SMALL = dataclasses.replace(
     ladder(

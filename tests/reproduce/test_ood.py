@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from jlebm import data, results
+from jlebm import data
 from jlebm.data.catalogue import CATALOGUE, Entry
-from reproduce import ood
+from reproduce import ood, results
 from tests.small import IMAGES, experiment, fit_one, ladder_experiment
 
 TEST = np.random.default_rng(5).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)

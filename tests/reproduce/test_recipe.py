@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import data, results
+from jlebm import data
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import fidelity, find_extractor
@@ -21,11 +21,11 @@ from jlebm.learning.joint_mle import JointMLE
 from jlebm.progress import SILENT
 from jlebm.run import open_run
 from jlebm.training import initial_state
-from reproduce import cifar10
-from reproduce.bench import Bench, Rows
-from reproduce.joint import samples_of, subject_of
-from reproduce.measure import measure_gap, posterior_indices
-from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
+from reproduce import cifar10, results
+from reproduce.measuring.sampled import measure_gap, posterior_indices
+from reproduce.measuring.session import Rows, Session
+from reproduce.pipelines.joint import samples_of, subject_of
+from reproduce.pipelines.recipe import Preset, Recipe, parse_duration, run_recipe
 from tests.small import experiment
 
 SMALL = dataclasses.replace(
@@ -174,17 +174,17 @@ def test_prior_gap_closed(
     """(a - b) / (a - c) of the same weights; where the posterior is no better than the prior there is no gap."""
     (tmp_path / "root" / small_inception.name).symlink_to(small_inception)
     device, dataset = torch.device("cpu"), data.load("digits")
-    bench = Bench.prepare(dataset, 120, 100, tmp_path / "root", False, device, SILENT)
+    session = Session.prepare(dataset, 120, 100, tmp_path / "root", False, device, SILENT)
     with open_run(tmp_path / "runs", SMALL, 1) as run:
         state = initial_state(SMALL, 1, device)
-        stored = Rows(subject_of(run, SMALL, state), bench, tmp_path / "results")
+        stored = Rows(subject_of(run, SMALL, state), session, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
-            stored.add("fid768", source, float(value), 120, {}, **bench.judged_by())
-        measure_gap(stored, samples_of(run, SMALL, state, bench))
-        measure_gap(stored, samples_of(run, SMALL, state, bench))
+            stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
+        measure_gap(stored, samples_of(run, SMALL, state, session))
+        measure_gap(stored, samples_of(run, SMALL, state, session))
     found = [row.value for row in rows(tmp_path) if row.metric == "prior_gap_closed"]
     assert found == ([] if expected is None else [pytest.approx(expected)])
-    assert ("prior_gap_closed" in bench.missing) == (expected is None)
+    assert ("prior_gap_closed" in session.missing) == (expected is None)
 
 
 def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> None:

@@ -15,11 +15,11 @@ from jlebm.progress import SILENT
 from jlebm.randomness import PerImageNoise
 from jlebm.run import open_run
 from jlebm.training import initial_state
-from reproduce import representation
-from reproduce.bench import Bench, Rows
-from reproduce.hierarchical import gathered
-from reproduce.joint import subject_of
-from reproduce.representation import accuracy, encoded, feature_change, pixel_change
+from reproduce.measuring import representation
+from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
+from reproduce.measuring.session import Rows, Session
+from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.layer_panels import gathered
 from tests.small import ladder_experiment
 
 CPU = torch.device("cpu")
@@ -29,9 +29,9 @@ ONE = ladder_experiment(dataset="digits")
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
     """The rows of a model that is not trained, on digits, of which none is stored yet."""
-    bench = Bench.prepare(data.load("digits"), 60, 100, tmp_path, False, CPU, SILENT, judged=())
+    session = Session.prepare(data.load("digits"), 60, 100, tmp_path, False, CPU, SILENT, judged=())
     with open_run(tmp_path / "runs", ONE, 1) as run:
-        return Rows(subject_of(run, ONE, initial_state(ONE, 1, CPU)), bench, tmp_path / "results")
+        return Rows(subject_of(run, ONE, initial_state(ONE, 1, CPU)), session, tmp_path / "results")
 
 
 def model_of() -> JointModel:
@@ -71,7 +71,7 @@ def test_feature_change_is_a_distance(tmp_path: Path, small_inception: Path) -> 
 
 def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
     """Each layer's row is its own KL, of the very images and draws that are told; the same again stores nothing."""
-    model, held_out = model_of(), dataclasses.replace(rows.bench.dataset, split="test")
+    model, held_out = model_of(), dataclasses.replace(rows.session.dataset, split="test")
     for _ in range(2):
         representation.measure_kl(rows, model, held_out)
     assert rows.added == 3
@@ -88,12 +88,12 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
 
 def test_training_images_judge_no_classifier(rows: Rows) -> None:
     """Without a test split or without classes there is no accuracy, and it is said why."""
-    representation.measure_accuracy(rows, model_of(), rows.bench.dataset)
-    assert rows.bench.missing["latent_accuracy"].reason == "digits has no test split here"
-    rows.bench.missing.clear()
-    rows.bench.dataset = dataclasses.replace(rows.bench.dataset, labels=None)
-    representation.measure_accuracy(rows, model_of(), rows.bench.dataset)
-    assert rows.bench.missing["latent_accuracy"].reason == "digits has no classes"
+    representation.measure_accuracy(rows, model_of(), rows.session.dataset)
+    assert rows.session.missing["latent_accuracy"].reason == "digits has no test split here"
+    rows.session.missing.clear()
+    rows.session.dataset = dataclasses.replace(rows.session.dataset, labels=None)
+    representation.measure_accuracy(rows, model_of(), rows.session.dataset)
+    assert rows.session.missing["latent_accuracy"].reason == "digits has no classes"
     assert rows.added == 0
 
 

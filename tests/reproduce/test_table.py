@@ -13,7 +13,7 @@ import torch
 from jlebm.data import Dataset
 from jlebm.randomness import Noise
 from reproduce import table
-from reproduce.system import measure_likelihood
+from reproduce.pipelines.table_system import measure_likelihood
 from reproduce.systems import built, presets_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_bits_per_dimension_are_a_mean_over_the_held_out_images() -> None:
     held_out = Dataset("digits", "test", np.broadcast_to(levels, (230, 3, 4, 4)), None, "a" * 64, "made here")
     stored: list[tuple[Any, ...]] = []
     rows = SimpleNamespace(
-        bench=SimpleNamespace(device=torch.device("cpu")),
+        session=SimpleNamespace(device=torch.device("cpu")),
         find=lambda *asked, **more: None,
         add=lambda *row, **more: stored.append((*row, more)),
     )

@@ -11,18 +11,17 @@ import pytest
 from safetensors.torch import load_file
 
 from figures import hierarchical_sampling
-from jlebm import results
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
-from reproduce import celeba64, celebahq256, church64, cifar10
-from reproduce.arguments import Arguments, Variation
-from reproduce.hierarchical import Extent
-from reproduce.plans import TwoStagePreset, planned, two_stage
-from reproduce.recipe import Recipe, run_recipe
-from reproduce.transition import Length
+from reproduce import celeba64, celebahq256, church64, cifar10, results
+from reproduce.pipelines.arguments import Arguments, Variation
+from reproduce.pipelines.layer_panels import Extent
+from reproduce.pipelines.plans import TwoStagePreset, planned, two_stage
+from reproduce.pipelines.recipe import Recipe, run_recipe
+from reproduce.pipelines.transition import Length
 from tests.public_numbers import nvae
 
 PLAN = two_stage(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import read_artifact, write_artifact
+from reproduce.results import read_artifact, write_artifact
 
 RUN = {
     "protocol": "cifar10/1",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import Measurement, append, read, read_paper
-from jlebm.results.comparison import HEADER, NOT_RUN, comparison, not_run, sources
-from jlebm.results.systems import BASELINES, SYSTEMS
+from reproduce.results import Measurement, append, read, read_paper
+from reproduce.results.comparison import HEADER, NOT_RUN, comparison, not_run, sources
+from reproduce.results.table_lines import BASELINES, SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = read_paper(ROOT / "results/paper.toml")

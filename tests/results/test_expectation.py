@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import Expectation, check, expect, read_expected, read_paper, write_expected
+from reproduce.results import Expectation, check, expect, read_expected, read_paper, write_expected
 
 OPEN = Expectation(
     protocol="cifar10/1",

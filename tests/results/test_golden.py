@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import compare_golden, write_golden
+from reproduce.results import compare_golden, write_golden
 
 CURVES = {"loss": [3.0, 2.0, 1.0], "energy": [0.5, 0.25, 0.0]}
 

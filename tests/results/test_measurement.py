@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jlebm.errors import UserError
-from jlebm.results import Measurement, append, read, read_all
+from reproduce.results import Measurement, append, read, read_all
 
 number = st.floats(allow_nan=False, allow_infinity=False)
 text = st.text(max_size=20)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import read_paper
+from reproduce.results import read_paper
 
 PAPER = Path(__file__).parents[2] / "results" / "paper.toml"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import Expectation, Verdict, check, read_paper, render
-from jlebm.results.tables import escape_latex, escape_markdown, latex, markdown
+from reproduce.results import Expectation, Verdict, check, read_paper, render
+from reproduce.results.rendering import escape_latex, escape_markdown, latex, markdown
 
 PAPER = read_paper(Path(__file__).parents[2] / "results" / "paper.toml")
 

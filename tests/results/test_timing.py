@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jlebm.errors import UserError
-from jlebm.results import TIMINGS, Timing, append, read_all, timing
-from jlebm.results.rows import read
+from reproduce.results import TIMINGS, Timing, append, read_all, timing
+from reproduce.results.rows import read
 
 ROW = Timing(
     kind="speed",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jlebm.results import Expectation, check
+from reproduce.results import Expectation, check
 
 EXPECTED = Expectation(
     protocol="cifar10/1",

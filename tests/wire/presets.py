@@ -9,8 +9,8 @@ from pathlib import Path
 from jlebm.config import Config
 from jlebm.staged import Sampled
 from reproduce import anomaly, celeba64, celebahq256, church64, cifar10, fashion_mnist, mnist, svhn
-from reproduce.joint import with_inference_network
-from reproduce.ladder import twin_of
+from reproduce.pipelines.joint import with_inference_network
+from reproduce.pipelines.ladder_and_twin import twin_of
 from reproduce.systems import built, presets_of
 
 PINNED = Path(__file__).with_name("digests.json")

@@ -14,7 +14,7 @@ from jlebm.backbones.nvae import digest_of, load_nvae
 from jlebm.checkpoints import load_weights
 from jlebm.config import Config
 from jlebm.experiment import Experiment
-from jlebm.results import measurement, rows
+from reproduce.results import measurement, rows
 from tests.wire.presets import PINNED, found, named
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from jlebm import torch_files
 from jlebm.archives import Damaged, safe_name
-from jlebm.backbones.nvae.config import NVAEConfig
 from jlebm.backbones.nvae.network import NVAE
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.checkpoints import open_weights, save_weights
 from jlebm.errors import UserError
 from jlebm.files import open_regular

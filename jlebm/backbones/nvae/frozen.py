@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from jlebm.backbones.nvae.layers import Cell, DecoderOp, NormalisedConv
+from jlebm.backbones.nvae.cells import Cell, DecoderOp, NormalisedConv
 from jlebm.backbones.nvae.network import NVAE
 
 

@@ -13,9 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jlebm.backbones.base import ELBOTerms, PosteriorSample
-from jlebm.backbones.nvae.config import NVAEConfig
-from jlebm.backbones.nvae.layers import (
+from jlebm.backbones.nvae.cells import (
     DecoderCombiner,
     EncoderCombiner,
     FlowPair,
@@ -23,6 +21,8 @@ from jlebm.backbones.nvae.layers import (
     decoder_cell,
     encoder_cell,
 )
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
+from jlebm.backbones.protocol import ELBOTerms, PosteriorSample
 from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Likelihood, Normal, soft_clamped
 from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise

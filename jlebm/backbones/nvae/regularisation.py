@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.nvae.layers import NormalisedConv
+from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.latents import Latents
 

@@ -1,0 +1,165 @@
+"""Everything measured and timed, as tables; `python -m figures.pages` writes them into both README files anew."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from figures import detection_tables, summaries
+from jlebm.errors import UserError, exit_on_user_error
+from jlebm.files import write_text
+from reproduce.results import (
+    METRICS,
+    TIMINGS,
+    Reported,
+    Timing,
+    Verdict,
+    check,
+    comparison,
+    read_all,
+    read_expected,
+    read_paper,
+    timing,
+)
+from reproduce.results.rendering import escape_markdown, judged, markdown, measured, number
+from reproduce.results.rows import read as read_rows
+from reproduce.results.rows import refuse_changed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Mark(NamedTuple):
+    """The two comments of a page between which a table stands."""
+
+    begin: str
+    end: str
+
+    @classmethod
+    def of(cls, name: str) -> "Mark":
+        """Return the marks of one table."""
+        return cls(f"<!-- {name}: written by `python -m figures.pages` -->\n", f"<!-- /{name} -->\n")
+
+
+PAGES = {
+    "README.md": (
+        "priors", "headline", "systems", "variations", "layers", "anomalies", "out-of-distribution", "performance"
+    ),
+    "results/README.md": ("measured",),
+}  # fmt: skip
+"""Which tables stand where, by the names of `texts`."""
+HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
+
+
+def texts(results: Path) -> dict[str, str]:
+    """Return all Markdown tables of measured and timed rows by name.
+
+    Raises:
+        UserError: a file of the results folder cannot be read, or a row was changed by hand.
+    """
+    stored, paper = read_all(results / "measured"), read_paper(results / "paper.toml")
+    refuse_changed(stored)
+    verdicts = check(stored, read_expected(results / "expected.toml"))
+    rows = [row for row in stored if row.complete]
+    return {
+        "priors": markdown(summaries.PRIORS_HEADER, summaries.priors(rows)),
+        "headline": markdown(summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
+        "systems": markdown(comparison.HEADER, summaries.systems(stored, paper)),
+        "variations": markdown(summaries.VARIATIONS_HEADER, summaries.variations(rows)),
+        "layers": markdown(summaries.LAYERS_HEADER, summaries.layers(rows)),
+        "anomalies": markdown(*detection_tables.anomalies(rows, paper)),
+        "out-of-distribution": markdown(
+            detection_tables.OUTSIDE_HEADER, detection_tables.out_of_distribution(rows, paper)
+        ),
+        "measured": markdown(HEADER, _lines(verdicts)),
+        "performance": performance(results),
+    }
+
+
+def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
+    """Return a line for each mean over seeds, with what it is held to."""
+    lines = []
+    for verdict in verdicts:
+        one = verdict.expectation
+        if verdict.mean is None:
+            continue
+        held = "-" if one.value is None else number(one.value, one.metric, one.tolerance)
+        label = METRICS[one.metric].label
+        cells = (f"{one.dataset}, {one.preset}", one.learning, label, one.source, measured(verdict), held)
+        lines.append((*cells, judged(verdict)))
+    return lines
+
+
+def performance(results: Path) -> str:
+    """Return the Markdown tables of the benchmark's newest rows: speed beside plain, and how cost grows.
+
+    Raises:
+        UserError: a file of the results folder cannot be read, or a row was changed by hand.
+    """
+    rows = timing.newest(read_rows(results / "measured" / TIMINGS, Timing))
+    refuse_changed(rows)
+    parts = [markdown(timing.SPEED_HEADER, timing.speed_cells(rows, timing.read_awaited(results)))]
+    for sentence in timing.reasons(rows):
+        parts.append(f"- missed: {escape_markdown(sentence)}\n")
+    parts.append(_beside_the_authors(rows, read_paper(results / "paper.toml")))
+    parts.append(markdown(timing.SCALE_HEADER, timing.scale_cells(rows)))
+    return "\n".join(filter(None, parts))
+
+
+def _beside_the_authors(rows: Sequence[Timing], paper: Mapping[str, Reported]) -> str:
+    said = []
+    for way in ("mcmc", "variational"):
+        one = paper.get(f"table5.cifar10.{way}.seconds")
+        if one is not None:
+            said.append(f"{number(one.value, one.metric)} s ({one.system})")
+    extrapolated = [row for row in rows if row.kind == "extrapolated"]
+    if not said or not extrapolated:
+        return ""
+    ours = "; ".join(f"{row.device}: {timing.duration(row.ours)} for {row.setting}" for row in extrapolated)
+    return (
+        f"The authors report {' and '.join(said)} an iteration of 100 images on a GPU that they do not name. "
+        f"Extrapolated from the iteration measured here, nobody waited for it: {ours}.\n"
+    )
+
+
+def draw(results: Path, out: Path) -> list[Path]:
+    """Write each table as NAME.md and return the files.
+
+    Raises:
+        UserError: a file of the results folder cannot be read, or a row was changed by hand.
+    """
+    written = []
+    for name, text in texts(results).items():
+        path = out / f"{name}.md"
+        write_text(path, text)
+        written.append(path)
+    return written
+
+
+def update(page: Path, tables: Mapping[str, str]) -> None:
+    """Put tables between the marks of their names in a page.
+
+    Raises:
+        UserError: the marks are not there.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, content in tables.items():
+        mark = Mark.of(name)
+        before, begin, rest = text.partition(mark.begin)
+        _, end, after = rest.partition(mark.end)
+        if not begin or not end:
+            raise UserError(f"{page} has no place for a table, between {mark.begin.strip()} and {mark.end.strip()}")
+        text = f"{before}{mark.begin}{content}{mark.end}{after}"
+    write_text(page, text)
+
+
+@exit_on_user_error
+def main() -> int:
+    """Write the tables of both pages anew; return the exit code."""
+    tables = texts(ROOT / "results")
+    for page, names in PAGES.items():
+        update(ROOT / page, {name: tables[name] for name in names})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

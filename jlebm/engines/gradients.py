@@ -1,0 +1,75 @@
+"""Log-densities with their gradients: by autograd for any of them, written out where the density allows it.
+
+Which way is taken depends on what the density is, on nothing that a caller says, and both give the same chain.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.densities import LogDensity, Posterior, PriorInLatents
+from jlebm.engines.closed_form import MLPPrior
+from jlebm.latents import Latents, map_latents
+
+
+@runtime_checkable
+class Field(Protocol):
+    """The gradient field that a chain follows; of the weights as they are when it is made."""
+
+    def gradient(self, position: Latents) -> Latents:
+        """Return the gradient of the log-density in every layer; detached."""
+        ...
+
+    def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
+        """Return the log-density of each element of the batch too; both detached."""
+        ...
+
+
+def field_of(log_density: LogDensity) -> Field:
+    """Return the fastest field of a density: written out for the EBM prior of perceptrons, else by autograd."""
+    if isinstance(log_density, PriorInLatents | Posterior):
+        prior = MLPPrior.of(log_density.backbone, log_density.energy)
+        if prior is not None and type(log_density) is PriorInLatents:
+            return prior
+        if prior is not None and type(log_density) is Posterior:
+            return PosteriorField(prior, log_density)
+    return Autograd(log_density)
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """Any log-density, differentiated by autograd."""
+
+    log_density: LogDensity
+
+    def gradient(self, position: Latents) -> Latents:
+        """See `Field`."""
+        return self.value_and_gradient(position)[1]
+
+    def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
+        """See `Field`."""
+        with torch.enable_grad():
+            leaves = map_latents(lambda layer: layer.detach().requires_grad_(), position)
+            value = self.log_density(leaves)
+            gradient = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+        return value.detach(), gradient
+
+
+class PosteriorField:
+    """log p(x|z) by autograd through the decoder, plus the prior written out."""
+
+    def __init__(self, prior: MLPPrior, posterior: Posterior):
+        self.prior, self.likelihood = prior, Autograd(posterior.log_likelihood)
+
+    def gradient(self, position: Latents) -> Latents:
+        """See `Field`."""
+        return map_latents(torch.add, self.prior.gradient(position), self.likelihood.gradient(position))
+
+    def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
+        """See `Field`."""
+        prior, prior_gradient = self.prior.value_and_gradient(position)
+        likelihood, gradient = self.likelihood.value_and_gradient(position)
+        return prior + likelihood, map_latents(torch.add, prior_gradient, gradient)

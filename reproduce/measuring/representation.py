@@ -1,0 +1,177 @@
+"""What the layers of a hierarchy represent, in numbers: how much each is used, what it tells, what it changes.
+
+| metric | source | what it is |
+|---|---|---|
+| `kl` | `posterior/z3` | KL(q|p0) of one layer in nats, a mean over held-out images |
+| `latent_accuracy` | `posterior/z3`, `posterior` | test images whose class a linear classifier of latents knows, % |
+| `pixel_change` | `ebm-prior/z3` | root-mean-square change of pixels in [0, 1] when this layer alone is drawn anew |
+| `feature_change` | `ebm-prior/z3` | mean Euclidean change of the 768 Inception features then |
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jlebm import hierarchy
+from jlebm.data import Dataset
+from jlebm.evaluation import fidelity
+from jlebm.evaluation.inception import Network, features_of, open_network
+from jlebm.langevin import Chain
+from jlebm.model import JointModel
+from jlebm.randomness import PerImageNoise
+from jlebm.sampling import batch_of, decoded
+from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.session import Rows
+from reproduce.pipelines.layer_panels import gathered
+
+ENCODED = 1_000  # images over which a KL is the mean
+FITTED = 5_000  # training images that the classifier of latents learns from
+FROZEN = 8  # full draws of the prior, of which one layer at a time is drawn anew
+REDRAWN = 100  # times for each of them
+JUDGED = 10  # of those that go through Inception
+BATCH = 500  # images that are encoded at a time
+
+
+def measure_representation(rows: Rows, model: JointModel, chain: Chain | None, held_out: Dataset) -> None:
+    """Store every one of these rows that the results still lack.
+
+    Args:
+        rows: those of the model.
+        model: trained; its inference network says the KL of its layers.
+        chain: of its EBM prior, in whitened noise; None for a Gaussian prior.
+        held_out: the test split of the dataset, or its training images where there is none.
+    """
+    measure_kl(rows, model, held_out)
+    measure_accuracy(rows, model, held_out)
+    measure_change(rows, model, chain)
+
+
+def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
+    """Store the KL of each layer from the Gaussian hierarchy, which is what both priors are put upon."""
+    count = min(ENCODED, len(held_out.images))
+    reference = fidelity.describe_reference(held_out, count)
+    sources = [f"posterior/{name}" for name in model.layer_names]
+    lacking = [source for source in sources if rows.find("kl", source, count, reference=reference) is None]
+    if not lacking:
+        return
+    started = time.monotonic()
+    _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count))
+    for source, value in zip(sources, kl.mean(axis=1).tolist(), strict=True):
+        if source in lacking:
+            rows.add("kl", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
+
+
+def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
+    """Store how many test images a linear classifier of posterior latents knows, of each layer and of all together."""
+    train = rows.session.dataset
+    if train.labels is None or held_out.labels is None or held_out.split == "train":
+        reason = f"{train.name} has no classes" if train.labels is None else f"{train.name} has no test split here"
+        rows.session.lacks(fidelity.NotMeasured("latent_accuracy", reason, "take a dataset that has both"))
+        return
+    count, reference = len(held_out.images), fidelity.describe_reference(held_out, None)
+    sources = [f"posterior/{name}" for name in model.layer_names] + ["posterior"]
+    lacking = [one for one in sources if rows.find("latent_accuracy", one, count, reference=reference) is None]
+    if not lacking:
+        return
+    started = time.monotonic()
+    chosen = posterior_indices(len(train.images), min(FITTED, len(train.images)))
+    known, _ = encoded(model, train.images, chosen)
+    judged, _ = encoded(model, held_out.images, range(count))
+    for index, source in enumerate(sources):
+        if source not in lacking:
+            continue
+        parts = slice(index, index + 1) if index < len(known) else slice(None)
+        fitted, tested = (np.concatenate(layers[parts], axis=1) for layers in (known, judged))
+        value = accuracy(fitted, train.labels[chosen], tested, held_out.labels)
+        rows.add("latent_accuracy", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
+
+
+def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
+    """Store how far images of the prior move when one layer is drawn anew, in pixels and in Inception's features."""
+    prior, session = "gaussian-prior" if chain is None else "ebm-prior", rows.session
+    drawn, judged = FROZEN * REDRAWN, FROZEN * JUDGED
+    if session.judged and session.extractor is not None:
+        network = open_network(session.extractor, ("768",), session.device)
+    else:
+        network, judged = None, 0
+    for index, name in enumerate(model.layer_names):
+        source = f"{prior}/{name}"
+        pixels = rows.find("pixel_change", source, drawn) is None
+        features = network is not None and rows.find("feature_change", source, judged, judged=True) is None
+        if not (pixels or features):
+            continue
+        started = time.monotonic()
+        frozen, redrawn = _redrawn(model, index, chain)
+        seconds = {"sample": time.monotonic() - started}
+        if pixels:
+            rows.add("pixel_change", source, pixel_change(frozen, redrawn), drawn, seconds)
+        if network is not None and features:
+            value = feature_change(network, frozen, redrawn[:, :JUDGED])
+            seconds |= {"evaluate": time.monotonic() - started - seconds["sample"]}
+            rows.add("feature_change", source, value, judged, seconds, **session.judged_by())
+
+
+def _redrawn(model: JointModel, layer: int, chain: Chain | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return images of full draws of the prior, and of each of them again with one layer drawn anew."""
+    frozen, redrawn = [], []
+    for seed in range(FROZEN):
+        eps = hierarchy.frozen_noise(model, seed, chain)
+        frozen.append(decoded(model, model.pushed(eps)).images[0].cpu().numpy())
+        seeds = range(seed * REDRAWN, (seed + 1) * REDRAWN)
+        redrawn.append(gathered(hierarchy.resample(model, eps, [layer], seeds, chain)))
+    return np.stack(frozen), np.stack(redrawn)
+
+
+def pixel_change(
+    frozen: UInt8[np.ndarray, "draws channels height width"],
+    redrawn: UInt8[np.ndarray, "draws times channels height width"],
+) -> float:
+    """Return the mean over draws of the root-mean-square change of pixels in [0, 1]."""
+    changes = (redrawn.astype(np.float64) - frozen[:, None]) / 255
+    return float(np.sqrt(np.square(changes).mean(axis=(1, 2, 3, 4))).mean())
+
+
+def feature_change(
+    network: Network,
+    frozen: UInt8[np.ndarray, "draws channels height width"],
+    redrawn: UInt8[np.ndarray, "draws times channels height width"],
+) -> float:
+    """Return the mean Euclidean change of the 768 Inception features."""
+    draws, times = redrawn.shape[:2]
+    images = np.concatenate([frozen, redrawn.reshape(-1, *redrawn.shape[2:])])
+    features = torch.cat([batch["768"].double().cpu() for _, batch in features_of(network, images)])
+    first, again = features[:draws], features[draws:].reshape(draws, times, -1)
+    return float((again - first[:, None]).norm(dim=2).mean())
+
+
+@torch.no_grad()
+def encoded(
+    model: JointModel, images: UInt8[np.ndarray, "count channels height width"], chosen: Sequence[int]
+) -> tuple[list[Float[np.ndarray, "chosen dimension"]], Float[np.ndarray, "layers chosen"]]:
+    """Return posterior samples of the chosen images, layer by layer from the top, and the KL of each layer."""
+    latents, kl = [], []
+    for first in range(0, len(chosen), BATCH):
+        indices, x = batch_of(model, images, chosen[first : first + BATCH])
+        sample = model.backbone.posterior(x, PerImageNoise("posterior", indices))
+        assert sample.kl is not None  # a ladder says it
+        latents.append([layer.flatten(1).cpu().numpy() for layer in sample.latents])
+        kl.append(sample.kl.cpu().numpy())
+    return [np.concatenate(layers) for layers in zip(*latents, strict=True)], np.concatenate(kl, axis=1)
+
+
+def accuracy(
+    fitted: Float[np.ndarray, "n dimension"],
+    classes: Int64[np.ndarray, " n"],
+    tested: Float[np.ndarray, "m dimension"],
+    truth: Int64[np.ndarray, " m"],
+) -> float:
+    """Return how many of the tested latents a logistic regression of the fitted ones knows the class of, in %."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+    classifier.fit(fitted, classes)
+    return 100 * float((classifier.predict(tested) == truth).mean())

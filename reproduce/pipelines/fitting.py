@@ -1,0 +1,66 @@
+"""Training that a person may interrupt: the first Ctrl-C ends it with a checkpoint."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import numpy as np
+import torch
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.engines import parallel
+from jlebm.progress import Reporter
+from jlebm.run import Run
+from jlebm.training import TrainState, fit
+
+STOPPED = 130  # the exit code of a command that Ctrl-C ended
+
+
+class Stopped(Exception):
+    """A person ended the training early; its checkpoint is written."""
+
+
+def fitted(
+    run: Run,
+    images: np.ndarray,
+    device: torch.device,
+    report: Reporter,
+    backbone: Backbone | None = None,
+    labels: np.ndarray | None = None,
+) -> TrainState:
+    """Train a run to its end, from its checkpoint where it has one.
+
+    Raises:
+        Stopped: by Ctrl-C or SIGTERM, of any of the processes that share the training, until its last step is saved.
+    """
+    report.line(f"seed {run.seed}: {run.folder}")
+    started = time.monotonic()
+    with _stop_signals(report) as stop:
+        state = fit(run, images, device, report, stop=stop, backbone=backbone, labels=labels)
+        stopped = parallel.anywhere(stop(state.step) or not state.done(run.experiment))
+    if stopped:
+        report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
+        raise Stopped
+    report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
+    return state
+
+
+@contextmanager
+def _stop_signals(report: Reporter) -> Iterator[Callable[[int], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second one ends the process at once."""
+    wished = []
+
+    def wish(number: int, frame: FrameType | None) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        wished.append(number)
+        report.line("stopping after this step")
+
+    before = {each: signal.signal(each, wish) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda step: bool(wished)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

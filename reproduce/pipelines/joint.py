@@ -1,0 +1,88 @@
+"""From a jointly trained state to its rows, weights and pictures."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from jlebm import checkpoints, sampling
+from jlebm.backbones.conv import ConvConfig
+from jlebm.engines import parallel
+from jlebm.experiment import Experiment
+from jlebm.run import Run
+from jlebm.training import TrainState
+from reproduce.measuring.sampled import PRIORS, Draw, Samples, measure, posterior_indices
+from reproduce.measuring.session import SOURCES, Rows, Session, Subject
+from reproduce.pipelines import pictures
+
+
+def with_inference_network(experiment: Experiment) -> Experiment:
+    """Return what variational learning makes of an experiment on the two-layer generator."""
+    model = experiment.model
+    assert isinstance(model, ConvConfig)  # a ladder has one always
+    return dataclasses.replace(
+        experiment, learning="variational", model=dataclasses.replace(model, inference_network=True)
+    )
+
+
+def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
+    """Return what the rows of a joint training, or of a twin without energies, are about."""
+    chains = {"ebm-prior": experiment.prior_chain.describe()}
+    if experiment.learning == "joint-mle":
+        chains["posterior"] = experiment.posterior_chain.describe()
+    return Subject(
+        protocol=experiment.protocol,
+        dataset=experiment.dataset,
+        preset=experiment.preset,
+        learning=experiment.learning,
+        seed=run.seed,
+        steps=state.step,
+        complete=state.step >= experiment.training.steps,
+        weights="raw" if state.ema is None else "ema",
+        config_digest=experiment.digest(),
+        chains=chains,
+        train_seconds=state.seconds,
+    )
+
+
+def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> Samples:
+    """Return the samples of both priors, or of the one that a twin has, and as many decoded posterior samples."""
+    model, images = state.evaluated_model(), session.dataset.images
+    chosen = posterior_indices(len(images), session.images)
+    chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
+    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, chain), len(chosen))}
+    for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
+
+        def draw(prior: sampling.Prior = prior):
+            return sampling.generate(model, prior, range(session.images), experiment.prior_chain)
+
+        draws[prior] = Draw(draw, session.images)
+    return Samples(draws, run.folder / "samples", session.report)
+
+
+def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: Session, folder: Path) -> Subject:
+    """Store every row that `folder/measured` lacks of this state, draw its pictures, return what the rows are about.
+
+    Raises:
+        UserError: the disk is full, or a stored row cannot be read.
+    """
+    subject = subject_of(run, experiment, state)
+    rows, samples = Rows(subject, session, folder), samples_of(run, experiment, state, session)
+    measure(rows, samples)
+    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, folder, run.folder)])
+    if parallel.agreed(rows.added == 0 and drawn):
+        session.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        return subject
+    shown = {source: samples[source].images for source in SOURCES}
+    if not parallel.first():
+        return subject
+    header = run.header() | {"step": state.step, "weights": subject.weights}
+    checkpoints.save_weights(run.weights, state.evaluated_model(), header)
+    chosen = posterior_indices(len(session.dataset.images), samples.count("posterior"))
+    shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
+    pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, session, folder)
+    session.report.line(
+        f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
+        f"are in {run.folder}"
+    )
+    return subject

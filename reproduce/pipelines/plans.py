@@ -1,0 +1,179 @@
+"""What a two-stage recipe does: how its presets are put together, and how a person's arguments change them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from jlebm.backbones.nvae import NVAEConfig
+from jlebm.errors import UserError
+from jlebm.experiment import TrainingConfig
+from jlebm.langevin import Chain
+from jlebm.staged import (
+    AdamaxConfig,
+    BackboneExperiment,
+    ELBOConfig,
+    EnergyConfig,
+    EnergyOptimizer,
+    Sampler,
+    TwoStageExperiment,
+    TwoStagePlan,
+)
+from reproduce.measuring.sampled import PRIORS
+from reproduce.measuring.session import SOURCES
+from reproduce.pipelines.arguments import Arguments, parse_duration
+from reproduce.pipelines.layer_panels import FIRST_LOOK, WHOLE, Extent
+
+SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
+SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
+MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
+NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
+
+
+@dataclass(frozen=True)
+class TwoStagePreset:
+    """One size of the two-stage recipe: what is trained, and how many images it is measured on."""
+
+    plan: TwoStagePlan
+    images: int
+    """Sampled from each prior."""
+    reference_images: int | None = None
+    """Training images that the samples are held against; None for all."""
+    judged: tuple[str, ...] = SOURCES
+    """The sources whose images go through Inception."""
+    batch_size: int = 100
+    """Samples that are drawn at a time, as many as memory has room for; the images do not depend on it."""
+    extent: Extent = WHOLE
+    """Of the figures of the hierarchy."""
+
+
+def two_stage(
+    protocol: str,
+    dataset: str,
+    preset: str,
+    model: NVAEConfig,
+    backbone: tuple[ELBOConfig, AdamaxConfig, TrainingConfig],
+    energies: tuple[EnergyConfig, EnergyOptimizer, TrainingConfig],
+    train: Chain,
+    test: Chain,
+) -> TwoStagePlan:
+    """Put a two-stage row together; which backbone the energies are upon is known when there is one."""
+    elbo, adamax, length = backbone
+    energy, adam, energy_length = energies
+    return TwoStagePlan(
+        preset,
+        BackboneExperiment(protocol, preset, dataset, model, elbo=elbo, optimizer=adamax, training=length),
+        TwoStageExperiment(
+            protocol,
+            preset,
+            dataset,
+            model,
+            "",
+            energy=energy,
+            prior_chain=train,
+            optimizer=adam,
+            training=energy_length,
+        ),
+        Sampler(test),
+    )
+
+
+def tiny(
+    protocol: str,
+    dataset: str,
+    model: NVAEConfig,
+    batch_size: int = 16,
+    updates: tuple[int, int] = (60, 40),
+    images: int = 768,  # the fewest that fid768 can be measured on
+) -> TwoStagePreset:
+    """Return the size of a first look, under a minute of training on one core, for a hierarchy of two groups."""
+    steps, energy_steps = updates
+    plan = two_stage(
+        protocol,
+        dataset,
+        "tiny",
+        model,
+        (
+            ELBOConfig(warmup_steps=20, spectral=0.1),
+            AdamaxConfig(least_lr=1e-3, largest_gradient=200.0, ema_decay=0.9),
+            TrainingConfig(steps, batch_size),
+        ),
+        (
+            EnergyConfig(8, 16),
+            EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
+            TrainingConfig(energy_steps, batch_size),
+        ),
+        train=Chain.from_two_stage_paper(10, 0.04),
+        test=Chain.from_two_stage_paper(10, 0.04),
+    )
+    return TwoStagePreset(plan, images, reference_images=images, judged=PRIORS, extent=FIRST_LOOK)
+
+
+def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStagePlan:
+    """Return the plan as the arguments change it; the flags of a variation of the sampling are in its name.
+
+    Raises:
+        UserError: a key is unknown or not for --set, a value does not fit, or a learning of the two-layer model is
+            asked for.
+    """
+    if arguments.learning is not None:
+        raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
+    changes, varied = list(arguments.set), arguments.variation
+    if varied.decoder is not None and varied.backbone_checkpoint is not None:
+        raise UserError("--decoder trains a backbone of its own; leave it or --backbone-checkpoint out")
+    for assignment in changes:
+        key = assignment.partition("=")[0]
+        if key.startswith("energies.model."):
+            raise UserError(f"--set does not change {key!r}: energies follow the backbone; set backbone.model instead")
+        if key in NAMES or key.rpartition(".")[2] in NAMES:
+            raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
+    if arguments.budget is not None:
+        seconds = parse_duration(arguments.budget)
+        share = SHARE_OF_BACKBONE if varied.backbone_checkpoint is None else 0.0
+        if share:
+            changes.append(f"backbone.training.budget_seconds={share * seconds}")
+        changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
+    plan = plan.override(changes)
+    said, sampler = [plan.preset], plan.sampler
+    model = plan.backbone.model
+    if varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
+        model = dataclasses.replace(model, num_mixture_dec=MIXTURES[varied.decoder])
+        said.append(f"--decoder {varied.decoder}")
+    if varied.training_seed != 1:
+        said.append(f"--training-seed {varied.training_seed}")
+    if varied.energies_seed not in (None, varied.training_seed):
+        said.append(f"--energies-seed {varied.energies_seed}")
+    chain = sampler.chain
+    if varied.chain_steps not in (None, chain.steps):
+        chain = dataclasses.replace(chain, steps=varied.chain_steps)
+        said.append(f"--chain-steps {varied.chain_steps}")
+    if varied.drift not in (None, chain.drift):
+        chain = dataclasses.replace(chain, drift=varied.drift)
+        said.append(f"--drift {varied.drift}")
+    if not varied.chain_noise:
+        chain = dataclasses.replace(chain, temperature=0.0)
+        said.append("--no-chain-noise")
+    sampler = dataclasses.replace(sampler, chain=chain)
+    for name, words in SAID.items():
+        value = getattr(varied, name)
+        if value not in (None, getattr(sampler, name)):
+            sampler = dataclasses.replace(sampler, **{name: value})
+            said.append(words.format(value))
+    named = {"preset": plan.preset, "dataset": dataset}
+    return TwoStagePlan(
+        preset=" ".join(said),
+        backbone=dataclasses.replace(plan.backbone, model=model, **named),
+        energies=dataclasses.replace(plan.energies, model=model, **named),
+        sampler=sampler,
+    )
+
+
+def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the judged sources that a variation or another training of the energies changes; all where it is none."""
+    varied = arguments.variation
+    if varied.batch_norm is not None or varied.decoding is not None or varied.decoder is not None:
+        return judged
+    if varied.temperature is not None:
+        return tuple(source for source in judged if source in PRIORS)
+    chain = varied.chain_steps is not None or varied.drift is not None or not varied.chain_noise
+    if chain or varied.energies_seed not in (None, varied.training_seed):
+        return tuple(source for source in judged if source == "ebm-prior")
+    return judged

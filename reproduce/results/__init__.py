@@ -1,0 +1,43 @@
+"""Numbers with what made them: measured rows, what is expected, what papers report, verdicts, tables, artifacts."""
+
+from reproduce.results.artifact import read_artifact, write_artifact
+from reproduce.results.basis import held_to_basis
+from reproduce.results.expectation import Expectation, expect, read_expected, rewrite_expected, write_expected
+from reproduce.results.golden import GoldenVerdict
+from reproduce.results.golden import compare as compare_golden
+from reproduce.results.golden import write as write_golden
+from reproduce.results.measurement import Measurement, read, read_all
+from reproduce.results.paper import Reported, read_paper
+from reproduce.results.records import METRICS, Metric
+from reproduce.results.rendering import render
+from reproduce.results.rows import append
+from reproduce.results.timing import TIMINGS, Timing
+from reproduce.results.verdicts import Verdict, check, newest_of_each_seed
+
+__all__ = [
+    "METRICS",
+    "TIMINGS",
+    "Expectation",
+    "GoldenVerdict",
+    "Measurement",
+    "Metric",
+    "Reported",
+    "Timing",
+    "Verdict",
+    "append",
+    "check",
+    "compare_golden",
+    "expect",
+    "held_to_basis",
+    "newest_of_each_seed",
+    "read",
+    "read_all",
+    "read_artifact",
+    "read_expected",
+    "read_paper",
+    "render",
+    "rewrite_expected",
+    "write_artifact",
+    "write_expected",
+    "write_golden",
+]

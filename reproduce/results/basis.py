@@ -1,0 +1,65 @@
+"""Whether an entry of `expected.toml` is what its rows make: nothing typed, nothing deleted, nothing forged."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from jlebm.errors import UserError
+from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, expect
+from reproduce.results.measurement import Measurement
+from reproduce.results.verdicts import Verdict, rewrite
+
+CLOSE = 1e-9  # relative: what another version of scipy may move in the last digits of a tolerance
+STATED = ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS)
+
+
+def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> list[Verdict]:
+    """Return the verdicts, a FAIL in place of each whose expectation its rows do not make.
+
+    Args:
+        verdicts: of `check`.
+        measured: all stored rows, in which those of the basis are looked for by their digests.
+    """
+    stored = {row.row_digest: row for row in measured if row.intact}
+    judged = []
+    for verdict in verdicts:
+        said = fault(verdict.expectation, stored)
+        if said:
+            before = f"{verdict.reason}; " if verdict.status == "FAIL" else ""
+            reason = f"{before}{said}; restore both as they were committed, or expect anew what is measured"
+            verdict = dataclasses.replace(verdict, status="FAIL", reason=reason, command=rewrite(verdict.expectation))
+        elif verdict.expectation.tolerance_by_hand:
+            remark = f"tolerance set by hand: {verdict.expectation.tolerance_by_hand}"
+            verdict = dataclasses.replace(verdict, reason="; ".join(filter(None, (verdict.reason, remark))))
+        judged.append(verdict)
+    return judged
+
+
+def fault(one: Expectation, stored: Mapping[str, Measurement]) -> str:
+    """Say in a clause what of an expectation its rows do not make; "" where they make all of it, or it has no value.
+
+    Args:
+        one: of `expected.toml`.
+        stored: intact rows by their digests.
+    """
+    if one.value is None:
+        return ""
+    if not one.basis_rows:
+        return "the entry does not name the rows that its value comes from ('basis_rows')"
+    if missing := [digest[:12] for digest in one.basis_rows if digest not in stored]:
+        return f"{len(missing)} of {len(one.basis_rows)} rows of its basis are not stored ({', '.join(missing)})"
+    rows = [stored[digest] for digest in one.basis_rows]
+    try:
+        made = expect(rows, one)
+    except UserError as error:
+        return f"the rows of its basis make no expectation: {error}"
+    for name in STATED:
+        stated, found = condition(one, name), condition(made, name)
+        if stated != found:
+            return f"expected.toml says {name} = {stated!r}, and the rows of its basis {found!r}"
+    numbers = ("value",) if one.tolerance_by_hand else ("value", "tolerance", "fail_beyond")
+    for name in numbers:
+        stated, found = getattr(one, name), getattr(made, name)
+        if not math.isclose(stated, found, rel_tol=CLOSE):
+            return f"expected.toml says {name} = {stated:.6g}, and the rows of its basis make {found:.6g}"
+    return ""

@@ -1,0 +1,120 @@
+"""The paper's Table 2 with what was measured here beside it, a line a system, at one preset."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from jlebm.text import shell_command
+from reproduce.results.expectation import condition
+from reproduce.results.measurement import Measurement
+from reproduce.results.paper import Reported
+from reproduce.results.records import METRICS
+from reproduce.results.rendering import number
+from reproduce.results.rows import refuse_changed
+from reproduce.results.table_lines import SYSTEMS, System
+from reproduce.results.timing import duration
+from reproduce.results.verdicts import newest_alike, summary
+
+HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
+SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
+REPORTED = ("is", "fid")
+NOT_RUN = "NOT RUN"
+PIXELS = "pixels"
+CURVE = "and training.png of its run shows its curve"
+
+
+def comparison(
+    measured: Sequence[Measurement], paper: Mapping[str, Reported], dataset: str, preset: str
+) -> list[tuple[str, ...]]:
+    """Return the cells of the table, in the order of `HEADER`.
+
+    Every value is a mean over the newest row of each seed, of rows that may be averaged (`verdicts.alike`); where there
+    are several such groups it is the one that was measured last.
+
+    Raises:
+        UserError: a row was changed since it was stored.
+    """
+    nothing, lines = _independent_pixels(measured, dataset, preset), []
+    for system in SYSTEMS:
+        asked, sources = (dataset, preset, system.learning), (system.source, "held-out")
+        rows = [row for row in measured if (row.dataset, row.preset, row.learning) == asked and row.source in sources]
+        refuse_changed(rows)
+        newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
+        timed = newest["fid768"] or newest["parameters"]
+        said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
+        if system.name != PIXELS and nothing and newest["fid768"] and _mean(newest["fid768"]) >= _mean(nothing):
+            said.append(f"did not learn: its images are no nearer than independent pixels, {CURVE}")
+        lines.append(
+            (
+                system.title,
+                _reported(system, paper),
+                "; ".join(said) or ("not measured" if timed else NOT_RUN),
+                _training(newest["parameters"] or timed),
+                f"{newest['parameters'][0].value:,.0f}" if newest["parameters"] else "-",
+                _sampling(timed),
+                "class-conditional" if system.conditional else "unconditional",
+            )
+        )
+    return lines
+
+
+def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[tuple[str, str]]:
+    """Return the systems without a row and the command that makes one."""
+    missing = []
+    for system in SYSTEMS:
+        asked = (dataset, preset, system.learning, system.source)
+        if not any((row.dataset, row.preset, row.learning, row.source) == asked for row in measured):
+            recipe, which = ("table", ("--systems", system.name))
+            if system.learning == "two-stage":
+                recipe, which = ("cifar10", ("--model", "two-stage"))
+            chosen = ("--dataset", dataset) if dataset != "cifar10" else ()
+            words = ("nox", "-s", f"reproduce_{recipe}", "--", *which, "--preset", preset, *chosen)
+            missing.append((system.title, shell_command(*words)))
+    return missing
+
+
+def sources(paper: Mapping[str, Reported]) -> list[str]:
+    """Return where the reported numbers were read."""
+    return list(dict.fromkeys(one.source for system in SYSTEMS for one in _entries(system, paper)))
+
+
+def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:
+    """Return the rows of what has learned nothing, which every system is held to."""
+    asked = (dataset, preset, PIXELS, "fid768")
+    rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.metric) == asked]
+    refuse_changed(rows)
+    return newest_alike(rows)
+
+
+def _mean(rows: Sequence[Measurement]) -> float:
+    return statistics.fmean(row.value for row in rows)
+
+
+def _entries(system: System, paper: Mapping[str, Reported]) -> list[Reported]:
+    keys = [f"table2.cifar10.{system.paper}.{metric}" for metric in REPORTED]
+    return [paper[key] for key in keys if key in paper]
+
+
+def _reported(system: System, paper: Mapping[str, Reported]) -> str:
+    said = [f"{METRICS[one.metric].label} {number(one.value, one.metric)}" for one in _entries(system, paper)]
+    return ", ".join(said) or "-"
+
+
+def _value(rows: Sequence[Measurement]) -> str:
+    first, (average, spread, count) = rows[0], summary(rows)
+    seeds = f"{count} seed{'s' * (count != 1)}"
+    by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
+    if first.metric == "bits_per_dimension":
+        by[1] = f"{first.images} of {first.reference.partition(',')[0]}, {first.chain}"
+    early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
+    mean = number(average, first.metric, spread)
+    return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"
+
+
+def _training(rows: Sequence[Measurement]) -> str:
+    seconds = [row.wall_seconds["train"] for row in rows if "train" in row.wall_seconds]
+    return f"{duration(statistics.fmean(seconds))}, {rows[0].device}" if seconds else "-"
+
+
+def _sampling(rows: Sequence[Measurement]) -> str:
+    seconds = [1000 * row.wall_seconds["sample"] / row.images for row in rows if "sample" in row.wall_seconds]
+    return duration(statistics.fmean(seconds)) if seconds else "-"

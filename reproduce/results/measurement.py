@@ -1,0 +1,139 @@
+"""One measured number with everything that made it, and the files of each dataset that hold such rows."""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from jlebm.files import cannot_read
+from reproduce.results import rows
+from reproduce.results.records import METRICS, known, moment, refuse_unwritable
+from reproduce.results.table_lines import BASELINES
+from reproduce.results.timing import TIMINGS
+
+SOURCES = (
+    "gaussian-prior",
+    "ebm-prior",
+    "posterior",
+    "samples",
+    "held-out",
+    "training-halves",
+    "out-of-distribution",
+    "anomaly",
+    "all",
+)
+LEARNINGS = ("joint-mle", "variational", "gaussian", "two-stage", *(system.name for system in BASELINES), "")
+WEIGHTS = ("raw", "ema", "")
+
+
+@dataclass(frozen=True)
+class Measurement(rows.Row):
+    """One row of `results/measured/<dataset>.jsonl`.
+
+    Attributes:
+        protocol: the recipe and its version, "cifar10/1"; any change that may move a number makes a new version.
+        dataset: its name.
+        preset: the size of the recipe, "tiny", "budget" or "paper", or a variation named by the recipe.
+        learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; the name of
+            another system of the table, "ddpm"; "" where nothing was learned (the training images' halves).
+        seed: the run's seed.
+        metric: a name of `METRICS`.
+        source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
+            system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a figure
+            made of several; "ebm-prior/z3" for one layer of its latents. Of
+            a detection it is what is found, and by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
+        value: the number.
+        spread: the metric's own (IS over its splits), not over seeds; None where it has none.
+        images: how many images, or latents, the value is over.
+        reference: "cifar10/train, 50000 images, sha256:47af8b02cfcf".
+        extractor: "inception-2015-12-05, sha256:..."; "" where none is used.
+        weights: "raw" or "ema"; "" where no network made the images.
+        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; of a likelihood, the levels
+            that the images were brought to, "5 bits a colour"; "" where there is nothing to say.
+        steps: training steps done.
+        complete: False where a wall-clock budget ended the training early.
+        config_digest: of the frozen configuration.
+        commit: of the code.
+        dirty: whether tracked files differed from that commit.
+        device: the device class, "cpu-avx2".
+        versions: of python, torch, torchvision, torch-fidelity, numpy and jlebm.
+        wall_seconds: of the parts: train, sample, evaluate.
+        date: UTC, ISO 8601.
+
+    Raises:
+        UserError: a number is not finite, a name is unknown, or the date is not ISO 8601 with its time zone.
+    """
+
+    protocol: str
+    dataset: str
+    preset: str
+    learning: str
+    seed: int
+    metric: str
+    source: str
+    value: float
+    spread: float | None
+    images: int
+    reference: str
+    extractor: str
+    weights: str
+    chain: str
+    steps: int
+    complete: bool
+    config_digest: str
+    commit: str
+    dirty: bool
+    device: str
+    versions: dict[str, str]
+    wall_seconds: dict[str, float]
+    date: str
+
+    def __post_init__(self) -> None:
+        refuse_unwritable(self)
+        known(self.metric, METRICS, "metric")
+        known(self.source.partition("/")[0], SOURCES, "source")
+        known(self.learning, LEARNINGS, "learning scheme")
+        known(self.weights, WEIGHTS, "kind of weights")
+        moment(self.date)
+
+    @property
+    def fault(self) -> str:
+        """Why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
+        if self.images < 1 or self.steps < 0:
+            return f"says {self.images} images and {self.steps} steps, which no recipe stores"
+        return super().fault
+
+    @property
+    def time(self) -> datetime:
+        """The moment of `date`, by which rows are ordered."""
+        return moment(self.date)
+
+
+def read(path: Path) -> list[Measurement]:
+    """Read all measurements of one JSONL file, as `rows.read` does; `check` fails on one that is not intact."""
+    return rows.read(path, Measurement)
+
+
+def read_all(folder: Path) -> list[Measurement]:
+    """Read the measurements of every dataset's `*.jsonl` of a folder, by file name; without the folder there are none.
+
+    A row of another dataset than its file's is returned as `misplaced`.
+
+    Raises:
+        UserError: the folder may not be read, or a file cannot be, as in `read`.
+    """
+    try:
+        paths = sorted(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+    return [_placed(row, path) for path in paths if _is_of_a_dataset(path) for row in read(path)]
+
+
+def _is_of_a_dataset(path: Path) -> bool:
+    return path.suffix == ".jsonl" and path.name != TIMINGS
+
+
+def _placed(row: Measurement, path: Path) -> Measurement:
+    if row.dataset == path.stem:
+        return row
+    return dataclasses.replace(row, misplaced=f"is a row of {row.dataset!r} in the file of {path.stem!r}")

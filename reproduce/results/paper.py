@@ -1,0 +1,87 @@
+"""What papers report, each number with where it was read. Never a gate: nothing is held to these."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jlebm.errors import UserError
+from jlebm.files import read_bytes
+from reproduce.results.records import METRICS, decode, known, refuse_unwritable
+
+MODELS = ("this paper", "ICCV 2023 sibling", "ICML 2024 follow-up")
+VERIFIED = ("read in the source", "second-hand")
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One number that a paper reports.
+
+    Attributes:
+        key: unique, "table1.cifar10.ours"; what stands before the first point is the table or figure.
+        model: whose paper: "this paper", or the sibling or follow-up, which are other models.
+        system: the row of the table, as the paper names it.
+        dataset: what it was measured on, with the condition where there is one.
+        metric: a name of `METRICS`.
+        value: the number.
+        source: where it was read.
+        verified: "read in the source", or "second-hand" for a number quoted by others.
+        spread: as reported; None where none is.
+        same_as: the key of the entry that is the same number, printed in another table; "" for none.
+        note: what to know before comparing with it; inconsistencies between papers stand here.
+    """
+
+    key: str
+    model: str
+    system: str
+    dataset: str
+    metric: str
+    value: float
+    source: str
+    verified: str
+    spread: float | None = None
+    same_as: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_unwritable(self)
+        known(self.metric, METRICS, "metric")
+        known(self.model, MODELS, "model")
+        known(self.verified, VERIFIED, "kind of verification")
+
+
+def read_paper(path: Path) -> dict[str, Reported]:
+    """Read `paper.toml` as a dictionary by key, in the file's order.
+
+    Raises:
+        UserError: the file is missing or not TOML, or an entry has a wrong field or a key that stands twice.
+    """
+    reported: dict[str, Reported] = {}
+    for number, entry in enumerate(read_tables(path, "reported"), start=1):
+        one = decode(Reported, entry, f"{path}, [[reported]] number {number} ({entry.get('key', 'no key')})")
+        if one.key in reported:
+            raise UserError(f"{path}: the key {one.key!r} stands twice; give each number its own")
+        if one.same_as and (one.same_as not in reported or reported[one.same_as].value != one.value):
+            raise UserError(f"{path}: {one.key!r} is no repetition of {one.same_as!r}, no earlier entry of that value")
+        reported[one.key] = one
+    return reported
+
+
+def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
+    """Read the `[[name]]` tables of a TOML file that has nothing else at its top level.
+
+    Raises:
+        UserError: the file is missing, is not TOML, or holds something else.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; it is part of the repository: restore it")
+    try:
+        content = tomllib.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    tables = content.pop(name, [])
+    if content or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        other = f"; it also has {next(iter(content))!r}" if content else ""
+        raise UserError(f"{path} holds [[{name}]] tables and nothing else{other}")
+    return tables

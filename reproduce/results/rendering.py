@@ -1,0 +1,169 @@
+"""Verdicts and comparisons as tables: on a terminal, in Markdown, in LaTeX."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jlebm.text import printable
+from reproduce.results.expectation import describe
+from reproduce.results.paper import Reported
+from reproduce.results.records import METRICS
+from reproduce.results.verdicts import Verdict, rewrite
+
+Note = tuple[str, str, str]  # status, what is said, command
+Format = Literal["terminal", "markdown", "latex"]
+HEADER = ("metric", "source", "paper reports", "expected here", "measured", "verdict")
+STYLES = {"PASS": "green", "DRIFT": "yellow", "FAIL": "bold red", "NOT RUN": "dim"}
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+}  # fmt: skip
+
+
+def render(
+    verdicts: Sequence[Verdict],
+    paper: Mapping[str, Reported],
+    format: Format,
+    *,
+    color: bool = False,
+    width: int = 200,
+    commands: bool = True,
+) -> str:
+    """Return the tables of metric, source, paper, expected, measured and verdict, one for each protocol and preset.
+
+    Under each stand the reasons and commands of what did not pass, and remarks on what did. A paper's number stands
+    beside a measured one only where the metric is the same; another metric's is marked "(not comparable)".
+
+    Args:
+        verdicts: of `check`.
+        paper: of `read_paper`.
+        format: "terminal", "markdown" or "latex".
+        color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, NOT RUN dim.
+        width: of the terminal, in characters.
+        commands: False leaves out those that write expected.toml anew, which are for who keeps it.
+    """
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        one = verdict.expectation
+        title = ", ".join(filter(None, (one.dataset, f"preset {one.preset}", one.learning, f"protocol {one.protocol}")))
+        groups.setdefault(title, []).append(verdict)
+    parts = []
+    for title, group in groups.items():
+        rows = [_row(verdict, paper) for verdict in group]
+        said = _notes(group, commands)
+        if format == "terminal":
+            parts.append(_terminal(title, rows, group, said, color, width))
+        elif format == "markdown":
+            notes = [f"- {escape_markdown(text)}" + (f" Run {_code(run)}" if run else "") for _, text, run in said]
+            parts.append("\n".join([f"**{escape_markdown(title)}**", "", markdown(HEADER, rows), *notes]) + "\n")
+        else:
+            notes = [
+                escape_latex(text) + (rf" Run \texttt{{{escape_latex(run)}}}" if run else "") + r"\par"
+                for _, text, run in said
+            ]
+            parts.append("\n".join([rf"\paragraph{{{escape_latex(title)}}}", latex(HEADER, rows), *notes]) + "\n")
+    return "\n".join(parts)
+
+
+def number(value: float, metric: str, spread: float | None = None) -> str:
+    """Write a value with the decimals of its metric: "0.0520 ± 0.0011"."""
+    decimals = METRICS[metric].decimals
+    return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
+
+
+def measured(verdict: Verdict) -> str:
+    """Write a verdict's mean, spread, seeds and images: "66.51 ± 0.42, 3 seeds, 50000 images"."""
+    if verdict.mean is None:
+        return "-"
+    shown = number(verdict.mean, verdict.expectation.metric, verdict.spread)
+    return f"{shown}, {verdict.count} seed{'s' * (verdict.count != 1)}, {verdict.images} images"
+
+
+def judged(verdict: Verdict) -> str:
+    """Write the verdict on a measured number: of one that nothing is expected of, that it is so."""
+    return verdict.status if verdict.expectation.value is not None else "no expectation yet"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; every cell is plain text and is escaped."""
+    lines = [header, ["---"] * len(header), *([escape_markdown(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a LaTeX tabular; every cell is plain text and is escaped."""
+    lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in (header, *rows)]
+    columns = "l" * len(header)
+    body = "\n".join([lines[0], r"\hline", *lines[1:]])
+    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Escape what Markdown would read as markup or as the end of a cell."""
+    return re.sub(r"([\\|*`<\[\]])", r"\\\1", _one_line(text))
+
+
+def escape_latex(text: str) -> str:
+    """Escape LaTeX's special characters."""
+    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _code(command: str) -> str:
+    fence = "``" if "`" in command else "`"
+    return f"{fence}{printable(command)}{fence}"
+
+
+def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
+    one = verdict.expectation
+    reported, said = paper.get(one.paper), "-"
+    if reported is not None:
+        said = number(reported.value, reported.metric, reported.spread)
+        if reported.metric != one.metric:
+            said = f"{METRICS[reported.metric].label} {said} (not comparable)"
+    wanted = "-"
+    if one.value is not None and one.tolerance is not None:
+        wanted = number(one.value, one.metric, one.tolerance)
+    return [METRICS[one.metric].label, one.source, said, wanted, measured(verdict), verdict.status]
+
+
+def _notes(group: Sequence[Verdict], commands: bool) -> list[Note]:
+    noted: dict[Note, list[str]] = {}
+    for one in group:
+        if one.reason:
+            what = describe(one.expectation).split(": ", 1)[1]
+            command = one.command if commands or one.command != rewrite(one.expectation) else ""
+            noted.setdefault((one.status, one.reason, command), []).append(what)
+    # What has one reason and one command is said once.
+    return [(status, f"{status} {', '.join(what)}: {reason}.", run) for (status, reason, run), what in noted.items()]
+
+
+def _terminal(
+    title: str, rows: list[list[str]], group: Sequence[Verdict], said: Sequence[Note], color: bool, width: int
+) -> str:
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
+    for name in HEADER:
+        table.add_column(name, no_wrap=name in ("verdict", "metric"))
+    for row, verdict in zip(rows, group, strict=True):
+        style = STYLES[verdict.status]
+        cells = [Text(printable(cell), style="dim" if verdict.status == "NOT RUN" else "") for cell in row[:-1]]
+        table.add_row(*cells, Text(row[-1], style=style))
+    out = io.StringIO()
+    console = Console(
+        file=out, force_terminal=color, color_system="standard" if color else None, width=width, legacy_windows=False
+    )
+    console.print(table)
+    for status, text, run in said:
+        console.print(Text(printable(text), style=STYLES[status]))
+        if run:  # on its own line and never wrapped, so that it can be copied
+            console.print(Text(f"    {printable(run)}", style="dim"), soft_wrap=True)
+    return out.getvalue()

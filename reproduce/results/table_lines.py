@@ -1,0 +1,51 @@
+"""The systems of the paper's Table 2: what each is called in rows and in `paper.toml`, and what its images are of."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class System:
+    """One line of the table.
+
+    Attributes:
+        name: by which it is asked for, and the `learning` of its rows where it has none of its own.
+        title: in the table.
+        paper: its keys in `paper.toml` begin with "table2.cifar10." and this; "" where no paper reports it.
+        conditional: whether it is given classes, which no other system of the table is.
+        learning: of its rows.
+        source: of its rows.
+    """
+
+    name: str
+    title: str
+    paper: str
+    conditional: bool = False
+    learning: str = ""
+    source: str = "samples"
+
+    def __post_init__(self) -> None:
+        if not self.learning:
+            object.__setattr__(self, "learning", self.name)
+
+
+SYSTEMS = (
+    System("nvae", "NVAE, Gaussian prior", "nvae", learning="two-stage", source="gaussian-prior"),
+    System("ours", "ours, two-stage", "ours", learning="two-stage", source="ebm-prior"),
+    System("ncp-vae", "NCP-VAE", "ncp-vae"),
+    System("vaebm", "VAEBM", "vaebm"),
+    System("igebm", "IGEBM", "igebm"),
+    System("improved-cd", "Improved contrastive divergence", "improvedcd"),
+    System("divergence-triangle", "Divergence triangle", "div-triangle"),
+    System("adversarial-ebm", "Adversarial EBM", "adv-ebm"),
+    System("glow", "GLOW", "glow"),
+    System("pixelcnn", "PixelCNN", "pixelcnn"),
+    System("biggan", "BigGAN", "biggan", conditional=True),
+    System("stylegan2", "StyleGAN2 without ADA", "styleganv2-without-ada"),
+    System("ncsn", "NCSN", "ncsn"),
+    System("ddpm", "DDPM", "ddpm"),
+    System("pixels", "independent pixels: nothing learned", ""),
+)
+"""In the paper's order; the two that share a backbone with it first, and last what no system should be worse than."""
+
+BASELINES = tuple(system for system in SYSTEMS if system.learning == system.name)
+"""Those that `reproduce.systems` trains; the others are rows of the two-stage recipe."""

@@ -1,0 +1,238 @@
+"""Every stored number against what is expected of it."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from jlebm.text import shell_command
+from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe
+from reproduce.results.measurement import Measurement
+from reproduce.results.rows import CHANGED
+
+Key = tuple[object, ...]
+Status = Literal["PASS", "DRIFT", "FAIL", "NOT RUN"]
+_SAID = {CHANGED: "changed since stored (the row digest does not fit)"}
+SELECTORS = ("config_digest", "images", "weights", "complete")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` says of one expectation.
+
+    Attributes:
+        expectation: which; for rows of which nothing is expected, one made of their selectors, without a value.
+        status: "PASS", "DRIFT", "FAIL" or "NOT RUN".
+        reason: one clause; "" for a PASS without remarks.
+        command: what would measure or settle it; "" where nothing needs to be run.
+        mean: over seeds, of the newest row of each; None where there is no row to average.
+        spread: sample standard deviation over seeds; None for fewer than two.
+        count: how many seeds.
+        images: how many images each value is over; 0 without rows.
+    """
+
+    expectation: Expectation
+    status: Status
+    reason: str = ""
+    command: str = ""
+    mean: float | None = None
+    spread: float | None = None
+    count: int = 0
+    images: int = 0
+
+
+def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> list[Verdict]:
+    """Judge every expectation by the newest row of each seed, then name the rows of which nothing is expected.
+
+    Rows with the same key are all kept in the files; the newest by `date` counts, and of equal dates the last.
+    A mean over more seeds than the expectation asks for is held to the tolerance for as many as it asks for, which
+    is the wider one.
+
+    A FAIL is a mean further off than `fail_beyond`, a row whose digest is broken (any row with the expectation's
+    dataset, preset, learning, metric and source, counted or not), newest rows of another protocol, or rows whose
+    extractor, reference, weights or chain differ from one another or from what the expectation states: those are
+    never averaged. NOT RUN says what is missing. Rows from a dirty tree count, and are remarked upon.
+
+    An expectation without a value shows the newest rows that no other one is about. Rows that are still left over
+    (another configuration, number of images or chain) have a verdict of their own, NOT RUN with their mean, so that
+    nothing just measured is hidden behind an older PASS; passed over are only those for which there are rows at
+    least as new, of the same number of images, weights and completeness, that an expectation is about. Where there
+    is none about any row, the newest ones stand for it.
+    """
+    groups: dict[Key, list[Measurement]] = {}
+    for row in measured:
+        groups.setdefault(alike(row), []).append(row)
+    free = sorted(groups.values(), key=_time, reverse=True)  # of what has no verdict yet, the newest first
+    # Of what an expectation is about, or stands for one: newer than these is what was just measured.
+    held = [rows for rows in free if any(one.value is not None and _selected(one, rows[0]) for one in expected)]
+    free = [rows for rows in free if rows not in held]
+    verdicts = []
+    for one in expected:
+        asked = [row for row in measured if one.asks(row)]
+        if one.value is not None:
+            verdicts.append(_judge(one, asked))
+            continue
+        found = next((rows for rows in free if _selected(one, rows[0])), [])
+        if found:
+            free.remove(found)
+            held.append(found)
+        verdicts.append(_unexpected(one, asked, found))
+    shown = []
+    for rows in free:
+        about = [other for other in held if _asked(other[0]) == _asked(rows[0])]
+        if not any(_place(other[0]) == _place(rows[0]) and _time(other) >= _time(rows) for other in about):
+            shown.append(rows)
+        if not about:
+            held.append(rows)
+    for rows in groups.values():
+        if rows in shown:
+            one = _question(rows[0])
+            verdicts.append(_unexpected(one, [row for row in measured if one.asks(row)], rows))
+    return verdicts
+
+
+def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return one row a seed, the newest by date (of equal dates the last), in the order of the seeds."""
+    latest: dict[int, Measurement] = {}
+    for row in rows:
+        if row.seed not in latest or row.time >= latest[row.seed].time:
+            latest[row.seed] = row
+    return [latest[seed] for seed in sorted(latest)]
+
+
+def newest_alike(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return the newest row of each seed, of rows that may be averaged: of those `alike` the one measured last."""
+    if not rows:
+        return []
+    last = max(rows, key=lambda row: row.time)
+    return newest_of_each_seed([row for row in rows if alike(row) == alike(last)])
+
+
+def summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
+    """Return mean, sample standard deviation (None of fewer than two) and number of rows, one a seed."""
+    values = [row.value for row in latest]
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
+
+
+def _judge(one: Expectation, asked: Sequence[Measurement]) -> Verdict:
+    if broken := _broken(one, asked):
+        return broken
+    if not asked:
+        return Verdict(one, "NOT RUN", f"no row yet; needs {one.needs}", one.command)
+    newest = max(asked, key=lambda row: row.time)
+    if newest.protocol != one.protocol:
+        reason = f"expected.toml is about protocol {one.protocol} and the newest row is of {newest.protocol}"
+        return Verdict(one, "FAIL", reason, rewrite(one))
+    matching = [row for row in asked if _selected(one, row)]
+    if not matching:
+        return Verdict(one, "NOT RUN", _why_none(one, newest), one.command)
+    return _compare(one, newest_of_each_seed(matching))
+
+
+def _unexpected(one: Expectation, asked: Sequence[Measurement], found: Sequence[Measurement]) -> Verdict:
+    if broken := _broken(one, asked):
+        return broken
+    if not found:
+        reason = "no row yet" + f" of {one.images} images" * bool(asked and one.images)
+        return Verdict(one, "NOT RUN", f"{reason}; needs {one.needs}", one.command)
+    latest = newest_of_each_seed(found)
+    mean, spread, count = summary(latest)
+    reason = "; ".join(["no expectation yet", *_remarks(latest)])
+    return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, latest[0].images)
+
+
+def _broken(one: Expectation, asked: Sequence[Measurement]) -> Verdict | None:
+    faults: dict[str, list[str]] = {}
+    for row in asked:
+        if row.fault:
+            faults.setdefault(row.fault, []).append(row.where or f"the row of seed {row.seed}")
+    if not faults:
+        return None
+    said = "; ".join(f"{', '.join(places)} {_SAID.get(fault, fault)}" for fault, places in faults.items())
+    return Verdict(one, "FAIL", f"{said}; restore it, or remove it and measure again", one.command)
+
+
+def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
+    value, tolerance, fail_beyond = one.value, one.tolerance, one.fail_beyond
+    assert value is not None  # the callers' branch; the other two come with it
+    assert tolerance is not None
+    assert fail_beyond is not None
+    for name in CONDITIONS:
+        stated = condition(one, name)
+        found = sorted({condition(row, name) for row in latest} | ({stated} if stated else set()))
+        if len(found) > 1:
+            reason = f"the {name} differs ({' / '.join(map(repr, found))}); such rows are never averaged or compared"
+            return Verdict(one, "FAIL", reason, one.command)
+    mean, spread, count = summary(latest)
+    remarks = _remarks(latest)
+    if count < one.seeds:
+        reason = "; ".join([f"{count} of {one.seeds} seeds measured", *remarks])
+        return Verdict(one, "NOT RUN", reason, one.command, mean, spread, count, latest[0].images)
+    off = abs(mean - value)
+    status: Status = "PASS" if off <= tolerance else "DRIFT" if off <= fail_beyond else "FAIL"
+    if status != "PASS":
+        limit = tolerance if status == "DRIFT" else fail_beyond
+        remarks.insert(0, f"{off:.4g} away from the expected value, more than {limit:.4g}")
+    command = "" if status == "PASS" else one.command
+    return Verdict(one, status, "; ".join(remarks), command, mean, spread, count, latest[0].images)
+
+
+def _remarks(latest: Sequence[Measurement]) -> list[str]:
+    remarks = []
+    if dirty := sum(row.dirty for row in latest):
+        remarks.append(f"{dirty} of {len(latest)} rows from a tree with uncommitted changes")
+    if early := [row.steps for row in latest if not row.complete]:
+        remarks.append(f"a wall-clock budget ended training early, at step {min(early)} to {max(early)}")
+    return remarks
+
+
+def _selected(one: Expectation, row: Measurement) -> bool:
+    """Whether an expectation is about a row; without a value it may leave open how many images and the like."""
+    if one.protocol != row.protocol or not one.asks(row):
+        return False
+    if one.value is not None:
+        return all(getattr(one, name) in ("", getattr(row, name)) for name in SELECTORS)
+    stated = ("images", "config_digest", "weights")
+    return all(getattr(one, name) in ("", 0, getattr(row, name)) for name in stated)
+
+
+def alike(row: Measurement) -> Key:
+    """Return what rows have in common that may be averaged."""
+    return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
+
+
+def _asked(row: Measurement) -> Key:
+    return tuple(getattr(row, name) for name in QUESTION)
+
+
+def _place(row: Measurement) -> Key:
+    return row.images, row.weights, row.complete
+
+
+def _time(rows: Sequence[Measurement]) -> datetime:
+    return max(row.time for row in rows)
+
+
+def _why_none(one: Expectation, newest: Measurement) -> str:
+    for name in SELECTORS:
+        wanted, found = getattr(one, name), getattr(newest, name)
+        if wanted in ("", found):
+            continue
+        if name == "config_digest":
+            return f"stale: the newest row is of configuration {found[:12]}, expected is {wanted[:12]}"
+        if name == "complete":
+            return "only of runs that " + ("ended early" if wanted else "went to the end") + "; expected are the others"
+        return f"the newest row has {name} = {found!r}, expected is {wanted!r}"
+    return f"no row of protocol {one.protocol} with this configuration, number of images and weights"
+
+
+def rewrite(one: Expectation) -> str:
+    """Return the command that makes an expectation from the stored rows."""
+    selectors = [f"{name}={getattr(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)]
+    return shell_command("python", "-m", "reproduce.check", "--write-expected", *selectors)
+
+
+def _question(row: Measurement) -> Expectation:
+    names = ("protocol", *QUESTION, "images")
+    return Expectation(**{name: getattr(row, name) for name in names}, seeds=1, needs=describe(row), command="")

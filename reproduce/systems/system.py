@@ -1,0 +1,206 @@
+"""What another system of the table is: built from a frozen configuration, trained in turns, sampled by seed.
+
+A system is a `System`: a module whose parts learn by the losses of its `turns` and whose state, a replay buffer
+included, is all in parameters and buffers, so that a checkpoint has the whole of it. `jlebm.training.fit` trains what
+a `BaselineExperiment` builds as it trains everything else.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.config import Config
+from jlebm.errors import UserError
+from jlebm.experiment import TrainingConfig, check_decay
+from jlebm.images import to_uint8
+from jlebm.randomness import Noise, PerImageNoise
+
+
+class Turn(NamedTuple):
+    """One move of one part of a system."""
+
+    part: str
+    """The attribute of the system that moves; the loss's gradient goes to its parameters alone."""
+    loss: Float[Tensor, ""]
+    """With its graph."""
+    figures: Mapping[str, Tensor]
+    """What is recorded, as detached scalars. `jlebm.guard` holds those that begin with "energy_" to its limit."""
+
+
+class System(nn.Module):
+    """A generative model of images, with all that its training keeps from one step to the next."""
+
+    def turns(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[Turn]:
+        """Yield the moves of one training step in their order; each is made before the next is asked for.
+
+        Args:
+            x: training images in [-1, 1].
+            labels: their classes, where the dataset has them.
+            noise: the source of every draw (`uniform` and `integers` make others of it).
+            step: training steps made before.
+        """
+        raise NotImplementedError
+
+    def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
+        """Return new images in [-1, 1]; image i depends on row i of what `noise` gives alone."""
+        raise NotImplementedError
+
+    def sample(self, seeds: Sequence[int]) -> UInt8[Tensor, "batch channels height width"]:
+        """Return one image a seed, in eval mode: its noise is the same to the bit whatever the other seeds are."""
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            images = to_uint8(self.draw(len(seeds), PerImageNoise("sample", seeds)))
+        self.train(training)
+        return images
+
+    def empty(self, *shape: int) -> Tensor:
+        """Return an empty tensor of the parameters' type, on their device."""
+        return next(self.parameters()).new_empty(*shape)
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A system that knows how likely an image is; its rows have bits per dimension."""
+
+    @property
+    def bits(self) -> int:
+        """Images are brought to 2^bits levels of each colour before; values of different bits are not comparable."""
+        ...
+
+    def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
+        """Return the log-probability of images in [-1, 1] in nats, or what is at most that, in the mean over noise."""
+        ...
+
+
+def uniform(noise: Noise, like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """Draw from U(0, 1): the normal distribution function of a normal draw."""
+    return torch.special.ndtr(noise((like,))[0])
+
+
+def integers(noise: Noise, below: int, like: Float[Tensor, "batch ..."]) -> Int64[Tensor, " batch"]:
+    """Draw one of 0 .. below - 1, all equally likely, for each element of the batch."""
+    drawn = uniform(noise, like.new_empty(len(like), 1))[:, 0]
+    return (drawn * below).long().clamp_(max=below - 1)
+
+
+def flipped(
+    x: Float[Tensor, "batch channels height width"], noise: Noise
+) -> Float[Tensor, "batch channels height width"]:
+    """Mirror each image with a chance of one half."""
+    return torch.where(uniform(noise, x.new_empty(len(x), 1, 1, 1)) < 0.5, x.flip(3), x)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """How one part moves."""
+
+    lr: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    warmup: int = field(default=0, metadata={"least": 0})
+    """Steps over which the rate rises by equal parts to `lr`."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that could not learn."""
+        if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise UserError("an optimiser's lr must be positive, its beta1 and beta2 lie in [0, 1)")
+        if not self.weight_decay >= 0 or self.warmup < 0:
+            raise UserError("an optimiser's weight_decay and warmup must not be negative")
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """One `Adam` for each part; a subclass names them as the system names its modules."""
+
+    rule: Literal["adam", "adamax"] = "adam"
+    largest_gradient: float | None = None
+    """Norm to which a longer gradient of a turn is shortened; None for none."""
+    ema_decay: float | None = None
+    """Of a moving average of all weights, which is then what is sampled; buffers are those of the last step."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be meant."""
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
+            raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
+        check_decay(self.ema_decay)
+
+    def parts(self) -> dict[str, Adam]:
+        """Return how each part moves, by its name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Adam)}
+
+
+@dataclass(frozen=True)
+class OneNetwork(Optimizers):
+    """Of a system that learns as a whole."""
+
+    network: Adam = field(default_factory=Adam)
+
+
+@dataclass(frozen=True)
+class Adversaries(Optimizers):
+    """Of two networks that learn against each other."""
+
+    generator: Adam = field(default_factory=Adam)
+    discriminator: Adam = field(default_factory=Adam)
+
+
+@runtime_checkable
+class ImageModel(Protocol):
+    """The configuration of a system's networks."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        ...
+
+
+@dataclass(frozen=True)
+class BaselineExperiment(Config):
+    """One row of the table before its numbers; a system's own subclass says `learning`, `model`, and what is built."""
+
+    protocol: str
+    """Bumped by every change that may move a number; rows of different protocols are never compared."""
+    preset: str
+    dataset: str
+    model: ImageModel
+    learning: str = ""
+    """The system's name in `reproduce.results.table_lines`."""
+    optimizer: Optimizers = field(default_factory=OneNetwork)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def build(self, backbone: Backbone | None = None) -> System:
+        """Make the system, its weights drawn from torch's global generator.
+
+        Args:
+            backbone: the trained one that it is put upon, where it is.
+
+        Raises:
+            UserError: a library that it needs is not installed, or the backbone is missing.
+        """
+        raise NotImplementedError
+
+    def describe_sampling(self) -> str:
+        """Say in a few words how images are drawn, for a row of results; "" where it is one pass."""
+        return ""
+
+
+@dataclass(frozen=True)
+class OnBackbone(BaselineExperiment):
+    """A system upon a trained NVAE that stays as it is; `model` is the backbone's configuration."""
+
+    backbone: str = ""
+    """Which: the digest and seed of a stage one."""

@@ -1,0 +1,111 @@
+"""What every system of the table keeps, whichever it is: one protocol of training, resuming and sampling."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jlebm.engines import parallel
+from jlebm.errors import UserError
+from jlebm.learning.prepare import optimisation, scheme
+from jlebm.training import initial_state
+from reproduce.results import read_paper
+from reproduce.results.table_lines import BASELINES
+from reproduce.systems import PROTOCOL, SIZES, built, presets_of
+from tests.systems.small import backbone_of, tiny, train
+from tests.systems.small import built as build
+from tests.test_training import assert_same
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", built())
+def test_presets_are_of_the_system_and_can_be_set(name: str) -> None:
+    """A preset under a wrong name, a key that --set cannot set, or a configuration that its JSON loses breaks this."""
+    presets = presets_of(name)
+    assert presets.keys() == SIZES.keys()
+    for size, one in presets.items():
+        assert (one.protocol, one.preset, one.dataset, one.learning) == (PROTOCOL, size, "cifar10", name)
+        assert type(one).from_json(one.to_json()) == one
+        changed = one.override(["training.batch_size=7", "optimizer.ema_decay=0.5"])
+        assert (changed.preset, changed.training.batch_size, changed.optimizer.ema_decay) == ("custom", 7, 0.5)
+        assert one.training.batch_size != 7
+    assert len({one.digest() for one in presets.values()}) == len(presets)
+    assert presets["budget"].training.budget_seconds == 1200, "every system has the same 20 minutes"
+
+
+@pytest.mark.parametrize("name", built())
+def test_every_parameter_moves_with_one_part(name: str) -> None:
+    """A network that no optimiser has, or two have, breaks this."""
+    one = tiny(name)
+    state = initial_state(one, 1, torch.device("cpu"), backbone_of(one))
+    moved = [id(each) for group in optimisation(one, state.model).optimizer.param_groups for each in group["params"]]
+    assert len(moved) == len(set(moved))
+    assert set(moved) == {id(each) for each in state.model.parameters()}
+
+
+@pytest.mark.parametrize("name", built())
+def test_training_moves_every_parameter(name: str, tmp_path: Path) -> None:
+    """A part that no turn moves, or that its loss does not reach, breaks this."""
+    one = tiny(name)
+    before = initial_state(one, 1, torch.device("cpu"), backbone_of(one)).model
+    _, after = train(tmp_path, one)
+    still = {key for key, value in before.named_parameters() if torch.equal(value, after.model.get_parameter(key))}
+    assert not still
+
+
+@pytest.mark.parametrize("name", built())
+def test_what_is_sampled_is_the_average(name: str, tmp_path: Path) -> None:
+    """An average that does not start at the first step's weights, or moves at each turn of a step, breaks this."""
+    one = tiny(name)
+    first, second = (train(tmp_path / str(at), one, stop_after=at)[1] for at in (1, 2))
+    decay, sampled = one.optimizer.ema_decay or 0.0, second.evaluated_model()
+    assert (second.ema is None) == (decay == 0)
+    for key, weight in second.model.named_parameters():
+        expected = decay * first.model.get_parameter(key) + (1 - decay) * weight
+        torch.testing.assert_close(sampled.get_parameter(key), expected, msg=lambda said, key=key: f"{key}: {said}")
+
+
+@pytest.mark.parametrize("name", built())
+def test_half_and_half_is_the_whole_bitwise(name: str, tmp_path: Path) -> None:
+    """State that is no parameter and no buffer, or a draw from anywhere but the training noise, breaks this."""
+    one = tiny(name)
+    torch.manual_seed(0)
+    _, whole = train(tmp_path / "whole", one)
+    torch.manual_seed(99)
+    train(tmp_path / "halves", one, stop_after=2)
+    run, halves = train(tmp_path / "halves", one)
+    assert_same(whole, halves)
+    assert [event["step"] for event in run.events()] == [1]
+
+
+@pytest.mark.parametrize("name", built())
+def test_an_image_depends_on_its_seed_alone(name: str) -> None:
+    """Noise, batch statistics or a chain that other images of the batch reach breaks this."""
+    system = build(tiny(name))
+    together, other = system.sample([5, 11, 7]), system.sample([11])
+    assert together.dtype == torch.uint8
+    assert together.shape == (3, 3, 32, 32)
+    assert (together[1].int() - other[0].int()).abs().max() <= 1  # float32 is rounded otherwise in another batch
+    assert not torch.equal(together[0], together[1])
+    assert system.training, "sampling leaves the mode as it was"
+    torch.manual_seed(99)
+    assert torch.equal(system.sample([11]), other), "a draw from torch's global generator"
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay buffer or batch statistics averaged over processes would be wrong without a word."""
+    name = built()[0]
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(UserError, match=f"{name} is trained by one process"):
+        scheme(presets_of(name)["tiny"])
+
+
+def test_every_system_has_its_reported_numbers() -> None:
+    """A key of paper.toml that is misspelt would leave a line of the table empty."""
+    paper = read_paper(ROOT / "results/paper.toml")
+    for system in BASELINES:
+        if system.name == "pixels":
+            assert not system.paper, "no paper reports it"
+            continue
+        assert any(key.startswith(f"table2.cifar10.{system.paper}.") for key in paper), system.name
