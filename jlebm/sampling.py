@@ -46,8 +46,8 @@ def generate(
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
     Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit whatever the batch
-    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt whole
-    batches, so that their images are those of one process, and each of them yields all.
+    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt
+    whole batches, so that their images are those of one process, and each of them yields all.
 
     Args:
         model: the trained model.

@@ -175,9 +175,10 @@ def fit(
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
-    Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of them. What
-    comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a batch that a
-    process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many there are.
+    Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of
+    them. What comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a
+    batch that a process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many
+    there are.
 
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.

@@ -10,7 +10,7 @@ import tyro
 from jlebm.densities import Drift
 from jlebm.errors import UserError
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 
 
