@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.files import write_text
-from jlebm.staged import AnyExperiment
+from jlebm.learning.trainable import Trainable
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Run:
     """One seed of one experiment, and the folder where all of it lies."""
 
     folder: Path
-    experiment: AnyExperiment
+    experiment: Trainable
     seed: int
 
     @property
@@ -60,7 +60,7 @@ class Run:
 
 
 @contextmanager
-def open_run(root: Path, experiment: AnyExperiment, seed: int) -> Iterator[Run]:
+def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
     """Open the folder of this experiment and seed under `root`, new or as an earlier process left it, and hold it.
 
     Of several processes that share the work the first one holds it for all.

@@ -18,14 +18,12 @@ from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
-from jlebm.learning import prepare
-from jlebm.learning.prepare import Optimisation
 from jlebm.learning.scheme import Update
+from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
-from jlebm.staged import AnyExperiment
 
 LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
 LARGEST_COPY = 2**32  # bytes of images that are held in memory, on a GPU in its own; more stay memory-mapped
@@ -101,24 +99,24 @@ class TrainState:
         averaged = self.ema.module
         return averaged if self.learned is self.model else JointModel(self.model.backbone, cast(JointEnergy, averaged))
 
-    def done(self, experiment: AnyExperiment) -> bool:
+    def done(self, experiment: Trainable) -> bool:
         """Whether the last step was made or the budget is spent."""
         budget = experiment.training.budget_seconds
         return self.step >= experiment.training.steps or (budget is not None and self.seconds >= budget)
 
 
 def initial_state(
-    experiment: AnyExperiment, seed: int, device: torch.device, backbone: Backbone | None = None
+    experiment: Trainable, seed: int, device: torch.device, backbone: Backbone | None = None
 ) -> TrainState:
     """Make the state before the first step; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
-        model = prepare.model(experiment, backbone).to(device).to(memory_format=torch.channels_last)
-    learned = prepare.learned(experiment, model)
+        model = experiment.build(backbone).to(device).to(memory_format=torch.channels_last)
+    learned = experiment.learned(model)
     noise = generator("training noise", seed, device=device)
-    ema = prepare.average(experiment, learned)
-    return TrainState(model, learned, prepare.optimisation(experiment, model), ema, noise)
+    ema = experiment.average(learned)
+    return TrainState(model, learned, experiment.optimisation(model), ema, noise)
 
 
 class Batches:
@@ -209,7 +207,7 @@ def fit(
         return state
     if parallel.first():
         run.forget_after(state.step)
-    learning = prepare.scheme(experiment)
+    learning = experiment.scheme()
     batches = Batches(images, experiment.training.batch_size, run.seed, device, labels)
     part = parallel.share(experiment.training.batch_size, "a batch")
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
@@ -221,7 +219,7 @@ def fit(
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
             with arithmetic(getattr(state.model, "backbone", None)):
-                for update, moved in prepare.updates(learning, state.model, *batch, noise, state.step):
+                for update, moved in learning.updates(state.model, *batch, noise, state.step):
                     if seen is not None:
                         seen |= _of_all(_numbers(update))
                     state.optimisation.optimizer.zero_grad(set_to_none=True)

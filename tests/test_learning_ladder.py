@@ -14,7 +14,6 @@ from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName
 from jlebm.learning.gaussian import Gaussian
-from jlebm.learning.prepare import scheme
 from jlebm.learning.scheme import warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
@@ -98,7 +97,7 @@ def test_a_weight_of_the_kl_is_another_sigma(learning: LearningName) -> None:
         )
         torch.manual_seed(1)
         constant = 64 * math.log(s * (2 * math.pi) ** 0.5)
-        losses.append(scheme(one).update(one.build().double(), X, draws(), 5).loss().detach() - constant)
+        losses.append(one.scheme().update(one.build().double(), X, draws(), 5).loss().detach() - constant)
     torch.testing.assert_close(losses[0], weight * losses[1])
 
 

@@ -14,8 +14,8 @@ import torch
 
 from jlebm import checkpoints, guard, training
 from jlebm.errors import UserError
-from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
-from jlebm.learning.prepare import scheme
+from jlebm.experiment import LearningName, OptimizerConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
 from jlebm.training import Batches, TrainState, fit, initial_state
 from tests.small import IMAGES, experiment, train

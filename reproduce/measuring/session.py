@@ -15,8 +15,7 @@ from jlebm.evaluation import Extractor, ExtractorNotFound, fidelity, find_extrac
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce import results
-
-SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
+from reproduce.presets.extents import SOURCES
 
 
 @dataclass

@@ -9,8 +9,9 @@ import torch
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, TrainingConfig
+from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from reproduce.benchmark import lines, speed, stopwatch, throughput
 from reproduce.benchmark.part import EXACT, Part, held
 from reproduce.benchmark.plain import Plain
