@@ -118,8 +118,8 @@ def test_the_gaussian_twin_learns_by_its_elbo() -> None:
 def test_the_warm_up_weighs_the_kl_from_the_ebm_prior() -> None:
     """At weight w the loss is reconstruction + w KL(q | EBM prior) + penalty, and the reported KLs are not weighed."""
     model = built()
-    whole = scheme(ladder_experiment(kl_warmup=0)).update(model, X, draws(), 1)
-    part = scheme(ladder_experiment(kl_warmup=8)).update(model, X, draws(), 1)
+    whole = ladder_experiment(kl_warmup=0).scheme().update(model, X, draws(), 1)
+    part = ladder_experiment(kl_warmup=8).scheme().update(model, X, draws(), 1)
     fixed = whole.losses.reconstruction + whole.losses.penalty
     torch.testing.assert_close(part.loss() - fixed, 0.25 * (whole.loss() - fixed))
     assert float((whole.loss() - fixed).detach().abs()) > 0.1, "a KL of zero would prove nothing"

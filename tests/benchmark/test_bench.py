@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-import bench.__main__ as main
+import reproduce.benchmark.__main__ as main
 import pytest
 import torch
 

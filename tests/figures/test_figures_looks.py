@@ -59,7 +59,7 @@ def test_long_chains(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_detection(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the two sets changed colours, or a score had another's numbers above it."""
-    (figure,) = figures_of(ood, results, monkeypatch)
+    (figure,) = figures_of(score_histograms, results, monkeypatch)
     return figure
 
 
@@ -81,5 +81,5 @@ def test_the_sheet_of_two_priors(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_the_energy_of_chains(results: Path, monkeypatch: Any) -> Figure:
     """Would break if a layer's curve were left out."""
-    (figure,) = figures_of(langevin, results, monkeypatch)
+    (figure,) = figures_of(energy_trace, results, monkeypatch)
     return figure

@@ -63,8 +63,8 @@ def test_the_pictures_of_a_readme_are_the_drawn_ones(results: Path, tmp_path: Pa
 def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Would break if a system's images or score were another's, or one without images hid the others."""
     drawn: dict[str, Any] = {}
-    monkeypatch.setattr(systems, "image_rows", lambda rows, columns: drawn.update(rows))
-    monkeypatch.setattr(systems, "save", lambda figure, stem: [stem])
+    monkeypatch.setattr(system_samples, "image_rows", lambda rows, columns: drawn.update(rows))
+    monkeypatch.setattr(system_samples, "save", lambda figure, stem: [stem])
     assert system_samples.draw_sheet(results, tmp_path) == []
     priors = enumerate(("gaussian_prior", "ebm_prior"))
     images = {name: np.full((40, 3, 8, 8), level, np.uint8) for level, name in priors}

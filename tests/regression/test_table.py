@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.baselines.small import needs_library
+from tests.systems.small import needs_library
 
 from reproduce import results, table
 from reproduce.systems import built, presets_of

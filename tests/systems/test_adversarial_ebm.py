@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.adversarial_ebm import AdversarialEBM, AdversarialEBMConfig, coloured
-from tests.baselines.small import built, tiny
+from tests.systems.small import built, tiny
 
 SHAPE = (3, 8, 8)
 SMALL = AdversarialEBMConfig(SHAPE, channels=(4, 8), blocks=1, norm_groups=2, flip=False)

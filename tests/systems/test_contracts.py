@@ -11,8 +11,8 @@ from jlebm.training import initial_state
 from reproduce.results import read_paper
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import PROTOCOL, SIZES, built, presets_of
-from tests.baselines.small import backbone_of, tiny, train
-from tests.baselines.small import built as build
+from tests.systems.small import backbone_of, tiny, train
+from tests.systems.small import built as build
 from tests.test_training import assert_same
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     name = built()[0]
     monkeypatch.setattr(parallel, "size", lambda: 2)
     with pytest.raises(UserError, match=f"{name} is trained by one process"):
-        scheme(presets_of(name)["tiny"])
+        presets_of(name)["tiny"].scheme()
 
 
 def test_every_system_has_its_reported_numbers() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.ddpm import DDPM, DDPMConfig, abars, steps
-from tests.baselines.small import built, tiny
+from tests.systems.small import built, tiny
 
 MEAN, SIGMA = 0.1, 0.15  # of every pixel of the Gaussian data; the guess of x is then never clipped
 SMALL = DDPMConfig((1, 8, 8), channels=(4,), layers=1, attention=(), norm_groups=2, flip=False)

@@ -11,7 +11,7 @@ from jlebm import checkpoints
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.igebm import IGEBM, IGEBMConfig
-from tests.baselines.small import built, tiny, train
+from tests.systems.small import built, tiny, train
 
 SMALL = IGEBMConfig((1, 8, 8), channels=(4, 6), buffer=6, chain_steps=3)
 

@@ -10,7 +10,7 @@ import torch
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.improved_cd import ImprovedCD, ImprovedCDConfig, augmented, entropy
-from tests.baselines.small import built, tiny
+from tests.systems.small import built, tiny
 
 SMALL = ImprovedCDConfig((1, 8, 8), channels=(4, 6), scales=2, step_size=2.0, step_noise=0.01, buffer=8, chain_steps=3)
 

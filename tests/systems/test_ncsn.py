@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.ncsn import NCSN, NCSNConfig, sigmas
-from tests.baselines.small import built, tiny
+from tests.systems.small import built, tiny
 
 MEAN, SIGMA = 0.3, 0.5  # of every pixel of the Gaussian data
 SMALL = NCSNConfig(

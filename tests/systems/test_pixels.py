@@ -6,7 +6,7 @@ import torch
 
 from jlebm.randomness import SharedNoise
 from reproduce.systems.pixels import Pixels, PixelsConfig
-from tests.baselines.small import built, tiny
+from tests.systems.small import built, tiny
 
 
 def draws() -> SharedNoise:
