@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-import reproduce.benchmark.__main__ as main
 import pytest
 import torch
 
+import reproduce.benchmark.__main__ as main
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment

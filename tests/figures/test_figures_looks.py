@@ -12,10 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from figures import (
+    energy_trace,
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
     samples,
+    score_histograms,
 )
 from figures.plotting import STYLE
 from reproduce.results import read_artifact, write_artifact

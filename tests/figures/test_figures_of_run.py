@@ -10,16 +10,26 @@ import numpy as np
 import pytest
 
 from figures import (
+    energy_trace,
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
     samples,
+    score_histograms,
+    system_samples,
 )
 from figures.common import main
 from reproduce.results import read_artifact, write_artifact
 
 MakeRun = Callable[..., Path]
-SCRIPTS = (samples, energy_trace, hierarchical_sampling, hierarchical_reconstruction, langevin_transition, score_histograms)
+SCRIPTS = (
+    samples,
+    energy_trace,
+    hierarchical_sampling,
+    hierarchical_reconstruction,
+    langevin_transition,
+    score_histograms,
+)
 
 
 def command(script: ModuleType, *argv: str) -> int:

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.systems.small import needs_library
 
 from reproduce import results, table
 from reproduce.systems import built, presets_of
 from tests.golden import GOLDEN, curves_of, hold, one_thread
+from tests.systems.small import needs_library
 
 
 @pytest.mark.timeout(900)
