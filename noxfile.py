@@ -162,7 +162,7 @@ def regression(session: nox.Session) -> None:
 def baselines(session: nox.Session) -> None:
     """Run what the other systems of the table have to pass, with their extra installed (-- -k ddpm for some)."""
     with_baselines(session)
-    run_module(session, "pytest", "tests/baselines", "tests/regression/test_table.py", *session.posargs)
+    run_module(session, "pytest", "tests/systems", "tests/regression/test_table.py", *session.posargs)
 
 
 @nox.session
@@ -203,7 +203,7 @@ def figures(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time each part beside a plain implementation, and how cost grows (-- --only "prior chain")."""
-    run_own_module(session, "bench", *session.posargs)
+    run_own_module(session, "reproduce.benchmark", *session.posargs)
 
 
 @nox.session(default=False)

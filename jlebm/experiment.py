@@ -4,39 +4,23 @@ import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
-from jlebm.config import Config
+from jlebm.backbones.protocol import Backbone
 from jlebm.energies import mlp_energy, no_energy
 from jlebm.errors import UserError, nearest
 from jlebm.langevin import Chain
+from jlebm.learning.gaussian import Gaussian
+from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.scheme import Scheme
+from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay
+from jlebm.learning.variational import Variational
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient
 
 LearningName = Literal["joint-mle", "variational", "gaussian"]
-
-
-def check_decay(decay: float | None) -> None:
-    """Refuse a moving average that would not move, or would not average.
-
-    Raises:
-        UserError: the decay does not lie between 0 and 1.
-    """
-    if decay is not None and not 0 < decay < 1:
-        raise UserError(f"ema_decay must lie between 0 and 1, not be {decay}")
-
-
-def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float = 0.0) -> None:
-    """Refuse averages of gradients that would not average, and weights that would reward what they are to hold back.
-
-    Raises:
-        UserError: beta1 or beta2 does not lie in [0, 1), or energy_l2 or weight_decay is negative.
-    """
-    if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and weight_decay >= 0 and energy_l2 >= 0):
-        raise UserError(
-            "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and optimizer.energy_l2 "
-            "not be negative"
-        )
 
 
 @dataclass(frozen=True)
@@ -61,30 +45,9 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How long, and in what portions."""
-
-    steps: int = 50_500
-    batch_size: int = 100
-    budget_seconds: float | None = None
-    """Wall-clock time after which training ends early; None for none."""
-
-    def __post_init__(self) -> None:
-        """Refuse a training that could not run."""
-        if self.steps < 1 or self.batch_size < 1:
-            raise UserError("training needs at least one step and one image a batch")
-        if self.budget_seconds is not None and not self.budget_seconds > 0:
-            raise UserError(f"the wall-clock budget must be positive, not {self.budget_seconds:g} seconds")
-
-
-@dataclass(frozen=True)
-class Experiment(Config):
+class Experiment(Trainable):
     """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run (facts, section 2.1)."""
 
-    protocol: str
-    """Bumped by every change that may move a number; rows of different protocols are never compared."""
-    preset: str
-    dataset: str
     learning: LearningName = "joint-mle"
     model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
@@ -131,10 +94,27 @@ class Experiment(Config):
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"
             )
 
-    def build(self) -> JointModel:
-        """Make the model, its weights drawn from torch's global generator."""
+    def build(self, backbone: Backbone | None = None) -> JointModel:
+        """See `Trainable`; the model has a backbone of its own, and none is given."""
         config = self.model
         backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
         if self.learning == "gaussian":
             return JointModel(backbone, no_energy(len(config.latent_dims)))
         return JointModel(backbone, mlp_energy(config.latent_dims, self.energy_hidden))
+
+    def scheme(self) -> Scheme:
+        """See `Trainable`."""
+        l2 = self.optimizer.energy_l2
+        if self.learning == "gaussian":
+            return Gaussian(self.kl_warmup, self.kl_weight)
+        if self.learning == "variational":
+            return Variational(self.prior_chain, l2, self.kl_warmup, self.kl_weight, self.conditional_gradient)
+        return JointMLE(self.prior_chain, self.posterior_chain, l2)
+
+    def optimisation(self, model: JointModel) -> Optimisation:
+        """See `Trainable`: Adam, with one rate for the energies and one for everything else."""
+        config = self.optimizer
+        energy = list(model.energy.parameters())
+        rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("energy.")]
+        groups = [{"params": rest, "lr": config.generator_lr}, {"params": energy, "lr": config.energy_lr}]
+        return Optimisation(torch.optim.Adam(groups, betas=(config.beta1, config.beta2)))

@@ -105,8 +105,8 @@ def run(
 ) -> Latents:
     """Run a whole chain from `position` and return where it ends.
 
-    The gradient is autograd's, or written out where the density allows it (`jlebm.engines.gradients`); on a GPU, steps that
-    nobody observes are launched together where it allows that (`jlebm.engines.graphs`).
+    The gradient is autograd's, or written out where the density allows it (`jlebm.engines.gradients`); on a GPU, steps
+    that nobody observes are launched together where it allows that (`jlebm.engines.graphs`).
 
     Args:
         position: where every element of the batch starts.

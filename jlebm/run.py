@@ -18,7 +18,7 @@ from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
-from jlebm.staged import AnyExperiment
+from jlebm.learning.trainable import Trainable
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
     """One seed of one experiment, and the folder where all of it lies."""
 
     folder: Path
-    experiment: AnyExperiment
+    experiment: Trainable
     seed: int
 
     @property
@@ -69,7 +69,7 @@ class Run:
 
 
 @contextmanager
-def open_run(root: Path, experiment: AnyExperiment, seed: int) -> Iterator[Run]:
+def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
     """Open the folder of this experiment and seed under `root`, new or as an earlier process left it, and hold it.
 
     Of several processes that share the work the first one holds it for all.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -10,8 +11,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jlebm.config import Config
 from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
+from jlebm.errors import UserError
 from jlebm.files import atomic_write
 from jlebm.images import NotFinite, to_float, to_uint8
 from jlebm.langevin import Chain
@@ -34,6 +37,39 @@ class Samples(NamedTuple):
     latents: Latents
 
 
+@dataclass(frozen=True)
+class Sampler(Config):
+    """How images are drawn from a trained model; the defaults are the paper's (facts, section 5)."""
+
+    chain: Chain
+    """Of the EBM prior, at test time."""
+    temperature: float = 1.0
+    """Multiplies every sigma of the hierarchy when noise becomes latents."""
+    batch_norm: Literal["trained", "re-estimated"] = "trained"
+    """Statistics of the decoder's batch norms: as training left them, or those of samples of the Gaussian prior."""
+    decoding: Literal["mean", "sample"] = "mean"
+    """The decoder's mean, or a draw from its distribution."""
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that is none, and one that the chain has no use for."""
+        if not self.temperature >= 0:
+            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+        if self.temperature != 1 and self.chain.space == "latents":
+            raise UserError(
+                f"sampler.temperature {self.temperature:g} is of chains in whitened noise; set sampler.chain.space to "
+                "'noise' or the temperature to 1"
+            )
+
+    def describe(self, chain: bool) -> str:
+        """Say it in a few words, for a row of results: with its chain, or for the hierarchy alone."""
+        parts = [self.chain.describe()] if chain else []
+        if self.temperature != 1:
+            parts.append(f"hierarchy at temperature {self.temperature:g}")
+        if self.batch_norm != "trained":
+            parts.append(f"batch norm {self.batch_norm}")
+        return "; ".join([*parts, f"decoder's {self.decoding}"])
+
+
 def generate(
     model: JointModel,
     prior: Prior,
@@ -46,8 +82,8 @@ def generate(
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
     Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit whatever the batch
-    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt whole
-    batches, so that their images are those of one process, and each of them yields all.
+    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt
+    whole batches, so that their images are those of one process, and each of them yields all.
 
     Args:
         model: the trained model.
@@ -141,6 +177,11 @@ def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> 
     with torch.no_grad(), arithmetic(model.backbone):
         likelihood = model.backbone.decode(latents)
         return Samples(to_uint8(likelihood.mean if noise is None else likelihood.sample_image(noise)), latents)
+
+
+def gathered(batches: Iterator[Samples]) -> UInt8[np.ndarray, "count channels height width"]:
+    """Return the images of all batches."""
+    return np.concatenate([batch.images.cpu().numpy() for batch in batches])
 
 
 class SampleFiles(NamedTuple):

@@ -19,14 +19,12 @@ from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
-from jlebm.learning import prepare
-from jlebm.learning.prepare import Optimisation
 from jlebm.learning.scheme import Update
+from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
-from jlebm.staged import AnyExperiment
 
 LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
 LARGEST_COPY = 2**32  # bytes of images that are held in memory, on a GPU in its own; more stay memory-mapped
@@ -119,24 +117,24 @@ class TrainState:
         averaged = self.ema.module
         return averaged if self.learned is self.model else JointModel(self.model.backbone, cast(JointEnergy, averaged))
 
-    def done(self, experiment: AnyExperiment) -> bool:
+    def done(self, experiment: Trainable) -> bool:
         """Whether the last step was made or the budget is spent."""
         budget = experiment.training.budget_seconds
         return self.step >= experiment.training.steps or (budget is not None and self.seconds >= budget)
 
 
 def initial_state(
-    experiment: AnyExperiment, seed: int, device: torch.device, backbone: Backbone | None = None
+    experiment: Trainable, seed: int, device: torch.device, backbone: Backbone | None = None
 ) -> TrainState:
     """Make the state before the first step; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
-        model = prepare.model(experiment, backbone).to(device).to(memory_format=torch.channels_last)
-    learned = prepare.learned(experiment, model)
+        model = experiment.build(backbone).to(device).to(memory_format=torch.channels_last)
+    learned = experiment.learned(model)
     noise = generator("training noise", seed, device=device)
-    ema = prepare.average(experiment, learned)
-    return TrainState(model, learned, prepare.optimisation(experiment, model), ema, noise)
+    ema = experiment.average(learned)
+    return TrainState(model, learned, experiment.optimisation(model), ema, noise)
 
 
 class Batches:
@@ -193,9 +191,10 @@ def fit(
 ) -> TrainState:
     """Train a run to its end, from its checkpoint where it has one.
 
-    Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of them. What
-    comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a batch that a
-    process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many there are.
+    Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of
+    them. What comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a
+    batch that a process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many
+    there are.
 
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
@@ -226,7 +225,7 @@ def fit(
         return state
     if parallel.first():
         run.forget_after(state.step)
-    learning = prepare.scheme(experiment)
+    learning = experiment.scheme()
     batches = Batches(images, experiment.training.batch_size, run.seed, device, labels)
     part = parallel.share(experiment.training.batch_size, "a batch")
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
@@ -238,7 +237,7 @@ def fit(
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
             with arithmetic(getattr(state.model, "backbone", None)):
-                for update, moved in prepare.updates(learning, state.model, *batch, noise, state.step):
+                for update, moved in learning.updates(state.model, *batch, noise, state.step):
                     if seen is not None:
                         seen |= _of_all(_numbers(update))
                     state.optimisation.optimizer.zero_grad(set_to_none=True)

@@ -23,9 +23,10 @@ import numpy as np
 from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
+from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.hierarchy import posterior_energies, scores_above
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.model import JointModel
 from jlebm.progress import ConsoleReporter, Reporter
 from jlebm.run import Run, open_run, resolve_device
@@ -37,7 +38,7 @@ from reproduce.measuring.session import Rows
 from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
-from reproduce.pipelines.ladder_and_twin import CONDITIONAL, ENERGY_L2, twin_of
+from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
 from reproduce.terminal.parsing import parse
 
 PROTOCOL = "anomaly/1"

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.errors import exit_on_user_error
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
-from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
-from reproduce.pipelines.plans import TwoStagePreset, tiny, two_stage
-from reproduce.pipelines.recipe import Recipe, run_recipe
+from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
+from reproduce.presets.recipes import Recipe
+from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
 PROTOCOL = "celeba64-two-stage/1"
 DATASET = "celeba64"
@@ -153,6 +154,8 @@ RECIPE = Recipe(
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the recipe; return the exit code."""
+    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
+
     return run_recipe(RECIPE, argv, __doc__ or "")
 
 

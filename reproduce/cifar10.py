@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.errors import exit_on_user_error
-from jlebm.experiment import Experiment, OptimizerConfig, TrainingConfig
+from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
-from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
-from reproduce.pipelines.plans import TwoStagePreset, tiny, two_stage
-from reproduce.pipelines.recipe import Preset, Recipe, run_recipe
+from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour32
+from reproduce.presets.recipes import Preset, Recipe
+from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
@@ -216,6 +218,8 @@ RECIPE = Recipe(
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the recipe; return the exit code."""
+    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
+
     return run_recipe(RECIPE, argv, __doc__ or "")
 
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.errors import exit_on_user_error
-from reproduce.pipelines.recipe import Recipe, run_recipe
 from reproduce.presets.ladder_sizes import grey28
+from reproduce.presets.recipes import Recipe
 
 DATASET = "mnist"
 
@@ -22,6 +22,8 @@ RECIPE = Recipe(DATASET, {}, fallback="digits28", ladder=grey28(DATASET))
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the recipe; return the exit code."""
+    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
+
     return run_recipe(RECIPE, argv, __doc__ or "")
 
 

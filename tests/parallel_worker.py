@@ -14,9 +14,9 @@ from jlebm.engines import parallel
 from jlebm.evaluation import inception, reference
 from jlebm.evaluation.extractor import open_extractor
 from jlebm.evaluation.moments import Moments
-from jlebm.experiment import TrainingConfig
 from jlebm.images import to_float
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
 from jlebm.training import fit
 from tests.small import COLOURED, IMAGES, backbone, backbone_experiment, experiment, two_stage_experiment

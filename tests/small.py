@@ -9,18 +9,12 @@ import torch
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.backbones.nvae import NVAE, NVAEConfig
-from jlebm.experiment import Experiment, LearningName, OptimizerConfig, TrainingConfig
+from jlebm.experiment import Experiment, LearningName, OptimizerConfig
 from jlebm.langevin import Chain
+from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
+from jlebm.learning.trainable import Trainable, TrainingConfig
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStageExperiment
 from jlebm.run import Run, open_run
-from jlebm.staged import (
-    AdamaxConfig,
-    AnyExperiment,
-    BackboneExperiment,
-    ELBOConfig,
-    EnergyConfig,
-    EnergyOptimizer,
-    TwoStageExperiment,
-)
 from jlebm.training import TrainState, fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
@@ -134,7 +128,7 @@ def backbone(config: NVAEConfig = HIERARCHY, seed: int = 3) -> NVAE:
 
 def fit_one(
     folder: Path,
-    one: AnyExperiment,
+    one: Trainable,
     images: np.ndarray,
     stop_after: int | None = None,
     seed: int = 1,

@@ -12,20 +12,13 @@ from hypothesis import strategies as st
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.config import Config
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
-from jlebm.staged import (
-    AdamaxConfig,
-    BackboneExperiment,
-    ELBOConfig,
-    EnergyConfig,
-    EnergyOptimizer,
-    Sampled,
-    Sampler,
-    TwoStageExperiment,
-    TwoStagePlan,
-)
+from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStageExperiment
+from jlebm.sampling import Sampler
 from reproduce.cifar10 import RECIPE
+from reproduce.presets.staged import Sampled, TwoStagePlan
 from tests.small import backbone_experiment, two_stage_experiment
 
 # beartype looks at random items of the tuples that hypothesis builds; that does not make the tests random.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, LearningName, OptimizerConfig, TrainingConfig
+from jlebm.experiment import Experiment, LearningName, OptimizerConfig
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from reproduce.cifar10 import RECIPE
 from tests.small import experiment, ladder_experiment
 

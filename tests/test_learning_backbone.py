@@ -13,9 +13,8 @@ from jlebm.backbones.nvae.regularisation import RegularisedNVAE
 from jlebm.errors import UserError
 from jlebm.images import to_float
 from jlebm.latents import Latents
-from jlebm.learning.backbone import BackboneOnly, _sizes, balance
+from jlebm.learning.backbone import AdamaxConfig, BackboneOnly, ELBOConfig, _sizes, balance
 from jlebm.randomness import SharedNoise
-from jlebm.staged import AdamaxConfig, ELBOConfig
 from tests.small import COLOURED, HIERARCHY, backbone
 
 ONE_GROUP = dataclasses.replace(HIERARCHY, num_groups_per_scale=1)

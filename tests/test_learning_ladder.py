@@ -14,7 +14,6 @@ from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName
 from jlebm.learning.gaussian import Gaussian
-from jlebm.learning.prepare import scheme
 from jlebm.learning.scheme import warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
@@ -98,7 +97,7 @@ def test_a_weight_of_the_kl_is_another_sigma(learning: LearningName) -> None:
         )
         torch.manual_seed(1)
         constant = 64 * math.log(s * (2 * math.pi) ** 0.5)
-        losses.append(scheme(one).update(one.build().double(), X, draws(), 5).loss().detach() - constant)
+        losses.append(one.scheme().update(one.build().double(), X, draws(), 5).loss().detach() - constant)
     torch.testing.assert_close(losses[0], weight * losses[1])
 
 
@@ -119,8 +118,8 @@ def test_the_gaussian_twin_learns_by_its_elbo() -> None:
 def test_the_warm_up_weighs_the_kl_from_the_ebm_prior() -> None:
     """At weight w the loss is reconstruction + w KL(q | EBM prior) + penalty, and the reported KLs are not weighed."""
     model = built()
-    whole = scheme(ladder_experiment(kl_warmup=0)).update(model, X, draws(), 1)
-    part = scheme(ladder_experiment(kl_warmup=8)).update(model, X, draws(), 1)
+    whole = ladder_experiment(kl_warmup=0).scheme().update(model, X, draws(), 1)
+    part = ladder_experiment(kl_warmup=8).scheme().update(model, X, draws(), 1)
     fixed = whole.losses.reconstruction + whole.losses.penalty
     torch.testing.assert_close(part.loss() - fixed, 0.25 * (whole.loss() - fixed))
     assert float((whole.loss() - fixed).detach().abs()) > 0.1, "a KL of zero would prove nothing"

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from jlebm import checkpoints
 from jlebm.errors import UserError
-from jlebm.learning.two_stage import TwoStage
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStage
 from jlebm.randomness import SharedNoise
-from jlebm.staged import EnergyConfig, EnergyOptimizer
 from jlebm.training import initial_state
 from tests.small import COLOURED, HIERARCHY, backbone, fit_one, train_stage, two_stage_experiment
 from tests.test_training import CPU, ROOT, assert_same

@@ -14,8 +14,8 @@ import torch
 
 from jlebm import checkpoints, guard, training
 from jlebm.errors import UserError
-from jlebm.experiment import LearningName, OptimizerConfig, TrainingConfig
-from jlebm.learning.prepare import scheme
+from jlebm.experiment import LearningName, OptimizerConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
 from jlebm.training import Batches, TrainState, fit, initial_state
 from tests.small import IMAGES, experiment, train
@@ -235,7 +235,7 @@ def test_figures_name_every_layer(tmp_path: Path) -> None:
     """What the events record: plain numbers by layer, the energies those of the samples."""
     state = initial_state(experiment(), 1, CPU)
     x = Batches(IMAGES, 5, 1, CPU)(0)
-    update = scheme(experiment()).update(state.model, x, lambda like: tuple(torch.zeros_like(z) for z in like))
+    update = experiment().scheme().update(state.model, x, lambda like: tuple(torch.zeros_like(z) for z in like))
     seen = {name: float(value) for name, value in update.figures().items()}
     assert json.loads(json.dumps(seen)) == seen
     for index, layer in enumerate(("z2", "z1")):

@@ -118,8 +118,8 @@ def features_of(
     """Go through `images` from index `start` on, in batches: pairs of the first index and the features, in order.
 
     On a CPU as many batches are under way as torch has threads, each on one thread: that is faster than all threads
-    on one batch, and gives the same features. Several processes (`jlebm.engines.parallel`) are dealt the batches, and each of
-    them yields the features of all.
+    on one batch, and gives the same features. Several processes (`jlebm.engines.parallel`) are dealt the batches, and
+    each of them yields the features of all.
     """
     firsts = range(start, len(images), network.batch_size)
     if parallel.size() == 1:

@@ -1,21 +1,76 @@
 """Stage one of the two-stage scheme: a deep hierarchy with its Gaussian prior, by the ELBO (arXiv 2007.03898)."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
-from jlebm.learning.scheme import ELBOUpdate
+from jlebm.backbones.protocol import Backbone
+from jlebm.errors import UserError
+from jlebm.learning.scheme import ELBOUpdate, OneUpdate
+from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_decay
 from jlebm.randomness import Noise
-from jlebm.staged import ELBOConfig
 
 
 @dataclass(frozen=True)
-class BackboneOnly:
+class ELBOConfig:
+    """The objective of stage one; the defaults are the published CIFAR-10 run's (arXiv 2007.03898)."""
+
+    warmup_steps: int = 1
+    """Updates over which the weight of the KL rises to 1."""
+    least_weight: float = 1e-4
+    """Its weight at the first update."""
+    balanced: bool = True
+    """Whether the groups' KLs are balanced during the warm-up."""
+    spectral: float = 0.0
+    """Weight of the convolutions' spectral norms and of the batch norms' scales, in nats an image."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the layers; densities and weights are float32 in both."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that could not be meant."""
+        if not 0 < self.least_weight <= 1 or self.warmup_steps < 1 or not self.spectral >= 0:
+            raise UserError(
+                "elbo.least_weight must lie in (0, 1], elbo.warmup_steps be at least 1 and elbo.spectral not negative"
+            )
+
+    def kl_weight(self, step: int) -> float:
+        """Return the weight of the KL at an update, linear in the step."""
+        return min(1.0, max(self.least_weight, step / self.warmup_steps))
+
+
+@dataclass(frozen=True)
+class AdamaxConfig:
+    """Adamax with a cosine schedule."""
+
+    lr: float = 1e-2
+    least_lr: float = 1e-4
+    """The rate at the last step."""
+    weight_decay: float = 3e-4
+    largest_gradient: float | None = None
+    """Norm to which a longer gradient is shortened; None for none."""
+    ema_decay: float | None = 0.999
+
+    def __post_init__(self) -> None:
+        """Refuse rates that could not learn."""
+        if not 0 < self.least_lr <= self.lr:
+            raise UserError("the learning rates must be positive, optimizer.least_lr no larger than optimizer.lr")
+        if not self.weight_decay >= 0:
+            raise UserError(f"optimizer.weight_decay must not be negative, as {self.weight_decay} is")
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
+            raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
+        check_decay(self.ema_decay)
+
+
+@dataclass(frozen=True)
+class BackboneOnly(OneUpdate):
     """The ELBO with KL warm-up and balancing, spectral regularisation and mixed precision."""
 
     config: ELBOConfig
@@ -38,6 +93,32 @@ class BackboneOnly:
             penalty = model.spectral_norms() + model.batch_norm_scales()
             objective = objective + self.config.spectral * penalty
         return ELBOUpdate(terms, objective, weight)
+
+
+@dataclass(frozen=True)
+class BackboneExperiment(Trainable):
+    """Stage one: what the backbone is and how it learns."""
+
+    model: NVAEConfig
+    learning: Literal["backbone"] = "backbone"
+    elbo: ELBOConfig = field(default_factory=ELBOConfig)
+    optimizer: AdamaxConfig = field(default_factory=AdamaxConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def build(self, backbone: Backbone | None = None) -> RegularisedNVAE:
+        """See `Trainable`; none is given."""
+        return RegularisedNVAE(NVAE(self.model))
+
+    def scheme(self) -> BackboneOnly:
+        """See `Trainable`."""
+        return BackboneOnly(self.elbo)
+
+    def optimisation(self, model: RegularisedNVAE) -> Optimisation:
+        """See `Trainable`: Adamax on a cosine schedule."""
+        config = self.optimizer
+        optimizer = torch.optim.Adamax(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        schedule = CosineAnnealingLR(optimizer, self.training.steps, eta_min=config.least_lr)
+        return Optimisation(optimizer, schedule, config.largest_gradient)
 
 
 def balance(kl: Float[Tensor, " groups"], sizes: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from jlebm.backbones.protocol import ELBOTerms
 from jlebm.errors import UserError
-from jlebm.learning.scheme import ELBOUpdate, warmed_up
+from jlebm.learning.scheme import ELBOUpdate, OneUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import Noise
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(OneUpdate):
     """Backbone and inference network by E_q[log p(x|z)] - KL(q(z|x) | p0(z)); energies play no part."""
 
     kl_warmup: int = 0

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.langevin import Chain
-from jlebm.learning.scheme import ContrastiveUpdate
+from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
 from jlebm.model import JointModel
 from jlebm.objectives import maximum_likelihood_loss
 from jlebm.randomness import Noise
 
 
 @dataclass(frozen=True)
-class JointMLE:
+class JointMLE(OneUpdate):
     """Posterior and prior samples by chains that start anew at every update."""
 
     prior_chain: Chain

@@ -1,10 +1,11 @@
 """What a learning scheme is: from a batch of images to a loss and to the figures worth watching."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from jlebm.backbones.protocol import ELBOTerms
 from jlebm.latents import Latents, layer_names
@@ -30,18 +31,50 @@ class Update(Protocol):
 class Scheme(Protocol):
     """A way of learning; frozen configuration, no state between updates."""
 
-    def update(
-        self, model: Any, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
-    ) -> Update:
-        """Draw the samples that update number `step` needs and return its loss.
+    def updates(
+        self,
+        model: Any,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[tuple[Update, Sequence[nn.Parameter] | None]]:
+        """Yield what training step number `step` is made of, each update with the parameters that it moves.
+
+        Most schemes have one (`OneUpdate`). One that learns in turns computes each from what the one before left.
 
         Args:
             model: what is trained: a `JointModel`, or what else the scheme says.
             x: images in [-1, 1].
+            labels: their classes, where the dataset has them.
             noise: the source of every draw.
-            step: updates made before, for what changes over a training.
+            step: training steps made before, for what changes over a training.
+
+        Yields:
+            An update, and the parameters that its gradient goes to; None for all.
         """
         ...
+
+
+class OneUpdate:
+    """A scheme whose training step is one update of all parameters."""
+
+    def update(
+        self, model: Any, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
+    ) -> Update:
+        """Draw the samples that update number `step` needs and return its loss; arguments as in `Scheme`."""
+        raise NotImplementedError
+
+    def updates(
+        self,
+        model: Any,
+        x: Float[Tensor, "batch channels height width"],
+        labels: Int64[Tensor, " batch"] | None,
+        noise: Noise,
+        step: int,
+    ) -> Iterator[tuple[Update, Sequence[nn.Parameter] | None]]:
+        """See `Scheme`."""
+        yield self.update(model, x, noise, step), None
 
 
 def warmed_up(step: int, steps: int, full: float = 1.0) -> float:

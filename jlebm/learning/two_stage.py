@@ -1,20 +1,59 @@
 """Stage two of the two-stage scheme: the energies alone, on a trained backbone (facts, section 1.6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from jlebm.backbones.nvae.nvae_config import NVAEConfig
+from jlebm.backbones.protocol import Backbone
+from jlebm.energies import conv_energy
+from jlebm.errors import UserError
 from jlebm.langevin import Chain
-from jlebm.learning.scheme import ContrastiveUpdate
+from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
+from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay
 from jlebm.model import JointModel
 from jlebm.objectives import contrastive_loss
 from jlebm.randomness import Noise
 
 
 @dataclass(frozen=True)
-class TwoStage:
+class EnergyConfig:
+    """One convolutional energy a group; the defaults are the published ones (facts, section 1.6)."""
+
+    channels: int = 64
+    units: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse a network of nothing."""
+        if self.channels < 1 or self.units < 1:
+            raise UserError("an energy needs at least one channel and one unit")
+
+
+@dataclass(frozen=True)
+class EnergyOptimizer:
+    """Adam for the energies; the defaults are the published CIFAR-10 run's (facts, section 2.1)."""
+
+    energy_lr: float = 1e-4
+    beta1: float = 0.99
+    beta2: float = 0.999
+    weight_decay: float = 3e-5
+    energy_l2: float = 0.0
+    """Weight of the squared energies in the loss; the paper's is 0."""
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rates that could not learn."""
+        if not self.energy_lr > 0:
+            raise UserError("the learning rate must be positive")
+        check_adam(self.beta1, self.beta2, self.energy_l2, self.weight_decay)
+        check_decay(self.ema_decay)
+
+
+@dataclass(frozen=True)
+class TwoStage(OneUpdate):
     """Posterior samples from the backbone's q(z|x), prior samples by short chains; the backbone stays as it is."""
 
     prior_chain: Chain
@@ -29,3 +68,47 @@ class TwoStage:
             posterior = model.backbone.posterior(x, noise).latents
         losses = contrastive_loss(model.energy, posterior, prior, self.energy_l2)
         return ContrastiveUpdate(model, losses, posterior, prior)
+
+
+@dataclass(frozen=True)
+class TwoStageExperiment(Trainable):
+    """Stage two: energies upon a backbone that is trained already; the defaults are the paper's CIFAR-10 run."""
+
+    model: NVAEConfig
+    backbone: str = field(kw_only=True)
+    """What it is put upon: the digest and seed of a stage one, or the digest of a published checkpoint's weights."""
+    learning: Literal["two-stage"] = "two-stage"
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
+    """In training."""
+    optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
+
+    def __post_init__(self) -> None:
+        """Refuse a hierarchy that convolutional energies do not fit, before a backbone is trained for them."""
+        side = self.model.top_side
+        if side < 8 or side & (side - 1):
+            raise UserError(
+                f"the latents of the model are {side} pixels wide at the top; energies need 8, 16, 32, ...: "
+                "choose other model.num_latent_scales or model.num_preprocess_blocks"
+            )
+
+    def build(self, backbone: Backbone | None = None) -> JointModel:
+        """See `Trainable`."""
+        if backbone is None:
+            raise UserError("the two-stage scheme needs a trained backbone")
+        return JointModel(backbone, conv_energy(backbone.latent_shapes, self.energy.channels, self.energy.units))
+
+    def scheme(self) -> TwoStage:
+        """See `Trainable`."""
+        return TwoStage(self.prior_chain, self.optimizer.energy_l2)
+
+    def optimisation(self, model: JointModel) -> Optimisation:
+        """See `Trainable`: Adam over the energies alone."""
+        config = self.optimizer
+        adam = {"lr": config.energy_lr, "betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
+        return Optimisation(torch.optim.Adam(model.energy.parameters(), **adam))
+
+    def learned(self, model: JointModel) -> nn.Module:
+        """See `Trainable`: the energies alone, since the backbone is given."""
+        return model.energy

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
-from jlebm.learning.scheme import ContrastiveUpdate, warmed_up
+from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise
 
 
 @dataclass(frozen=True)
-class Variational:
+class Variational(OneUpdate):
     """Posterior samples from q(z|x), prior samples by chains that start anew at every update."""
 
     prior_chain: Chain

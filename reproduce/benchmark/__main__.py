@@ -1,6 +1,6 @@
 """Time each part beside a plain implementation of the same mathematics, and how its cost grows.
 
-    python -m reproduce.benchmark                          all of it, about ten minutes on two CPU cores; one stored row a line
+    python -m reproduce.benchmark                          all of it, ten minutes on two cores; one stored row a line
     python -m reproduce.benchmark --only "prior chain"     the lines whose name begins so
     python -m reproduce.benchmark --no-store               nothing is stored
 
@@ -35,7 +35,7 @@ from reproduce.benchmark.part import held as held_to_plain
 from reproduce.results import TIMINGS, Timing, append, timing
 from reproduce.terminal.parsing import parse
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 FEWEST = 7  # repetitions that a median is taken of
 
 

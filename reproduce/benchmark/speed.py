@@ -13,7 +13,6 @@ from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.joint_mle import JointMLE
-from jlebm.learning.prepare import scheme
 from jlebm.model import JointModel
 from jlebm.sampling import generate
 from jlebm.training import initial_state
@@ -84,7 +83,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
     double = copy.deepcopy(model).double()
     plain_double = Plain(double)
     chains = experiment.prior_chain, experiment.posterior_chain
-    learning = scheme(experiment)
+    learning = experiment.scheme()
     assert isinstance(learning, JointMLE)
 
     def images(count: int, like: JointModel = model) -> Tensor:

@@ -16,7 +16,7 @@ from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce import results
 from reproduce.measuring.session import Rows, Session, Subject
-from reproduce.pipelines.summary import print_verdicts
+from reproduce.measuring.summary import print_verdicts
 
 METRICS = ("auprc", "auroc", "fpr80")
 

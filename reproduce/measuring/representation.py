@@ -25,10 +25,9 @@ from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
-from jlebm.sampling import batch_of, decoded
+from jlebm.sampling import batch_of, decoded, gathered
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.measuring.session import Rows
-from reproduce.pipelines.layer_panels import gathered
 
 ENCODED = 1_000  # images over which a KL is the mean
 FITTED = 5_000  # training images that the classifier of latents learns from

@@ -19,9 +19,9 @@ from jlebm.latents import LatentShapes, layer_names
 from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
 from jlebm.sampling import Prior, SampleFiles
-from reproduce.measuring.session import SOURCES, Rows
+from reproduce.measuring.session import Rows
+from reproduce.presets.extents import PRIORS, SOURCES
 
-PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
 METRICS = {
     "gaussian-prior": ("fid768", "fid"),
     "ebm-prior": ("fid768", "fid", "is", "kid", "precision", "recall"),
@@ -40,7 +40,7 @@ class Draw:
     count: int
 
 
-class Samples:
+class SampleSets:
     """The samples of each source, drawn when they are first asked for."""
 
     def __init__(self, draws: Mapping[str, Draw], folder: Path, report: Reporter, latents: int = LATENTS):
@@ -81,7 +81,7 @@ class Samples:
         return self.files[source]
 
 
-def measure(rows: Rows, samples: Samples) -> None:
+def measure(rows: Rows, samples: SampleSets) -> None:
     """Store every row that the results still lack.
 
     Raises:
@@ -99,7 +99,7 @@ def measure(rows: Rows, samples: Samples) -> None:
 
 
 def measure_parameters(
-    rows: Rows, samples: Samples, source: str, *modules: nn.Module, trained_in: float | None = None
+    rows: Rows, samples: SampleSets, source: str, *modules: nn.Module, trained_in: float | None = None
 ) -> None:
     """Store how many parameters were trained for the images of a source, those of an encoder and a backbone included.
 
@@ -115,7 +115,7 @@ def measure_parameters(
         rows.add("parameters", source, float(total), count, seconds)
 
 
-def measure_latents(rows: Rows, samples: Samples) -> None:
+def measure_latents(rows: Rows, samples: SampleSets) -> None:
     """Store the reconstruction error and how well posterior and prior latents can be told apart."""
     count = samples.count("posterior")
     if rows.find("reconstruction_mse", "posterior", count, judged=False) is None:
@@ -126,7 +126,7 @@ def measure_latents(rows: Rows, samples: Samples) -> None:
         tell_apart(rows, samples, prior, prior, slice(None))
 
 
-def measure_layers(rows: Rows, samples: Samples, shapes: LatentShapes) -> None:
+def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> None:
     """Store how well posterior and prior latents of each layer alone, top first, can be told apart."""
     sizes = [math.prod(shape) for shape in shapes]
     ends = list(itertools.accumulate(sizes))
@@ -140,7 +140,7 @@ def latents_kept(dimensions: int) -> int:
     return min(LATENTS, NUMBERS // dimensions)
 
 
-def tell_apart(rows: Rows, samples: Samples, prior: str, source: str, part: slice) -> None:
+def tell_apart(rows: Rows, samples: SampleSets, prior: str, source: str, part: slice) -> None:
     """Store, as a row of `source`, the AUC of telling a part of the prior's latents from the posterior's."""
     # Not twice of one image: the classifier would know from its training what it is to judge.
     used = min(samples.latents, samples.count("posterior"), len(rows.session.dataset.images))
@@ -161,7 +161,7 @@ def tell_apart(rows: Rows, samples: Samples, prior: str, source: str, part: slic
     rows.add("latent_auc", source, auc, used, {"evaluate": time.monotonic() - started})
 
 
-def measure_images(rows: Rows, samples: Samples, source: str, metrics: tuple[str, ...]) -> None:
+def measure_images(rows: Rows, samples: SampleSets, source: str, metrics: tuple[str, ...]) -> None:
     """Store the metrics of one source's images, and remember which cannot be measured and why."""
     session, count = rows.session, samples.count(source)
     wanted = []
@@ -213,7 +213,7 @@ def measure_floor(rows: Rows) -> None:
         rows.add(floor.metric, "training-halves", floor.value, floor.images, {}, weights="", **session.judged_by())
 
 
-def measure_gap(rows: Rows, samples: Samples) -> None:
+def measure_gap(rows: Rows, samples: SampleSets) -> None:
     """Store (a - b) / (a - c), the share of the prior's gap that the energies close, where there is a gap."""
     if rows.session.extractor is None:
         return

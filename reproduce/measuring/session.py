@@ -16,8 +16,8 @@ from jlebm.folders import try_folder
 from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce import results
+from reproduce.presets.extents import SOURCES
 
-SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
 ASKED = (
     "protocol",
     "metric",

@@ -13,7 +13,7 @@ import tyro
 from jlebm.densities import Drift
 from jlebm.errors import UserError
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 

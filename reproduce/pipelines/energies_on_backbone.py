@@ -19,26 +19,28 @@ from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
 from jlebm.latents import Latents
+from jlebm.learning.backbone import BackboneExperiment
+from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
-from jlebm.staged import BackboneExperiment, Sampled, TwoStageExperiment, TwoStagePlan
 from jlebm.training import TrainState
 from reproduce.measuring.sampled import (
-    PRIORS,
     Draw,
-    Samples,
+    SampleSets,
     latents_kept,
     measure,
     measure_layers,
     measure_parameters,
     posterior_indices,
 )
-from reproduce.measuring.session import SOURCES, Rows, Session, Subject, unseen
+from reproduce.measuring.session import Rows, Session, Subject, unseen
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
-from reproduce.pipelines.plans import TwoStagePreset, touched
+from reproduce.pipelines.plans import touched
+from reproduce.presets.extents import PRIORS, SOURCES
+from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
@@ -180,7 +182,7 @@ def _measured(
 
         draws[prior] = Draw(draw, session.images)
     folder = run.folder / f"{plan.preset.replace(' ', '').replace(':', '-')}-seed{seed}"
-    samples = Samples(draws, folder, session.report, latents_kept(dimensions(model)))
+    samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
     rows = Rows(subject, session, arguments.results)
     measure(rows, samples)
     measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)

@@ -1,28 +1,18 @@
 """From a jointly trained state to its rows, weights and pictures."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from jlebm import checkpoints, sampling
-from jlebm.backbones.conv import ConvConfig
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
 from jlebm.run import Run
 from jlebm.training import TrainState
-from reproduce.measuring.sampled import PRIORS, Draw, Samples, measure, posterior_indices
-from reproduce.measuring.session import SOURCES, Rows, Session, Subject
+from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
+from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines import pictures
-
-
-def with_inference_network(experiment: Experiment) -> Experiment:
-    """Return what variational learning makes of an experiment on the two-layer generator."""
-    model = experiment.model
-    assert isinstance(model, ConvConfig)  # a ladder has one always
-    return dataclasses.replace(
-        experiment, learning="variational", model=dataclasses.replace(model, inference_network=True)
-    )
+from reproduce.presets.extents import PRIORS, SOURCES
 
 
 def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
@@ -45,7 +35,7 @@ def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
     )
 
 
-def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> Samples:
+def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:
     """Return the samples of both priors, or of the one that a twin has, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
@@ -57,7 +47,7 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
             return sampling.generate(model, prior, range(session.images), experiment.prior_chain)
 
         draws[prior] = Draw(draw, session.images)
-    return Samples(draws, run.folder / "samples", session.report)
+    return SampleSets(draws, run.folder / "samples", session.report)
 
 
 def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: Session, folder: Path) -> Subject:

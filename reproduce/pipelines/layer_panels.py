@@ -4,13 +4,12 @@ The model with its EBM prior stands beside a twin with a Gaussian one, which run
 own, of a two-stage model the same backbone without the energies.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from jlebm import hierarchy
 from jlebm.data import Dataset
@@ -19,32 +18,16 @@ from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import layer_names
 from jlebm.model import JointModel
-from jlebm.sampling import Samples
+from jlebm.sampling import gathered
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.measuring.session import Session, Subject
 from reproduce.pipelines import transition
 from reproduce.pipelines.pictures import files_of, store, there
+from reproduce.presets.extents import Extent
 
 FROZEN = 1  # the seed of the draw that panels keep layers of
 PANELS = 3  # of hierarchical sampling: one a layer, or a group of layers of a deeper model
 PLACES = {2: ("bottom", "top"), 3: ("bottom", "middle", "top")}
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How much is drawn for the figures of a hierarchy."""
-
-    draws: int = 100
-    """Of each panel of hierarchical sampling."""
-    rows: int = 8
-    """Images that are reconstructed."""
-    short: transition.Length = transition.SHORT
-    long: transition.Length = transition.LONG
-
-
-WHOLE = Extent()
-# Of a first look: pictures of the same kinds in seconds.
-FIRST_LOOK = Extent(10, 4, transition.Length(20, 1, 20, 10), transition.Length(100, 4, 25, 10))
 
 
 @dataclass(frozen=True)
@@ -168,8 +151,3 @@ def reconstruction(pair: Pair, held_out: Dataset, rows: int) -> dict[str, np.nda
     kind = "training images" if held_out.split == "train" else "held-out images"
     note = f"{kind}, {held_out.name}/{held_out.split}, numbers {', '.join(map(str, chosen))}"
     return {"images": drawn[0], "twin": drawn[1], "note": np.array(note)}
-
-
-def gathered(batches: Iterator[Samples]) -> UInt8[np.ndarray, "count channels height width"]:
-    """Return the images of all batches."""
-    return np.concatenate([batch.images.cpu().numpy() for batch in batches])

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,46 +18,20 @@ from jlebm.progress import SILENT, ConsoleReporter, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.places import try_places
-from reproduce.measuring.session import SOURCES, Session, Subject, loaded
+from reproduce.measuring.session import Session, Subject, loaded
+from reproduce.measuring.summary import print_verdicts
 from reproduce.pipelines.arguments import Arguments, Variation, parse_duration, refuse_what_does_not_fit
 from reproduce.pipelines.energies_on_backbone import run_two_stage
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
-from reproduce.pipelines.joint import measure_joint, with_inference_network
-from reproduce.pipelines.ladder_and_twin import LadderPreset, run_ladder
+from reproduce.pipelines.joint import measure_joint
+from reproduce.pipelines.ladder_and_twin import run_ladder
 from reproduce.pipelines.pictures import KEPT
-from reproduce.pipelines.plans import TwoStagePreset, planned
-from reproduce.pipelines.summary import print_verdicts
+from reproduce.pipelines.plans import planned
+from reproduce.presets.extents import SOURCES
+from reproduce.presets.ladder_sizes import LadderPreset
+from reproduce.presets.recipes import Preset, Recipe, with_inference_network
+from reproduce.presets.staged import TwoStagePreset
 from reproduce.terminal.parsing import parse
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One size of a recipe: what is trained, and how many images it is measured on."""
-
-    experiment: Experiment
-    images: int
-    """Sampled from each prior."""
-    reference_images: int | None = None
-    """Training images that the samples are held against; None for all."""
-    judged: tuple[str, ...] = SOURCES
-    """The sources whose images go through Inception; the others are drawn, decoded and compared in latents alone."""
-    variational: Experiment | None = None
-    """What variational learning trains, where its chains and rates are not those of `experiment`."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One dataset of the paper and its presets by name."""
-
-    name: str
-    presets: Mapping[str, Preset]
-    """Of the two-layer generator; empty where the paper has none of it."""
-    fallback: str
-    """The embedded dataset that the tiny preset takes where the recipe's own cannot be had."""
-    two_stage: Mapping[str, TwoStagePreset] = field(default_factory=dict)
-    """Of the deep hierarchy."""
-    ladder: Mapping[str, LadderPreset] = field(default_factory=dict)
-    """Of the ladder of vector latents."""
 
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:

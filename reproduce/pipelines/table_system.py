@@ -17,10 +17,10 @@ from jlebm.evaluation import fidelity
 from jlebm.images import to_float
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
-from jlebm.sampling import Samples as Batch
+from jlebm.sampling import Samples
 from jlebm.training import TrainState
 from reproduce import cifar10
-from reproduce.measuring.sampled import Draw, Samples, measure_images, measure_parameters, posterior_indices
+from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measure_parameters, posterior_indices
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines.energies_on_backbone import Trained, hold_to, trained_backbone
 from reproduce.pipelines.fitting import fitted
@@ -111,7 +111,7 @@ def _measure(
     )
     system: System = state.evaluated_model()
     draw = Draw(lambda: _drawn(system, session.images), session.images)
-    samples, rows = Samples({SOURCE: draw}, run.folder / "samples", session.report), Rows(subject, session, folder)
+    samples, rows = SampleSets({SOURCE: draw}, run.folder / "samples", session.report), Rows(subject, session, folder)
     upon = () if trained is None else (trained.network,)
     if rows.find("parameters", SOURCE, session.images, judged=False) is None:
         _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
@@ -148,11 +148,11 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
     rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 
-def _drawn(system: System, count: int) -> Iterator[Batch]:
+def _drawn(system: System, count: int) -> Iterator[Samples]:
     """Yield image i of seed i, in batches; a system has no latents to keep."""
     for first in range(0, count, BATCH):
         images = system.sample(range(first, min(first + BATCH, count)))
-        yield Batch(images, (system.empty(len(images), 0),))
+        yield Samples(images, (system.empty(len(images), 0),))
 
 
 def _pictures(run: Run, images: np.ndarray, subject: Subject, session: Session, folder: Path) -> None:

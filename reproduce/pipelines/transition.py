@@ -5,7 +5,6 @@ the ends of their range, and how far apart the images of independent chains are.
 """
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,29 +15,13 @@ from jlebm.latents import Latents, layer_names
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.sampling import decoded
+from reproduce.presets.extents import LONG, SHORT, Length
 
 SHOWN = 3  # chains whose images are kept
 ENDS = (1, 254)  # pixels at or beyond these are saturated
 BURN_IN = 100  # steps of a long chain
 JUDGED = 1000  # training images whose saturated pixels are counted
 LARGEST_HALF = 60_000  # that float16 is trusted with
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long chains run, how many of them, and how often they are looked at."""
-
-    steps: int
-    every: int
-    """Steps from one image to the next; the first is the start."""
-    images: int
-    """Kept of each chain."""
-    chains: int
-    """At one time, fewer where memory has room for fewer."""
-
-
-SHORT = Length(steps=100, every=5, images=20, chains=100)
-LONG = Length(steps=2_500, every=100, images=25, chains=20)
 
 
 class Watched:

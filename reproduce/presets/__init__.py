@@ -1,0 +1,1 @@
+"""Presets as data: what a recipe trains at each size. Nothing here runs anything."""

@@ -97,7 +97,9 @@ class Awaited(NamedTuple):
 
 
 def read_awaited(results: Path) -> list[Awaited]:
-    """Read the lines of a GPU, which `python -m reproduce.benchmark --write-awaited` writes; none where the folder has no file.
+    """Read the lines of a GPU, none where the folder has no such file.
+
+    `python -m reproduce.benchmark --write-awaited` writes them.
 
     Raises:
         UserError: the file is not what that command writes.

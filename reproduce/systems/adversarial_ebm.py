@@ -20,10 +20,11 @@ from torch.nn.functional import softplus
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

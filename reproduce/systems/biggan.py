@@ -18,11 +18,12 @@ from torch.nn.functional import relu
 from jlebm.backbones.layers import smallest_side
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.normed import DiscriminatorBlock, GeneratorBlock, normed
-from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, Turn, flipped, integers
+from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
+from reproduce.systems.turns import Turn, integers
 
 
 @dataclass(frozen=True)

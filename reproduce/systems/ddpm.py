@@ -16,11 +16,12 @@ from torch.nn.functional import mse_loss
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.images import clipped
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, integers
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.turns import Turn, integers
 from reproduce.systems.unet import UNet, UNetConfig
 
 

@@ -22,11 +22,12 @@ from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.protocol import Backbone
 from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, Turn, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, flipped
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.images import clipped
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.flow import Flow
 from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, uniform
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.turns import Turn, uniform
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from jlebm.backbones.protocol import Backbone
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, Turn
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, Turn, flipped, integers, uniform
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, flipped
+from reproduce.systems.turns import Turn, integers, uniform
 
 FARTHEST = 1e-6  # below which a distance does not count as one, for its logarithm
 

@@ -21,14 +21,15 @@ from jlebm.backbones.nvae import NVAE, NVAEConfig
 from jlebm.backbones.nvae.network import Step
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.images import unless_lost
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, layer_names, standard_normal_log_prob
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System, Turn
+from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
+from reproduce.systems.turns import Turn
 
 PROPOSALS_AT_A_TIME = 20  # of each image; the images depend on it, as their draws do
 

@@ -14,7 +14,8 @@ from jlebm.errors import UserError
 from jlebm.images import levels, to_float
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
-from reproduce.systems.system import System, integers, uniform
+from reproduce.systems.system import System
+from reproduce.systems.turns import integers, uniform
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from torch.nn.functional import cross_entropy, pad
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.images import unless_lost
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn, flipped, uniform
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.turns import Turn, uniform
 
 
 @dataclass(frozen=True)

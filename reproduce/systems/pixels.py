@@ -13,10 +13,11 @@ from torch import Tensor, nn, zeros
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.distributions import Normal
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, Turn
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

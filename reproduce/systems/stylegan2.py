@@ -19,11 +19,12 @@ from torch.nn.functional import conv2d, softplus
 from jlebm.backbones.layers import smallest_side
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.modulated import FLOOR, Linear, ModulatedConv, StyledLayer, Weight, activated, blurred, doubled
-from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, Turn, flipped
+from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

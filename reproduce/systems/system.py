@@ -5,31 +5,25 @@ included, is all in parameters and buffers, so that a checkpoint has the whole o
 a `BaselineExperiment` builds as it trains everything else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from jlebm.backbones.protocol import Backbone
-from jlebm.config import Config
+from jlebm.engines import parallel
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig, check_decay
 from jlebm.images import to_uint8
+from jlebm.learning.scheme import warmed_up
+from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_decay, moving_average
 from jlebm.randomness import Noise, PerImageNoise
-
-
-class Turn(NamedTuple):
-    """One move of one part of a system."""
-
-    part: str
-    """The attribute of the system that moves; the loss's gradient goes to its parameters alone."""
-    loss: Float[Tensor, ""]
-    """With its graph."""
-    figures: Mapping[str, Tensor]
-    """What is recorded, as detached scalars. `jlebm.guard` holds those that begin with "energy_" to its limit."""
+from reproduce.systems.turns import InTurns, Turn, uniform
 
 
 class System(nn.Module):
@@ -82,17 +76,6 @@ class HasLikelihood(Protocol):
     def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
         """Return the log-probability of images in [-1, 1] in nats, or what is at most that, in the mean over noise."""
         ...
-
-
-def uniform(noise: Noise, like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """Draw from U(0, 1): the normal distribution function of a normal draw."""
-    return torch.special.ndtr(noise((like,))[0])
-
-
-def integers(noise: Noise, below: int, like: Float[Tensor, "batch ..."]) -> Int64[Tensor, " batch"]:
-    """Draw one of 0 .. below - 1, all equally likely, for each element of the batch."""
-    drawn = uniform(noise, like.new_empty(len(like), 1))[:, 0]
-    return (drawn * below).long().clamp_(max=below - 1)
 
 
 def flipped(
@@ -169,13 +152,9 @@ class ImageModel(Protocol):
 
 
 @dataclass(frozen=True)
-class BaselineExperiment(Config):
+class BaselineExperiment(Trainable):
     """One row of the table before its numbers; a system's own subclass says `learning`, `model`, and what is built."""
 
-    protocol: str
-    """Bumped by every change that may move a number; rows of different protocols are never compared."""
-    preset: str
-    dataset: str
     model: ImageModel
     learning: str = ""
     """The system's name in `reproduce.results.table_lines`."""
@@ -192,6 +171,38 @@ class BaselineExperiment(Config):
             UserError: a library that it needs is not installed, or the backbone is missing.
         """
         raise NotImplementedError
+
+    def scheme(self) -> InTurns:
+        """See `Trainable`.
+
+        Raises:
+            UserError: several processes are to share it; its buffers and batch statistics are of one.
+        """
+        if parallel.size() > 1:
+            raise UserError(f"the system {self.learning} is trained by one process; leave torchrun out")
+        return InTurns()
+
+    def optimisation(self, model: System) -> Optimisation:
+        """See `Trainable`: a group of parameters for each part, whose rates may rise by equal parts at first."""
+        config = self.optimizer
+        parts = config.parts()
+        groups = [
+            {
+                "params": list(getattr(model, name).parameters()),
+                "lr": adam.lr,
+                "betas": (adam.beta1, adam.beta2),
+                "weight_decay": adam.weight_decay,
+            }
+            for name, adam in parts.items()
+        ]
+        optimizer = (torch.optim.Adamax if config.rule == "adamax" else torch.optim.Adam)(groups)
+        rising = [partial(warmed_up, steps=adam.warmup) for adam in parts.values()]
+        schedule = LambdaLR(optimizer, rising) if any(adam.warmup for adam in parts.values()) else None
+        return Optimisation(optimizer, schedule, config.largest_gradient)
+
+    def average(self, learned: nn.Module) -> AveragedModel | None:
+        """See `Trainable`; the buffers, which may hold images, are those of the last step."""
+        return moving_average(learned, self.optimizer.ema_decay, buffers=False)
 
     def describe_sampling(self) -> str:
         """Say in a few words how images are drawn, for a row of results; "" where it is one pass."""

@@ -20,13 +20,14 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.densities import Drift
 from jlebm.distributions import Normal
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.latents import Latents, standard_normal_log_prob
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
 from reproduce.systems import DATASET, PROTOCOL
-from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System, Turn
+from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
+from reproduce.systems.turns import Turn
 
 
 @dataclass(frozen=True)

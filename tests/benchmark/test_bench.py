@@ -9,8 +9,9 @@ import torch
 import reproduce.benchmark.__main__ as main
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError
-from jlebm.experiment import Experiment, TrainingConfig
+from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from reproduce.benchmark import lines, speed, stopwatch, throughput
 from reproduce.benchmark.part import EXACT, Part, held
 from reproduce.benchmark.plain import Plain
@@ -162,7 +163,7 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
 
 
 def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
-    """A line of another name or size needs `python -m reproduce.benchmark --write-awaited`; the stored list is then the new one."""
+    """A line of another name or size breaks this; `python -m reproduce.benchmark --write-awaited` stores it."""
     assert timing.read_awaited(main.RESULTS) == lines.awaited()
     assert timing.read_awaited(tmp_path) == []
     assert main.main(["--write-awaited", "--results", str(tmp_path)]) == 0

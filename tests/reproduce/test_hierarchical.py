@@ -10,7 +10,8 @@ from jlebm import hierarchy, sampling
 from jlebm.data import Dataset, load
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
-from reproduce.pipelines.layer_panels import FROZEN, Pair, gathered, groups_of, layers, panel_names, reconstruction
+from jlebm.sampling import gathered
+from reproduce.pipelines.layer_panels import FROZEN, Pair, groups_of, layers, panel_names, reconstruction
 from tests.small import ladder_experiment
 
 CHAIN = Chain.from_two_stage_paper(5, 0.2)

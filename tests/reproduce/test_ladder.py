@@ -11,15 +11,15 @@ from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import exit_on_user_error
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.progress import SILENT, ConsoleReporter
 from reproduce import celeba64, cifar10, fashion_mnist, mnist, results, svhn
 from reproduce.measuring.session import unseen
-from reproduce.pipelines.ladder_and_twin import LadderPreset, ladder, twin_of
-from reproduce.pipelines.layer_panels import Extent
-from reproduce.pipelines.recipe import Recipe, run_recipe
-from reproduce.pipelines.transition import Length
+from reproduce.pipelines.recipe import run_recipe
+from reproduce.presets.extents import Extent, Length
+from reproduce.presets.ladder_sizes import LadderPreset, ladder, twin_of
+from reproduce.presets.recipes import Recipe
 from reproduce.results import read_artifact
 
 SMALL = dataclasses.replace(

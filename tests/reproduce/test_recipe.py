@@ -15,9 +15,9 @@ from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import fidelity, find_extractor
 from jlebm.evaluation.reference import reference_subset
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
 from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.progress import SILENT
 from jlebm.run import open_run
 from jlebm.training import initial_state
@@ -25,7 +25,8 @@ from reproduce import cifar10, results
 from reproduce.measuring.sampled import measure_gap, posterior_indices
 from reproduce.measuring.session import Rows, Session
 from reproduce.pipelines.joint import samples_of, subject_of
-from reproduce.pipelines.recipe import Preset, Recipe, parse_duration, run_recipe
+from reproduce.pipelines.recipe import parse_duration, run_recipe
+from reproduce.presets.recipes import Preset, Recipe
 from tests.small import experiment
 
 SMALL = dataclasses.replace(

@@ -14,12 +14,12 @@ from jlebm.model import JointModel
 from jlebm.progress import SILENT
 from jlebm.randomness import PerImageNoise
 from jlebm.run import open_run
+from jlebm.sampling import gathered
 from jlebm.training import initial_state
 from reproduce.measuring import representation
 from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
 from reproduce.measuring.session import Rows, Session
 from reproduce.pipelines.joint import subject_of
-from reproduce.pipelines.layer_panels import gathered
 from tests.small import ladder_experiment
 
 CPU = torch.device("cpu")

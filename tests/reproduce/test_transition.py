@@ -10,8 +10,9 @@ import torch
 from jlebm import sampling
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
-from reproduce.pipelines.layer_panels import gathered
-from reproduce.pipelines.transition import Length, Watched, diversity, drifts, saturated, transition
+from jlebm.sampling import gathered
+from reproduce.pipelines.transition import Watched, diversity, drifts, saturated, transition
+from reproduce.presets.extents import Length
 from tests.reproduce.test_hierarchical import CHAIN
 from tests.small import IMAGES, ladder_experiment
 

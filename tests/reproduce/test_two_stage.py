@@ -13,15 +13,17 @@ from safetensors.torch import load_file
 from figures import hierarchical_sampling
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.experiment import TrainingConfig
 from jlebm.langevin import Chain
-from jlebm.staged import AdamaxConfig, ELBOConfig, EnergyConfig, EnergyOptimizer
+from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
 from reproduce import celeba64, celebahq256, church64, cifar10, results
 from reproduce.pipelines.arguments import Arguments, Variation
-from reproduce.pipelines.layer_panels import Extent
-from reproduce.pipelines.plans import TwoStagePreset, planned, two_stage
-from reproduce.pipelines.recipe import Recipe, run_recipe
-from reproduce.pipelines.transition import Length
+from reproduce.pipelines.plans import planned
+from reproduce.pipelines.recipe import run_recipe
+from reproduce.presets.extents import Extent, Length
+from reproduce.presets.recipes import Recipe
+from reproduce.presets.staged import TwoStagePreset, two_stage
 from tests.public_numbers import nvae
 
 PLAN = two_stage(

@@ -9,7 +9,7 @@ import torch
 
 from jlebm.backbones.nvae import NVAE
 from jlebm.errors import UserError
-from jlebm.experiment import TrainingConfig
+from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState, fit
 from reproduce import cifar10

@@ -7,7 +7,6 @@ import torch
 
 from jlebm.engines import parallel
 from jlebm.errors import UserError
-from jlebm.learning.prepare import optimisation, scheme
 from jlebm.training import initial_state
 from reproduce.results import read_paper
 from reproduce.results.table_lines import BASELINES
@@ -39,7 +38,7 @@ def test_every_parameter_moves_with_one_part(name: str) -> None:
     """A network that no optimiser has, or two have, breaks this."""
     one = tiny(name)
     state = initial_state(one, 1, torch.device("cpu"), backbone_of(one))
-    moved = [id(each) for group in optimisation(one, state.model).optimizer.param_groups for each in group["params"]]
+    moved = [id(each) for group in one.optimisation(state.model).optimizer.param_groups for each in group["params"]]
     assert len(moved) == len(set(moved))
     assert set(moved) == {id(each) for each in state.model.parameters()}
 
@@ -98,7 +97,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     name = built()[0]
     monkeypatch.setattr(parallel, "size", lambda: 2)
     with pytest.raises(UserError, match=f"{name} is trained by one process"):
-        scheme(presets_of(name)["tiny"])
+        presets_of(name)["tiny"].scheme()
 
 
 def test_every_system_has_its_reported_numbers() -> None:

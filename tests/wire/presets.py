@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jlebm.config import Config
-from jlebm.staged import Sampled
 from reproduce import anomaly, celeba64, celebahq256, church64, cifar10, fashion_mnist, mnist, svhn
-from reproduce.pipelines.joint import with_inference_network
-from reproduce.pipelines.ladder_and_twin import twin_of
+from reproduce.presets.ladder_sizes import twin_of
+from reproduce.presets.recipes import with_inference_network
+from reproduce.presets.staged import Sampled
 from reproduce.systems import built, presets_of
 
 PINNED = Path(__file__).with_name("digests.json")

@@ -1,15 +1,26 @@
 """The other systems of the table: one training step is a sequence of turns, each the move of one part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from jlebm.randomness import Noise
-from reproduce.systems.system import System, Turn, integers
+
+
+class Turn(NamedTuple):
+    """One move of one part of a system."""
+
+    part: str
+    """The attribute of the system that moves; the loss's gradient goes to its parameters alone."""
+    loss: Float[Tensor, ""]
+    """With its graph."""
+    figures: Mapping[str, Tensor]
+    """What is recorded, as detached scalars. `jlebm.guard` holds those that begin with "energy_" to its limit."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +30,11 @@ class TurnUpdate:
     turn: Turn
 
     def loss(self) -> Float[Tensor, ""]:
-        """See `learning.base.Update`."""
+        """See `jlebm.learning.scheme.Update`."""
         return self.turn.loss
 
     def figures(self) -> dict[str, Tensor]:
-        """See `learning.base.Update`."""
+        """See `jlebm.learning.scheme.Update`."""
         return dict(self.turn.figures)
 
 
@@ -33,7 +44,7 @@ class InTurns:
 
     def updates(
         self,
-        model: System,
+        model: Any,
         x: Float[Tensor, "batch channels height width"],
         labels: Int64[Tensor, " batch"] | None,
         noise: Noise,
@@ -52,3 +63,14 @@ def _seeded(noise: Noise, x: Tensor) -> Iterator[None]:
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(int(seed))
         yield
+
+
+def uniform(noise: Noise, like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """Draw from U(0, 1): the normal distribution function of a normal draw."""
+    return torch.special.ndtr(noise((like,))[0])
+
+
+def integers(noise: Noise, below: int, like: Float[Tensor, "batch ..."]) -> Int64[Tensor, " batch"]:
+    """Draw one of 0 .. below - 1, all equally likely, for each element of the batch."""
+    drawn = uniform(noise, like.new_empty(len(like), 1))[:, 0]
+    return (drawn * below).long().clamp_(max=below - 1)

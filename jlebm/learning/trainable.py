@@ -1,0 +1,124 @@
+"""What `jlebm.training.fit` trains: a frozen configuration that says its model, its scheme and how its weights move."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from jlebm.backbones.protocol import Backbone
+from jlebm.config import Config
+from jlebm.errors import UserError
+from jlebm.learning.scheme import Scheme
+
+
+def check_decay(decay: float | None) -> None:
+    """Refuse a moving average that would not move, or would not average.
+
+    Raises:
+        UserError: the decay does not lie between 0 and 1.
+    """
+    if decay is not None and not 0 < decay < 1:
+        raise UserError(f"ema_decay must lie between 0 and 1, not be {decay}")
+
+
+def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float = 0.0) -> None:
+    """Refuse averages of gradients that would not average, and weights that would reward what they are to hold back.
+
+    Raises:
+        UserError: beta1 or beta2 does not lie in [0, 1), or energy_l2 or weight_decay is negative.
+    """
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and weight_decay >= 0 and energy_l2 >= 0):
+        raise UserError(
+            "optimizer.beta1 and optimizer.beta2 must lie in [0, 1), optimizer.weight_decay and optimizer.energy_l2 "
+            "not be negative"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Steps, batch size, time budget."""
+
+    steps: int = 50_500
+    batch_size: int = 100
+    budget_seconds: float | None = None
+    """Wall-clock time after which training ends early; None for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse a training that could not run."""
+        if self.steps < 1 or self.batch_size < 1:
+            raise UserError("training needs at least one step and one image a batch")
+        if self.budget_seconds is not None and not self.budget_seconds > 0:
+            raise UserError(f"the wall-clock budget must be positive, not {self.budget_seconds:g} seconds")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler | None = None
+    largest_gradient: float | None = None
+    """Norm to which a longer gradient is shortened."""
+
+
+@dataclass(frozen=True)
+class Trainable(Config):
+    """One row of a table before its numbers.
+
+    A learning scheme of your own is a subclass: `jlebm.training.fit`, runs and checkpoints know nothing else.
+    """
+
+    protocol: str
+    """Bumped by every change that may move a number; rows of different protocols are never compared."""
+    preset: str
+    dataset: str
+    model: Any
+    """The configuration of its networks, with an `image_shape` (channels, height, width)."""
+    learning: Any
+    """The scheme's name, as rows have it."""
+    optimizer: Any
+    """The configuration of its optimiser, with an `ema_decay`."""
+    training: TrainingConfig
+
+    def build(self, backbone: Backbone | None = None) -> Any:
+        """Make the model, its new weights drawn from torch's global generator.
+
+        Args:
+            backbone: the trained one that the model stands on, where it does.
+
+        Raises:
+            UserError: the backbone is missing, or a library that the model needs.
+        """
+        raise NotImplementedError
+
+    def scheme(self) -> Scheme:
+        """Return how it learns."""
+        raise NotImplementedError
+
+    def optimisation(self, model: Any) -> Optimisation:
+        """Return the optimiser over the model's weights."""
+        raise NotImplementedError
+
+    def learned(self, model: Any) -> nn.Module:
+        """Return the part of the model that learns and is stored."""
+        return model
+
+    def average(self, learned: nn.Module) -> AveragedModel | None:
+        """Return the moving average of what learns, batch statistics included; None where there is none."""
+        return moving_average(learned, self.optimizer.ema_decay)
+
+
+def moving_average(learned: nn.Module, decay: float | None, buffers: bool = True) -> AveragedModel | None:
+    """Return an exponential moving average of weights, None where there is no decay.
+
+    Args:
+        learned: whose weights.
+        decay: of the average, between 0 and 1.
+        buffers: whether buffers are averaged too, or are those of the last step.
+    """
+    if decay is None:
+        return None
+    return AveragedModel(learned, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers)

@@ -1,0 +1,103 @@
+"""Rows of format 1, which packed a variation, a layer, a detection or levels into text: read, and written as they were.
+
+The reader stays until the last run that was begun before format 2 has been stored. A row that stood then keeps its
+digest, which is taken of its line in format 1; `packed` rebuilds that line.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jlebm.errors import UserError
+from reproduce.results.identity import Option, option
+
+KINDS: Mapping[str, type] = {
+    "decoder": str,
+    "training_seed": int,
+    "energies_seed": int,
+    "chain_steps": int,
+    "drift": str,
+    "chain_noise": bool,
+    "temperature": float,
+    "batch_norm": str,
+    "decoding": str,
+    "backbone_checkpoint": str,
+    "development": bool,
+}
+"""Options of a variation, in the order in which they stand behind the preset."""
+ADDED = ("format", "recipe", "model", "variation", "layer", "target", "score", "bits")
+DETECTED = ("anomaly", "out-of-distribution")
+BITS = re.compile(r"(\d+) bits a colour")
+
+
+def unpacked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row of format 2 from those of one of format 1, its digest included.
+
+    Raises:
+        UserError: a variation has an option that no recipe knew.
+    """
+    preset, variation = _variation(str(fields["preset"]))
+    source, layer, target, score = _source(str(fields["source"]))
+    bits = BITS.fullmatch(str(fields["chain"]))
+    protocol = str(fields["protocol"]).partition("/")[0]
+    recipe, model = _recipe(protocol, str(fields["learning"]))
+    return {
+        **fields,
+        "preset": preset,
+        "source": source,
+        "chain": "" if bits else fields["chain"],
+        "format": 1,
+        "recipe": recipe,
+        "model": model,
+        "variation": variation,
+        "layer": layer,
+        "target": target,
+        "score": score,
+        "bits": int(bits[1]) if bits else None,
+    }
+
+
+def packed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row of format 1 from those of one of format 2: what its first digest was taken of."""
+    variation: Mapping[str, Option] = fields["variation"]
+    words = [str(fields["preset"]), *(option(name, value) for name, value in variation.items())]
+    parts = [fields["source"], fields["layer"], fields["target"], fields["score"]]
+    old = {name: value for name, value in fields.items() if name not in ADDED}
+    old["preset"] = " ".join(words)
+    old["source"] = "/".join(filter(None, parts))
+    if fields["bits"] is not None:
+        old["chain"] = f"{fields['bits']} bits a colour"
+    return old
+
+
+def _variation(text: str) -> tuple[str, dict[str, Option]]:
+    preset, *flags = re.split(r" --", text)
+    found: dict[str, Option] = {}
+    for flag in flags:
+        word, _, value = flag.partition(" ")
+        name = word.removeprefix("no-").replace("-", "_")
+        kind = KINDS.get(name)
+        if kind is None or (kind is bool) != (value == ""):
+            raise UserError(f"the preset {text!r} has --{flag}, which is no option of a variation")
+        found[name] = not word.startswith("no-") if kind is bool else kind(value)
+    return preset, found
+
+
+def _source(text: str) -> tuple[str, str, str, str]:
+    source, _, rest = text.partition("/")
+    if source not in DETECTED:
+        return source, rest, "", ""
+    target, _, score = rest.partition("/")
+    return source, "", target, score
+
+
+def _recipe(protocol: str, learning: str) -> tuple[str, str]:
+    """Return recipe and model of a protocol's name: "cifar10-two-stage", "mnist-ladder", "cifar10", "table"."""
+    if protocol == "table":
+        return protocol, learning
+    if protocol in ("anomaly", "ood"):
+        return protocol, "ladder"
+    for model in ("two-stage", "ladder"):
+        if protocol.endswith(f"-{model}"):
+            return protocol.removesuffix(f"-{model}").replace("-", "_"), model
+    return protocol.replace("-", "_"), "two-layer"

@@ -1,0 +1,88 @@
+"""What a row is of: one value that gives a run's folder, a label in a table, and the command that measures it."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Option: TypeAlias = str | int | float | bool
+MODELS = ("two-layer", "two-stage", "ladder")
+DETECTIONS = ("anomaly", "ood")  # recipes whose rows are of one target and one score
+TABLE = "table"
+
+
+def option(name: str, value: Option) -> str:
+    """Write one option as it is typed: `chain_noise` = False is "--no-chain-noise"."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {shlex.quote(str(value))}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which training, and how its samples are drawn where that is not as the preset says.
+
+    Attributes:
+        recipe: the module of `reproduce` that a person runs, "cifar10", "anomaly", "table".
+        model: "two-layer", "two-stage" or "ladder"; of the recipe `table` the system's name.
+        learning: the scheme, as `Measurement.learning`.
+        dataset: whose images it learned from.
+        preset: the size, "tiny", "cpu", "budget" or "paper", or "custom".
+        variation: options beside the preset, by the name of their field, in the order in which they are typed.
+        seed: of the run; of a two-stage row, of its samples.
+    """
+
+    recipe: str
+    model: str
+    learning: str
+    dataset: str
+    preset: str
+    variation: Mapping[str, Option] = field(default_factory=dict)
+    seed: int = 1
+
+    @property
+    def label(self) -> str:
+        """The preset with its variation, as a table names it: "cpu --chain-steps 100"."""
+        return " ".join([self.preset, *(option(name, value) for name, value in self.variation.items())])
+
+    @property
+    def own_dataset(self) -> str:
+        """The dataset that the recipe takes where none is named."""
+        return {"anomaly": "mnist", TABLE: "cifar10"}.get(self.recipe, self.recipe.replace("_", "-"))
+
+    def folder(self, digest: str) -> str:
+        """Return the name of the run's folder.
+
+        Args:
+            digest: of the training's configuration.
+        """
+        return f"{self.dataset}-{self.learning}-{self.preset}-{digest[:10]}-seed{self.seed}"
+
+    def command(self, seeds: tuple[int, ...] = (), target: str = "", digest: str = "") -> str:
+        """Return the command that measures it.
+
+        Args:
+            seeds: to name; by default the identity's own.
+            target: of a detection: the digit held out, or the dataset outside.
+            digest: of the training's configuration; out-of-distribution detection names its run's folder by it.
+        """
+        session = f"nox -s reproduce_{self.recipe} --"
+        if self.recipe == "ood":
+            return f"{session} --run {shlex.quote('runs/' + self.folder(digest))} --outside {shlex.quote(target)}"
+        words = [session]
+        if self.recipe == TABLE:
+            words.append(f"--systems {self.model}")
+        elif self.recipe == "anomaly":
+            words += [f"--digits {target}"] if target else []
+            words += [f"--learning {self.learning}"] if self.learning == "gaussian" else []
+        else:
+            words.append(f"--model {self.model}")
+            # A ladder trains its twin too, and a two-stage model has one way of learning.
+            words += [f"--learning {self.learning}"] if self.model == "two-layer" else []
+        words.append(f"--preset {shlex.quote(self.preset)}")
+        words += [option(name, value) for name, value in self.variation.items()]
+        if self.dataset != self.own_dataset:
+            words.append(f"--dataset {shlex.quote(self.dataset)}")
+        words.append("--seeds " + " ".join(map(str, seeds or (self.seed,))))
+        return " ".join(words)
