@@ -64,8 +64,8 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, and in what portions."""
 
-    steps: int = 50_500
-    batch_size: int = 100
+    steps: int = field(default=50_500, metadata={"least": None})  # what is refused below has a sentence of its own
+    batch_size: int = field(default=100, metadata={"least": None})
     budget_seconds: float | None = None
     """Wall-clock time after which training ends early; None for none."""
 
