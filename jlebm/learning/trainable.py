@@ -1,6 +1,6 @@
 """What `jlebm.training.fit` trains: a frozen configuration that says its model, its scheme and how its weights move."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,8 +41,8 @@ def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float
 class TrainingConfig:
     """Steps, batch size, time budget."""
 
-    steps: int = 50_500
-    batch_size: int = 100
+    steps: int = field(default=50_500, metadata={"least": None})  # what is refused below has a sentence of its own
+    batch_size: int = field(default=100, metadata={"least": None})
     budget_seconds: float | None = None
     """Wall-clock time after which training ends early; None for none."""
 

@@ -10,6 +10,7 @@ from jlebm import evaluation
 from jlebm.evaluation import NEEDS
 from jlebm.evaluation.extractor import FULL_WEIGHTS
 from reproduce.evaluate import main
+from tests.commands import instead
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_bad_arguments_exit_with_2_and_a_sentence(
     """Breaks if bad input ends in a traceback, or the sentence goes where the numbers go."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["--images", str(samples), "--data-root", str(tmp_path), *arguments]) == 2
+    assert main(instead(["--images", str(samples), "--data-root", str(tmp_path)], arguments)) == 2
     captured = capfd.readouterr()
     assert sentence in captured.err.replace("\n", " ")
     assert captured.err.startswith("error: ")

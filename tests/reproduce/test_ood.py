@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from jlebm import data
 from jlebm.data.catalogue import CATALOGUE, Entry
 from reproduce import ood, results
+from tests.commands import instead
 from tests.small import IMAGES, experiment, fit_one, ladder_experiment
 
 TEST = np.random.default_rng(5).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)
@@ -37,10 +38,11 @@ def trained(folder: Path, stop_after: int | None = None, **changes) -> Path:
 
 
 def command(root: Path, run: Path, *said: str) -> list[str]:
-    return [
+    usual = [
         "--run", str(run), "--outside", "digits", "--data-root", str(root), "--no-download", "--device", "cpu",
-        "--results", str(root.parent / "results"), *said,
+        "--results", str(root.parent / "results"),
     ]  # fmt: skip
+    return instead(usual, said)
 
 
 @pytest.mark.parametrize("learning", ["variational", "gaussian"])

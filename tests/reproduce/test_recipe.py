@@ -22,11 +22,16 @@ from jlebm.progress import SILENT
 from jlebm.run import open_run
 from jlebm.training import initial_state
 from reproduce import cifar10, results
+from reproduce.bench import Rows
+from reproduce.joint import samples_of, subject_of
+from reproduce.measure import measure_gap, posterior_indices
 from reproduce.measuring.sampled import measure_gap, posterior_indices
 from reproduce.measuring.session import Rows, Session
 from reproduce.pipelines.joint import samples_of, subject_of
 from reproduce.pipelines.recipe import parse_duration, run_recipe
 from reproduce.presets.recipes import Preset, Recipe
+from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
+from tests.commands import instead
 from tests.small import experiment
 
 SMALL = dataclasses.replace(
@@ -261,7 +266,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
     folders: list[str], arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every mistake is named, with the nearest known word, before anything is written."""
-    assert sentence in answer([*folders, *arguments], capsys)
+    assert sentence in answer(instead(folders, arguments), capsys)
 
 
 def test_missing_dataset_says_what_to_put_where(
@@ -284,7 +289,7 @@ def test_unknown_flag_names_the_nearest(folders: list[str], capsys: pytest.Captu
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_where_there_is_none(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Asking for a GPU that is not there never falls back silently."""
-    assert "no CUDA device" in answer([*folders, "--device", "cuda"], capsys)
+    assert "no CUDA device" in answer(instead(folders, ["--device", "cuda"]), capsys)
 
 
 def test_another_configuration_in_the_folder_is_refused(tmp_path: Path, folders: list[str]) -> None:
