@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from jlebm.errors import UserError
 
@@ -84,7 +85,7 @@ def _join(backend: str) -> None:
         UserError: they do not all come, or the environment does not say where they meet.
     """
     try:
-        store, number, count = next(distributed.rendezvous("env://", timeout=MEETING))
+        store, number, count = next(rendezvous("env://", timeout=MEETING))
         distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         why = f"{error}".splitlines()[0]

@@ -11,7 +11,7 @@ import pytest
 from jlebm.errors import exit_on_user_error
 from jlebm.evaluation.reference import KEPT_DIMENSION, KEPT_LAYER, _Entry, _rows
 from jlebm.files import growing
-from jlebm.results import read_all
+from reproduce.results import read_all
 from tests.reliability import commands
 
 STAGES = ("config.json", "events.jsonl", "checkpoint.pt", "posterior.npy", "weights.safetensors", "digits.jsonl")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jlebm import parallel
 from jlebm.data.cache import cache_folders
 from jlebm.data.loading import data_root
+from jlebm.engines import parallel
 from jlebm.errors import UserError
-from jlebm.results import append, read_all
 from jlebm.run import open_run
 from jlebm.training import TrainState
+from reproduce.results import append, read_all
 from tests.reliability import commands
 from tests.rows import ROW
 from tests.small import experiment

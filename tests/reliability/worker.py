@@ -62,9 +62,10 @@ def counted(folder: Path, kill_at: int, work: Callable[[], int]) -> int:
             writes = any(letter in str(mode) for letter in "wax+") or flags & (os.O_WRONLY | os.O_RDWR)
             if isinstance(path, str | os.PathLike) and writes and os.fspath(path).startswith(str(folder)):
                 tick()
-        elif event in ("os.rename", "os.remove", "os.mkdir", "os.truncate"):
-            if str(arguments[0]).startswith(str(folder)):
-                tick()
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.truncate") and str(arguments[0]).startswith(
+            str(folder)
+        ):
+            tick()
 
     sys.addaudithook(hook)
     fsync = os.fsync

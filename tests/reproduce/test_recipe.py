@@ -22,15 +22,11 @@ from jlebm.progress import SILENT
 from jlebm.run import open_run
 from jlebm.training import initial_state
 from reproduce import cifar10, results
-from reproduce.bench import Rows
-from reproduce.joint import samples_of, subject_of
-from reproduce.measure import measure_gap, posterior_indices
 from reproduce.measuring.sampled import measure_gap, posterior_indices
 from reproduce.measuring.session import Rows, Session
 from reproduce.pipelines.joint import samples_of, subject_of
 from reproduce.pipelines.recipe import parse_duration, run_recipe
 from reproduce.presets.recipes import Preset, Recipe
-from reproduce.recipe import Preset, Recipe, parse_duration, run_recipe
 from tests.commands import instead
 from tests.small import experiment
 

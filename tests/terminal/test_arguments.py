@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-import session.__main__
 import tyro
 
 import figures.__main__
 import reproduce.anomaly
+import reproduce.benchmark.__main__
 import reproduce.check
 import reproduce.cifar10
 import reproduce.evaluate
@@ -110,7 +110,7 @@ COMMANDS = {
     "table": reproduce.table.main,
     "anomaly": reproduce.anomaly.main,
     "figures": figures.__main__.main,
-    "bench": session.__main__.main,
+    "bench": reproduce.benchmark.__main__.main,
 }
 KINDS = {
     "check": reproduce.check.Arguments,
@@ -120,7 +120,7 @@ KINDS = {
     "table": reproduce.table.Arguments,
     "anomaly": reproduce.anomaly.Arguments,
     "figures": figures.__main__.Arguments,
-    "bench": session.__main__.Arguments,
+    "bench": reproduce.benchmark.__main__.Arguments,
 }
 
 
