@@ -39,7 +39,7 @@ def told(job: str, folder: Path, *rest: str) -> Any:
 
 
 def test_a_run_that_is_killed_comes_to_the_same(tmp_path: Path) -> None:
-    """Breaks if a kill between two operations on files changes a weight, a sample, an event, a row or a list of files."""
+    """Breaks if a kill between two operations on files changes a weight, a sample, an event or a row, or a folder."""
     found = told("kills", tmp_path, str(KILLS))
     assert found["differing"] == []
     assert found["kills"] >= KILLS
