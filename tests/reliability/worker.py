@@ -25,6 +25,8 @@ from jlebm.learning.joint_mle import JointMLE
 from jlebm.training import fit
 from tests.reliability import commands
 
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.truncate")
+
 
 def forked(work: Callable[[], int], log: Path) -> int:
     """Run something in a child, with its output in a file; return its exit code, minus the number of a signal."""
