@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
-SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper's models (facts, section 1.7)
+SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper (docs/facts, "Gaussian scales")
 LEAST_LOG_SCALE = -7.0  # of a logistic of the discretised mixture
 LEAST_MASS = 1e-5  # of a bin whose probability is computed as a difference; below, density times width
 
@@ -45,7 +45,7 @@ class Normal(NamedTuple):
     def from_log_sigma(
         cls, mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."], floor: float
     ) -> "Normal":
-        """Build from a network's output with sigma = exp(log sigma) + floor (facts, section 1.7)."""
+        """Build from a network's output with sigma = exp(log sigma) + floor (docs/facts, "Gaussian scales")."""
         return cls(mean, log_sigma.exp() + floor)
 
     def log_prob(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:

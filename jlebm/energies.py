@@ -1,7 +1,7 @@
 """Energies of the latents: one small network a layer, E(z) = sum_i E_i(z_i).
 
 The sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
-paper's f_i is the network's output itself, E_i = -f_i (facts, section 1.1).
+paper's f_i is the network's output itself, E_i = -f_i (docs/facts, "Joint EBM prior").
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,10 @@ def no_energy(layers: int) -> JointEnergy:
 
 
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
-    """Return one convolutional network a layer of (channels, height, width) latents, top first (facts, section 1.6).
+    """Return one convolutional network a layer of (channels, height, width) latents, top first.
 
-    Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them.
+    Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them
+    (docs/facts, "Two-stage training").
 
     Args:
         shapes: of each layer; height and width are equal and a power of two from 8 on.

@@ -45,7 +45,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Experiment(Trainable):
-    """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run (facts, section 2.1)."""
+    """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run.
+
+    Its source is docs/facts, "Training settings".
+    """
 
     learning: LearningName = "joint-mle"
     model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
@@ -60,7 +63,7 @@ class Experiment(Trainable):
     """Updates over which the weight of q(z|x)'s KL from the prior rises to its full one; 0 for that from the start."""
     kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
     """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead
-    (facts, section 1.5)."""
+    (docs/facts, "Variational learning")."""
     conditional_gradient: ConditionalGradient = field(default="exact", metadata={"since": "0.2"})
     """Of variational learning alone; see `objectives.ConditionalGradient`."""
 

@@ -6,7 +6,7 @@
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
-puts its energies upon a BIVA here, whose configuration is not released (facts, section 2.1), and has no number of it;
+puts its energies upon a BIVA here, whose configuration is not released, and has no number of it;
 these are upon an NVAE.
 """
 
@@ -109,7 +109,7 @@ BUDGET = TwoStagePreset(
 
 # The sizes that the paper has for LSUN-Church-64, which are those of VAEBM's public CelebA-64 command, too: 3 scales of
 # 5 groups, batch of 8 x 32, 50 epochs of 162,770 images, spectral weight 0.1; the KL warm-up (0.3 of the updates) is
-# NVAE's default. Stage two as on LSUN-Church-64 (facts, section 2.1).
+# NVAE's default. Stage two as on LSUN-Church-64 (docs/facts, "Training settings").
 PUBLIC_64 = NVAEConfig(
     image_size=64,
     num_channels_enc=48,

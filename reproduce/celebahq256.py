@@ -52,8 +52,8 @@ TINY = tiny(
     images=64,
 )
 
-# The sizes of NVAE's public command; facts, section 1.6, name the checkpoint and not its sizes, and a published file
-# brings its own.
+# The sizes of NVAE's public command: the paper names the checkpoint and not its sizes, and a published file brings its
+# own (docs/facts, "Two-stage training").
 PUBLISHED = NVAEConfig(
     image_size=256,
     num_channels_enc=30,
@@ -72,9 +72,9 @@ PUBLISHED = NVAEConfig(
     min_groups_per_scale=4,
 )
 
-# Stage two is the published one (facts, section 2.1). For whoever trains a backbone: batch of 24 x 4, 300 epochs of
-# 27,000 images and spectral weight are those of NVAE's public command, 94 hours on 24 V100s; that command lets the
-# spectral weight fall from 1 to 0.01 over the training, which is not built.
+# Stage two is the published one (docs/facts, "Training settings"). For whoever trains a backbone: batch of 24 x 4, 300
+# epochs of 27,000 images and spectral weight are those of NVAE's public command, 94 hours on 24 V100s; that command
+# lets the spectral weight fall from 1 to 0.01 over the training, which is not built.
 PAPER = TwoStagePreset(
     two_stage(
         PROTOCOL,

@@ -23,8 +23,9 @@ from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 PROTOCOL = "church64-two-stage/1"
 DATASET = "church64"
 
-# The published configuration (facts, section 2.1). Cells, batch of 8 x 32 and spectral weight of the backbone are those
-# of VAEBM's public command, its 60 epochs are of 126,227 images, its KL warm-up (0.3 of the updates) is NVAE's default.
+# The published configuration (docs/facts, "Training settings"). Cells, batch of 8 x 32 and spectral weight of the
+# backbone are those of VAEBM's public command, its 60 epochs are of 126,227 images, its KL warm-up (0.3 of the updates)
+# is NVAE's default.
 PAPER = TwoStagePreset(
     two_stage(
         PROTOCOL,

@@ -49,8 +49,9 @@ TINY = Preset(
 )
 
 # What is reasonable on a CPU, 10 to 20 minutes of training a seed: the same model, narrower by a factor of 16, with
-# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates (facts,
-# section 8). Its posterior chains are short, so its posterior samples are those of a short-run sampler.
+# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates
+# (docs/facts, "Energy rates of short trainings"). Its posterior chains are short, so its posterior samples are those of
+# a short-run sampler.
 _CPU = Experiment(
     PROTOCOL,
     "cpu",
@@ -80,7 +81,8 @@ BUDGET = Preset(
     images=50_000,
 )
 
-# The paper's own settings (facts, section 2.1), about eight hours at the authors' speed; the paper reports FID 66.32.
+# The paper's own settings (docs/facts, "Training settings"), about eight hours at the authors' speed; the paper reports
+# FID 66.32.
 PAPER = Preset(Experiment(PROTOCOL, "paper", DATASET), images=50_000)
 
 # ---- the two-stage model: rows of the paper's Table 2
@@ -166,7 +168,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
     images=50_000,
 )
 
-# The published configuration (facts, sections 1.6, 2.1 and 5), of which the paper reports FID 11.34. The backbone's
+# The published configuration (docs/facts, "Training settings"), of which the paper reports FID 11.34. The backbone's
 # cells, batch of 8 x 32, 400 epochs, spectral weight and rates are those of VAEBM's public command, its KL warm-up (0.3
 # of the updates) is NVAE's default; 55 hours on 8 V100s, in fp16 with a scaled loss, which bf16 does without. The
 # public code's five epochs of learning rate warm-up are not built.

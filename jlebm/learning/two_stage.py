@@ -1,4 +1,4 @@
-"""Stage two of the two-stage scheme: the energies alone, on a trained backbone (facts, section 1.6)."""
+"""Stage two of the two-stage scheme: the energies alone, on a trained backbone (docs/facts, "Two-stage training")."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,7 +21,7 @@ from jlebm.randomness import Noise
 
 @dataclass(frozen=True)
 class EnergyConfig:
-    """One convolutional energy a group; the defaults are the published ones (facts, section 1.6)."""
+    """One convolutional energy a group; the defaults are the published ones."""
 
     channels: int = 64
     units: int = 200
@@ -34,7 +34,7 @@ class EnergyConfig:
 
 @dataclass(frozen=True)
 class EnergyOptimizer:
-    """Adam for the energies; the defaults are the published CIFAR-10 run's (facts, section 2.1)."""
+    """Adam for the energies; the defaults are the published CIFAR-10 run's."""
 
     energy_lr: float = 1e-4
     beta1: float = 0.99

@@ -143,7 +143,7 @@ def _colour(
 
 
 def _budget(dataset: str, model: LadderConfig, batch_size: int) -> Experiment:
-    """Return the long training, with the energies' rate of the sibling's code (facts, section 1.5)."""
+    """Return the long training, with the energies' rate of the sibling's code (docs/facts, "Variational learning")."""
     training = TrainingConfig(30_000, batch_size)
     return ladder(dataset, "budget", model, training, kl_warmup=6_000, energy_lr=2e-6)
 
