@@ -12,10 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from figures import (
+    energy_trace,
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
     samples,
+    score_histograms,
 )
 from figures.plotting import STYLE
 from reproduce.results import read_artifact, write_artifact
@@ -26,7 +28,8 @@ look = pytest.mark.mpl_image_compare(baseline_dir="baseline", style=str(STYLE), 
 def figures_of(script: ModuleType, results: Path, monkeypatch: Any) -> list[Figure]:
     drawn: list[Figure] = []
     monkeypatch.setattr(script, "save", lambda figure, stem: drawn.append(figure) or [stem])
-    script.draw(script.ARTIFACTS[0], results, results)
+    (artifact,) = script.DRAWING.stored(results)
+    script.draw(artifact, results, results)
     return drawn
 
 
@@ -59,14 +62,15 @@ def test_long_chains(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_detection(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the two sets changed colours, or a score had another's numbers above it."""
-    (figure,) = figures_of(ood, results, monkeypatch)
+    (figure,) = figures_of(score_histograms, results, monkeypatch)
     return figure
 
 
 @look
 def test_samples_with_the_twin(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the twin's samples were left out, or stood under another name."""
-    path = samples.ARTIFACTS[0].path(results)
+    (artifact,) = samples.DRAWING.stored(results)
+    path = artifact.path(results)
     arrays, provenance = read_artifact(path, (), [])
     write_artifact(path, {**arrays, "twin": arrays["gaussian_prior"][::-1]}, provenance)
     return figures_of(samples, results, monkeypatch)[0]
@@ -81,5 +85,5 @@ def test_the_sheet_of_two_priors(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_the_energy_of_chains(results: Path, monkeypatch: Any) -> Figure:
     """Would break if a layer's curve were left out."""
-    (figure,) = figures_of(langevin, results, monkeypatch)
+    (figure,) = figures_of(energy_trace, results, monkeypatch)
     return figure

@@ -10,31 +10,42 @@ import numpy as np
 import pytest
 
 from figures import (
+    energy_trace,
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
     samples,
+    score_histograms,
+    system_samples,
 )
 from figures.common import main
 from reproduce.results import read_artifact, write_artifact
+from tests.figures.conftest import NAMES
 
 MakeRun = Callable[..., Path]
-SCRIPTS = (samples, langevin, hierarchical_sampling, hierarchical_reconstruction, langevin_transition, ood)
+SCRIPTS = (
+    samples,
+    energy_trace,
+    hierarchical_sampling,
+    hierarchical_reconstruction,
+    langevin_transition,
+    score_histograms,
+)
 
 
 def command(script: ModuleType, *argv: str) -> int:
-    return main(script.DRAWING, script.ARTIFACTS, script.draw, argv)
+    return main(script.DRAWING, script.draw, argv)
 
 
 @pytest.mark.parametrize(
     ("script", "names"),
     [
         (samples, ["samples", "samples_sheet"]),
-        (langevin, ["langevin"]),
+        (energy_trace, ["langevin"]),
         (hierarchical_sampling, ["layers", "layers_sheet"]),
         (hierarchical_reconstruction, ["reconstruction"]),
         (langevin_transition, ["transition_short", "transition_long"]),
-        (ood, ["ood_svhn"]),
+        (score_histograms, ["ood_svhn"]),
     ],
 )
 def test_a_run_is_drawn_into_its_folder(make_run: MakeRun, script: ModuleType, names: list[str]) -> None:
@@ -49,12 +60,12 @@ def test_a_system_of_the_table(make_run: MakeRun, capsys: Any) -> None:
     """Would break if a system's run were no run, its curves were not drawn, or it were taken for a hierarchy."""
     system = {"protocol": "table/1", "dataset": "cifar10", "learning": "ddpm", "model": {"channels": [8]}}
     folder = make_run(**system | {"dataset": "photos"})
-    assert command(systems, "--run", str(folder)) == 0
+    assert command(system_samples, "--run", str(folder)) == 0
     assert {path.name for path in folder.glob("*.p*")} == {"training.png", "training.pdf"}
     assert command(samples, "--run", str(folder)) == 2
     assert "is a run of the model 'system'" in capsys.readouterr().err
     (folder / "training.npz").unlink()
-    assert command(systems, "--run", str(folder)) == 2
+    assert command(system_samples, "--run", str(folder)) == 2
     said = (
         "training.npz does not exist; `nox -s reproduce_table -- --systems ddpm --preset cpu --dataset photos` makes it"
     )
@@ -75,7 +86,7 @@ def test_what_is_no_curve(make_run: MakeRun, capsys: Any, curves: dict[str, np.n
     folder = make_run(protocol="table/1", dataset="cifar10", learning="ddpm", model={"channels": [8]})
     _, made = read_artifact(folder / "training.npz", (), [])
     write_artifact(folder / "training.npz", curves, made)
-    assert command(systems, "--run", str(folder)) == 2
+    assert command(system_samples, "--run", str(folder)) == 2
     assert said in capsys.readouterr().err
 
 
@@ -138,7 +149,7 @@ def test_an_artifact_that_is_not_there_names_its_command(make_run: MakeRun, caps
     folder = make_run(protocol="fashion-mnist-ladder/1", dataset="digits28")
     for script, said in (
         (hierarchical_sampling, "nox -s reproduce_fashion_mnist -- --model ladder --preset cpu --dataset digits28"),
-        (ood, "python -m reproduce.ood --run RUN --outside DATASET"),
+        (score_histograms, "python -m reproduce.ood --run RUN --outside DATASET"),
     ):
         for path in folder.glob(f"{script.DRAWING.kind}.npz"):
             path.unlink()
@@ -164,9 +175,9 @@ def test_the_command_without_a_run_draws_what_is_stored(results: Path, tmp_path:
     argv = ("--results", str(results), "--out", str(tmp_path / "out"))
     assert command(hierarchical_sampling, *argv) == 0
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pdf", ".png"}
-    hierarchical_sampling.ARTIFACTS[0].path(results).unlink()
+    (results / "artifacts" / f"{NAMES['layers']}.npz").unlink()
     assert command(hierarchical_sampling, *argv) == 0
-    assert "does not exist; `nox -s reproduce_mnist -- --model ladder --preset cpu` makes it" in capsys.readouterr().out
+    assert "artifacts holds no *_layers.npz; a recipe's full preset leaves one there" in capsys.readouterr().out
 
 
 def _last(array: np.ndarray) -> np.ndarray:
@@ -187,10 +198,10 @@ def _last(array: np.ndarray) -> np.ndarray:
         (langevin_transition, "diversity_data", lambda value: value.astype(np.int64), "where diversity_data"),
         (langevin_transition, "short_images", lambda images: images[0], "where short_images"),
         (langevin_transition, "long_energy", lambda energy: energy * np.nan, "long chains: the energy trace is not"),
-        (ood, "names", _last, "not as many numbers of each"),
-        (ood, "auroc", _last, "not as many numbers of each"),
-        (ood, "inside", lambda scores: scores * np.inf, "'L>0' are empty or not finite"),
-        (ood, "outside", lambda scores: scores.astype(np.int32), "where outside: floating point"),
+        (score_histograms, "names", _last, "not as many numbers of each"),
+        (score_histograms, "auroc", _last, "not as many numbers of each"),
+        (score_histograms, "inside", lambda scores: scores * np.inf, "'L>0' are empty or not finite"),
+        (score_histograms, "outside", lambda scores: scores.astype(np.int32), "where outside: floating point"),
     ],
 )
 def test_arrays_that_are_none_of_the_figure(
