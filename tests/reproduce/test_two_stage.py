@@ -17,12 +17,12 @@ from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
-from reproduce import celeba64, celebahq256, church64, cifar10, results
+from reproduce import cifar10, results
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.plans import planned
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, recipes
 from reproduce.presets.staged import TwoStagePreset, two_stage
 from tests.public_numbers import nvae
 
@@ -40,7 +40,7 @@ FILES = {"backbone": "backbone.safetensors", "two-stage": "weights.safetensors"}
 EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
 PRESET = TwoStagePreset(PLAN, 60, reference_images=100, extent=EXTENT)
 RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": PRESET})
-RECIPES = (cifar10.RECIPE, celeba64.RECIPE, church64.RECIPE, celebahq256.RECIPE)
+RECIPES = [recipe for recipe in recipes().values() if recipe.two_stage]
 
 
 def places(folder: Path) -> list[str]:
