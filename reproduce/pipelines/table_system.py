@@ -29,7 +29,6 @@ from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
 SOURCE = "samples"
-METRICS = ("fid768", "fid", "is", "kid", "precision", "recall")
 HELD_OUT = "held-out"
 LIKELIHOODS = 1_000  # images over which bits per dimension are the mean
 BATCH = 100  # images at a time; they do not depend on it
@@ -117,7 +116,7 @@ def _measure(
     measure_parameters(rows, samples, SOURCE, system, *upon)
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
-    measure_images(rows, samples, SOURCE, METRICS)
+    measure_images(rows, samples, SOURCE)
     if rows.added == 0 and run.weights.exists() and (run.folder / "training.npz").exists():
         session.report.line(f"everything of {run.folder} was measured before; its rows stand")
         return

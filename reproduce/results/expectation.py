@@ -15,8 +15,9 @@ from scipy.special import stdtrit
 from jlebm.errors import UserError
 from jlebm.files import write_text
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
+from reproduce.results.metrics import METRICS
 from reproduce.results.paper import read_tables
-from reproduce.results.records import METRICS, decode, known, refuse_non_finite
+from reproduce.results.records import decode, known, refuse_non_finite
 from reproduce.results.table_lines import BASELINES
 
 CONFIDENCE = 0.95  # of the interval that new means are to fall into

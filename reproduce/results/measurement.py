@@ -5,7 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 from reproduce.results import rows
-from reproduce.results.records import METRICS, known, moment, refuse_non_finite
+from reproduce.results.metrics import METRICS
+from reproduce.results.records import known, moment, refuse_non_finite
 from reproduce.results.table_lines import BASELINES
 from reproduce.results.timing import TIMINGS
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jlebm.errors import UserError
-from reproduce.results.records import METRICS, decode, known, refuse_non_finite
+from reproduce.results.metrics import METRICS
+from reproduce.results.records import decode, known, refuse_non_finite
 
 MODELS = ("this paper", "ICCV 2023 sibling", "ICML 2024 follow-up")
 VERIFIED = ("read in the source", "second-hand")

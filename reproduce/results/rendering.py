@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reproduce.results.expectation import describe
+from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
-from reproduce.results.records import METRICS
 from reproduce.results.verdicts import Verdict, rewrite
 
 Note = tuple[str, str, str]  # status, what is said, command
