@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -62,7 +63,7 @@ CPU = TwoStagePreset(
             TrainingConfig(steps=1_000, batch_size=32),
         ),
         (
-            EnergyConfig(32, 64),
+            ConvEnergy(32, 64),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
             TrainingConfig(steps=600, batch_size=16),
         ),
@@ -97,7 +98,7 @@ BUDGET = TwoStagePreset(
             TrainingConfig(steps=7_000, batch_size=64, budget_seconds=1200.0),
         ),
         (
-            EnergyConfig(),
+            ConvEnergy(),
             EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
             TrainingConfig(steps=1_000, batch_size=32, budget_seconds=300.0),
         ),
@@ -135,7 +136,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=31_750, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
         train=Chain.from_two_stage_paper(30, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

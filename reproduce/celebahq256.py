@@ -17,11 +17,12 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
@@ -86,7 +87,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=84_300, batch_size=96),
         ),
-        (EnergyConfig(), EnergyOptimizer(2e-5), TrainingConfig(steps=6_500, batch_size=4)),
+        (ConvEnergy(), EnergyOptimizer(2e-5), TrainingConfig(steps=6_500, batch_size=4)),
         train=Chain.from_two_stage_paper(10, 1e-5),
         test=Chain.from_two_stage_paper(10, 1e-5),
     ),

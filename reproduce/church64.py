@@ -11,11 +11,12 @@ church_outdoor_train_lmdb/. The paper reports FID 8.38, and 38.13 for the backbo
 import sys
 from collections.abc import Sequence
 
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.celeba64 import PUBLIC_64, TINY_64
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -37,7 +38,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=29_580, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
         train=Chain.from_two_stage_paper(30, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour32
 from reproduce.presets.recipes import Preset, Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -121,7 +122,7 @@ TWO_STAGE_CPU = TwoStagePreset(
             TrainingConfig(steps=2_400, batch_size=32),
         ),
         (
-            EnergyConfig(32, 64),
+            ConvEnergy(32, 64),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
             TrainingConfig(600, 32),
         ),
@@ -158,7 +159,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
             TrainingConfig(steps=6_000, batch_size=128, budget_seconds=1200.0),
         ),
         (
-            EnergyConfig(),
+            ConvEnergy(),
             EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
             TrainingConfig(steps=1_500, batch_size=64, budget_seconds=300.0),
         ),
@@ -196,7 +197,7 @@ TWO_STAGE_PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=78_000, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=5_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=5_000, batch_size=64)),
         train=Chain.from_two_stage_paper(20, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

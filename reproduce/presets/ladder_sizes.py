@@ -72,7 +72,8 @@ def ladder(
 
 def twin_of(experiment: Experiment) -> Experiment:
     """Return the same training without energies."""
-    return dataclasses.replace(experiment, learning="gaussian", energy_hidden=(), conditional_gradient="exact")
+    without = {"energy_hidden": (), "energy": None, "conditional_gradient": "exact"}
+    return dataclasses.replace(experiment, learning="gaussian", **without)
 
 
 def grey28(dataset: str) -> dict[str, LadderPreset]:
