@@ -62,6 +62,17 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
             assert heading in map(anchor, headings(place)), f"{path.name} links to {target}#{heading}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_files_that_a_page_names_exist(path: Path) -> None:
+    """Breaks if a module is moved and a page still sends its reader to the old place."""
+    if path.name == "facts.md":
+        return  # of other people's repositories
+    for named in re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9.]*)`", path.read_text(encoding="utf-8")):
+        rooms = (ROOT, ROOT / "reproduce", ROOT / "figures", ROOT / "jlebm")
+        built = named.split("/")[0] in ("build", "runs", "flowers")
+        assert built or any((room / named).exists() for room in rooms), f"{path.name} names {named}"
+
+
 def test_a_citation_is_found_across_lines() -> None:
     """Breaks if the search above misses what it is for: a heading on the next line, or the second of two."""
     text = 'as the paper has it (docs/facts, "Langevin step sizes" and "No such heading")'
