@@ -84,7 +84,7 @@ class Normal(NamedTuple):
 
 
 def soft_clamped(mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."]) -> Normal:
-    """Build a Gaussian as NVAE does: mean and log sigma through 5 tanh(. / 5), and a floor under sigma (nvae.md)."""
+    """Build a Gaussian as NVAE does: mean and log sigma through 5 tanh(. / 5), a floor under sigma."""
     bounded = [CLAMP * torch.tanh(value / CLAMP) for value in (mean, log_sigma)]
     return Normal.from_log_sigma(bounded[0], bounded[1], SIGMA_FLOOR)
 
@@ -114,7 +114,7 @@ class Bernoulli(NamedTuple):
 
 
 class DiscretisedLogisticMixture(NamedTuple):
-    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both (nvae.md).
+    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both.
 
     As in the public code, everything above 0.99 counts as the highest level. With 8 bits that is the level below it,
     too, whose probability then holds the highest one's as well; with 7 bits or fewer all levels sum to one.
