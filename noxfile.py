@@ -5,6 +5,7 @@ environment (torch with its CUDA packages is several GB), installed by whichever
 versions of `constraints.txt`.
 """
 
+import ast
 import hashlib
 import os
 import sys
@@ -24,19 +25,6 @@ OLDEST_PYTHON = (3, 11)
 FAILED = 1  # the exit code that nox has for every failure
 STOPPED = 130  # and the one of a command that Ctrl-C ended, as in a shell
 SECONDS_TO_STOP = 120.0  # after Ctrl-C, what a training run has to write its checkpoint
-
-REPRODUCTIONS = {
-    "cifar10": "Train, sample, evaluate and check the models on CIFAR-10 (-- --help for options).",
-    "celeba64": "Train, sample, evaluate and check the models on CelebA-64 (-- --preset tiny).",
-    "mnist": "Train, sample, evaluate and check a ladder and its Gaussian twin on MNIST (-- --help for options).",
-    "fashion_mnist": "Train, sample, evaluate and check a ladder and its Gaussian twin on Fashion-MNIST.",
-    "svhn": "Train, sample, evaluate and check a ladder and its Gaussian twin on SVHN.",
-    "church64": "Train, sample, evaluate and check the two-stage model on LSUN-Church-64 (-- --preset tiny).",
-    "table": "Train, sample and evaluate every system of the paper's Table 2 (-- --systems ddpm ncsn).",
-    "celebahq256": "Train, sample, evaluate and check the two-stage model on CelebA-HQ-256 (-- --preset tiny).",
-    "anomaly": "Hold out digits of MNIST, train on the others and detect them (-- --preset cpu --seeds 1 2 3).",
-    "ood": "Detect images of another dataset by a trained ladder (-- --run FOLDER --outside mnist).",
-}
 
 
 # ---- the shared environment
@@ -174,18 +162,46 @@ def check(session: nox.Session) -> None:
 # ---- the paper's artifacts
 
 
-def _add_reproduction(dataset: str, help_line: str) -> None:
+def recipes() -> dict[str, str]:
+    """Return the first line of each recipe by its name: the files at the top of `reproduce` that say a RECIPE."""
+    found = {}
+    for path in sorted((ROOT / "reproduce").glob("*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        assigned = [target for node in module.body if isinstance(node, ast.Assign) for target in node.targets]
+        if any(isinstance(target, ast.Name) and target.id == "RECIPE" for target in assigned):
+            found[path.stem] = (ast.get_docstring(module) or path.stem).partition("\n")[0].removesuffix(".")
+    return found
+
+
+def _add_recipe(name: str, first_line: str) -> None:
     def reproduce(session: nox.Session) -> None:
-        if dataset == "table":
-            with_baselines(session)
-        run_own_module(session, f"reproduce.{dataset}", *session.posargs)
+        run_own_module(session, f"reproduce.{name}", *session.posargs)
 
-    reproduce.__doc__ = help_line
-    nox.session(name=f"reproduce_{dataset}", default=False)(reproduce)
+    reproduce.__doc__ = f"{first_line} (-- --help for options)."
+    nox.session(name=f"reproduce_{name}", default=False)(reproduce)
 
 
-for _dataset, _help_line in REPRODUCTIONS.items():
-    _add_reproduction(_dataset, _help_line)
+for _name, _first_line in recipes().items():
+    _add_recipe(_name, _first_line)
+
+
+@nox.session(default=False)
+def reproduce_table(session: nox.Session) -> None:
+    """Train, sample and evaluate every system of the paper's Table 2 (-- --systems ddpm ncsn)."""
+    with_baselines(session)
+    run_own_module(session, "reproduce.table", *session.posargs)
+
+
+@nox.session(default=False)
+def reproduce_anomaly(session: nox.Session) -> None:
+    """Hold out digits of MNIST, train on the others and detect them (-- --preset cpu --seeds 1 2 3)."""
+    run_own_module(session, "reproduce.anomaly", *session.posargs)
+
+
+@nox.session(default=False)
+def reproduce_ood(session: nox.Session) -> None:
+    """Detect images of another dataset by a trained ladder (-- --run FOLDER --outside mnist)."""
+    run_own_module(session, "reproduce.ood", *session.posargs)
 
 
 @nox.session(default=False)

@@ -6,31 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures import (
-    energy_trace,
-    hierarchical_reconstruction,
-    hierarchical_sampling,
-    langevin_transition,
-    pages,
-    samples,
-    score_histograms,
-    system_samples,
-    tables,
-)
-from figures.common import ROOT, draw_all, folder_for
+from figures import pages, tables
+from figures.common import ROOT, folder_for
+from figures.registry import draw_stored
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import atomic_write
 from reproduce.terminal.parsing import parse
-
-DRAWN_FROM_ARTIFACTS = (
-    samples,
-    hierarchical_sampling,
-    hierarchical_reconstruction,
-    energy_trace,
-    langevin_transition,
-    score_histograms,
-    system_samples,
-)
 
 
 @dataclass(frozen=True)
@@ -50,12 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw what can be drawn, say what is missing and what would make it; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     out = folder_for(arguments.out)
-    written = [*tables.draw(arguments.results, out), *pages.draw(arguments.results, out)]
-    for script in DRAWN_FROM_ARTIFACTS:
-        drawn, missing = draw_all(script.ARTIFACTS, script.draw, arguments.results, out)
-        written += drawn
-        sys.stdout.writelines(f"{line}\n" for line in missing)
-    written += system_samples.draw_sheet(arguments.results, out)
+    drawn, missing = draw_stored(arguments.results, out)
+    written = [*tables.draw(arguments.results, out), *pages.draw(arguments.results, out), *drawn]
+    sys.stdout.writelines(f"{line}\n" for line in missing)
     if arguments.readme is not None:
         written += illustrate(arguments.readme, written)
     sys.stdout.writelines(f"{path}\n" for path in written)

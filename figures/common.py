@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,15 @@ NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuratio
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stored npz file that a figure is drawn from, and the command that makes it."""
+    """A stored npz file that a figure is drawn from."""
 
     name: str
-    command: str
     arrays: tuple[str, ...]
+
+    @property
+    def again(self) -> str:
+        """What makes it anew, in words."""
+        return "make it again with its recipe"
 
     def path(self, results: Path) -> Path:
         """Return where it is stored."""
@@ -44,11 +49,18 @@ class Artifact:
 class OfRun(Artifact):
     """An artifact in the folder of a run, or of one set of a run's samples, that must be of that run."""
 
+    command: str
+    """What makes it."""
     folder: Path
     digest: str
     """Of the configuration in the run's config.json."""
     seed: int
     """Of the run's training."""
+
+    @property
+    def again(self) -> str:
+        """What makes it anew, in words."""
+        return f"make it again with `{self.command}`"
 
     def path(self, results: Path) -> Path:
         """Return where it lies, whatever the results folder."""
@@ -68,30 +80,9 @@ class OfRun(Artifact):
         if (digest, seed) != (self.digest, self.seed):
             raise UserError(
                 f"{self.path(results)} is of configuration {str(digest)[:12]}, seed {seed}, and the run is of "
-                f"{self.digest[:12]}, seed {self.seed}; make it again with `{self.command}`"
+                f"{self.digest[:12]}, seed {self.seed}; {self.again}"
             )
         return arrays
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run whose artifacts the repository keeps: the first seed of a recipe's preset."""
-
-    name: str
-    model: str
-    command: str
-
-
-KEPT = (
-    Kept("cifar10_joint_mle_cpu", "two-layer", "nox -s reproduce_cifar10 -- --preset cpu"),
-    Kept("mnist_ladder_cpu", "ladder", "nox -s reproduce_mnist -- --model ladder --preset cpu"),
-    Kept("fashion_mnist_ladder_cpu", "ladder", "nox -s reproduce_fashion_mnist -- --model ladder --preset cpu"),
-    Kept("svhn_ladder_cpu", "ladder", "nox -s reproduce_svhn -- --model ladder --preset cpu"),
-    Kept("cifar10_ladder_cpu", "ladder", "nox -s reproduce_cifar10 -- --model ladder --preset cpu"),
-    Kept("celeba64_ladder_cpu", "ladder", "nox -s reproduce_celeba64 -- --model ladder --preset cpu"),
-    Kept("cifar10_two_stage_cpu", "two-stage", "nox -s reproduce_cifar10 -- --model two-stage --preset cpu"),
-    Kept("celeba64_two_stage_cpu", "two-stage", "nox -s reproduce_celeba64 -- --model two-stage --preset cpu"),
-)
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,8 @@ class Drawing:
     """What a figure is drawn from: the kind of its artifact, the arrays in it, and the models that have one."""
 
     kind: str
-    """Its file's name in a run's folder, without .npz; with a star where a run may have several."""
+    """Its file's name in a run's folder, without .npz, with a star where a run may have several; in the results folder
+    the run's name and a line stand before it."""
     title: str
     arrays: tuple[str, ...]
     models: tuple[str, ...]
@@ -108,10 +100,19 @@ class Drawing:
     command: str = ""
     """What makes the artifact of a run, where its recipe does not."""
 
-    def kept(self) -> tuple[Artifact, ...]:
-        """Return the artifacts of this kind that the repository keeps."""
-        fitting = [one for one in KEPT if one.model in self.models]
-        return tuple(Artifact(f"{one.name}_{self.kind}", one.command, self.arrays) for one in fitting)
+    def stored(self, results: Path) -> list[Artifact]:
+        """Return the artifacts of a results folder that are of this kind, by their names and the arrays in them.
+
+        Raises:
+            UserError: one of that name is damaged.
+        """
+        paths = sorted((results / "artifacts").glob(f"*_{self.kind}.npz"))
+        return [Artifact(path.stem, self.arrays) for path in paths if set(self.arrays) <= array_names(path)]
+
+    def nothing(self, results: Path) -> str:
+        """Say that there is no such artifact in a results folder, and what leaves one there."""
+        made = f"`{self.command}`" if self.command else "a recipe's full preset"
+        return f"not drawn: {self.title}: {results / 'artifacts'} holds no *_{self.kind}.npz; {made} leaves one there"
 
     def of_run(self, folder: Path) -> list[OfRun]:
         """Return the artifacts of this kind in a run's folder.
@@ -138,7 +139,7 @@ class Drawing:
             sets = sorted({str(one.parent) for one in folder.glob(f"*/{self.kind}.npz")})
             there = f"but its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
             raise UserError(f"{folder / self.kind}.npz does not exist; {there or f'`{command}` makes it'}")
-        return [OfRun(path.stem, command, self.arrays, folder, header["digest"], header["seed"]) for path in paths]
+        return [OfRun(path.stem, self.arrays, command, folder, header["digest"], header["seed"]) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -157,14 +158,14 @@ Draw = Callable[[Artifact, Path, Path], list[Path]]
 
 
 @exit_on_user_error
-def main(drawing: Drawing, artifacts: Sequence[Artifact], draw: Draw, argv: Sequence[str] | None = None) -> int:
+def main(drawing: Drawing, draw: Draw, argv: Sequence[str] | None = None) -> int:
     """Draw one kind of figure and say what was written; return the exit code."""
     arguments = parse(Arguments, argv, f"Draw {drawing.title}.")
-    if arguments.run is not None:
-        artifacts = drawing.of_run(arguments.run)
-    written, missing = draw_all(artifacts, draw, arguments.results, folder_for(arguments.out or arguments.run))
-    for line in (*missing, *written):
-        sys.stdout.write(f"{line}\n")
+    artifacts = drawing.stored(arguments.results) if arguments.run is None else drawing.of_run(arguments.run)
+    out = folder_for(arguments.out or arguments.run)
+    written = [path for artifact in artifacts for path in draw(artifact, arguments.results, out)]
+    lines = written or [drawing.nothing(arguments.results)]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
@@ -179,20 +180,17 @@ def folder_for(out: Path | None) -> Path:
     return out or ROOT / "build" / "figures"
 
 
-def draw_all(artifacts: Sequence[Artifact], draw: Draw, results: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """Draw every artifact that is there; return the files written, and a sentence for each artifact that is not.
+def array_names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz file, read from its directory alone.
 
     Raises:
-        UserError: an artifact is damaged, or is not what the figure is drawn from.
+        UserError: it is damaged.
     """
-    written, missing = [], []
-    for artifact in artifacts:
-        path = artifact.path(results)
-        if path.exists():
-            written += draw(artifact, results, out)
-        else:
-            missing.append(f"not drawn: {path.name} does not exist; `{artifact.command}` makes it")
-    return written, missing
+    try:
+        with zipfile.ZipFile(path) as stored:
+            return {name.removesuffix(".npy") for name in stored.namelist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole artifact with its provenance ({error}); restore it") from error
 
 
 def require(

@@ -9,7 +9,6 @@ from figures.common import Artifact, Drawing, main, require, sentences
 from figures.plotting import energy_trace, save
 
 DRAWING = Drawing("langevin", "the energy along prior chains", ("energy",), ("two-layer", "ladder", "two-stage"))
-ARTIFACTS = DRAWING.kept()
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
@@ -24,4 +23,4 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -10,7 +10,6 @@ from figures.plotting import image_panels, save
 from jlebm.errors import UserError
 
 DRAWING = Drawing("reconstruction", "hierarchical reconstruction", ("images",), ("ladder", "two-stage"), layers=2)
-ARTIFACTS = DRAWING.kept()
 PRIORS = {"images": "EBM", "twin": "Gauss"}  # as wide as a column
 SHOWN = 5  # values of k for each prior
 MEANING = (
@@ -48,4 +47,4 @@ def _named(k: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -10,7 +10,6 @@ from figures.plotting import image_panels, save
 from jlebm.errors import UserError
 
 DRAWING = Drawing("layers", "hierarchical sampling", ("panels", "twin", "names"), ("ladder", "two-stage"), layers=2)
-ARTIFACTS = DRAWING.kept()
 SIDE = 5  # of a panel of the sheet, which is for a page
 ROWS = {"panels": "EBM\nprior", "twin": "Gaussian\ntwin"}
 
@@ -43,4 +42,4 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -20,7 +20,6 @@ DRAWING = Drawing(
     ),
     ("ladder", "two-stage"),
 )
-ARTIFACTS = DRAWING.kept()
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
@@ -54,4 +53,4 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from figures import detection_tables, summaries
+from figures.common import Drawing
+from figures.registry import FIGURES
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import write_text
 from reproduce.results import (
@@ -45,8 +47,10 @@ PAGES = {
         "priors", "headline", "systems", "variations", "layers", "anomalies", "out-of-distribution", "performance"
     ),
     "results/README.md": ("measured",),
+    "docs/figures.md": ("figures",),
 }  # fmt: skip
 """Which tables stand where, by the names of `texts`."""
+FIGURES_HEADER = ("command", "draws", "from", "of the models")
 HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
 
 
@@ -72,7 +76,13 @@ def texts(results: Path) -> dict[str, str]:
         ),
         "measured": markdown(HEADER, _lines(verdicts)),
         "performance": performance(results),
+        "figures": markdown(FIGURES_HEADER, [_figure(*figure[:2]) for figure in FIGURES]),
     }
+
+
+def _figure(command: str, drawing: Drawing) -> tuple[str, ...]:
+    """Return the line of one kind of figure, in the order of `FIGURES_HEADER`."""
+    return f"python -m {command}", drawing.title, f"{drawing.kind}.npz", ", ".join(drawing.models)
 
 
 def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:

@@ -18,7 +18,6 @@ ROWS = {
 DRAWING = Drawing(
     "samples", "samples", tuple(name for name in ROWS if name != "twin"), ("two-layer", "ladder", "two-stage")
 )
-ARTIFACTS = DRAWING.kept()
 SHOWN = 32  # images of each kind
 COLUMNS = 16
 
@@ -44,4 +43,4 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -10,14 +10,8 @@ from figures.plotting import save, score_histograms
 from jlebm.errors import UserError
 
 ARRAYS = ("inside", "outside", "names", "auroc", "auprc", "fpr80", "positive")
-COMMAND = "python -m reproduce.ood --run RUN --outside {}"
-DRAWING = Drawing(
-    "ood_*", "out-of-distribution detection", ARRAYS, ("ladder", "gaussian"), 2, COMMAND.format("DATASET")
-)
-PAIRS = (("cifar10", "svhn"), ("cifar10", "svhn-first1083"), ("fashion-mnist", "mnist"))  # inside, outside
-ARTIFACTS = tuple(
-    Artifact(f"{inside}_ood_{outside}".replace("-", "_"), COMMAND.format(outside), ARRAYS) for inside, outside in PAIRS
-)
+COMMAND = "python -m reproduce.ood --run RUN --outside DATASET"
+DRAWING = Drawing("ood_*", "out-of-distribution detection", ARRAYS, ("ladder", "gaussian"), 2, COMMAND)
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
@@ -52,4 +46,4 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -12,14 +12,9 @@ from jlebm.errors import UserError
 from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.table_lines import BASELINES, SYSTEMS, System
 
-DATASET, PRESET = "cifar10", "cpu"
 DRAWING = Drawing("training", "what a system recorded in training", (), ("system",))
-COMMAND = "nox -s reproduce_table -- --systems {} --preset " + PRESET
-ARTIFACTS = tuple(
-    Artifact(f"{DATASET}_{system.learning}_{PRESET}_training".replace("-", "_"), COMMAND.format(system.name), ())
-    for system in BASELINES
-)
-SHEET = f"{DATASET}_{PRESET}_systems"
+SHEET = Drawing("samples", "the first samples of the other systems", ("samples",), ("system",))
+TWO_PRIORS = Drawing("samples", "samples", ("gaussian_prior", "ebm_prior"), ("two-stage",))
 SHOWN = 12  # images of each system
 
 
@@ -35,33 +30,45 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
         if len(require(path, array, 2, np.floating, meaning)) != 2:
             raise UserError(f"{path} holds an array of shape {array.shape}, where {meaning} is meant")
     if not arrays:
-        raise UserError(f"{path} holds no curve; make it again with `{artifact.command}`")
+        raise UserError(f"{path} holds no curve; {artifact.again}")
     return save(curve_panels(arrays), out / artifact.name)
 
 
-def draw_sheet(results: Path, out: Path) -> list[Path]:
-    """Draw the first samples of every system that has some, in the table's order; return the files written.
+def draw_sheets(results: Path, out: Path) -> list[Path]:
+    """Draw the first samples of the systems on one sheet a dataset and preset, in the table's order.
+
+    Those of the two-stage model, which share its lines of the table, stand first where they are stored. Returns the
+    files written.
 
     Raises:
-        UserError: an artifact is damaged or of another run, or its arrays are not images.
+        UserError: an artifact is damaged or of another run, its arrays are not images, or the table has no such system.
     """
-    measured, rows = read_all(results / "measured"), {}
-    for system in SYSTEMS:
-        stem = f"{DATASET}_{system.learning}_{PRESET}_samples".replace("-", "_")
-        path, name = results / "artifacts" / f"{stem}.npz", system.source.replace("-", "_")
-        if path.exists():
-            arrays, _ = read_artifact(path, (name,), measured)
-            meaning = f"{name}: uint8 (N, 3, H, W)"
-            rows[_label(system, measured)] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[:SHOWN]
-    return save(image_rows(rows, SHOWN), out / SHEET) if rows else []
+    measured, written = read_all(results / "measured"), []
+    sheets: dict[tuple[str, str], dict[str, tuple[Path, dict[str, np.ndarray]]]] = {}
+    for artifact in (*SHEET.stored(results), *TWO_PRIORS.stored(results)):
+        path = artifact.path(results)
+        arrays, made = read_artifact(path, artifact.arrays, measured)
+        if artifact.arrays == SHEET.arrays and made["learning"] not in {system.name for system in BASELINES}:
+            raise UserError(f"{path} is of {made['learning']!r}, which is no system of the table; remove it")
+        sheets.setdefault((made["dataset"], made["preset"]), {})[made["learning"]] = path, arrays
+    for (dataset, preset), found in sheets.items():
+        rows = {}
+        for system in SYSTEMS if any(system.name in found for system in BASELINES) else ():
+            if system.learning in found:
+                (path, arrays), name = found[system.learning], system.source.replace("-", "_")
+                images = require(path, arrays[name], 4, np.uint8, f"{name}: uint8 (N, 3, H, W)", channels=1)
+                rows[_label(system, dataset, preset, measured)] = images[:SHOWN]
+        if rows:
+            written += save(image_rows(rows, SHOWN), out / f"{dataset}_{preset}_systems".replace("-", "_"))
+    return written
 
 
-def _label(system: System, measured: list[Measurement]) -> str:
-    asked = {"dataset": DATASET, "preset": PRESET, "learning": system.learning}
+def _label(system: System, dataset: str, preset: str, measured: list[Measurement]) -> str:
+    asked = {"dataset": dataset, "preset": preset, "learning": system.learning}
     mean = mean_of(measured, "fid768", system.source, **asked)
     score = "not measured" if mean is None else f"fid768 {mean.value:.2f}"
     return f"{system.title.partition(':')[0]}\n{score}"
 
 
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, ARTIFACTS, draw))
+    sys.exit(main(DRAWING, draw))

@@ -7,6 +7,7 @@ names; the machine does not belong to it.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import sys
 import types
@@ -83,6 +84,41 @@ class Config:
         return self.from_json(values | ({"preset": "custom"} if "preset" in values else {}))
 
 
+class Kinds:
+    """The base of configurations of one role and several kinds, each a frozen dataclass with fields of its own.
+
+    Where the base is meant, a stored configuration is read as the kind whose fields it has, whoever wrote that kind.
+    Two kinds with the same fields would have the same JSON, and so one digest: the second is refused.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a kind whose fields are another's.
+
+        Raises:
+            TypeError: they are.
+        """
+        super().__init_subclass__(**options)
+        if Kinds in cls.__bases__:
+            return
+        for other in kinds_of(_role(cls)):
+            again = (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__)
+            if other is not cls and not again and _names(other) == _names(cls):
+                raise TypeError(f"{cls.__qualname__} has the fields of {other.__qualname__}; give it one of its own")
+
+
+def kinds_of(base: type) -> list[type]:
+    """Return every kind of a base, subclasses of kinds included, in the order in which they were written."""
+    return [kind for each in base.__subclasses__() for kind in (each, *kinds_of(each))]
+
+
+def _role(kind: type) -> type:
+    return next(each for each in kind.__mro__ if Kinds in each.__bases__)
+
+
+def _names(kind: type) -> set[str]:
+    return {name for each in kind.__mro__ for name in inspect.get_annotations(each)}
+
+
 def _plain(value: Any, whole: bool) -> Any:
     """Return a dataclass as a dictionary; later fields at their defaults only where it is to be `whole`."""
     if not dataclasses.is_dataclass(value):
@@ -117,6 +153,8 @@ def _likest(kinds: Sequence[Any], value: Any) -> Any:
 
 def _read(kind: Any, value: Any, path: str) -> Any:
     """Read a JSON value as `kind`: a dataclass or one of several, a tuple, a literal, an optional or a plain type."""
+    if isinstance(kind, type) and Kinds in kind.__bases__ and isinstance(value, dict):
+        kind = max(kinds_of(kind), key=lambda each: (len(_names(each) & value.keys()), -len(_names(each))))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints = typing.get_type_hints(kind)

@@ -25,7 +25,7 @@ Drift = Literal["exact", "released"]
 
 @dataclass(frozen=True)
 class PriorInLatents:
-    """log p(z) of the joint EBM prior, up to log Z (slides; facts, section 1.1)."""
+    """log p(z) of the joint EBM prior, up to log Z (docs/facts, "Joint EBM prior")."""
 
     backbone: Backbone
     energy: JointEnergy
@@ -37,7 +37,7 @@ class PriorInLatents:
 
 @dataclass(frozen=True)
 class PriorInNoise:
-    """The same prior in the whitened noise of the hierarchy, z = T(eps) (facts, section 1.4).
+    """The same prior in the whitened noise of the hierarchy, z = T(eps) (docs/facts, "Whitened noise").
 
     `exact` keeps N(0, I) invariant where the energy is zero: the Jacobian of T cancels the conditionals' log sigma.
     `released` is what the public two-stage code differentiates, log p0(T(eps)) without the log-Jacobian.

@@ -7,7 +7,7 @@ A layer has *moved* where its latents end at least `MOVED` standard deviations o
 root mean square over dimensions and chains. Below that an unchanged spread means a correlation with the start above
 1 - MOVED^2 / 2 = 0.995: the chain refines its start and samples nothing. What the noise alone would have made of the
 distance, sqrt(2 epsilon steps), is told beside it and is no criterion: a chain of tiny steps goes as far as its noise
-(two-stage chains: 0.04, facts, section 1.3) and is where it began all the same.
+(two-stage chains: 0.04; docs/facts, "Langevin step sizes") and is where it began all the same.
 """
 
 import dataclasses

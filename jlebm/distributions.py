@@ -13,7 +13,7 @@ from jlebm.images import clipped, unless_lost
 from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
-SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper's models (facts, section 1.7)
+SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper (docs/facts, "Gaussian scales")
 LEAST_LOG_SCALE = -7.0  # of a logistic of the discretised mixture
 LEAST_MASS = 1e-5  # of a bin whose probability is computed as a difference; below, density times width
 
@@ -46,7 +46,7 @@ class Normal(NamedTuple):
     def from_log_sigma(
         cls, mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."], floor: float
     ) -> "Normal":
-        """Build from a network's output with sigma = exp(log sigma) + floor (facts, section 1.7)."""
+        """Build from a network's output with sigma = exp(log sigma) + floor (docs/facts, "Gaussian scales")."""
         return cls(mean, log_sigma.exp() + floor)
 
     def log_prob(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
@@ -85,7 +85,7 @@ class Normal(NamedTuple):
 
 
 def soft_clamped(mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."]) -> Normal:
-    """Build a Gaussian as NVAE does: mean and log sigma through 5 tanh(. / 5), and a floor under sigma (nvae.md)."""
+    """Build a Gaussian as NVAE does: mean and log sigma through 5 tanh(. / 5), a floor under sigma."""
     bounded = [CLAMP * torch.tanh(value / CLAMP) for value in (mean, log_sigma)]
     return Normal.from_log_sigma(bounded[0], bounded[1], SIGMA_FLOOR)
 
@@ -116,7 +116,7 @@ class Bernoulli(NamedTuple):
 
 
 class DiscretisedLogisticMixture(NamedTuple):
-    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both (nvae.md).
+    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both.
 
     As in the public code, everything above 0.99 counts as the highest level. With 8 bits that is the level below it,
     too, whose probability then holds the highest one's as well; with 7 bits or fewer all levels sum to one.

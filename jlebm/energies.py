@@ -1,15 +1,17 @@
 """Energies of the latents: one small network a layer, E(z) = sum_i E_i(z_i).
 
 The sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
-paper's f_i is the network's output itself, E_i = -f_i (facts, section 1.1).
+paper's f_i is the network's output itself, E_i = -f_i (docs/facts, "Joint EBM prior").
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jlebm.config import Kinds
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import SLOPE, mlp
@@ -42,10 +44,76 @@ def no_energy(layers: int) -> JointEnergy:
     return JointEnergy([NoEnergy() for _ in range(layers)])
 
 
-def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
-    """Return one convolutional network a layer of (channels, height, width) latents, top first (facts, section 1.6).
+@dataclass(frozen=True)
+class EnergyConfig(Kinds):
+    """Which networks an energy has: frozen, of plain values. A kind is a subclass, here or in anybody's code."""
 
-    Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them.
+    def build(self, shapes: LatentShapes) -> JointEnergy:
+        """Make one network a layer, top first, its weights drawn from torch's global generator.
+
+        Args:
+            shapes: of each layer's latents, top first, without the batch.
+
+        Raises:
+            UserError: the networks do not fit these layers.
+        """
+        raise NotImplementedError
+
+    def check(self, shapes: LatentShapes) -> None:
+        """Refuse layers that the networks do not fit, before anything is trained for them.
+
+        Raises:
+            UserError: one does not fit.
+        """
+
+
+@dataclass(frozen=True)
+class VectorEnergy(EnergyConfig):
+    """One multi-layer perceptron a layer of vector latents."""
+
+    hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
+    """Hidden units of each layer's network, top first; by default the paper's for CIFAR-10."""
+
+    def build(self, shapes: LatentShapes) -> JointEnergy:
+        """See `EnergyConfig`."""
+        self.check(shapes)
+        return mlp_energy([shape[0] for shape in shapes], self.hidden)
+
+    def check(self, shapes: LatentShapes) -> None:
+        """See `EnergyConfig`."""
+        if any(len(shape) != 1 for shape in shapes) or len(shapes) != len(self.hidden):
+            raise UserError(
+                f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one a perceptron"
+            )
+
+
+@dataclass(frozen=True)
+class ConvEnergy(EnergyConfig):
+    """One convolutional network a layer of (channels, height, width) latents; the defaults are the published ones."""
+
+    channels: int = 64
+    units: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse a network of nothing."""
+        if self.channels < 1 or self.units < 1:
+            raise UserError("an energy needs at least one channel and one unit")
+
+    def build(self, shapes: LatentShapes) -> JointEnergy:
+        """See `EnergyConfig`."""
+        return conv_energy(shapes, self.channels, self.units)
+
+    def check(self, shapes: LatentShapes) -> None:
+        """See `EnergyConfig`."""
+        for shape in shapes:
+            _halvings(shape)
+
+
+def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
+    """Return one convolutional network a layer of (channels, height, width) latents, top first.
+
+    Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them
+    (docs/facts, "Two-stage training").
 
     Args:
         shapes: of each layer; height and width are equal and a power of two from 8 on.
@@ -58,10 +126,15 @@ def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> J
     return JointEnergy([_conv_network(shape, channels, units) for shape in shapes])
 
 
-def _conv_network(shape: tuple[int, ...], channels: int, units: int) -> nn.Sequential:
+def _halvings(shape: tuple[int, ...]) -> int:
     halvings = shape[-1].bit_length() - 3 if len(shape) == 3 and shape[1] == shape[2] else 0
     if halvings < 1 or shape[-1] != 4 * 2**halvings:
         raise UserError(f"latents of shape {shape} cannot be halved down to 4x4, which a convolutional energy needs")
+    return halvings
+
+
+def _conv_network(shape: tuple[int, ...], channels: int, units: int) -> nn.Sequential:
+    halvings = _halvings(shape)
     layers: list[nn.Module] = []
     inputs = shape[0]
     for _ in range(halvings):

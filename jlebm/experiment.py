@@ -9,7 +9,7 @@ import torch
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
 from jlebm.backbones.protocol import Backbone
-from jlebm.energies import mlp_energy, no_energy
+from jlebm.energies import EnergyConfig, VectorEnergy, no_energy
 from jlebm.errors import UserError, nearest
 from jlebm.langevin import Chain
 from jlebm.learning.gaussian import Gaussian
@@ -46,12 +46,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Experiment(Trainable):
-    """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run (facts, section 2.1)."""
+    """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run.
+
+    Its source is docs/facts, "Training settings".
+    """
 
     learning: LearningName = "joint-mle"
     model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
-    """Hidden units of each layer's energy, top first; none where the prior stays Gaussian."""
+    """Hidden units of each layer's energy, top first; none where the prior stays Gaussian, or has another `energy`."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
     posterior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(40, 0.1))
     """Used by joint maximum likelihood only; kept by all, so that they differ in `learning` alone."""
@@ -61,16 +64,22 @@ class Experiment(Trainable):
     """Updates over which the weight of q(z|x)'s KL from the prior rises to its full one; 0 for that from the start."""
     kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
     """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead
-    (facts, section 1.5)."""
+    (docs/facts, "Variational learning")."""
     conditional_gradient: ConditionalGradient = field(default="exact", metadata={"since": "0.2"})
     """Of variational learning alone; see `objectives.ConditionalGradient`."""
+    energy: EnergyConfig | None = field(default=None, metadata={"since": "0.2"})
+    """Another kind of networks than the perceptrons of `energy_hidden`, which is then empty."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
         layers = len(self.model.latent_dims)
-        if self.learning == "gaussian" and self.energy_hidden:
-            raise UserError("with learning 'gaussian' the prior has no energy; set energy_hidden to []")
-        if self.learning != "gaussian" and len(self.energy_hidden) != layers:
+        if self.learning == "gaussian" and (self.energy_hidden or self.energy is not None):
+            raise UserError("with learning 'gaussian' the prior has no energy; set energy_hidden to [], energy to null")
+        if self.energy is not None and self.energy_hidden:
+            raise UserError("energy and energy_hidden name two energies; set energy_hidden to [], or energy to null")
+        if self.energy is not None:
+            self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
+        elif self.learning != "gaussian" and len(self.energy_hidden) != layers:
             raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {layers}")
         if self.learning not in typing.get_args(LearningName):
             raise UserError(
@@ -100,7 +109,8 @@ class Experiment(Trainable):
         backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
         if self.learning == "gaussian":
             return JointModel(backbone, no_energy(len(config.latent_dims)))
-        return JointModel(backbone, mlp_energy(config.latent_dims, self.energy_hidden))
+        energy = self.energy or VectorEnergy(self.energy_hidden)
+        return JointModel(backbone, energy.build(backbone.latent_shapes))
 
     def scheme(self) -> Scheme:
         """See `Trainable`."""

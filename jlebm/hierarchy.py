@@ -1,9 +1,10 @@
 """What each layer holds: some layers drawn anew while the others are kept, and the scores L^{>k} that come of it.
 
 Layers are kept and drawn in whitened noise, z = T(eps), so that a kept layer stays what it was relative to the layers
-above it (facts, section 3). A layer that is drawn anew starts at N(0, I) and runs a chain of its own in the EBM prior
-given everything that is kept: only its coordinates move, pulled by the energies of all layers that it changes. Without
-a chain the draw is that of the Gaussian hierarchy, for which no chain is needed: the twin in every figure.
+above it (docs/facts, "Hierarchical sampling and reconstruction"). A layer that is drawn anew starts at N(0, I) and runs
+a chain of its own in the EBM prior given everything that is kept: only its coordinates move, pulled by the energies of
+all layers that it changes. Without a chain the draw is that of the Gaussian hierarchy, for which no chain is needed:
+the twin in every figure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,7 +74,7 @@ def resample(
     chain: Chain | None,
     batch_size: int = 500,
 ) -> Iterator[Samples]:
-    """Decode what `resampled` returns, in batches: one panel of hierarchical sampling (facts, section 3)."""
+    """Decode what `resampled` returns, in batches: one panel of hierarchical sampling."""
 
     def draw(first: int) -> Samples:
         drawn = resampled(model, eps, layers, seeds[first : first + batch_size], chain)
@@ -127,7 +128,7 @@ def scores_above(
     draws: int = 1,
     batch_size: int = 100,
 ) -> Float64[np.ndarray, " chosen"]:
-    """Return L^{>k} of each chosen image in nats, up to log Z: the paper's Eq. 20 (facts, section 2.2).
+    """Return L^{>k} of each chosen image in nats, up to log Z: the paper's Eq. 20 (docs/facts, "Scores above a layer").
 
     L^{>k} = E[log p(x|z) + log p0(z) - E(z)] with z_{>k} ~ q(z|x) and z_{<=k} from the EBM prior given them; there is
     no entropy term. L^{>0} is the unnormalised log posterior at posterior samples: the score of anomaly detection.

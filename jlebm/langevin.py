@@ -1,7 +1,8 @@
 """Langevin dynamics over any log-density of latents, unadjusted as in the paper or with a Metropolis correction.
 
 One convention: z <- z + epsilon * grad log p(z) + temperature * sqrt(2 epsilon) * xi. The paper's two notations are
-converted by name, `Chain.from_joint_paper` and `Chain.from_two_stage_paper` (facts, sections 1.3 and 1.4).
+converted by name, `Chain.from_joint_paper` and `Chain.from_two_stage_paper` (docs/facts, "Langevin step
+sizes").
 
 The unadjusted chain samples a density that is near p for small epsilon. The corrected one (MALA: Roberts and Tweedie,
 Bernoulli 2(4), 1996) takes the same move as a proposal, which each element of the batch accepts or rejects by itself,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SLOPE = 0.2  # negative slope of every leaky ReLU of the joint-training experiments (facts, section 2.1)
+SLOPE = 0.2  # negative slope of every leaky ReLU of the joint-training experiments (docs/facts, "Training settings")
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:

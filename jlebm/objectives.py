@@ -1,6 +1,7 @@
 """What is minimised. Each loss is a mean over the batch, in nats an image; its gradient is the equation that it names.
 
-With z+ from the posterior and z- from the EBM prior, the log-likelihood's gradient (facts, section 1.2) is that of
+With z+ from the posterior and z- from the EBM prior, the log-likelihood's gradient (docs/facts, "Learning gradients")
+is that of
 
     E[log p(x|z+)] + (E[log p0(z+)] - E[log p0(z-)]) - (E[E(z+)] - E[E(z-)]).
 
@@ -19,7 +20,7 @@ from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
 ConditionalGradient = Literal["exact", "posterior"]
-"""What the Gaussian conditionals' parameters follow: `exact` is the middle pair, as the facts have it; `posterior` is
+"""What the Gaussian conditionals' parameters follow: `exact` is the middle pair, the exact gradient; `posterior` is
 its first half alone, as in a VAE, while the energies have their whole gradient.
 
 The second half pushes p0 away from the prior's samples. It is the gradient of log Z where these are from the EBM prior;
@@ -99,10 +100,10 @@ def variational_loss(
 ) -> Losses:
     """Return minus the ELBO with the EBM prior, up to log Z, whose gradient the samples z- stand for.
 
-    KL(p_data(x) q(z|x) | p(x, z)) in the inference network, the generator and the energies at once (facts, section
-    1.5). `posterior` carries the graph of its reparametrisation; `prior` is z-. A KL of q from p0 that `posterior`
-    knows in closed form takes the place of log q - log p0 at the draw, which has its expectation and more noise.
-    `conditional_gradient` changes no value, only what reaches p0's parameters.
+    KL(p_data(x) q(z|x) | p(x, z)) in the inference network, the generator and the energies at once (docs/facts,
+    "Variational learning"). `posterior` carries the graph of its reparametrisation; `prior` is z-. A KL of q from p0
+    that `posterior` knows in closed form takes the place of log q - log p0 at the draw, which has its expectation and
+    more noise. `conditional_gradient` changes no value, only what reaches p0's parameters.
     """
     z, log_p0 = posterior.latents, model.backbone.prior_log_prob
     losses = contrastive_loss(model.energy, z, prior, energy_l2)

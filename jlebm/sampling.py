@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler(Config):
-    """How images are drawn from a trained model; the defaults are the paper's (facts, section 5)."""
+    """How images are drawn from a trained model; the paper's by default (docs/facts, "Sampling and evaluation")."""
 
     chain: Chain
     """Of the EBM prior, at test time."""

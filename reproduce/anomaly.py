@@ -5,9 +5,9 @@
     python -m reproduce.anomaly --preset cpu --digits 1 9 --learning gaussian
 
 For each digit and seed a ladder learns from the training images of all other digits. The score of a test image is
--L^{>0}, minus the unnormalised log posterior at posterior samples (Eq. 20; facts, section 2.2), and the held-out digit
-is the positive class among all test images: at chance the AUPRC is its share, about a tenth. Without MNIST `tiny` takes
-the embedded digits, of which each fifth image is held out of all training.
+-L^{>0}, minus the unnormalised log posterior at posterior samples (docs/facts, "Scores above a layer"), and the
+held-out digit is the positive class among all test images: at chance the AUPRC is its share, about a tenth. Without
+MNIST `tiny` takes the embedded digits, of which each fifth image is held out of all training.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
-puts its energies upon a BIVA here, whose configuration is not released (facts, section 2.1), and has no number of it;
+puts its energies upon a BIVA here, whose configuration is not released, and has no number of it;
 these are upon an NVAE.
 """
 
@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -62,7 +63,7 @@ CPU = TwoStagePreset(
             TrainingConfig(steps=1_000, batch_size=32),
         ),
         (
-            EnergyConfig(32, 64),
+            ConvEnergy(32, 64),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
             TrainingConfig(steps=600, batch_size=16),
         ),
@@ -97,7 +98,7 @@ BUDGET = TwoStagePreset(
             TrainingConfig(steps=7_000, batch_size=64, budget_seconds=1200.0),
         ),
         (
-            EnergyConfig(),
+            ConvEnergy(),
             EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
             TrainingConfig(steps=1_000, batch_size=32, budget_seconds=300.0),
         ),
@@ -109,7 +110,7 @@ BUDGET = TwoStagePreset(
 
 # The sizes that the paper has for LSUN-Church-64, which are those of VAEBM's public CelebA-64 command, too: 3 scales of
 # 5 groups, batch of 8 x 32, 50 epochs of 162,770 images, spectral weight 0.1; the KL warm-up (0.3 of the updates) is
-# NVAE's default. Stage two as on LSUN-Church-64 (facts, section 2.1).
+# NVAE's default. Stage two as on LSUN-Church-64 (docs/facts, "Training settings").
 PUBLIC_64 = NVAEConfig(
     image_size=64,
     num_channels_enc=48,
@@ -135,7 +136,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=31_750, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
         train=Chain.from_two_stage_paper(30, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

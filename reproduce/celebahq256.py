@@ -17,11 +17,12 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
@@ -52,8 +53,8 @@ TINY = tiny(
     images=64,
 )
 
-# The sizes of NVAE's public command; facts, section 1.6, name the checkpoint and not its sizes, and a published file
-# brings its own.
+# The sizes of NVAE's public command: the paper names the checkpoint and not its sizes, and a published file brings its
+# own (docs/facts, "Two-stage training").
 PUBLISHED = NVAEConfig(
     image_size=256,
     num_channels_enc=30,
@@ -72,9 +73,9 @@ PUBLISHED = NVAEConfig(
     min_groups_per_scale=4,
 )
 
-# Stage two is the published one (facts, section 2.1). For whoever trains a backbone: batch of 24 x 4, 300 epochs of
-# 27,000 images and spectral weight are those of NVAE's public command, 94 hours on 24 V100s; that command lets the
-# spectral weight fall from 1 to 0.01 over the training, which is not built.
+# Stage two is the published one (docs/facts, "Training settings"). For whoever trains a backbone: batch of 24 x 4, 300
+# epochs of 27,000 images and spectral weight are those of NVAE's public command, 94 hours on 24 V100s; that command
+# lets the spectral weight fall from 1 to 0.01 over the training, which is not built.
 PAPER = TwoStagePreset(
     two_stage(
         PROTOCOL,
@@ -86,7 +87,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=84_300, batch_size=96),
         ),
-        (EnergyConfig(), EnergyOptimizer(2e-5), TrainingConfig(steps=6_500, batch_size=4)),
+        (ConvEnergy(), EnergyOptimizer(2e-5), TrainingConfig(steps=6_500, batch_size=4)),
         train=Chain.from_two_stage_paper(10, 1e-5),
         test=Chain.from_two_stage_paper(10, 1e-5),
     ),

@@ -11,11 +11,12 @@ church_outdoor_train_lmdb/. The paper reports FID 8.38, and 38.13 for the backbo
 import sys
 from collections.abc import Sequence
 
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.celeba64 import PUBLIC_64, TINY_64
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -23,8 +24,9 @@ from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 PROTOCOL = "church64-two-stage/1"
 DATASET = "church64"
 
-# The published configuration (facts, section 2.1). Cells, batch of 8 x 32 and spectral weight of the backbone are those
-# of VAEBM's public command, its 60 epochs are of 126,227 images, its KL warm-up (0.3 of the updates) is NVAE's default.
+# The published configuration (docs/facts, "Training settings"). Cells, batch of 8 x 32 and spectral weight of the
+# backbone are those of VAEBM's public command, its 60 epochs are of 126,227 images, its KL warm-up (0.3 of the updates)
+# is NVAE's default.
 PAPER = TwoStagePreset(
     two_stage(
         PROTOCOL,
@@ -36,7 +38,7 @@ PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=29_580, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
         train=Chain.from_two_stage_paper(30, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
+from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour32
 from reproduce.presets.recipes import Preset, Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
@@ -49,8 +50,9 @@ TINY = Preset(
 )
 
 # What is reasonable on a CPU, 10 to 20 minutes of training a seed: the same model, narrower by a factor of 16, with
-# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates (facts,
-# section 8). Its posterior chains are short, so its posterior samples are those of a short-run sampler.
+# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates
+# (docs/facts, "Energy rates of short trainings"). Its posterior chains are short, so its posterior samples are those of
+# a short-run sampler.
 _CPU = Experiment(
     PROTOCOL,
     "cpu",
@@ -80,7 +82,8 @@ BUDGET = Preset(
     images=50_000,
 )
 
-# The paper's own settings (facts, section 2.1), about eight hours at the authors' speed; the paper reports FID 66.32.
+# The paper's own settings (docs/facts, "Training settings"), about eight hours at the authors' speed; the paper reports
+# FID 66.32.
 PAPER = Preset(Experiment(PROTOCOL, "paper", DATASET), images=50_000)
 
 # ---- the two-stage model: rows of the paper's Table 2
@@ -119,7 +122,7 @@ TWO_STAGE_CPU = TwoStagePreset(
             TrainingConfig(steps=2_400, batch_size=32),
         ),
         (
-            EnergyConfig(32, 64),
+            ConvEnergy(32, 64),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
             TrainingConfig(600, 32),
         ),
@@ -156,7 +159,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
             TrainingConfig(steps=6_000, batch_size=128, budget_seconds=1200.0),
         ),
         (
-            EnergyConfig(),
+            ConvEnergy(),
             EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
             TrainingConfig(steps=1_500, batch_size=64, budget_seconds=300.0),
         ),
@@ -166,7 +169,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
     images=50_000,
 )
 
-# The published configuration (facts, sections 1.6, 2.1 and 5), of which the paper reports FID 11.34. The backbone's
+# The published configuration (docs/facts, "Training settings"), of which the paper reports FID 11.34. The backbone's
 # cells, batch of 8 x 32, 400 epochs, spectral weight and rates are those of VAEBM's public command, its KL warm-up (0.3
 # of the updates) is NVAE's default; 55 hours on 8 V100s, in fp16 with a scaled loss, which bf16 does without. The
 # public code's five epochs of learning rate warm-up are not built.
@@ -194,7 +197,7 @@ TWO_STAGE_PAPER = TwoStagePreset(
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=78_000, batch_size=256),
         ),
-        (EnergyConfig(), EnergyOptimizer(), TrainingConfig(steps=5_000, batch_size=64)),
+        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=5_000, batch_size=64)),
         train=Chain.from_two_stage_paper(20, 4e-5),
         test=Chain.from_two_stage_paper(40, 4e-5),
     ),

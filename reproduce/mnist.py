@@ -4,7 +4,7 @@
     python -m reproduce.mnist --preset cpu --data-root DIR --seeds 1 2 3
 
 Each seed trains a model with a joint EBM prior and its twin with a Gaussian one. The paper's own hierarchical models
-are of other datasets and deeper backbones (facts, section 3); MNIST is the data of its anomaly detection.
+are of other datasets and deeper backbones; MNIST is the data of its anomaly detection.
 """
 
 import sys

@@ -6,8 +6,8 @@
 
 The images outside are the positive class, found by -L^{>k} and by LLR^{>k} = L^{>0} - L^{>k} (Havtorn et al., 2021)
 among as many images of the dataset inside that training has not seen. With CIFAR-10 inside and SVHN outside the paper's
-AUROC is .087 at k = 0, where SVHN is the likelier one, and .927 by LLR^{>9} (facts, section 2.2). A score is a mean
-over `--draws` of the latents; L^{>0} needs no chain, and a Gaussian twin never does.
+AUROC is .087 at k = 0, where SVHN is the likelier one, and .927 by LLR^{>9} (docs/facts, "Scores above a layer"). A
+score is a mean over `--draws` of the latents; L^{>0} needs no chain, and a Gaussian twin never does.
 
 The scores themselves, L and LLR in nats and not turned round, go to `ood_<outside>.npz` in the run's folder, and those
 of the first seed of an EBM prior to results/artifacts/<inside>_ood_<outside>.npz.

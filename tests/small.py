@@ -9,11 +9,12 @@ import torch
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.backbones.nvae import NVAE, NVAEConfig
+from jlebm.energies import ConvEnergy
 from jlebm.experiment import Experiment, LearningName, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import Trainable, TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStageExperiment
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState, fit
 
@@ -97,7 +98,7 @@ def two_stage_experiment(**changes) -> TwoStageExperiment:
         dataset="noise",
         model=HIERARCHY,
         backbone="seed 3",
-        energy=EnergyConfig(4, 6),
+        energy=ConvEnergy(4, 6),
         prior_chain=Chain.from_two_stage_paper(3, 0.04),
         optimizer=EnergyOptimizer(1e-3, energy_l2=1e-3, ema_decay=0.9),
         training=TrainingConfig(steps=12, batch_size=5),

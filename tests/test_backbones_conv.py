@@ -60,7 +60,10 @@ def test_posterior_log_prob_is_the_density_of_its_draws(backbone: ConvBackbone) 
 
 
 def test_published_sizes() -> None:
-    """18.88 M parameters in the generator, 0.19 M in p(z1|z2), 0.106 M and 0.020 M in the energies (facts, 2.1)."""
+    """18.88 M parameters in the generator, 0.19 M in p(z1|z2), 0.106 M and 0.020 M in the energies.
+
+    Published: docs/facts, "Training settings".
+    """
 
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.config import Config
+from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStageExperiment
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
 from reproduce.cifar10 import RECIPE
 from reproduce.presets.staged import Sampled, TwoStagePlan
@@ -69,7 +70,7 @@ energies = st.builds(
     dataset=words,
     model=models,
     backbone=words,
-    energy=st.builds(EnergyConfig, counts, counts),
+    energy=st.builds(ConvEnergy, counts, counts),
     prior_chain=noise_chains,
     optimizer=st.builds(EnergyOptimizer, positive, st.floats(0, 0.99), st.floats(0, 0.99), positive, positive, decays),
     training=trainings,
@@ -220,7 +221,7 @@ def test_nested_keys_of_a_plan_are_set() -> None:
         ("sampler.batch_norm=other", "'sampler.batch_norm' cannot be 'other'"),
         ("sampler.temperature=-1", "temperature must not be negative"),
         ("sampler.chain.space=everywhere", "'sampler.chain.space' cannot be 'everywhere'"),
-        ("energies.model.num_latent_scales=2", "energies need 8, 16, 32"),
+        ("energies.model.num_latent_scales=2", "cannot be halved down to 4x4"),
         ("backbone.elbo.warmup_steps=0", "elbo.warmup_steps"),
     ],
 )

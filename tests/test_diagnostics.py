@@ -212,7 +212,7 @@ def test_moved_means_a_correlation_below(share: float, moved: bool) -> None:
 
 
 def test_a_chain_that_has_not_moved_is_said_to_have_not_moved() -> None:
-    """A two-stage chain goes as far as its noise, 0.04, and is where it began (facts, 1.3); so is a constant one."""
+    """A two-stage chain goes as far as its noise, 0.04, and is where it began; so is a constant one."""
     (start,) = latents(1)
     steps = 40
     chain = Chain.from_two_stage_paper(steps, 4e-5)

@@ -96,7 +96,7 @@ def test_presets_round_trip(name: str) -> None:
 
 
 def test_the_papers_preset_is_the_papers() -> None:
-    """Facts, section 2.1: sizes, chains, rates, batch and length of the released CIFAR-10 run."""
+    """The sizes, chains, rates, batch and length of the released CIFAR-10 run (docs/facts, "Training settings")."""
     one = RECIPE.presets["paper"].experiment
     assert one.model.latent_dims == (100, 128)
     assert one.model.channels == (1024, 512, 256)

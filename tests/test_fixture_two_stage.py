@@ -111,7 +111,7 @@ def test_losses_and_gradients(case) -> None:
 
 
 def test_published_size() -> None:
-    """331,545 parameters for each of the 30 groups of 20 x 16 x 16 (facts, section 1.6)."""
+    """331,545 parameters for each of the 30 groups of 20 x 16 x 16 (docs/facts, "Two-stage training")."""
     energy = conv_energy(((20, 16, 16),))
     assert sum(parameter.numel() for parameter in energy.parameters()) == 331_545
     assert isinstance(energy.networks[0], nn.Sequential)

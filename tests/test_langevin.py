@@ -102,7 +102,7 @@ def test_gradient_against_finite_differences() -> None:
 
 
 def test_the_papers_two_notations() -> None:
-    """S is the noise's standard deviation, h its variance; the drifts are s^2/2 and h/2 (facts, 1.3 and 1.4)."""
+    """S is the noise's deviation, h its variance; drifts are s^2/2 and h/2 (docs/facts, "Langevin step sizes")."""
     assert Chain.from_joint_paper(60, 0.4).epsilon == pytest.approx(0.08)
     assert Chain.from_two_stage_paper(20, 4e-5).epsilon == pytest.approx(2e-5)
     for s in (0.4, 0.1):

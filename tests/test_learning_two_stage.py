@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from jlebm import checkpoints
+from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStage
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStage
 from jlebm.randomness import SharedNoise
 from jlebm.training import initial_state
 from tests.small import COLOURED, HIERARCHY, backbone, fit_one, train_stage, two_stage_experiment
@@ -140,10 +141,10 @@ def test_the_loss_of_stage_two_tells_samples_apart(tmp_path: Path) -> None:
         (lambda: EnergyOptimizer(weight_decay=-1.0), "weight_decay"),
         (lambda: EnergyOptimizer(energy_l2=-1.0), "energy_l2"),
         (lambda: EnergyOptimizer(ema_decay=0.0), "ema_decay"),
-        (lambda: EnergyConfig(channels=0), "at least one channel"),
+        (lambda: ConvEnergy(channels=0), "at least one channel"),
         (
             lambda: two_stage_experiment(model=dataclasses.replace(HIERARCHY, num_latent_scales=2)),
-            "4 pixels wide at the top; energies need 8",
+            "at the top of the model, latents of shape \\(2, 4, 4\\) cannot be halved down to 4x4",
         ),
     ],
 )

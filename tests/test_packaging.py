@@ -56,7 +56,7 @@ LAYERS = (
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
 # The suite's rooms from the ground up. What a person types is at the top, plotting knows arrays alone.
-DATASETS = {"cifar10", "celeba64", "celebahq256", "church64", "mnist", "fashion_mnist", "svhn"}
+DATASETS = {path.stem for path in (ROOT / "reproduce").glob("*.py") if "\nRECIPE = " in path.read_text()}
 SUITE = (
     {"figures.plotting", "reproduce.results", "reproduce.terminal"},
     {"reproduce.presets"},
@@ -298,8 +298,9 @@ def test_nox_lists_every_command_with_a_help_line() -> None:
     """`nox -l` is the manual: a session without a sentence breaks it, or a long one that plain `nox` runs."""
     listed = sessions()
     assert {name for name, default, _ in listed if default} == {"lint", "tests", "regression", "check"}
-    recipes = {f"reproduce_{dataset}" for dataset in ("cifar10", "celeba64", "church64", "celebahq256")}
-    recipes |= {"reproduce_anomaly", "reproduce_ood"}
+    assert {"cifar10", "celeba64", "celebahq256", "church64", "mnist", "fashion_mnist", "svhn"} <= DATASETS
+    recipes = {f"reproduce_{dataset}" for dataset in DATASETS}
+    recipes |= {"reproduce_table", "reproduce_anomaly", "reproduce_ood"}
     assert recipes | {"evaluate", "figures", "bench"} <= {name for name, default, _ in listed if not default}
     for name, _, said in listed:
         assert said.endswith("."), name

@@ -1,7 +1,7 @@
 """The generator of the paper's joint-training experiments: x <- z_1 <- ... <- z_L with convolutions next to the image.
 
 p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1})^2), p(z_L) = N(0, I)
-(facts, sections 1.1 and 2.1). The inference network q(z_1|x) q(z_2|z_1) ... is there for variational learning.
+(docs/facts, "Training settings"). The inference network q(z_1|x) q(z_2|z_1) ... is there for variational learning.
 """
 
 import itertools

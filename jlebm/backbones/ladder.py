@@ -1,7 +1,7 @@
 """A ladder of vector latents: deterministic bottom-up, stochastic top-down, an image that every layer reaches.
 
 p0 is that of `MarkovHierarchy`, p(z_L) = N(0, I) and p(z_i|z_{i+1}) by one perceptron a layer. The image sees all
-layers, as in BIVA and NVAE (facts, section 1.1): a deterministic path of transposed convolutions leads from the
+layers, as in BIVA and NVAE: a deterministic path of transposed convolutions leads from the
 smallest feature maps to the pixels, z_L enters at its start and the layers below it one after the other further on, so
 that the bottom layer is left with what a few convolutions can draw.
 

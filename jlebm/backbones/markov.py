@@ -1,6 +1,6 @@
 """p0 of vector latents in which each layer is given by the one above it, through one perceptron.
 
-p0(z) = N(z_L; 0, top_sigma^2) prod_{i<L} N(z_i; mu_i(z_{i+1}), sigma_i(z_{i+1})^2) (facts, section 1.1).
+p0(z) = N(z_L; 0, top_sigma^2) prod_{i<L} N(z_i; mu_i(z_{i+1}), sigma_i(z_{i+1})^2) (arXiv 2306.06323).
 """
 
 import itertools

@@ -7,7 +7,7 @@ of its backward pass, costs more than they do. With u = (z_i - mu) / sigma, sigm
     d log p(z_i|z_{i+1}) / d mu    =  u / sigma
     d log p(z_i|z_{i+1}) / d log s =  (u^2 - 1) s / sigma
 
-(facts, sections 1.1 and 1.7); the last two go back through the conditional's network to z_{i+1}, and every energy's
+(docs/facts, "Gaussian scales"); the last two go back through the conditional's network to z_{i+1}, and every energy's
 network to its own layer.
 
 Merging the first layers of the energy and of the conditional that read one layer was tried and costs on a CPU more than

@@ -1,6 +1,6 @@
 """Is an image one of the others? From a score an image to how well the score tells two sets apart.
 
-The scores are a model's: L^{>k} of Eq. 20 and what is made of it (`jlebm.hierarchy.scores_above`; facts, section 2.2).
+The scores are a model's: L^{>k} of Eq. 20 and what is made of it (`jlebm.hierarchy.scores_above`).
 Which set is called positive decides the AUPRC, its value at chance too, and is a part of every record.
 """
 

@@ -1,6 +1,6 @@
 """Joint maximum likelihood: both expectations of the gradient by short Langevin chains.
 
-Facts, sections 1.2 and 1.3.
+Source: docs/facts, "Learning gradients" and "Langevin step sizes".
 """
 
 from dataclasses import dataclass

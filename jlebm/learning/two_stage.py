@@ -1,4 +1,4 @@
-"""Stage two of the two-stage scheme: the energies alone, on a trained backbone (facts, section 1.6)."""
+"""Stage two of the two-stage scheme: the energies alone, on a trained backbone (docs/facts, "Two-stage training")."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.protocol import Backbone
-from jlebm.energies import conv_energy
+from jlebm.energies import ConvEnergy, EnergyConfig
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
@@ -20,21 +20,8 @@ from jlebm.randomness import Noise
 
 
 @dataclass(frozen=True)
-class EnergyConfig:
-    """One convolutional energy a group; the defaults are the published ones (facts, section 1.6)."""
-
-    channels: int = 64
-    units: int = 200
-
-    def __post_init__(self) -> None:
-        """Refuse a network of nothing."""
-        if self.channels < 1 or self.units < 1:
-            raise UserError("an energy needs at least one channel and one unit")
-
-
-@dataclass(frozen=True)
 class EnergyOptimizer:
-    """Adam for the energies; the defaults are the published CIFAR-10 run's (facts, section 2.1)."""
+    """Adam for the energies; the defaults are the published CIFAR-10 run's."""
 
     energy_lr: float = 1e-4
     beta1: float = 0.99
@@ -78,26 +65,27 @@ class TwoStageExperiment(Trainable):
     backbone: str = field(kw_only=True)
     """What it is put upon: the digest and seed of a stage one, or the digest of a published checkpoint's weights."""
     learning: Literal["two-stage"] = "two-stage"
-    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    energy: EnergyConfig = field(default_factory=ConvEnergy)
+    """The networks, one for each group."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
     """In training."""
     optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
 
     def __post_init__(self) -> None:
-        """Refuse a hierarchy that convolutional energies do not fit, before a backbone is trained for them."""
+        """Refuse a hierarchy that the energies do not fit, before a backbone is trained for them."""
         side = self.model.top_side
-        if side < 8 or side & (side - 1):
-            raise UserError(
-                f"the latents of the model are {side} pixels wide at the top; energies need 8, 16, 32, ...: "
-                "choose other model.num_latent_scales or model.num_preprocess_blocks"
-            )
+        try:
+            self.energy.check(((self.model.num_latent_per_group, side, side),))
+        except UserError as error:
+            advice = "choose other model.num_latent_scales or model.num_preprocess_blocks"
+            raise UserError(f"at the top of the model, {error}; {advice}") from error
 
     def build(self, backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`."""
         if backbone is None:
             raise UserError("the two-stage scheme needs a trained backbone")
-        return JointModel(backbone, conv_energy(backbone.latent_shapes, self.energy.channels, self.energy.units))
+        return JointModel(backbone, self.energy.build(backbone.latent_shapes))
 
     def scheme(self) -> TwoStage:
         """See `Trainable`."""

@@ -1,4 +1,4 @@
-"""Variational learning: an inference network instead of posterior chains (facts, section 1.5)."""
+"""Variational learning: an inference network instead of posterior chains (docs/facts, "Variational learning")."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,9 @@
 """A step of a two-stage chain on a deep hierarchy, beside the released code's sequence of operations in plain form.
 
-The mathematics is that of facts, sections 1.4 and 1.6, with the exact base term. The released sequence normalises every
-weight at every step, keeps batch norms apart, goes on to the parameters of the image, which no drift needs, and takes
-the energies one after the other; memory is contiguous. Written for this comparison; nothing of the library uses it.
+The mathematics is that of docs/facts, "Whitened noise" and "Two-stage training", with the exact base term. The released
+sequence normalises every weight at every step, keeps batch norms apart, goes on to the parameters of the image, which
+no drift needs, and takes the energies one after the other; memory is contiguous. Written for this comparison; nothing
+of the library uses it.
 """
 
 import copy

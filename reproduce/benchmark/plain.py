@@ -1,6 +1,6 @@
 """The released code's sequence of operations, in its plainest form: what the benchmark holds ours against.
 
-The mathematics is that of facts, sections 1.2, 1.3 and 1.7, and the order is the released joint training's: a gradient
+The mathematics is that of docs/facts, "Learning gradients", and the order is the released joint training's: a gradient
 call for each term of a log-density, a draw of every conditional made and thrown away with it, one optimiser a network,
 contiguous memory. Written for this comparison; nothing of the library uses it.
 """

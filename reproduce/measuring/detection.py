@@ -17,8 +17,9 @@ from jlebm.run import provenance
 from reproduce import results
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.measuring.summary import print_verdicts
+from reproduce.results.metrics import measured_of
 
-METRICS = ("auprc", "auroc", "fpr80")
+METRICS = measured_of("anomaly")  # the same as of images outside the distribution
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,8 @@ from jlebm.randomness import derive_seed
 from jlebm.sampling import Prior, SampleFiles
 from reproduce.measuring.session import Rows
 from reproduce.presets.extents import PRIORS, SOURCES
+from reproduce.results.metrics import METRICS, measured_of
 
-METRICS = {
-    "gaussian-prior": ("fid768", "fid"),
-    "ebm-prior": ("fid768", "fid", "is", "kid", "precision", "recall"),
-    "posterior": ("fid768", "fid"),
-}
 NUMBERS = 2**30  # latents of one source that are kept on the disk at most: 4 GiB
 WIDEST = 20_000  # latents of an image that the two-sample test is given at most
 LATENTS = 10_000  # how many latents of each side are kept and given to the two-sample test at most
@@ -90,9 +87,9 @@ def measure(rows: Rows, samples: SampleSets) -> None:
     """
     samples.begin(rows)
     measure_latents(rows, samples)
-    for source, metrics in METRICS.items():
+    for source in SOURCES:
         if source in samples.draws:
-            measure_images(rows, samples, source, metrics)
+            measure_images(rows, samples, source)
     if samples.priors == PRIORS:
         measure_floor(rows)
         measure_gap(rows, samples)
@@ -161,13 +158,18 @@ def tell_apart(rows: Rows, samples: SampleSets, prior: str, source: str, part: s
     rows.add("latent_auc", source, auc, used, {"evaluate": time.monotonic() - started})
 
 
-def measure_images(rows: Rows, samples: SampleSets, source: str, metrics: tuple[str, ...]) -> None:
+def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
     """Store the metrics of one source's images, and remember which cannot be measured and why."""
     session, count = rows.session, samples.count(source)
+    computed = [metric for metric in measured_of(source) if METRICS[metric].function]
+    for metric in computed:
+        measure_by_function(rows, samples, source, metric)
     wanted = []
     if source not in session.judged:
         return
-    for metric in metrics:
+    for metric in measured_of(source):
+        if metric in computed:
+            continue
         refusal = fidelity.refusal(metric, session.extractor, count, session.references)
         if refusal is not None:
             session.lacks(refusal)
@@ -194,6 +196,19 @@ def measure_images(rows: Rows, samples: SampleSets, source: str, metrics: tuple[
         else:
             judged = session.judged_by()
             rows.add(score.metric, source, score.value, score.images, seconds, spread=score.spread, **judged)
+
+
+def measure_by_function(rows: Rows, samples: SampleSets, source: str, metric: str) -> None:
+    """Store a metric that a function of a source's images and the training images computes."""
+    session, count = rows.session, samples.count(source)
+    reference = fidelity.describe_reference(session.dataset, None)
+    if rows.find(metric, source, count, reference=reference) is not None:
+        return
+    images, started = samples[source].images, time.monotonic()
+    module, _, name = METRICS[metric].function.partition(":")
+    value = float(getattr(import_module(module), name)(images, session.dataset.images))
+    seconds = {"sample": samples.seconds[source], "evaluate": time.monotonic() - started}
+    rows.add(metric, source, value, count, seconds, reference=reference)
 
 
 def measure_floor(rows: Rows) -> None:

@@ -1,7 +1,7 @@
 """The two-stage model: a backbone that is trained or given, energies upon it, and rows of both priors on its weights.
 
-The order is that of facts, section 1.6. Both priors, the decoded posterior samples and every variation of the sampling
-are of the same weights.
+The order is that of docs/facts, "Two-stage training". Both priors, the decoded posterior samples and every variation of
+the sampling are of the same weights.
 """
 
 import dataclasses

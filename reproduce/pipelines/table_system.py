@@ -29,7 +29,6 @@ from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
 SOURCE = "samples"
-METRICS = ("fid768", "fid", "is", "kid", "precision", "recall")
 HELD_OUT = "held-out"
 DRAWN = ("samples", "training")  # of a run
 LIKELIHOODS = 1_000  # images over which bits per dimension are the mean
@@ -118,7 +117,7 @@ def _measure(
     measure_parameters(rows, samples, SOURCE, system, *upon)
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
-    measure_images(rows, samples, SOURCE, METRICS)
+    measure_images(rows, samples, SOURCE)
     drawn = [*files_of(subject, folder, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
         session.report.line(f"everything of {run.folder} was measured before; its rows stand")

@@ -72,7 +72,8 @@ def ladder(
 
 def twin_of(experiment: Experiment) -> Experiment:
     """Return the same training without energies."""
-    return dataclasses.replace(experiment, learning="gaussian", energy_hidden=(), conditional_gradient="exact")
+    without = {"energy_hidden": (), "energy": None, "conditional_gradient": "exact"}
+    return dataclasses.replace(experiment, learning="gaussian", **without)
 
 
 def grey28(dataset: str) -> dict[str, LadderPreset]:
@@ -143,7 +144,7 @@ def _colour(
 
 
 def _budget(dataset: str, model: LadderConfig, batch_size: int) -> Experiment:
-    """Return the long training, with the energies' rate of the sibling's code (facts, section 1.5)."""
+    """Return the long training, with the energies' rate of the sibling's code (docs/facts, "Variational learning")."""
     training = TrainingConfig(30_000, batch_size)
     return ladder(dataset, "budget", model, training, kl_warmup=6_000, energy_lr=2e-6)
 

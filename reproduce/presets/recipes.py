@@ -1,8 +1,11 @@
 """A recipe as data: one dataset of the paper and its presets by model and name."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
@@ -39,6 +42,13 @@ class Recipe:
     """Of the deep hierarchy."""
     ladder: Mapping[str, LadderPreset] = field(default_factory=dict)
     """Of the ladder of vector latents."""
+
+
+def recipes() -> dict[str, Recipe]:
+    """Return every recipe by its module's name: the files at the top of `reproduce` that say a `RECIPE`."""
+    top = Path(__file__).resolve().parents[1]
+    said = [path.stem for path in sorted(top.glob("*.py")) if re.search("^RECIPE = ", path.read_text(), re.MULTILINE)]
+    return {name: import_module(f"reproduce.{name}").RECIPE for name in said}
 
 
 def with_inference_network(experiment: Experiment) -> Experiment:

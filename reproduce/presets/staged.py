@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.config import Config
+from jlebm.energies import ConvEnergy
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer, TwoStageExperiment
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
 from reproduce.presets.extents import FIRST_LOOK, PRIORS, SOURCES, WHOLE, Extent
 
@@ -55,7 +56,7 @@ def two_stage(
     preset: str,
     model: NVAEConfig,
     backbone: tuple[ELBOConfig, AdamaxConfig, TrainingConfig],
-    energies: tuple[EnergyConfig, EnergyOptimizer, TrainingConfig],
+    energies: tuple[ConvEnergy, EnergyOptimizer, TrainingConfig],
     train: Chain,
     test: Chain,
 ) -> TwoStagePlan:
@@ -101,7 +102,7 @@ def tiny(
             TrainingConfig(steps, batch_size),
         ),
         (
-            EnergyConfig(8, 16),
+            ConvEnergy(8, 16),
             EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
             TrainingConfig(energy_steps, batch_size),
         ),

@@ -7,8 +7,8 @@ from reproduce.results.golden import GoldenVerdict
 from reproduce.results.golden import compare as compare_golden
 from reproduce.results.golden import write as write_golden
 from reproduce.results.measurement import Measurement, read, read_all
+from reproduce.results.metrics import METRICS, Metric
 from reproduce.results.paper import Reported, read_paper
-from reproduce.results.records import METRICS, Metric
 from reproduce.results.rendering import render
 from reproduce.results.rows import append
 from reproduce.results.timing import TIMINGS, Timing

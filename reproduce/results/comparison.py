@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from jlebm.text import shell_command
 from reproduce.results.expectation import condition
 from reproduce.results.measurement import Measurement
+from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
-from reproduce.results.records import METRICS
 from reproduce.results.rendering import number
 from reproduce.results.rows import refuse_changed
 from reproduce.results.table_lines import SYSTEMS, System

@@ -16,8 +16,9 @@ from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
 from jlebm.text import shell_command, words_of
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
+from reproduce.results.metrics import METRICS
 from reproduce.results.paper import read_tables
-from reproduce.results.records import METRICS, decode, known, refuse_unwritable
+from reproduce.results.records import decode, known, refuse_unwritable
 from reproduce.results.rows import hold
 from reproduce.results.table_lines import BASELINES
 

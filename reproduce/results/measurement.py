@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jlebm.files import cannot_read
 from reproduce.results import rows
-from reproduce.results.records import METRICS, known, moment, refuse_unwritable
+from reproduce.results.metrics import METRICS
+from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.table_lines import BASELINES
 from reproduce.results.timing import TIMINGS
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from jlebm.errors import UserError
 from jlebm.files import read_bytes
-from reproduce.results.records import METRICS, decode, known, refuse_unwritable
+from reproduce.results.metrics import METRICS
+from reproduce.results.records import decode, known, refuse_unwritable
 
 MODELS = ("this paper", "ICCV 2023 sibling", "ICML 2024 follow-up")
 VERIFIED = ("read in the source", "second-hand")

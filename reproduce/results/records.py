@@ -6,7 +6,6 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,44 +13,6 @@ from jlebm.errors import UserError, nearest
 
 T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character of UTF-16
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is written.
-
-    `label` is its name in a table, `decimals` how many are printed, `floor` the narrowest tolerance that an
-    expectation of it is given, in the metric's own unit, whatever the measured spread: a choice, kept above what
-    another machine's rounding moves.
-    """
-
-    label: str
-    decimals: int
-    floor: float
-
-
-METRICS = {
-    "fid": Metric("FID", 2, 0.1),
-    "fid768": Metric("fid768", 4, 0.005),
-    "is": Metric("IS", 2, 0.05),
-    "kid": Metric("KID", 5, 0.0005),
-    "precision": Metric("precision", 3, 0.01),
-    "recall": Metric("recall", 3, 0.01),
-    "latent_auc": Metric("latent AUC", 4, 0.005),
-    "reconstruction_mse": Metric("reconstruction MSE", 5, 0.0002),
-    "prior_gap_closed": Metric("prior gap closed", 3, 0.02),
-    "auprc": Metric("AUPRC", 3, 0.01),
-    "auroc": Metric("AUROC", 3, 0.01),
-    "fpr80": Metric("FPR at 80 % TPR", 3, 0.01),
-    "kl": Metric("KL (nats)", 2, 0.1),
-    "pixel_change": Metric("pixel change", 4, 0.002),
-    "feature_change": Metric("768-feature change", 4, 0.01),
-    "latent_accuracy": Metric("latent classifier accuracy (%)", 2, 0.5),
-    "mig": Metric("MIG", 3, 0.01),
-    "bits_per_dimension": Metric("bits per dimension", 3, 0.01),
-    "parameters": Metric("parameters", 0, 0.5),
-    "seconds_per_iteration": Metric("seconds per iteration", 3, 0.02),
-}
 
 
 def known(word: str, allowed: Iterable[str], what: str) -> None:

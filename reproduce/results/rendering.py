@@ -11,8 +11,8 @@ from rich.text import Text
 
 from jlebm.text import printable
 from reproduce.results.expectation import describe
+from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
-from reproduce.results.records import METRICS
 from reproduce.results.verdicts import Verdict, rewrite
 
 Note = tuple[str, str, str]  # status, what is said, command

@@ -28,7 +28,7 @@ from reproduce.systems.turns import Turn, integers
 
 @dataclass(frozen=True)
 class BigGANConfig:
-    """Networks and their game; the defaults are those of the authors' PyTorch code for CIFAR-10 (facts, section 4).
+    """Networks and their game; the defaults are those of the authors' PyTorch code for CIFAR-10.
 
     But for the chunks of z and the shared embedding of a class, which are the paper's for larger images.
     """

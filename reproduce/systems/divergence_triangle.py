@@ -32,7 +32,7 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class DivergenceTriangleConfig:
-    """Networks and weights; the defaults are those of the public CIFAR-10 code (facts, section 4)."""
+    """Networks and weights; the defaults are those of the public CIFAR-10 code (docs/facts, "Other systems")."""
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     latent_dim: int = 100

@@ -18,7 +18,7 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class IGEBMConfig(PixelEnergyConfig):
-    """The defaults are the public CIFAR-10 chains (facts, section 4), converted to images in [-1, 1].
+    """The defaults are the public CIFAR-10 chains converted to images in [-1, 1] (docs/facts, "Other systems").
 
     There, images are in [0, 1], a step is 10 times the gradient, which is clipped to 0.01, and its noise is 0.005: the
     same move of an image is twice as long here, and its gradient half as large.

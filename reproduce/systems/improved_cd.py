@@ -30,7 +30,7 @@ FARTHEST = 1e-6  # below which a distance does not count as one, for its logarit
 
 @dataclass(frozen=True)
 class ImprovedCDConfig(PixelEnergyConfig):
-    """The number of steps and their size are the public command's, converted to images in [-1, 1] (facts, section 4).
+    """The number of steps and their size are the public command's, converted to images in [-1, 1].
 
     The noise, the weights and the augmentation's size are this project's.
     """

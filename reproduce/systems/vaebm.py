@@ -2,7 +2,8 @@
 
 The density is exp(-E(x)) p(x|z) p(z) / Z. Its chains move in whitened noise, z = T(eps_z) and x = mu(z) + sigma(z)
 eps_x, where the base is N(0, I). The public code keeps log p(x|z) + log p(z) at that point, without
-the log-Jacobian, as its base term; both are here by name, as for the energies of latents (facts, section 1.4).
+the log-Jacobian, as its base term; both are here by name, as for the energies of latents (docs/facts, "Whitened
+noise").
 """
 
 from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ class EnergyInNoise:
 
 @dataclass(frozen=True)
 class VAEBMConfig:
-    """Network, loss and chains; the defaults are the public CIFAR-10 run's where facts, section 4, has them."""
+    """Network, loss and chains; the defaults are the public CIFAR-10 run's (docs/facts, "Other systems")."""
 
     network: PixelEnergyConfig = field(default_factory=PixelEnergyConfig)
     spectral: float = 0.2

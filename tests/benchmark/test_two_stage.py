@@ -51,7 +51,7 @@ def test_the_floor_is_that_of_one_chain_times_the_batch() -> None:
 
 
 def test_published_size() -> None:
-    """30 groups of 20 x 16 x 16 on a GPU (facts, section 2.1)."""
+    """30 groups of 20 x 16 x 16 on a GPU (docs/facts, "Training settings")."""
     config, *_ = deep_chain.SIZES["cuda"]
     assert sum(config.groups()) == 30
     assert (config.num_latent_per_group, config.image_size // 2**config.num_preprocess_blocks) == (20, 16)

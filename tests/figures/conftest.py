@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures.__main__ import DRAWN_FROM_ARTIFACTS
 from reproduce.results import write_artifact
 from tests.rows import copy_open_questions, row
 
@@ -23,6 +22,17 @@ RUN = {
     "config_digest": "c" * 64,
     "commit": "d" * 40,
 }
+DDPM = RUN | {"protocol": "table/1", "learning": "ddpm"}
+NAMES = {
+    "samples": "cifar10_joint_mle_cpu_samples",
+    "langevin": "cifar10_joint_mle_cpu_langevin",
+    "layers": "mnist_ladder_cpu_layers",
+    "reconstruction": "mnist_ladder_cpu_reconstruction",
+    "transition": "mnist_ladder_cpu_transition",
+    "training": "cifar10_ddpm_cpu_training",
+    "ood": "cifar10_ood_svhn",
+}
+"""What a toy artifact of each kind is called in the results folder."""
 LADDER = {
     "protocol": "mnist-ladder/1",
     "dataset": "mnist",
@@ -86,14 +96,14 @@ def toys() -> dict[str, dict[str, np.ndarray]]:
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy paper.toml and expected.toml, and store the first artifact of every figure; only that one is asked for."""
+def results(tmp_path: Path) -> Path:
+    """Copy paper.toml and expected.toml, and store an artifact for every figure."""
     folder = tmp_path / "results"
     folder.mkdir()
     copy_open_questions(Path(__file__).parents[2] / "results", folder)
-    for script in DRAWN_FROM_ARTIFACTS:
-        monkeypatch.setattr(script, "ARTIFACTS", script.ARTIFACTS[:1])
-        write_artifact(script.ARTIFACTS[0].path(folder), toys()[script.DRAWING.kind.partition("_")[0]], RUN)
+    for kind, arrays in toys().items():
+        write_artifact(folder / "artifacts" / f"{NAMES[kind]}.npz", arrays, DDPM if kind == "training" else RUN)
+    write_artifact(folder / "artifacts/cifar10_ddpm_cpu_samples.npz", {"samples": pictures(20)}, DDPM)
     return folder
 
 

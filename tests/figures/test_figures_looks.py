@@ -28,7 +28,8 @@ look = pytest.mark.mpl_image_compare(baseline_dir="baseline", style=str(STYLE), 
 def figures_of(script: ModuleType, results: Path, monkeypatch: Any) -> list[Figure]:
     drawn: list[Figure] = []
     monkeypatch.setattr(script, "save", lambda figure, stem: drawn.append(figure) or [stem])
-    script.draw(script.ARTIFACTS[0], results, results)
+    (artifact,) = script.DRAWING.stored(results)
+    script.draw(artifact, results, results)
     return drawn
 
 
@@ -68,7 +69,8 @@ def test_detection(results: Path, monkeypatch: Any) -> Figure:
 @look
 def test_samples_with_the_twin(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the twin's samples were left out, or stood under another name."""
-    path = samples.ARTIFACTS[0].path(results)
+    (artifact,) = samples.DRAWING.stored(results)
+    path = artifact.path(results)
     arrays, provenance = read_artifact(path, (), [])
     write_artifact(path, {**arrays, "twin": arrays["gaussian_prior"][::-1]}, provenance)
     return figures_of(samples, results, monkeypatch)[0]

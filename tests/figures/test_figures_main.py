@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import energy_trace, hierarchical_sampling, langevin_transition, samples, system_samples
-from figures.__main__ import DRAWN_FROM_ARTIFACTS, illustrate, main
+from figures import pages, registry, system_samples
+from figures.__main__ import illustrate, main
 from figures.pages import PAGES
+from figures.registry import FIGURES, Figure, draw_stored
 from figures.tables import TABLES
 from jlebm.errors import UserError
 from reproduce.results import Measurement, append, read_artifact, write_artifact
-from tests.figures.conftest import RUN
+from tests.figures.conftest import DDPM, NAMES, RUN
 
-SAMPLES, LANGEVIN = samples.ARTIFACTS[0].name, energy_trace.ARTIFACTS[0].name
+SAMPLES, LANGEVIN = NAMES["samples"], NAMES["langevin"]
+ROOT = Path(__file__).parents[2]
 
 
 def run(results: Path, out: Path) -> int:
@@ -28,17 +30,9 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    several = {
-        samples: ("", "_sheet"),
-        hierarchical_sampling: ("", "_sheet"),
-        langevin_transition: ("_short", "_long"),
-    }
-    stems = {
-        f"{artifact.name}{part}"
-        for script in DRAWN_FROM_ARTIFACTS
-        for artifact in script.ARTIFACTS
-        for part in several.get(script, ("",))
-    }
+    several = {"samples": ("", "_sheet"), "layers": ("", "_sheet"), "transition": ("_short", "_long")}
+    stems = {f"{name}{part}" for kind, name in NAMES.items() for part in several.get(kind, ("",))}
+    stems.add("cifar10_cpu_systems")
     figures = {f"{stem}{suffix}" for stem in stems for suffix in (".pdf", ".png")}
     tables = {f"{name}{suffix}" for name in TABLES for suffix in (".md", ".tex")}
     assert drawn == figures | tables | {f"{name}.md" for names in PAGES.values() for name in names}
@@ -50,8 +44,8 @@ def test_the_pictures_of_a_readme_are_the_drawn_ones(results: Path, tmp_path: Pa
     readme = tmp_path / "checkout" / "README.md"
     with pytest.raises(UserError, match=r"README.md does not exist; give a README.md that shows docs/NAME.png"):
         illustrate(readme, ())
-    for script in DRAWN_FROM_ARTIFACTS[1:]:
-        script.ARTIFACTS[0].path(results).unlink()
+    for name in set(NAMES.values()) - {SAMPLES}:
+        (results / "artifacts" / f"{name}.npz").unlink()
     readme.parent.mkdir()
     readme.write_text(f"![Samples](docs/{SAMPLES}.png) and ![what is not drawn](docs/other.png)")
     assert main(["--results", str(results), "--out", str(tmp_path / "out"), "--readme", str(readme)]) == 0
@@ -65,30 +59,76 @@ def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monke
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(system_samples, "image_rows", lambda rows, columns: drawn.update(rows))
     monkeypatch.setattr(system_samples, "save", lambda figure, stem: [stem])
-    assert system_samples.draw_sheet(results, tmp_path) == []
     priors = enumerate(("gaussian_prior", "ebm_prior"))
     images = {name: np.full((40, 3, 8, 8), level, np.uint8) for level, name in priors}
     two_stage = {**RUN, "protocol": "cifar10-two-stage/1", "learning": "two-stage"}
-    write_artifact(results / "artifacts" / "cifar10_two_stage_cpu_samples.npz", images, two_stage)
-    ddpm = {**RUN, "protocol": "table/1", "learning": "ddpm"}
+    for dataset in ("cifar10", "celeba64"):  # a dataset without any other system has no sheet
+        path = results / "artifacts" / f"{dataset}_two_stage_cpu_samples.npz"
+        write_artifact(path, images, two_stage | {"dataset": dataset})
     noise = {"samples": np.full((40, 3, 8, 8), 7, np.uint8)}
-    write_artifact(results / "artifacts" / "cifar10_ddpm_cpu_samples.npz", noise, ddpm)
-    scores = [row(**ddpm | {"source": "samples", "seed": seed, "value": value}) for seed, value in ((1, 1.0), (2, 2.5))]
+    write_artifact(results / "artifacts" / "cifar10_ddpm_cpu_samples.npz", noise, DDPM)
+    scores = [row(**DDPM | {"source": "samples", "seed": seed, "value": value}) for seed, value in ((1, 1.0), (2, 2.5))]
     append(results / "measured" / "cifar10.jsonl", scores)
-    assert system_samples.draw_sheet(results, tmp_path) == [tmp_path / "cifar10_cpu_systems"]
+    assert system_samples.draw_sheets(results, tmp_path) == [tmp_path / "cifar10_cpu_systems"]
     levels = {name: (len(some), some.min(), some.max()) for name, some in drawn.items()}
     assert list(levels.items()) == [
         ("NVAE, Gaussian prior\nnot measured", (12, 0, 0)),
         ("ours, two-stage\nnot measured", (12, 1, 1)),
         ("DDPM\nfid768 1.75", (12, 7, 7)),
     ]
+    write_artifact(results / "artifacts" / "cifar10_own_cpu_samples.npz", noise, DDPM | {"learning": "own"})
+    with pytest.raises(UserError, match="is of 'own', which is no system of the table"):
+        system_samples.draw_sheets(results, tmp_path)
 
 
-def test_a_missing_artifact_names_its_command(results: Path, tmp_path: Path, capsys: Any) -> None:
+def test_every_stored_artifact_is_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+    """Would break if an array file of the repository were of no figure."""
+    claimed: dict[str, list[str]] = {}
+
+    def note(figure: Figure) -> Figure:
+        def draw(artifact: Any, results: Path, out: Path) -> list[Path]:
+            claimed.setdefault(artifact.name, []).append(figure.command)
+            return []
+
+        def sheets(results: Path, out: Path) -> list[Path]:
+            return [path for one in figure.drawing.stored(results) for path in draw(one, results, out)]
+
+        return figure._replace(**({"draw": draw} if figure.draw else {"sheets": sheets}))
+
+    monkeypatch.setattr(registry, "FIGURES", [note(figure) for figure in FIGURES])
+    _, missing = draw_stored(ROOT / "results", tmp_path)
+    assert not missing
+    assert claimed.keys() == {path.stem for path in (ROOT / "results/artifacts").glob("*.npz")}
+
+
+def test_an_artifact_of_no_figure_is_named(results: Path, tmp_path: Path, capsys: Any) -> None:
+    """Would break if an array file that nothing draws were passed over in silence."""
+    write_artifact(results / "artifacts" / "cifar10_joint_mle_cpu_other.npz", {"values": np.zeros(3)}, RUN)
+    assert run(results, tmp_path / "out") == 0
+    assert "cifar10_joint_mle_cpu_other.npz is of no figure" in capsys.readouterr().out
+
+
+def test_every_script_that_draws_is_in_the_registry() -> None:
+    """Would break if a script beside the others were left out of `python -m figures`."""
+    scripts = {path.stem for path in (ROOT / "figures").glob("*.py") if "\nDRAWING = " in path.read_text()}
+    assert {f"figures.{name}" for name in scripts} == {figure.command for figure in FIGURES}
+
+
+def test_the_page_of_figures_lists_the_registry() -> None:
+    """Would break if docs/figures named other figures than there are; `python -m figures.pages` writes it anew."""
+    page = (ROOT / "docs/figures.md").read_text()
+    assert pages.texts(ROOT / "results")["figures"] in page
+
+
+def test_a_kind_without_an_artifact_says_what_leaves_one(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure that was never made were passed over in silence, or stopped the others."""
     (results / "artifacts" / f"{SAMPLES}.npz").unlink()
+    (results / "artifacts" / f"{NAMES['ood']}.npz").unlink()
     assert run(results, tmp_path / "out") == 0
-    assert f"{SAMPLES}.npz does not exist; `nox -s reproduce_cifar10" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not drawn: samples: " in out
+    assert "holds no *_samples.npz; a recipe's full preset leaves one there" in out
+    assert "holds no *_ood_*.npz; `python -m reproduce.ood --run RUN --outside DATASET` leaves one there" in out
     assert (tmp_path / "out" / f"{LANGEVIN}.pdf").exists()
 
 

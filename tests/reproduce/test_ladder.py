@@ -14,12 +14,12 @@ from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.progress import SILENT, ConsoleReporter
-from reproduce import celeba64, cifar10, fashion_mnist, mnist, results, svhn
+from reproduce import results
 from reproduce.measuring.session import unseen
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.ladder_sizes import LadderPreset, ladder, twin_of
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, recipes
 from reproduce.results import read_artifact
 
 SMALL = dataclasses.replace(
@@ -38,7 +38,7 @@ EXTENT = Extent(5, 2, Length(6, 2, 3, 5), Length(12, 3, 4, 4))
 RECIPE = Recipe("digits28", {}, "photos", ladder={"cpu": LadderPreset(SMALL, images=60, extent=EXTENT)})
 LAYERS = ("z3", "z2", "z1")
 KINDS = ("layers", "reconstruction", "transition", "samples", "langevin")
-RECIPES = (mnist.RECIPE, fashion_mnist.RECIPE, svhn.RECIPE, cifar10.RECIPE, celeba64.RECIPE)
+RECIPES = [recipe for recipe in recipes().values() if recipe.ladder]
 
 
 def places(folder: Path) -> list[str]:

@@ -12,17 +12,18 @@ from safetensors.torch import load_file
 
 from figures import hierarchical_sampling
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
+from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyConfig, EnergyOptimizer
-from reproduce import celeba64, celebahq256, church64, cifar10, results
+from jlebm.learning.two_stage import EnergyOptimizer
+from reproduce import cifar10, results
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.plans import planned
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, recipes
 from reproduce.presets.staged import TwoStagePreset, two_stage
 from tests.public_numbers import nvae
 
@@ -32,7 +33,7 @@ PLAN = two_stage(
     "tiny",
     NVAEConfig(32, 4, 4, 1, 2, 2, num_preprocess_cells=1, num_postprocess_cells=1, num_mixture_dec=1),
     (ELBOConfig(warmup_steps=2, spectral=0.1), AdamaxConfig(ema_decay=0.5), TrainingConfig(4, 8)),
-    (EnergyConfig(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8)),
+    (ConvEnergy(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8)),
     train=Chain.from_two_stage_paper(2, 0.04),
     test=Chain.from_two_stage_paper(3, 0.04),
 )
@@ -40,7 +41,7 @@ FILES = {"backbone": "backbone.safetensors", "two-stage": "weights.safetensors"}
 EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
 PRESET = TwoStagePreset(PLAN, 60, reference_images=100, extent=EXTENT)
 RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": PRESET})
-RECIPES = (cifar10.RECIPE, celeba64.RECIPE, church64.RECIPE, celebahq256.RECIPE)
+RECIPES = [recipe for recipe in recipes().values() if recipe.two_stage]
 
 
 def places(folder: Path) -> list[str]:

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jlebm.config import Config
-from reproduce import anomaly, celeba64, celebahq256, church64, cifar10, fashion_mnist, mnist, svhn
+from reproduce import anomaly
 from reproduce.presets.ladder_sizes import twin_of
-from reproduce.presets.recipes import with_inference_network
+from reproduce.presets.recipes import recipes, with_inference_network
 from reproduce.presets.staged import Sampled
 from reproduce.systems import built, presets_of
 
 PINNED = Path(__file__).with_name("digests.json")
-RECIPES = (cifar10, celeba64, celebahq256, church64, mnist, fashion_mnist, svhn)
 BACKBONE = "the digest and the seed of a stage one"  # in place of what is known only when there is one
 
 
 def named() -> Iterator[tuple[str, Config]]:
     """Yield every preset of every recipe and system, as it is before a command changes it."""
-    for module in RECIPES:
-        recipe = module.RECIPE
+    for recipe in recipes().values():
         for size, preset in recipe.presets.items():
             yield f"{recipe.name} two-layer {size}", preset.experiment
             variational = with_inference_network(preset.variational or preset.experiment)

@@ -1,7 +1,7 @@
 """Building blocks of NVAE: weight-normalised convolutions, cells, combiners, masked flows.
 
-Written from the architecture's description (arXiv 2007.03898; facts, nvae.md). The names of modules and parameters are
-those of the published checkpoints, which are read as they are.
+Written from the architecture's description (arXiv 2007.03898; docs/facts, "NVAE architecture"). The names of modules
+and parameters are those of the published checkpoints, which are read as they are.
 """
 
 from typing import cast

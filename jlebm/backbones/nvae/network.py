@@ -1,8 +1,9 @@
-"""NVAE: a deep hierarchy p(x|z) p(z_L) prod p(z_i|z_{>i}) with a bottom-up encoder (arXiv 2007.03898; facts, nvae.md).
+"""NVAE: a deep hierarchy p(x|z) p(z_L) prod p(z_i|z_{>i}) with a bottom-up encoder (arXiv 2007.03898).
 
 The layers of latents are its groups, top first. Every Gaussian's mu and log sigma pass a soft clamp, and its sigma has
 a floor of 0.01, the top's as well: its N(0, I) has a sigma of 1.01, which is what the published checkpoints were
-trained with. Normalising flows, where there are any, are a part of q(z|x) alone.
+trained with. Normalising flows, where there are any, are a part of q(z|x) alone
+(docs/facts, "NVAE architecture").
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,9 @@
 """What keeps a deep hierarchy's training stable: its convolutions' spectral norms and its batch norms' scales.
 
-Both are penalised (arXiv 2007.03898, section 3.2): without it the KL is unbounded, and runs end in NaN (facts, section
-6, item 3). And the statistics of batch norm, which are those of posterior samples, can be re-estimated on the prior's
-own samples, as the public code does before it draws (facts, section 5).
+Both are penalised (arXiv 2007.03898, section 3.2): without it the KL is unbounded, and runs end in NaN (docs/facts,
+"NVAE trainings that end in NaN"). And the statistics of batch norm, which are those of posterior samples, can be
+re-estimated on the prior's own samples, as NVAE's public code does before it draws (docs/facts, "Sampling and
+evaluation").
 """
 
 import copy

@@ -1,0 +1,60 @@
+"""Every metric that a row may have: how it is written, what it is measured of, and what computes it.
+
+Rows, expectations, tables and recipes read this alone. A new metric of images is a function of its own in
+`reproduce/measuring`, and an entry here (docs/extending, "A metric").
+"""
+
+from dataclasses import dataclass
+
+GAUSSIAN, EBM, POSTERIOR, SAMPLES = "gaussian-prior", "ebm-prior", "posterior", "samples"
+DETECTION = ("anomaly", "out-of-distribution")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        label: its name in a table.
+        decimals: how many are printed.
+        floor: the narrowest tolerance that an expectation of it is given, in the metric's own unit, whatever the
+            measured spread: a choice, kept above what another machine's rounding moves.
+        of: the sources that recipes measure it of; empty where a recipe of one kind alone does, in its own way.
+        function: "module:name" of what computes it from a source's images and the training images, both uint8
+            (count, channels, height, width), to a number; "" where `jlebm.evaluation` or a recipe does.
+    """
+
+    label: str
+    decimals: int
+    floor: float
+    of: tuple[str, ...] = ()
+    function: str = ""
+
+
+METRICS = {
+    "fid768": Metric("fid768", 4, 0.005, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES)),
+    "fid": Metric("FID", 2, 0.1, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES)),
+    "is": Metric("IS", 2, 0.05, of=(EBM, SAMPLES)),
+    "kid": Metric("KID", 5, 0.0005, of=(EBM, SAMPLES)),
+    "precision": Metric("precision", 3, 0.01, of=(EBM, SAMPLES)),
+    "recall": Metric("recall", 3, 0.01, of=(EBM, SAMPLES)),
+    "latent_auc": Metric("latent AUC", 4, 0.005),
+    "reconstruction_mse": Metric("reconstruction MSE", 5, 0.0002),
+    "prior_gap_closed": Metric("prior gap closed", 3, 0.02),
+    "auprc": Metric("AUPRC", 3, 0.01, of=DETECTION),
+    "auroc": Metric("AUROC", 3, 0.01, of=DETECTION),
+    "fpr80": Metric("FPR at 80 % TPR", 3, 0.01, of=DETECTION),
+    "kl": Metric("KL (nats)", 2, 0.1),
+    "pixel_change": Metric("pixel change", 4, 0.002),
+    "feature_change": Metric("768-feature change", 4, 0.01),
+    "latent_accuracy": Metric("latent classifier accuracy (%)", 2, 0.5),
+    "mig": Metric("MIG", 3, 0.01),
+    "bits_per_dimension": Metric("bits per dimension", 3, 0.01),
+    "parameters": Metric("parameters", 0, 0.5),
+    "seconds_per_iteration": Metric("seconds per iteration", 3, 0.02),
+}
+
+
+def measured_of(source: str) -> tuple[str, ...]:
+    """Return the metrics that recipes measure of a source, in the order of `METRICS`."""
+    return tuple(name for name, metric in METRICS.items() if source in metric.of)
