@@ -22,8 +22,8 @@ from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.sample_files import open_images
-from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
+from reproduce.pipelines.console import ConsoleReporter
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from jlebm.experiment import Experiment
 from jlebm.files import atomic_write
 from jlebm.hierarchy import scores_above
 from jlebm.model import JointModel
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import Reporter
 from jlebm.run import Run, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce import results
@@ -42,6 +42,7 @@ from reproduce.measuring.detection import METRICS, Question, judge, print_table,
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.measuring.session import Rows
 from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.console import ConsoleReporter
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.pictures import KEPT
 

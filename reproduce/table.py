@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.session import Session, loaded, unseen
 from reproduce.pipelines.arguments import RESULTS, parse_duration
+from reproduce.pipelines.console import ConsoleReporter
 from reproduce.pipelines.fitting import STOPPED, Stopped
 from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources

@@ -15,12 +15,13 @@ from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
-from jlebm.progress import SILENT, ConsoleReporter, Reporter
+from jlebm.progress import SILENT, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.session import Session, Subject, loaded
 from reproduce.measuring.summary import print_verdicts
 from reproduce.pipelines.arguments import Arguments, Variation, parse_duration
+from reproduce.pipelines.console import ConsoleReporter
 from reproduce.pipelines.energies_on_backbone import run_two_stage
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import measure_joint

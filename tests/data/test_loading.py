@@ -11,7 +11,7 @@ import torchvision
 from jlebm.data import DatasetNotFound, data_root, load
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import UserError
-from jlebm.progress import ConsoleReporter
+from reproduce.pipelines.console import ConsoleReporter
 
 
 @pytest.fixture

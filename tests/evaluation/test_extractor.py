@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from jlebm import progress
 from jlebm.errors import UserError
 from jlebm.evaluation import extractor as weights
 from jlebm.evaluation.extractor import (
@@ -19,7 +18,8 @@ from jlebm.evaluation.extractor import (
     open_extractor,
 )
 from jlebm.evaluation.inception import fixed_images, open_network
-from jlebm.progress import ConsoleReporter
+from reproduce.pipelines import console
+from reproduce.pipelines.console import ConsoleReporter
 from tests.inception import nan_from
 
 CPU = torch.device("cpu")
@@ -133,7 +133,7 @@ def test_a_download_says_its_size_and_is_kept(
     random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Breaks if minutes pass in silence, or every start downloads again."""
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
     monkeypatch.setattr(weights, "URL_INCEPTION_V3", random_weights.as_uri())
     extractor = find_extractor(empty_root, report=ConsoleReporter())
     said = capsys.readouterr().err

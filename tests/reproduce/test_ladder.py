@@ -13,9 +13,10 @@ from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.progress import SILENT, ConsoleReporter
+from jlebm.progress import SILENT
 from reproduce import celeba64, cifar10, fashion_mnist, mnist, results, svhn
 from reproduce.measuring.session import unseen
+from reproduce.pipelines.console import ConsoleReporter
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.ladder_sizes import LadderPreset, ladder, twin_of
