@@ -232,7 +232,12 @@ def lowest(session: nox.Session) -> None:
 
 
 def _method_tests() -> list[str]:
-    own = ("test_links.py", "test_packaging.py", "test_readme.py")  # of the project, not of the method
+    own = (
+        "test_habits.py",
+        "test_links.py",
+        "test_packaging.py",
+        "test_readme.py",
+    )  # of the project, not of the method
     files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if path.name not in own)
     return [str(path.relative_to(ROOT)) for path in files] + ["tests/data", "tests/evaluation"]
 

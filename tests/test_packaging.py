@@ -168,7 +168,7 @@ def foreign(path: Path, late: bool) -> Iterator[tuple[set[str], str]]:
 
 @pytest.mark.parametrize("path", sources("jlebm"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_method_imports_its_own_dependencies_alone(path: Path) -> None:
-    """Breaks if the library imports what `pip install jlebm` does not bring; an extra's package only when it is used."""
+    """Breaks if the library imports what `pip install jlebm` leaves out, or an extra's package before it is used."""
     for given_by, where in foreign(path, late=False):
         assert given_by & OF_THE_METHOD, where
     for given_by, where in foreign(path, late=True):

@@ -10,7 +10,10 @@ from reproduce.pipelines.console import ConsoleReporter
 
 
 class Terminal(io.StringIO):
+    """What is written, as if it were a screen."""
+
     def isatty(self) -> bool:
+        """Say so."""
         return True
 
 
