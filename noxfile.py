@@ -169,7 +169,7 @@ def tests(session: nox.Session) -> None:
 def fast(session: nox.Session) -> None:
     """Run the fast unit tests on two cores, in under two minutes (-- tests/data for some of them)."""
     asked = session.posargs or ("tests", "--ignore", "tests/regression")
-    run_module(session, "pytest", "-n", "2", "-m", "not slow", *asked)
+    run_module(session, "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", *asked)
 
 
 @nox.session

@@ -319,6 +319,7 @@ def test_one_version_everywhere() -> None:
     assert PYPROJECT["project"]["dynamic"] == ["version"]
 
 
+@pytest.mark.slow
 def test_the_wheel_is_the_whole_package_and_nothing_else(tmp_path: Path) -> None:
     """A subpackage without __init__.py, a style file left out, or a recipe packed in breaks this."""
     pytest.importorskip("setuptools", minversion="77")
@@ -430,6 +431,7 @@ def test_a_failed_installation_is_not_taken_for_a_finished_one(tmp_path: Path) -
     assert not stamp.exists()
 
 
+@pytest.mark.slow
 def test_two_sessions_at_once_install_once(tmp_path: Path) -> None:
     """Two installations into one environment at the same time break it."""
     made_environment(tmp_path, "made from something else", 'case "$2" in pip) sleep 1;; esac')

@@ -81,6 +81,7 @@ def test_a_data_root_that_cannot_be_written_is_enough(
     assert len(list((samples.parent / "user").rglob("reference-photos-train-70-768-*.npz"))) == 1
 
 
+@pytest.mark.slow
 def test_weights_in_the_data_root_are_found_checked_and_used(
     samples: Path, small_inception: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

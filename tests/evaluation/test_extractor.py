@@ -92,6 +92,7 @@ def test_a_hostile_pickle_is_never_executed(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "hostile-was-here").exists()
 
 
+@pytest.mark.slow
 def test_full_weights_come_before_partial_ones(
     random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_a_download_says_its_size_and_is_kept(
     random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def run(results: Path, out: Path) -> int:
     return main(["--results", str(results), "--out", str(out)])
 
 
+@pytest.mark.slow
 def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
@@ -84,6 +85,7 @@ def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monke
     ]
 
 
+@pytest.mark.slow
 def test_a_missing_artifact_names_its_command(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure that was never made were passed over in silence, or stopped the others."""
     (results / "artifacts" / f"{SAMPLES}.npz").unlink()
@@ -120,6 +122,7 @@ def test_another_run_gets_a_sentence(results: Path, row: Any, tmp_path: Path, ca
         (LANGEVIN, "energy", np.zeros((2, 3, 1), np.int64)),
     ],
 )
+@pytest.mark.slow
 def test_arrays_of_another_shape(
     results: Path, tmp_path: Path, capsys: Any, name: str, array: str, value: np.ndarray
 ) -> None:
@@ -142,6 +145,7 @@ def test_the_measured_table_is_written(results: Path, row: Any, tmp_path: Path) 
     assert "NOT RUN" not in text
 
 
+@pytest.mark.slow
 def test_figures_never_load_models() -> None:
     """Would break if drawing needed the models: figures are drawn from stored artifacts alone."""
     code = (

@@ -72,6 +72,7 @@ def run_of(folder: Path, learning: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_both_have_their_rows(trained: tuple[Path, list[str]]) -> None:
     """A twin that is not measured, a layer without its numbers, or a row of a prior that a model has not, breaks it."""
     folder, _ = trained
@@ -111,6 +112,7 @@ def test_what_the_repository_keeps(trained: tuple[Path, list[str]]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(
     trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
