@@ -2,14 +2,16 @@
 
 A session only says which `python -m ...` to run; what follows `--` is handed to it. All sessions share one
 environment (torch with its CUDA packages is several GB), installed by whichever session comes first, at the
-versions of `constraints.txt`.
+versions of `constraints.txt`. Two sessions alone have their own: `wheel` and `lowest`, which test what is installed.
 """
 
 import ast
 import hashlib
 import os
+import re
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,24 +38,29 @@ def environment_python(session: nox.Session) -> Path:
     A stamp, written last, holds the digest of what the environment was made from. Another digest: pip brings
     the environment up to date. No stamp: an installation was interrupted, and it is made from nothing.
     """
+    return _made(session, "jlebm", _install)
+
+
+def _made(session: nox.Session, name: str, install: Callable[[nox.Session, Path], None], anew: bool = False) -> Path:
+    """Return the interpreter of the environment `name`, made by `install`; `anew`: never brought up to date."""
     version = sys.version_info[:2]
     if version < OLDEST_PYTHON:
         session.error(
             f"this nox runs on Python {version[0]}.{version[1]}, and the project needs 3.11 or later: "
             "install nox with a newer one (python3.11 -m pip install nox)"
         )
-    folder = session.env_dir.resolve().with_name(f"jlebm-{version[0]}.{version[1]}")
+    folder = session.env_dir.resolve().with_name(f"{name}-{version[0]}.{version[1]}")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "made-from"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(session, folder.with_suffix(folder.suffix + ".lock")):
         made_from, due = stamp.read_text() if stamp.is_file() else None, _digest()
         if made_from != due:
-            if made_from is None:
-                session.log("Installing the shared environment, once: about 3 GB to download, 6 GB on the disk.")
+            if made_from is None or anew:
+                session.log(f"Installing {folder.name}, once: about 3 GB to download, 6 GB on the disk.")
                 session.run_install(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(folder))
             stamp.unlink(missing_ok=True)
-            _install(session, python)
+            install(session, python)
             stamp.write_text(due)
     return python
 
@@ -69,7 +76,7 @@ def _digest() -> str:
 def _install(session: nox.Session, python: Path) -> None:
     groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test", "lint")
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
-    session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", str(ROOT), *groups)
+    session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite]", *groups)
 
 
 def with_baselines(session: nox.Session) -> None:
@@ -80,7 +87,7 @@ def with_baselines(session: nox.Session) -> None:
         return
     with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
         constraints = ("--constraint", str(ROOT / "constraints.txt"))
-        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[baselines]")
+        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,baselines]")
         stamp.write_text(_digest())
 
 
@@ -128,16 +135,29 @@ def run_own_module(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and types: ruff's rules and layout, then pyright."""
-    run_module(session, "ruff", "check", ".")
-    run_module(session, "ruff", "format", "--check", ".")
-    run_module(session, "pyright", "--pythonpath", str(environment_python(session)))
+    """Check rules, layout, types and links (-- types for one of them); the pre-commit hooks are the same."""
+    checks = {
+        "rules": ("ruff", "check", "."),
+        "layout": ("ruff", "format", "--check", "."),
+        "types": ("pyright", "--pythonpath", str(environment_python(session))),
+        "links": ("pytest", "--quiet", "tests/test_links.py"),
+    }
+    asked = [name for name in session.posargs if name in checks]  # what else stands there is for the other sessions
+    for name in asked or checks:
+        run_module(session, *checks[name])
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the unit tests (-- -k WORD for some of them)."""
+    """Run the unit tests (-- -k WORD for some of them, -- -n 2 on two cores)."""
     run_module(session, "pytest", "tests", "--ignore", "tests/regression", *session.posargs)
+
+
+@nox.session(default=False)
+def fast(session: nox.Session) -> None:
+    """Run the fast unit tests on two cores, in under two minutes (-- tests/data for some of them)."""
+    asked = session.posargs or ("tests", "--ignore", "tests/regression")
+    run_module(session, "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", *asked)
 
 
 @nox.session
@@ -151,6 +171,76 @@ def baselines(session: nox.Session) -> None:
     """Run what the other systems of the table have to pass, with their extra installed (-- -k ddpm for some)."""
     with_baselines(session)
     run_module(session, "pytest", "tests/systems", "tests/regression/test_table.py", *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and use it where nothing else is installed: the method alone, typed, without the suite.
+
+    The environment is the wheel with its dependencies, and is kept until the pins or pyproject.toml change. From
+    then on only the wheel is installed anew, which needs no network.
+    """
+    built = _build(session)
+
+    def install(session: nox.Session, python: Path) -> None:
+        constraints = ("--constraint", str(ROOT / "constraints.txt"))
+        session.run_install(str(python), "-m", "pip", "install", *constraints, str(built))
+
+    python = _made(session, "wheel", install, anew=True)
+    itself = ("--no-index", "--no-deps", "--force-reinstall", str(built))
+    session.run(str(python), "-m", "pip", "install", "--quiet", *itself)
+    # -I: neither this folder nor the surroundings are seen.
+    session.run(str(python), "-I", str(ROOT / "tests" / "bare_wheel.py"))
+
+
+def _build(session: nox.Session) -> Path:
+    """Build the wheel of a copy, so that no earlier build's leftovers are packed."""
+    place = Path(session.create_tmp()).resolve()
+    shutil.rmtree(place)
+    shutil.copytree(ROOT / "jlebm", place / "copy" / "jlebm", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place / "copy")
+    local = ("--no-index", "--no-deps", "--no-build-isolation")
+    run_module(session, "pip", "wheel", "--quiet", *local, "--wheel-dir", str(place), str(place / "copy"))
+    (built,) = place.glob("*.whl")
+    return built
+
+
+@nox.session(default=False)
+def method(session: nox.Session) -> None:
+    """Run the method's own fast tests, without the suite's (-- -k WORD for some of them)."""
+    run_module(session, "pytest", "-m", "not slow", *_method_tests(), *session.posargs)
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """Run the method's own fast tests with the oldest dependencies that pyproject.toml allows."""
+    python = _made(session, "lowest", _install_lowest, anew=True)
+    session.run(str(python), "-m", "pytest", "-m", "not slow", *_method_tests(), *session.posargs)
+
+
+def _method_tests() -> list[str]:
+    own = (
+        "test_habits.py",
+        "test_links.py",
+        "test_packaging.py",
+        "test_readme.py",
+    )  # of the project, not of the method
+    files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if path.name not in own)
+    return [str(path.relative_to(ROOT)) for path in files] + ["tests/data", "tests/evaluation"]
+
+
+def _install_lowest(session: nox.Session, python: Path) -> None:
+    """Install each direct dependency at its lower bound; what a bound says nothing of, at pip's choice."""
+    project = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+    asked = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
+    bounds = python.parents[1] / "lowest.txt"
+    bounds.write_text("\n".join(re.sub(">=", "==", line) for line in asked) + "\n")
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test")
+    constraints = ("--constraint", str(bounds))
+    session.run_install(
+        str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,diagnostics]", *groups
+    )
 
 
 @nox.session

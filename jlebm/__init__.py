@@ -1,3 +1,3 @@
 """Joint latent-space energy-based priors for multi-layer generators."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -28,7 +28,7 @@ from jlebm.hierarchy import posterior_energies, scores_above
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.model import JointModel
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import Reporter
 from jlebm.run import Run, open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
@@ -39,6 +39,7 @@ from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 PROTOCOL = "anomaly/1"

@@ -18,8 +18,8 @@ from jlebm.data import data_root, load, writable_cache
 from jlebm.data.formats import account
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.sample_files import doubt_of, find_images
-from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 from reproduce.terminal.printing import print_table
 

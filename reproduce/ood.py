@@ -33,7 +33,7 @@ from jlebm.files import atomic_write
 from jlebm.folders import try_folder
 from jlebm.hierarchy import scores_above
 from jlebm.model import JointModel
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import Reporter
 from jlebm.run import Run, read_header, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce import results
@@ -44,6 +44,7 @@ from reproduce.measuring.session import Rows, Subject
 from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.pictures import KEPT
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 PROTOCOL = "ood/1"

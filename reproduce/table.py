@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.progress import ConsoleReporter
 from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.places import paper_of, try_places
@@ -32,6 +31,7 @@ from reproduce.results.table_lines import BASELINES
 from reproduce.systems import DATASET, SIZES, built, presets_of
 from reproduce.systems.system import BaselineExperiment
 from reproduce.terminal import printing
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had

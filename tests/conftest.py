@@ -4,12 +4,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of the package is checked at run time, in the tests only.
 install_import_hook("jlebm", "beartype.beartype")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    """Give each of several workers (`-n 2`) its share of the processors, where otherwise each takes all."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

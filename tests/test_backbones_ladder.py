@@ -121,6 +121,7 @@ def test_the_image_sees_every_layer(backbone: LadderBackbone) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_at_first_every_layer_is_seen_in_the_image() -> None:
     """Each layer alone moves an untrained image about as much as any other: one that shrinks on its way is given up.
 

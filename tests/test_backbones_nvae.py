@@ -48,6 +48,7 @@ def assert_same(ours: Latents, theirs: Latents) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_frozen_copy_gives_the_same_numbers(case: tuple[NVAE, dict]) -> None:
     """Batch norm taken into the wrong convolution, a padding that it should have seen, or an order breaks it."""
     network, expected = case
@@ -74,6 +75,7 @@ def test_push_below_keeps_what_it_is_given(case: tuple[NVAE, dict]) -> None:
 
 
 @pytest.mark.parametrize("drift", ["exact", "released"])
+@pytest.mark.slow
 def test_chains_on_the_frozen_copy_follow_the_same_gradient(case: tuple[NVAE, dict], drift) -> None:
     """In whitened noise and in latents; a gradient that is lost with those of the weights breaks it."""
     network, _ = case
@@ -204,6 +206,7 @@ def test_training_is_never_recomputed() -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.slow
 def test_what_the_published_celebahq_network_keeps(recompute: bool) -> None:
     """The figures that the recipe states of one chain step of two images; a module that is not recomputed breaks it.
 

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -154,6 +155,68 @@ def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
             assert node.attr != "argv", f"{path.name}:{node.lineno} reads sys.argv"
 
 
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+OF_THE_METHOD = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
+OF = {extra: {canonicalize_name(Requirement(line).name) for line in lines} for extra, lines in EXTRAS.items()}
+OPTIONAL = set().union(*(names for extra, names in OF.items() if extra != "suite"))
+PACKAGES = importlib.metadata.packages_distributions()
+OURS = {"jlebm", "reproduce", "figures"}
+SUITES_OWN = OF["suite"] - {"scipy"}  # which scikit-learn brings
+
+
+def foreign(path: Path, late: bool) -> Iterator[tuple[set[str], str]]:
+    """Yield the distributions that give each module from outside that a file imports, and where it does."""
+    for name, line in imports(path, late):
+        top = name.split(".")[0]
+        if top not in OURS and top not in sys.stdlib_module_names:
+            yield {canonicalize_name(found) for found in PACKAGES.get(top, [top])}, f"{path.name}:{line} imports {top}"
+
+
+@pytest.mark.parametrize("path", sources("jlebm"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_method_imports_its_own_dependencies_alone(path: Path) -> None:
+    """Breaks if the library imports what `pip install jlebm` leaves out, or an extra's package before it is used."""
+    for given_by, where in foreign(path, late=False):
+        assert given_by & OF_THE_METHOD, where
+    for given_by, where in foreign(path, late=True):
+        assert given_by & (OF_THE_METHOD | OPTIONAL), where
+
+
+@pytest.mark.parametrize("path", sources("reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_suite_imports_what_its_extra_brings(path: Path) -> None:
+    """Breaks if `pip install -e ".[suite]"` leaves out what a recipe, a figure or a check imports."""
+    for given_by, where in foreign(path, late=False):
+        assert given_by & (OF_THE_METHOD | OF["suite"]), where
+    for given_by, where in foreign(path, late=True):
+        assert given_by & (OF_THE_METHOD | OF["suite"] | OPTIONAL), where
+
+
+def test_every_dependency_is_imported_by_whom_it_is_for() -> None:
+    """Breaks if a package that nobody imports any more is still installed."""
+    for rooms, asked in ((("jlebm",), OF_THE_METHOD), (("reproduce", "figures"), OF["suite"])):
+        used = [given_by for path in sources(*rooms) for given_by, _ in foreign(path, late=True)]
+        assert asked <= set().union(*used)
+    assert not OF_THE_METHOD & OF["suite"]
+
+
+HIDE_THE_SUITE = """
+import runpy, sys
+
+for name in {hidden}:
+    sys.modules[name] = None  # importing it raises ImportError
+runpy.run_path("tests/bare_wheel.py")
+"""
+
+
+def test_the_method_works_without_the_suite() -> None:
+    """Breaks if a module of the library needs tyro, rich or matplotlib, or a recipe: `nox -s wheel` without a wheel."""
+    modules = {top for top, given_by in PACKAGES.items() if {canonicalize_name(name) for name in given_by} & SUITES_OWN}
+    hidden = sorted(modules | {"pandas", "reproduce", "figures"})
+    command = [sys.executable, "-c", HIDE_THE_SUITE.format(hidden=hidden)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "bare\n"
+
+
 def test_figures_know_results_and_never_models() -> None:
     """A figure that could train or sample, instead of reading stored artifacts, breaks this."""
     for path in sources("figures"):
@@ -262,6 +325,7 @@ def test_one_version_everywhere() -> None:
     assert PYPROJECT["project"]["dynamic"] == ["version"]
 
 
+@pytest.mark.slow
 def test_the_wheel_is_the_whole_package_and_nothing_else(tmp_path: Path) -> None:
     """A subpackage without __init__.py, a style file left out, or a recipe packed in breaks this."""
     pytest.importorskip("setuptools", minversion="77")
@@ -277,6 +341,7 @@ def test_the_wheel_is_the_whole_package_and_nothing_else(tmp_path: Path) -> None
     (wheel,) = (copy / "wheels").glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == package
+    assert "jlebm/py.typed" in packed
 
 
 # ---- the commands
@@ -300,7 +365,7 @@ def test_nox_lists_every_command_with_a_help_line() -> None:
     assert {name for name, default, _ in listed if default} == {"lint", "tests", "regression", "check"}
     assert {"cifar10", "celeba64", "celebahq256", "church64", "mnist", "fashion_mnist", "svhn"} <= DATASETS
     recipes = {f"reproduce_{dataset}" for dataset in DATASETS}
-    recipes |= {"reproduce_table", "reproduce_anomaly", "reproduce_ood"}
+    recipes |= {"reproduce_table", "reproduce_anomaly", "reproduce_ood", "fast", "method", "wheel", "lowest"}
     assert recipes | {"evaluate", "figures", "bench"} <= {name for name, default, _ in listed if not default}
     for name, _, said in listed:
         assert said.endswith("."), name
@@ -361,7 +426,7 @@ def test_the_environment_follows_the_pins(tmp_path: Path) -> None:
     stamp = made_environment(tmp_path, "made from something else", "exit 0")
     assert run_nox("--envdir", str(tmp_path), "-s", "check").returncode == 0
     install, check = (tmp_path / "calls").read_text().splitlines()
-    assert install.startswith(f"-m pip install --constraint {ROOT / 'constraints.txt'} --editable {ROOT} ")
+    assert install.startswith(f"-m pip install --constraint {ROOT / 'constraints.txt'} --editable {ROOT}[suite] ")
     assert check == "-m reproduce.check"
     assert stamp.read_text() == due_stamp()
 
@@ -373,6 +438,7 @@ def test_a_failed_installation_is_not_taken_for_a_finished_one(tmp_path: Path) -
     assert not stamp.exists()
 
 
+@pytest.mark.slow
 def test_two_sessions_at_once_install_once(tmp_path: Path) -> None:
     """Two installations into one environment at the same time break it."""
     made_environment(tmp_path, "made from something else", 'case "$2" in pip) sleep 1;; esac')

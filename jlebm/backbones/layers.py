@@ -27,8 +27,14 @@ def smallest_side(image_shape: tuple[int, int, int], channels: tuple[int, ...]) 
 class FromPoint(nn.ConvTranspose2d):
     """A transposed convolution of a 1x1 input, computed as the one matrix product that it is."""
 
-    def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: None = None) -> Tensor:
-        """Return (batch, outputs, kernel, kernel), channels-last where the weights are."""
+    def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: list[int] | None = None) -> Tensor:
+        """Return (batch, outputs, kernel, kernel), channels-last where the weights are.
+
+        Raises:
+            ValueError: an output size is asked for; the kernel alone decides it here.
+        """
+        if output_size is not None:
+            raise ValueError("a transposed convolution of a point has the size of its kernel")
         weight = self.weight.permute(0, 2, 3, 1)  # no copy is made of channels-last weights
         bias = None if self.bias is None else self.bias.repeat(weight[0, ..., 0].numel())
         pixels = nn.functional.linear(input.flatten(1), weight.flatten(1).T, bias)

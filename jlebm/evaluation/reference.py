@@ -225,7 +225,7 @@ def _go_through(
                 moments[layer].add(rows, first)
             if handle is not None:
                 handle.write(features[KEPT_LAYER].cpu().numpy().tobytes())
-            task.advance(len(features[layer]))
+            task.advance(len(next(iter(features.values()))))
             if writes and time.monotonic() - saved > SAVE_SECONDS:
                 if handle is not None:
                     handle.flush()

@@ -26,13 +26,14 @@ from jlebm.data import data_root
 from jlebm.engines.precision import Precision
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.extractor import ExtractorNotFound
-from jlebm.progress import ConsoleReporter, Reporter
+from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
 from reproduce.benchmark import deep_chain, lines, scale, speed, stopwatch, throughput
 from reproduce.benchmark.part import Part
 from reproduce.benchmark.part import held as held_to_plain
 from reproduce.results import TIMINGS, Timing, append, timing
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"

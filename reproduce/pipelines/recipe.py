@@ -14,7 +14,7 @@ from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
-from jlebm.progress import SILENT, ConsoleReporter, Reporter
+from jlebm.progress import SILENT, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.places import try_places
@@ -31,6 +31,7 @@ from reproduce.presets.extents import SOURCES
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.recipes import Preset, Recipe, with_inference_network
 from reproduce.presets.staged import TwoStagePreset
+from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 

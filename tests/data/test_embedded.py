@@ -74,6 +74,7 @@ def test_larger_crops_are_sharp(name: str, side: int) -> None:
     assert steps[1] > 0.8 * steps[0]
 
 
+@pytest.mark.slow
 def test_photos_are_the_same_in_every_process() -> None:
     """Breaks if the crops depend on a global seed or on the process."""
     np.random.seed(1)  # noqa: NPY002  (the global state, on purpose)

@@ -14,7 +14,7 @@ from jlebm.data import DatasetNotFound, data_root, load
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.data.formats import digest_in_any_order, read_image_folder
 from jlebm.errors import UserError
-from jlebm.progress import ConsoleReporter
+from reproduce.terminal.console import ConsoleReporter
 
 
 @pytest.fixture

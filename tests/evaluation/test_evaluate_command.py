@@ -128,6 +128,7 @@ def test_the_size_is_compared_before_the_images_are_read(samples: Path, capfd: p
     assert "are 256 x 256 pixels" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_in_the_data_root_are_found_checked_and_used(
     samples: Path, small_inception: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

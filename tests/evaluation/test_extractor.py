@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from jlebm import progress
 from jlebm.errors import UserError
 from jlebm.evaluation import extractor as weights
 from jlebm.evaluation.extractor import (
@@ -19,7 +18,8 @@ from jlebm.evaluation.extractor import (
     open_extractor,
 )
 from jlebm.evaluation.inception import fixed_images, open_network
-from jlebm.progress import ConsoleReporter
+from reproduce.pipelines import console
+from reproduce.terminal.console import ConsoleReporter
 from tests.inception import nan_from
 
 CPU = torch.device("cpu")
@@ -92,6 +92,7 @@ def test_a_hostile_pickle_is_never_executed(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "hostile-was-here").exists()
 
 
+@pytest.mark.slow
 def test_full_weights_come_before_partial_ones(
     random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,11 +130,12 @@ def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_a_download_says_its_size_and_is_kept(
     random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Breaks if minutes pass in silence, or every start downloads again."""
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
     monkeypatch.setattr(weights, "URL_INCEPTION_V3", random_weights.as_uri())
     extractor = find_extractor(empty_root, report=ConsoleReporter())
     said = capsys.readouterr().err

@@ -24,6 +24,7 @@ class Images(TensorDataset):
         return super().__getitem__(index)[0]
 
 
+@pytest.mark.slow
 def test_the_frechet_distance_is_torch_fidelitys(
     random_weights: Path, make_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jlebm.errors import UserError
 from jlebm.evaluation.sample_files import open_images
-from jlebm.progress import ConsoleReporter
+from reproduce.terminal.console import ConsoleReporter
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)  # channels last
 FIRST = PIXELS.transpose(0, 3, 1, 2)

@@ -13,6 +13,7 @@ from jlebm.evaluation.inception import features_of, fixed_images, open_network, 
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_features_are_torch_fidelitys_own(random_weights: Path) -> None:
     """Breaks if the resize, batch norm's folding, the layout or the order of layers changes a feature by 1e-5."""
     upstream = FeatureExtractorInceptionV3("upstream", list(LAYERS), str(random_weights))
@@ -28,6 +29,7 @@ def test_features_are_torch_fidelitys_own(random_weights: Path) -> None:
             assert (features[layer] - expected[layer]).norm() < 1e-5 * expected[layer].norm(), (layer, shape)
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch(random_weights: Path) -> None:
     """Breaks if an image has other features beside other images: a metric would depend on the batch size."""
     network = open_network(open_extractor(random_weights), ["64", "768"], CPU)
@@ -38,6 +40,7 @@ def test_features_do_not_depend_on_the_batch(random_weights: Path) -> None:
             torch.testing.assert_close(features[0], together[layer][index], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_at_once_give_the_features_of_batches_in_turn(random_weights: Path) -> None:
     """Breaks if threads change a bit of a feature, the order or the start, or leave torch with another thread count."""
     network = open_network(open_extractor(random_weights), ["64"], CPU)

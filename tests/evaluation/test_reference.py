@@ -12,7 +12,7 @@ from jlebm import files
 from jlebm.errors import UserError
 from jlebm.evaluation import reference
 from jlebm.evaluation.reference import load_reference, reference_subset
-from jlebm.progress import ConsoleReporter
+from reproduce.terminal.console import ConsoleReporter
 
 CPU = torch.device("cpu")
 LAYERS = ("768", "2048")

@@ -26,6 +26,7 @@ def run(results: Path, out: Path) -> int:
     return main(["--results", str(results), "--out", str(out)])
 
 
+@pytest.mark.slow
 def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure or table were left out though its artifact is there."""
     assert run(results, tmp_path / "out") == 0
@@ -120,6 +121,7 @@ def test_the_page_of_figures_lists_the_registry() -> None:
     assert pages.texts(ROOT / "results")["figures"] in page
 
 
+@pytest.mark.slow
 def test_a_kind_without_an_artifact_says_what_leaves_one(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure that was never made were passed over in silence, or stopped the others."""
     (results / "artifacts" / f"{SAMPLES}.npz").unlink()
@@ -160,6 +162,7 @@ def test_another_run_gets_a_sentence(results: Path, row: Any, tmp_path: Path, ca
         (LANGEVIN, "energy", np.zeros((2, 3, 1), np.int64)),
     ],
 )
+@pytest.mark.slow
 def test_arrays_of_another_shape(
     results: Path, tmp_path: Path, capsys: Any, name: str, array: str, value: np.ndarray
 ) -> None:
@@ -182,6 +185,7 @@ def test_the_measured_table_is_written(results: Path, row: Any, tmp_path: Path) 
     assert "NOT RUN" not in text
 
 
+@pytest.mark.slow
 def test_figures_never_load_models() -> None:
     """Would break if drawing needed the models: figures are drawn from stored artifacts alone."""
     code = (

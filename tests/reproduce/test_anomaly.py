@@ -35,6 +35,7 @@ def rows(tmp_path: Path) -> list[results.Measurement]:
 
 
 @pytest.mark.parametrize("learning", ["variational", "gaussian"])
+@pytest.mark.slow
 def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Train, score, store and compare for two digits; the same command again trains and stores nothing."""
     arguments = [*command, "--digits", "1", "9", "--learning", learning]

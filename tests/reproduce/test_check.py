@@ -31,6 +31,7 @@ def written(results: Path, row: Any, capsys: Any) -> Path:
     return results
 
 
+@pytest.mark.slow
 def test_the_repositorys_own_rows_pass(capsys: Any) -> None:
     """Would break if a stored row or expectation were changed, or no longer fitted the code that reads it."""
     assert main([]) == 0

@@ -13,7 +13,7 @@ from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.progress import SILENT, ConsoleReporter
+from jlebm.progress import SILENT
 from reproduce import results
 from reproduce.measuring.session import unseen
 from reproduce.pipelines.recipe import run_recipe
@@ -21,6 +21,7 @@ from reproduce.presets.extents import Extent, Length
 from reproduce.presets.ladder_sizes import LadderPreset, ladder, twin_of
 from reproduce.presets.recipes import Recipe, recipes
 from reproduce.results import read_artifact
+from reproduce.terminal.console import ConsoleReporter
 
 SMALL = dataclasses.replace(
     ladder(
@@ -71,6 +72,7 @@ def run_of(folder: Path, learning: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_both_have_their_rows(trained: tuple[Path, list[str]]) -> None:
     """A twin that is not measured, a layer without its numbers, or a row of a prior that a model has not, breaks it."""
     folder, _ = trained
@@ -110,6 +112,7 @@ def test_what_the_repository_keeps(trained: tuple[Path, list[str]]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(
     trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

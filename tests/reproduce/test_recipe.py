@@ -59,6 +59,7 @@ def rows(tmp_path: Path) -> list[results.Measurement]:
 
 
 @pytest.mark.parametrize("learning", ["joint-mle", "variational"])
+@pytest.mark.slow
 def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Train, sample, measure, store, compare, draw; the same command again changes nothing."""
     arguments = [*folders, "--seeds", "1", "2", "--learning", learning]
@@ -103,6 +104,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert rows(tmp_path) == measured
 
 
+@pytest.mark.slow
 def test_variational_learning_takes_its_own_experiment(tmp_path: Path, folders: list[str]) -> None:
     """Would break if a preset's variational experiment were left out, or reached the other learning too."""
     colder = dataclasses.replace(SMALL, prior_chain=Chain(3, epsilon=0.01, start="ancestral"))
@@ -117,6 +119,7 @@ def test_variational_learning_takes_its_own_experiment(tmp_path: Path, folders: 
     }
 
 
+@pytest.mark.slow
 def test_with_an_extractor(
     tmp_path: Path, folders: list[str], small_inception: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +154,7 @@ def test_with_an_extractor(
             assert row.images == 120
 
 
+@pytest.mark.slow
 def test_a_preset_may_spare_a_source(
     tmp_path: Path, folders: list[str], small_inception: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +193,7 @@ def test_prior_gap_closed(
     assert ("prior_gap_closed" in session.missing) == (expected is None)
 
 
+@pytest.mark.slow
 def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> None:
     """Measuring a finished run on more images adds rows under the same configuration and trains nothing."""
     run_recipe(RECIPE, folders, "")
@@ -200,6 +205,7 @@ def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> 
     assert events.count("diagnostics") == 1, "the same chains of the same weights are told once"
 
 
+@pytest.mark.slow
 def test_reconstruction_error_is_of_the_right_images(tmp_path: Path, folders: list[str]) -> None:
     """The row's mean squared error is that of the decoded images against the very images they were made from."""
     from jlebm.data import load
@@ -288,6 +294,7 @@ def test_cuda_where_there_is_none(folders: list[str], capsys: pytest.CaptureFixt
     assert "no CUDA device" in answer(instead(folders, ["--device", "cuda"]), capsys)
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_folder_is_refused(tmp_path: Path, folders: list[str]) -> None:
     """A config.json that was changed by hand is noticed, and nothing is overwritten."""
     run_recipe(RECIPE, folders, "")
@@ -300,6 +307,7 @@ def test_another_configuration_in_the_folder_is_refused(tmp_path: Path, folders:
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path, folders: list[str]) -> None:
     """Half a checkpoint in the run's folder is named; the file stays for whoever wants to look at it."""
     run_recipe(RECIPE, folders, "")
@@ -312,6 +320,7 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path, folders: list[str]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_of_that_step(
     tmp_path: Path, folders: list[str], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

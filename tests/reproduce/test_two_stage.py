@@ -83,6 +83,7 @@ def weights(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     """Both stages are trained, both priors and each group have rows; the same command again changes nothing."""
     folder, arguments = trained
@@ -138,6 +139,7 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
         (("--decoding", "sample"), ("decoder's sample",) * 3),
     ],
 )
+@pytest.mark.slow
 def test_a_variation_trains_nothing(
     trained: tuple[Path, list[str]], option: tuple[str, ...], in_words: tuple[str, str, str]
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_variation_trains_nothing(
     assert (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes() == pictures
 
 
+@pytest.mark.slow
 def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Would break if another training of the energies trained its backbone too, or its rows passed for the first's."""
     folder = tmp_path / "copy"
@@ -194,6 +197,7 @@ def test_another_decoder_is_a_plan_of_its_own() -> None:
         planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos")
 
 
+@pytest.mark.slow
 def test_no_steps_give_the_gaussian_prior(trained: tuple[Path, list[str]]) -> None:
     """A chain that starts elsewhere than the Gaussian prior's own samples of the same seeds breaks it."""
     folder, arguments = trained
@@ -206,6 +210,7 @@ def test_no_steps_give_the_gaussian_prior(trained: tuple[Path, list[str]]) -> No
     assert not (np.load(samples / "gaussian-prior.npy") == first).all(), "another seed has other samples"
 
 
+@pytest.mark.slow
 def test_a_given_backbone(tmp_path: Path) -> None:
     """A published checkpoint is named by its weights in the configuration and in the rows, and is not trained."""
     arguments = places(tmp_path)
