@@ -101,6 +101,14 @@ class Experiment(Trainable):
             return JointModel(backbone, no_energy(len(config.latent_dims)))
         return JointModel(backbone, mlp_energy(config.latent_dims, self.energy_hidden))
 
+    def prior_sampling_chain(self) -> Chain:
+        """See `Trainable`: the one of training."""
+        return self.prior_chain
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """See `Trainable`: that of joint maximum likelihood alone, which has no inference network."""
+        return self.posterior_chain if self.learning == "joint-mle" else None
+
     def scheme(self) -> Scheme:
         """See `Trainable`."""
         l2 = self.optimizer.energy_l2
