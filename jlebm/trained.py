@@ -1,8 +1,9 @@
 """A trained model, ready to use: it samples, reconstructs and scores by the chains of its own recipe."""
 
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -54,18 +55,26 @@ class TrainedModel:
         self.model.to(resolve_device(device) if isinstance(device, str) else device)
         return self
 
+    def drawn_at_a_time(self, asked: int | None = None) -> int:
+        """Return how many images are drawn at a time: as many as asked for, as the recipe has, or as fill the device.
+
+        Raises:
+            UserError: none were asked for.
+        """
+        if asked is not None and asked < 1:
+            raise UserError(f"images are drawn at least one at a time, not {asked}")
+        return asked or self.batch_size or sampling.filling_batch(self.model)
+
     def draw(
         self,
-        seeds: Iterable[int],
+        seeds: Iterable[SupportsIndex],
         prior: Prior = "ebm-prior",
         chain: Chain | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Samples]:
         """Yield what `sample` returns in batches, with the latents; arguments and errors are as there."""
         seeds = checked_seeds(seeds)
-        size = self.batch_size if batch_size is None else batch_size
-        if size is not None and size < 1:
-            raise UserError(f"images are drawn at least one at a time, not {size}")
+        size = self.drawn_at_a_time(batch_size)
         chosen, sampler = self._chain(prior, chain), self.sampler
         if chosen is None:  # the Gaussian prior has no use for a chain
             chosen = Chain(0, epsilon=1.0)
@@ -74,7 +83,7 @@ class TrainedModel:
 
     def sample(
         self,
-        seeds: Iterable[int],
+        seeds: Iterable[SupportsIndex],
         prior: Prior = "ebm-prior",
         chain: Chain | None = None,
         batch_size: int | None = None,
@@ -188,14 +197,16 @@ class TrainedModel:
             )
 
 
-def checked_seeds(seeds: Iterable[int]) -> list[int]:
+def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
     """Return the seeds as a list of plain numbers.
 
     Raises:
         UserError: one is not a whole number from 0 on.
     """
-    seeds = list(seeds)
-    plain = [int(seed) if isinstance(seed, int | np.integer) and not isinstance(seed, bool) else -1 for seed in seeds]
-    if wrong := [seed for seed, number in zip(seeds, plain, strict=True) if number < 0]:
-        raise UserError(f"seeds are whole numbers from 0 on, and {wrong[0]!r} is none")
+    plain = []
+    for seed in seeds:
+        number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
+        if number < 0:
+            raise UserError(f"seeds are whole numbers from 0 on, and {seed!r} is none")
+        plain.append(number)
     return plain
