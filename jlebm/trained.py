@@ -127,7 +127,8 @@ class TrainedModel:
         self._check(images)
         if not len(images):
             return np.empty(images.shape, np.uint8)
-        below, posterior = self._below(keep), self._posterior_chain()
+        below = 0 if keep is None else self.layers - self._layers(keep)
+        posterior = self._posterior_chain()
         indices, size = range(len(images)), self.batch_size or BATCH_OF_IMAGES
         if below == 0:
             decoding = "mean" if self.sampler is None else self.sampler.decoding
@@ -160,7 +161,7 @@ class TrainedModel:
         self._check(images)
         if not len(images):
             return np.empty(0)
-        below = self._below(None if above == 0 else self.layers - above)
+        below = self._layers(above)
         chosen = self._chain(prior, chain) if below else None
         posterior, size = self._posterior_chain(), self.batch_size or BATCH_OF_IMAGES
         return hierarchy.scores_above(self.model, images, range(len(images)), below, chosen, posterior, draws, size)
@@ -183,10 +184,10 @@ class TrainedModel:
     def _posterior_chain(self) -> Chain | None:
         return None if self.experiment is None else self.experiment.posterior_sampling_chain()
 
-    def _below(self, keep: int | None) -> int:
-        if keep is not None and not 0 <= keep <= self.layers:
-            raise UserError(f"the model has {self.layers} latent layers, 0 to {self.layers} of them kept, not {keep}")
-        return 0 if keep is None else self.layers - keep
+    def _layers(self, count: int) -> int:
+        if not 0 <= count <= self.layers:
+            raise UserError(f"the model has {self.layers} latent layers; give 0 to {self.layers} of them, not {count}")
+        return count
 
     def _check(self, images: Any) -> None:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != self.image_shape:

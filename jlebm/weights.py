@@ -24,11 +24,10 @@ from jlebm.model import JointModel
 from jlebm.sampling import Sampler
 from jlebm.trained import TrainedModel
 
-WEIGHTS, BACKBONE, BACKBONE_DIGEST = (
-    "weights.safetensors",
-    "backbone.safetensors",
-    "backbone.sha256",
-)  # in a run's folder
+# In a run's folder.
+WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone.safetensors"
+BACKBONE_DIGEST = "backbone.sha256"
 
 # By the name of the learning scheme, the configuration of what `load` reads. Add your own: a subclass of `Trainable`
 # that builds a `JointModel`.

@@ -1,11 +1,13 @@
 """Trained models from their files: the samples of their recipes to the bit, one sentence for everything else."""
 
+import ast
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +15,12 @@ import torch
 
 import jlebm
 from jlebm import checkpoints, sampling
+from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.nvae import digest_of, frozen_copy, save_nvae
+from jlebm.backbones.protocol import Backbone
+from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
+from jlebm.experiment import OptimizerConfig
 from jlebm.hierarchy import reconstruct_from, scores_above
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
@@ -254,14 +260,40 @@ def test_bad_calls_are_a_sentence(cases: dict[str, Case]) -> None:
         for call in (flat.reconstruct, flat.score):
             with pytest.raises(UserError, match=r"uint8 and of shape \(N, 1, 8, 8\)"):
                 call(images)
-    with pytest.raises(UserError, match="2 latent layers, 0 to 2 of them kept, not 3"):
+    with pytest.raises(UserError, match="2 latent layers; give 0 to 2 of them, not 3"):
         flat.reconstruct(IMAGES[:2], keep=3)
-    with pytest.raises(UserError, match="0 to 2"):
+    with pytest.raises(UserError, match="0 to 2 of them, not -1"):
         flat.score(IMAGES[:2], above=-1)
     with pytest.raises(UserError, match="in whitened noise"):
         flat.reconstruct(IMAGES[:2], keep=1)
     with pytest.raises(UserError, match="at least one draw"):
         flat.score(IMAGES[:2], draws=0)
+
+
+@dataclass(frozen=True)
+class Mine(Trainable):
+    """Somebody's own learning scheme on the two-layer generator."""
+
+    model: ConvConfig
+    learning: Literal["mine"]
+    optimizer: OptimizerConfig
+
+    def build(self, backbone: Backbone | None = None) -> JointModel:
+        """See `Trainable`."""
+        return JointModel(ConvBackbone(self.model), mlp_energy(self.model.latent_dims, ((5,), (5,))))
+
+
+def test_a_scheme_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if one entry of the registry is not all that a new learning scheme needs to be loaded."""
+    plain = experiment()
+    mine = Mine("mine/1", "tiny", "noise", plain.model, "mine", plain.optimizer, plain.training)
+    model, path = mine.build(), tmp_path / "mine.safetensors"
+    jlebm.save_model(path, model, {"config": mine.to_json(), "digest": mine.digest()}, Sampler(plain.prior_chain))
+    with pytest.raises(UserError, match="unknown learning 'mine'"):
+        jlebm.load(path)
+    monkeypatch.setitem(jlebm.CONFIGURATIONS, "mine", Mine)
+    expected = sampling.gathered(sampling.generate(model, "ebm-prior", range(3), plain.prior_chain))
+    np.testing.assert_array_equal(jlebm.load(path).sample(range(3)), expected)
 
 
 # ---- the public names
@@ -282,8 +314,6 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     """Breaks if a name is looked up in one module and type-checked in another, or `py.typed` is gone."""
-    import ast
-
     tree = ast.parse(Path(jlebm.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
