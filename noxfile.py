@@ -301,6 +301,12 @@ def evaluate(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def generate(session: nox.Session) -> None:
+    """Draw images of a trained model into a file (-- --run RUN --seeds 0-49999 --out samples.npz)."""
+    run_own_module(session, "reproduce.generate", *session.posargs)
+
+
+@nox.session(default=False)
 def figures(session: nox.Session) -> None:
     """Redraw every figure and table from stored artifacts; needs no GPU and no network."""
     run_own_module(session, "figures", *session.posargs)

@@ -1,3 +1,195 @@
-"""Joint latent-space energy-based priors for multi-layer generators."""
+"""Joint latent-space energy-based priors for multi-layer generators: p(x|z) exp(-E(z)) p0(z) / Z over all layers of z.
+
+Use what was trained:
+
+    model = jlebm.load("runs/...")                    # a run's folder, or a weights file alone
+    images = model.sample(range(16))                  # uint8 (16, C, H, W), image i from seed i
+    images = model.reconstruct(images, keep=2)        # the two top layers kept, the others drawn from the prior
+    scores = model.score(images)                      # Eq. 20, for anomalies and images from elsewhere
+
+    load                        a trained model from its run's folder or its weights file
+    save_model                  write a trained model so that `load` needs nothing else
+    TrainedModel                what `load` returns: sample, reconstruct, score
+    Sampler                     how images are drawn from a trained model: chain, temperature, decoding
+    CONFIGURATIONS              the configuration class of each learning scheme that `load` knows; add your own
+
+Put a joint prior on a generator of your own:
+
+    model = jlebm.JointModel(backbone, jlebm.mlp_energy(dims=(32, 64), hidden=((100, 100), (200, 200))))
+
+    Backbone                    the protocol of a generator with several latent layers: what yours has to offer
+    HasPushBelow                the protocol of one whose upper layers can be kept while the lower ones are drawn
+    PosteriorSample             latents drawn from q(z|x), with log q(z|x) and the layers' KLs
+    NoEncoder                   raised by a backbone without an inference network
+    Normal                      a diagonal Gaussian, of latents or of images
+    Bernoulli                   binary pixels
+    DiscretisedLogisticMixture  a mixture of discretised logistics, of 8-bit colours
+    JointModel                  backbone and energies together; samples the prior and the posterior
+    JointEnergy                 one network a layer, E(z) = sum_i E_i(z_i); lower is more likely
+    mlp_energy                  perceptrons for layers of vectors
+    conv_energy                 convolutional networks for layers of feature maps
+    no_energy                   the Gaussian hierarchy alone
+    Chain                       length, step size and space of a Langevin chain
+    Trace                       keeps the log-density and gradient norm of every step of a chain
+    PerImageNoise               noise in which image i depends on seed i alone: sampling
+    SharedNoise                 noise of one generator for a whole batch: training
+    generator                   a torch generator seeded by its role: data, initialisation, training noise, ...
+
+Sample and look inside:
+
+    generate                    images of either prior, one a seed, in batches
+    reconstruct                 decoded posterior samples
+    reconstruct_from            the upper layers of a posterior sample kept, the lower ones drawn
+    scores_above                L^{>k} of Eq. 20: the upper layers from the posterior, the lower ones from the prior
+    to_float                    uint8 images as floats in [-1, 1]
+    to_uint8                    floats in [-1, 1] as uint8 images, rounded once
+
+Learn:
+
+    JointMLE                    joint maximum likelihood: short chains for posterior and prior
+    Variational                 an inference network instead of posterior chains
+    TwoStage                    energies alone, on a trained backbone
+    Gaussian                    backbone and inference network by the ELBO, without energies
+    OneUpdate                   base class of a learning scheme whose step is one update
+    Trainable                   base class of a configuration that `fit` trains: model, scheme, optimiser
+    TrainingConfig              steps, batch size, time budget
+    Experiment                  the configuration of a model that is trained together with its prior
+    TwoStageExperiment          the configuration of energies on a trained NVAE
+    open_run                    the folder of a training: configuration, events, checkpoint
+    fit                         train a run to its end, from its checkpoint where it has one
+
+Generators that come with it:
+
+    ConvBackbone                two layers of vectors below transposed convolutions
+    ConvConfig                  its sizes
+    LadderBackbone              a ladder of vectors with an inference network
+    LadderConfig                its sizes
+    NVAE                        a deep hierarchy of feature maps
+    NVAEConfig                  its sizes
+    load_nvae                   read a published NVAE checkpoint, or one that was trained here
+
+    UserError                   bad input, in one sentence
+
+Images by name are in `jlebm.data`, metrics in `jlebm.evaluation`, convergence of chains in `jlebm.diagnostics`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jlebm.backbones.conv import ConvBackbone, ConvConfig
+    from jlebm.backbones.ladder import LadderBackbone, LadderConfig
+    from jlebm.backbones.nvae import NVAE, NVAEConfig, load_nvae
+    from jlebm.backbones.protocol import Backbone, HasPushBelow, NoEncoder, PosteriorSample
+    from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Normal
+    from jlebm.energies import JointEnergy, conv_energy, mlp_energy, no_energy
+    from jlebm.errors import UserError
+    from jlebm.experiment import Experiment
+    from jlebm.hierarchy import reconstruct_from, scores_above
+    from jlebm.images import to_float, to_uint8
+    from jlebm.langevin import Chain, Trace
+    from jlebm.learning.gaussian import Gaussian
+    from jlebm.learning.joint_mle import JointMLE
+    from jlebm.learning.scheme import OneUpdate
+    from jlebm.learning.trainable import Trainable, TrainingConfig
+    from jlebm.learning.two_stage import TwoStage, TwoStageExperiment
+    from jlebm.learning.variational import Variational
+    from jlebm.model import JointModel
+    from jlebm.randomness import PerImageNoise, SharedNoise, generator
+    from jlebm.run import open_run
+    from jlebm.sampling import Sampler, generate, reconstruct
+    from jlebm.trained import TrainedModel
+    from jlebm.training import fit
+    from jlebm.weights import CONFIGURATIONS, load, save_model
 
 __version__ = "0.2.0"
+
+# Where each public name is defined. A module is imported when one of its names is first used, so that `import jlebm`
+# alone does not load torch; the block above says the same to type checkers, and a test holds the two together.
+_NAMES = {
+    "backbones.conv": ("ConvBackbone", "ConvConfig"),
+    "backbones.ladder": ("LadderBackbone", "LadderConfig"),
+    "backbones.nvae": ("NVAE", "NVAEConfig", "load_nvae"),
+    "backbones.protocol": ("Backbone", "HasPushBelow", "NoEncoder", "PosteriorSample"),
+    "distributions": ("Bernoulli", "DiscretisedLogisticMixture", "Normal"),
+    "energies": ("JointEnergy", "conv_energy", "mlp_energy", "no_energy"),
+    "errors": ("UserError",),
+    "experiment": ("Experiment",),
+    "hierarchy": ("reconstruct_from", "scores_above"),
+    "images": ("to_float", "to_uint8"),
+    "langevin": ("Chain", "Trace"),
+    "learning.gaussian": ("Gaussian",),
+    "learning.joint_mle": ("JointMLE",),
+    "learning.scheme": ("OneUpdate",),
+    "learning.trainable": ("Trainable", "TrainingConfig"),
+    "learning.two_stage": ("TwoStage", "TwoStageExperiment"),
+    "learning.variational": ("Variational",),
+    "model": ("JointModel",),
+    "randomness": ("PerImageNoise", "SharedNoise", "generator"),
+    "run": ("open_run",),
+    "sampling": ("Sampler", "generate", "reconstruct"),
+    "trained": ("TrainedModel",),
+    "training": ("fit",),
+    "weights": ("CONFIGURATIONS", "load", "save_model"),
+}
+_HOMES = {name: f"jlebm.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "CONFIGURATIONS",
+    "NVAE",
+    "Backbone",
+    "Bernoulli",
+    "Chain",
+    "ConvBackbone",
+    "ConvConfig",
+    "DiscretisedLogisticMixture",
+    "Experiment",
+    "Gaussian",
+    "HasPushBelow",
+    "JointEnergy",
+    "JointMLE",
+    "JointModel",
+    "LadderBackbone",
+    "LadderConfig",
+    "NVAEConfig",
+    "NoEncoder",
+    "Normal",
+    "OneUpdate",
+    "PerImageNoise",
+    "PosteriorSample",
+    "Sampler",
+    "SharedNoise",
+    "Trace",
+    "Trainable",
+    "TrainedModel",
+    "TrainingConfig",
+    "TwoStage",
+    "TwoStageExperiment",
+    "UserError",
+    "Variational",
+    "conv_energy",
+    "fit",
+    "generate",
+    "generator",
+    "load",
+    "load_nvae",
+    "mlp_energy",
+    "no_energy",
+    "open_run",
+    "reconstruct",
+    "reconstruct_from",
+    "save_model",
+    "scores_above",
+    "to_float",
+    "to_uint8",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

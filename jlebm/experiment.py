@@ -112,6 +112,14 @@ class Experiment(Trainable):
         energy = self.energy or VectorEnergy(self.energy_hidden)
         return JointModel(backbone, energy.build(backbone.latent_shapes))
 
+    def prior_sampling_chain(self) -> Chain:
+        """See `Trainable`: the one of training."""
+        return self.prior_chain
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """See `Trainable`: that of joint maximum likelihood alone, which has no inference network."""
+        return self.posterior_chain if self.learning == "joint-mle" else None
+
     def scheme(self) -> Scheme:
         """See `Trainable`."""
         l2 = self.optimizer.energy_l2

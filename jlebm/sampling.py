@@ -95,7 +95,7 @@ def generate(
             in whitened noise, where the chain has ended.
         decoding: the decoder's mean, or a draw from its distribution.
     """
-    size = batch_size or _filling(model)
+    size = batch_size or filling_batch(model)
 
     def draw(first: int) -> Samples:
         chosen = seeds[first : first + size]
@@ -109,7 +109,7 @@ def generate(
     yield from dealt(draw, len(seeds), size)
 
 
-def _filling(model: JointModel) -> int:
+def filling_batch(model: JointModel) -> int:
     """Return how many images to draw at a time: a GPU's kernels for vectors are far from full at a CPU's number."""
     vectors = all(len(shape) == 1 for shape in model.backbone.latent_shapes)
     return BATCH_OF_VECTORS if vectors and next(model.parameters()).is_cuda else BATCH

@@ -103,5 +103,5 @@ def test_two_devices_are_noticed() -> None:
 
 def test_a_gpu_is_filled_with_more_vectors_at_a_time() -> None:
     """A hierarchy of maps keeps a CPU's number, whose activations fill a GPU as they are."""
-    assert sampling._filling(conv()) == sampling._filling(on_a_gpu(deep)) == sampling.BATCH
-    assert sampling._filling(on_a_gpu(ladder)) == sampling.BATCH_OF_VECTORS > sampling.BATCH
+    assert sampling.filling_batch(conv()) == sampling.filling_batch(on_a_gpu(deep)) == sampling.BATCH
+    assert sampling.filling_batch(on_a_gpu(ladder)) == sampling.BATCH_OF_VECTORS > sampling.BATCH

@@ -53,6 +53,8 @@ LAYERS = (
     {"learning"},
     {"experiment", "run"},
     {"training", "sampling", "hierarchy"},
+    {"trained"},
+    {"weights"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
@@ -246,7 +248,7 @@ def test_no_module_name_stands_twice() -> None:
 def test_at_the_top_of_the_suite_is_what_a_person_types() -> None:
     """A module of machinery beside the commands breaks this."""
     top = {path.stem for path in (ROOT / "reproduce").glob("*.py")} - {"__init__"}
-    assert top == DATASETS | {"table", "anomaly", "ood", "evaluate", "check"}
+    assert top == DATASETS | {"table", "anomaly", "ood", "evaluate", "generate", "check"}
 
 
 @pytest.mark.parametrize("path", sources("jlebm", "reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -366,7 +368,9 @@ def test_nox_lists_every_command_with_a_help_line() -> None:
     assert {"cifar10", "celeba64", "celebahq256", "church64", "mnist", "fashion_mnist", "svhn"} <= DATASETS
     recipes = {f"reproduce_{dataset}" for dataset in DATASETS}
     recipes |= {"reproduce_table", "reproduce_anomaly", "reproduce_ood", "fast", "method", "wheel", "lowest"}
-    assert recipes | {"evaluate", "figures", "bench"} <= {name for name, default, _ in listed if not default}
+    assert recipes | {"evaluate", "generate", "figures", "bench"} <= {
+        name for name, default, _ in listed if not default
+    }
     for name, _, said in listed:
         assert said.endswith("."), name
 

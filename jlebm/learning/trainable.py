@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.config import Config
 from jlebm.errors import UserError
+from jlebm.langevin import Chain
 from jlebm.learning.scheme import Scheme
 
 
@@ -109,6 +110,46 @@ class Trainable(Config):
     def average(self, learned: nn.Module) -> AveragedModel | None:
         """Return the moving average of what learns, batch statistics included; None where there is none."""
         return moving_average(learned, self.optimizer.ema_decay)
+
+    def restored(self, weights: dict[str, Tensor], backbone: Backbone | None = None) -> Any:
+        """Make the model and give it stored weights, in eval mode on the CPU.
+
+        Args:
+            weights: by name, as `jlebm.checkpoints.save_weights` writes them.
+            backbone: the trained one that the model stands on, where the weights lack it.
+
+        Raises:
+            UserError: the backbone is missing, or a weight is missing, left over or of another shape.
+        """
+        # Channels-last as in training: convolutions of another layout round otherwise.
+        model = self.build(backbone).to(memory_format=torch.channels_last)
+        load_strictly(model, weights)
+        return model.eval()
+
+    def prior_sampling_chain(self) -> Chain | None:
+        """Return the chain by which the trained model's prior is sampled; None if the configuration has none."""
+        return None
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """Return the chain by which its posterior is sampled; None where the inference network draws."""
+        return None
+
+
+def load_strictly(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load stored weights into a module, all of them and no others.
+
+    Raises:
+        UserError: one is missing, left over or of another shape.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        name = wrong[0]
+        raise UserError(
+            f"the weights are not those of their configuration: {name!r} has shape {found.get(name, 'none')} and must "
+            f"have {wanted.get(name, 'none')}"
+        )
+    module.load_state_dict(weights)
 
 
 def moving_average(learned: nn.Module, decay: float | None, buffers: bool = True) -> AveragedModel | None:

@@ -7,13 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jlebm.backbones.nvae.frozen import frozen_copy
+from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.protocol import Backbone
 from jlebm.energies import ConvEnergy, EnergyConfig
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
-from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay
+from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay, load_strictly
 from jlebm.model import JointModel
 from jlebm.objectives import contrastive_loss
 from jlebm.randomness import Noise
@@ -100,3 +102,16 @@ class TwoStageExperiment(Trainable):
     def learned(self, model: JointModel) -> nn.Module:
         """See `Trainable`: the energies alone, since the backbone is given."""
         return model.energy
+
+    def restored(self, weights: dict[str, Tensor], backbone: Backbone | None = None) -> JointModel:
+        """See `Trainable`: weights of the whole model, its backbone frozen, or of the energies, the backbone given."""
+        if any(name.startswith("backbone.") for name in weights):
+            return super().restored(weights, frozen_copy(NVAE(self.model)))
+        if backbone is None:
+            raise UserError("these weights are energies alone, and the backbone that they were learned on is not given")
+        if getattr(backbone, "config", None) != self.model:
+            raise UserError("these energies were learned on a backbone of another configuration than the one given")
+        model = self.build(backbone)
+        load_strictly(model.energy, weights)
+        model.energy.to(memory_format=torch.channels_last)
+        return model.eval()

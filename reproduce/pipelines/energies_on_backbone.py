@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jlebm import checkpoints, sampling
+from jlebm import sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.energies import no_energy
 from jlebm.engines import parallel
@@ -25,6 +25,7 @@ from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
+from jlebm.weights import save_model
 from reproduce.measuring.sampled import (
     Draw,
     SampleSets,
@@ -38,7 +39,7 @@ from reproduce.measuring.session import Rows, Session, Subject, unseen
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
-from reproduce.pipelines.plans import touched
+from reproduce.pipelines.plans import planned, touched
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 
@@ -85,10 +86,9 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
         hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
-        model = state.evaluated_model()
-        if plan.sampler.batch_norm == "re-estimated":
-            network = frozen_copy(re_estimated(backbone.to(session.device), _noises(model), plan.sampler.temperature))
-            model = JointModel(network, model.energy)
+        unvaried = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
+        _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
+        model = _sampled(backbone, state, plan.sampler)
         for seed in arguments.seeds:
             subjects.append(
                 _measured(run, energies, plan, trained, state, model, seed, preset.batch_size, arguments, session)
@@ -96,6 +96,23 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
         if arguments.seeds[0] == 1:
             _draw_layers(run, model, plan, preset, subjects[0], arguments, session)
     return subjects
+
+
+def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> JointModel:
+    """Return the trained model with the statistics of batch norms that a sampler says."""
+    model = state.evaluated_model()
+    if sampler.batch_norm == "trained":
+        return model
+    device = next(model.energy.parameters()).device
+    network = frozen_copy(re_estimated(backbone.to(device), _noises(model), sampler.temperature))
+    return JointModel(network, model.energy)
+
+
+def _keep_weights(run: Run, model: JointModel, state: TrainState, sampler: sampling.Sampler, batch_size: int) -> None:
+    """Write the whole model beside the run, with the sampler of the recipe and not that of a variation."""
+    if parallel.first():
+        header = run.header() | {"step": state.step, "weights": "raw" if state.ema is None else "ema"}
+        save_model(run.weights, model, header, sampler, batch_size)
 
 
 def hold_to(run: Run, digest: str) -> None:
@@ -194,8 +211,6 @@ def _measured(
         return subject
     shown = {source: samples[source].images for source in SOURCES}
     if parallel.first():
-        header = run.header() | {"step": state.step, "weights": subject.weights}
-        checkpoints.save_weights(run.weights, model.energy, header)
         shown["data"] = images[np.array(chosen[: pictures.SHOWN]) % len(images)]
         chains = min(pictures.TRACED, batch_size)
         pictures.draw(run, model, sampler.chain, shown, subject, session, arguments.results, folder, chains)

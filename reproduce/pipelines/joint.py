@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jlebm import checkpoints, sampling
+from jlebm import sampling
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
 from jlebm.run import Run
+from jlebm.sampling import Sampler
 from jlebm.training import TrainState
+from jlebm.weights import save_model
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines import pictures
@@ -39,7 +41,7 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
     """Return the samples of both priors, or of the one that a twin has, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
-    chain = experiment.posterior_chain if experiment.learning == "joint-mle" else None
+    chain = experiment.posterior_sampling_chain()
     draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, chain), len(chosen))}
     for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
 
@@ -67,7 +69,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: 
     if not parallel.first():
         return subject
     header = run.header() | {"step": state.step, "weights": subject.weights}
-    checkpoints.save_weights(run.weights, state.evaluated_model(), header)
+    save_model(run.weights, state.evaluated_model(), header, Sampler(experiment.prior_chain))
     chosen = posterior_indices(len(session.dataset.images), samples.count("posterior"))
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, session, folder)

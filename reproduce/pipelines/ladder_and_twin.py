@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from figures import plotting
-from jlebm import checkpoints
 from jlebm.data import Dataset
 from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.run import Run, open_run
+from jlebm.sampling import Sampler
 from jlebm.training import TrainState
+from jlebm.weights import save_model
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.sampled import SampleSets, measure, measure_layers, posterior_indices
 from reproduce.measuring.session import Rows, Session, Subject, unseen
@@ -108,7 +109,7 @@ def _draw(
         return
     for one in both:
         header = one.run.header() | {"step": one.state.step, "weights": one.subject.weights}
-        checkpoints.save_weights(one.run.weights, one.state.evaluated_model(), header)
+        save_model(one.run.weights, one.state.evaluated_model(), header, Sampler(chain))
     chosen = posterior_indices(len(session.dataset.images), session.images)
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, pair.model, chain, shown, ours.subject, session, arguments.results)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jlebm
 from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.data.catalogue import CATALOGUE
@@ -93,6 +94,15 @@ def test_both_have_their_rows(trained: tuple[Path, list[str]]) -> None:
             assert ("epsilon" in row.chain) == row.source.startswith("ebm-prior")
             assert row.reference.startswith("digits28/test") == (row.metric in ("kl", "latent_accuracy"))
     assert len({row.config_digest for row in measured}) == 2
+
+
+def test_loaded_models_draw_the_recipes_samples(trained: tuple[Path, list[str]]) -> None:
+    """Breaks if model or twin come back with other weights, or the model with another chain."""
+    for learning, priors in (("variational", ("gaussian-prior", "ebm-prior")), ("gaussian", ("gaussian-prior",))):
+        run = run_of(trained[0], learning)
+        model = jlebm.load(run)
+        for prior in priors:
+            np.testing.assert_array_equal(model.sample(range(60), prior), np.load(run / f"samples/{prior}.npy"))
 
 
 def test_what_the_repository_keeps(trained: tuple[Path, list[str]]) -> None:

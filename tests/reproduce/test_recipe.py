@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import jlebm
 from jlebm import data
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
@@ -96,7 +97,9 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
         told = json.loads((folder / "diagnostics.json").read_text())
         assert [layer["name"] for layer in told["layers"]] == ["z2", "z1"]
         assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1]) == {"step": 20, "diagnostics": told}
-        assert np.load(folder / "samples/ebm-prior.npy", mmap_mode="r").shape == (120, 1, 8, 8)
+        samples = np.load(folder / "samples/ebm-prior.npy", mmap_mode="r")
+        assert samples.shape == (120, 1, 8, 8)
+        np.testing.assert_array_equal(jlebm.load(folder).sample(range(120)), samples)
     assert not (tmp_path / "results/artifacts").exists(), "a first look is not kept as the repository's figure"
 
     assert run_recipe(RECIPE, arguments, "") == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import jlebm
 from figures import hierarchical_sampling
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
 from jlebm.energies import ConvEnergy
@@ -98,7 +99,8 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     )
     counted = {row.source: row.value for row in measured if row.metric == "parameters"}
     upon, above = (load_file(of_stage(folder, stage) / name) for stage, name in FILES.items())
-    assert counted["ebm-prior"] - counted["gaussian-prior"] == sum(each.numel() for each in above.values())
+    energies = (each.numel() for name, each in above.items() if name.startswith("energy."))
+    assert counted["ebm-prior"] - counted["gaussian-prior"] == sum(energies)
     assert 0 < counted["gaussian-prior"] <= sum(each.numel() for each in upon.values())  # with its buffers
     for row in measured:
         assert (row.learning, row.steps, row.images, row.weights) == ("two-stage", 3, 60, "raw")
@@ -126,6 +128,34 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     assert "its rows stand" in capsys.readouterr().err
     assert rows(folder) == measured
     assert weights(folder) == before
+
+
+def test_the_weights_file_alone_gives_the_recipes_samples(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Breaks if the file lacks the backbone or the chain, or if frozen weights come back with other bits."""
+    run = of_stage(trained[0], "two-stage")
+    moved = Path(shutil.copy(run / "weights.safetensors", tmp_path / "elsewhere.safetensors"))
+    model = jlebm.load(moved)
+    for prior in ("ebm-prior", "gaussian-prior"):
+        np.testing.assert_array_equal(model.sample(range(60), prior), np.load(run / f"tiny-seed1/{prior}.npy"))
+
+
+def test_the_weights_keep_the_recipes_sampler_and_not_a_variations(tmp_path: Path) -> None:
+    """Breaks if the first command, a variation, leaves its own chain or statistics in the file."""
+    arguments = places(tmp_path)
+    assert run_recipe(RECIPE, [*arguments, "--chain-steps", "1", "--batch-norm", "re-estimated"], "") == 0
+    model = jlebm.load(of_stage(tmp_path, "two-stage"))
+    assert model.sampler == PLAN.sampler
+    assert run_recipe(RECIPE, arguments, "") == 0
+    stored = np.load(of_stage(tmp_path, "two-stage") / "tiny-seed1/ebm-prior.npy")
+    np.testing.assert_array_equal(model.sample(range(60)), stored)
+
+
+def test_re_estimated_statistics_are_in_the_weights(tmp_path: Path) -> None:
+    """Breaks if a recipe whose own sampler re-estimates batch norms stores the network of before."""
+    arguments = [*places(tmp_path), "--set", "sampler.batch_norm=re-estimated"]
+    assert run_recipe(RECIPE, arguments, "") == 0
+    run = of_stage(tmp_path, "two-stage")
+    np.testing.assert_array_equal(jlebm.load(run).sample(range(60)), np.load(run / "custom-seed1/ebm-prior.npy"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""A trained model, ready to use: it samples, reconstructs and scores by the chains of its own recipe."""
+
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+
+from jlebm import hierarchy, sampling
+from jlebm.errors import UserError, nearest
+from jlebm.langevin import Chain
+from jlebm.learning.trainable import Trainable
+from jlebm.model import JointModel
+from jlebm.run import resolve_device
+from jlebm.sampling import Prior, Sampler, Samples
+
+BATCH_OF_IMAGES = 100  # images that are reconstructed or scored at a time
+
+
+@dataclass
+class TrainedModel:
+    """A joint EBM prior on its generator, trained, with its own ways of sampling."""
+
+    model: JointModel
+    header: dict[str, Any]
+    """What its weights file says of it: configuration, digest, seed, steps, raw or averaged weights, sampler."""
+    image_shape: tuple[int, int, int]
+    """Channels, height and width of its images."""
+    experiment: Trainable | None = None
+    """Its configuration; None of a backbone alone."""
+    sampler: Sampler | None = None
+    """How its samples are drawn; None if neither its file nor its configuration says so."""
+    batch_size: int | None = None
+    """Images drawn at a time; None for what fills the device."""
+
+    @property
+    def layers(self) -> int:
+        """The number L of latent layers."""
+        return len(self.model.backbone.latent_shapes)
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether there is an EBM prior; a Gaussian twin and a backbone alone have none."""
+        return any(True for _ in self.model.energy.parameters())
+
+    def to(self, device: str | torch.device) -> "TrainedModel":
+        """Move the weights to a device and return this model; names are those of `jlebm.run.resolve_device`.
+
+        Raises:
+            UserError: there is no such device.
+        """
+        self.model.to(resolve_device(device) if isinstance(device, str) else device)
+        return self
+
+    def drawn_at_a_time(self, asked: int | None = None) -> int:
+        """Return how many images are drawn at a time: as many as asked for, as the recipe has, or as fill the device.
+
+        Raises:
+            UserError: none were asked for.
+        """
+        if asked is not None and asked < 1:
+            raise UserError(f"images are drawn at least one at a time, not {asked}")
+        return asked or self.batch_size or sampling.filling_batch(self.model)
+
+    def draw(
+        self,
+        seeds: Iterable[SupportsIndex],
+        prior: Prior = "ebm-prior",
+        chain: Chain | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Samples]:
+        """Yield what `sample` returns in batches, with the latents; arguments and errors are as there."""
+        seeds = checked_seeds(seeds)
+        size = self.drawn_at_a_time(batch_size)
+        chosen, sampler = self._chain(prior, chain), self.sampler
+        if chosen is None:  # the Gaussian prior has no use for a chain
+            chosen = Chain(0, epsilon=1.0)
+        varied = {} if sampler is None else {"temperature": sampler.temperature, "decoding": sampler.decoding}
+        return sampling.generate(self.model, prior, seeds, chosen, size, **varied)
+
+    def sample(
+        self,
+        seeds: Iterable[SupportsIndex],
+        prior: Prior = "ebm-prior",
+        chain: Chain | None = None,
+        batch_size: int | None = None,
+    ) -> UInt8[np.ndarray, "count channels height width"]:
+        """Draw one image a seed, uint8 (N, C, H, W): image i from seed i alone, equal to its recipe's sample i.
+
+        Args:
+            seeds: whole numbers, such as `range(16)`.
+            prior: "ebm-prior", or "gaussian-prior" for the hierarchy without its energies.
+            chain: of the EBM prior; None for the recipe's own.
+            batch_size: images drawn at a time; None for the recipe's own. Another one may round float32 otherwise.
+
+        Raises:
+            UserError: a seed is not a whole number from 0 on, the model has no such prior, or it has no chain.
+        """
+        chosen = checked_seeds(seeds)
+        batches = self.draw(chosen, prior, chain, batch_size)
+        return sampling.gathered(batches) if chosen else np.empty((0, *self.image_shape), np.uint8)
+
+    def reconstruct(
+        self,
+        images: np.ndarray,
+        keep: int | None = None,
+        prior: Prior = "ebm-prior",
+        chain: Chain | None = None,
+    ) -> UInt8[np.ndarray, "count channels height width"]:
+        """Keep the top layers of a posterior sample of each image, draw the others from the prior, and decode.
+
+        The noise of image i depends on i alone. Posterior samples are those of the recipe: a short chain for joint
+        maximum likelihood, else the inference network.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            keep: how many layers are kept, from the top, 0 to L; None for all.
+            prior: of the layers below.
+            chain: of the EBM prior of those layers, in whitened noise; None for the recipe's own.
+
+        Raises:
+            UserError: the images do not fit, there are no such layers, or the chain moves in latents.
+        """
+        self._check(images)
+        if not len(images):
+            return np.empty(images.shape, np.uint8)
+        below = 0 if keep is None else self.layers - self._layers(keep)
+        posterior = self._posterior_chain()
+        indices, size = range(len(images)), self.batch_size or BATCH_OF_IMAGES
+        if below == 0:
+            decoding = "mean" if self.sampler is None else self.sampler.decoding
+            batches = sampling.reconstruct(self.model, images, indices, posterior, size, decoding)
+        else:
+            chosen = self._chain(prior, chain)
+            batches = hierarchy.reconstruct_from(self.model, images, indices, below, chosen, posterior, size)
+        return sampling.gathered(batches)
+
+    def score(
+        self,
+        images: np.ndarray,
+        above: int = 0,
+        prior: Prior = "ebm-prior",
+        chain: Chain | None = None,
+        draws: int = 1,
+    ) -> Float64[np.ndarray, " count"]:
+        """Return L^{>k} of each image in nats, up to log Z: Eq. 20, `jlebm.hierarchy.scores_above`.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            above: k: layers above it come from the posterior, the k bottom ones from the prior given them.
+            prior: of the k bottom layers.
+            chain: of the EBM prior of those layers, in whitened noise; None for the recipe's own.
+            draws: of the latents, over which the mean is taken.
+
+        Raises:
+            UserError: the images do not fit, there are no such layers or draws, or the chain moves in latents.
+        """
+        self._check(images)
+        if not len(images):
+            return np.empty(0)
+        below = self._layers(above)
+        chosen = self._chain(prior, chain) if below else None
+        posterior, size = self._posterior_chain(), self.batch_size or BATCH_OF_IMAGES
+        return hierarchy.scores_above(self.model, images, range(len(images)), below, chosen, posterior, draws, size)
+
+    def _chain(self, prior: Prior, chain: Chain | None) -> Chain | None:
+        """Return the chain of a prior, None for the Gaussian one."""
+        if prior not in ("ebm-prior", "gaussian-prior"):
+            raise UserError(f"unknown prior {prior!r}{nearest(str(prior), ('ebm-prior', 'gaussian-prior'))}")
+        if prior == "gaussian-prior":
+            return None
+        if not self.has_energies:
+            raise UserError("this model has no energies, and so no EBM prior; sample its gaussian-prior")
+        if chain is None and self.sampler is None:
+            raise UserError(
+                "these weights were written without the chain of their samples; give one, or run their recipe's "
+                "command again, which writes them with it and trains nothing anew"
+            )
+        return self.sampler.chain if chain is None and self.sampler is not None else chain
+
+    def _posterior_chain(self) -> Chain | None:
+        return None if self.experiment is None else self.experiment.posterior_sampling_chain()
+
+    def _layers(self, count: int) -> int:
+        if not 0 <= count <= self.layers:
+            raise UserError(f"the model has {self.layers} latent layers; give 0 to {self.layers} of them, not {count}")
+        return count
+
+    def _check(self, images: Any) -> None:
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            shape, kind = getattr(images, "shape", "none"), getattr(images, "dtype", type(images).__name__)
+            raise UserError(
+                f"images must be a numpy array of uint8 and of shape (N, {', '.join(map(str, self.image_shape))}), "
+                f"not {kind} of shape {shape}"
+            )
+
+
+def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
+    """Return the seeds as a list of plain numbers.
+
+    Raises:
+        UserError: one is not a whole number from 0 on.
+    """
+    plain = []
+    for seed in seeds:
+        number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
+        if number < 0:
+            raise UserError(f"seeds are whole numbers from 0 on, and {seed!r} is none")
+        plain.append(number)
+    return plain

@@ -1,0 +1,152 @@
+"""Trained models in files: saved whole, loaded in one line from a run's folder or a weights file alone.
+
+    model = jlebm.load("runs/cifar10-joint-mle-cpu-...")
+    images = model.sample(range(16))
+
+A weights file holds the whole model, and its header says what it is: the configuration, the learning scheme's name, and
+how its samples are drawn. Files of two-stage energies alone, which earlier versions wrote, need their backbone as well.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jlebm import checkpoints
+from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae
+from jlebm.energies import no_energy
+from jlebm.errors import UserError, nearest
+from jlebm.experiment import Experiment
+from jlebm.learning.trainable import Trainable
+from jlebm.learning.two_stage import TwoStageExperiment
+from jlebm.model import JointModel
+from jlebm.sampling import Sampler
+from jlebm.trained import TrainedModel
+
+# In a run's folder.
+WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone.safetensors"
+BACKBONE_DIGEST = "backbone.sha256"
+
+# By the name of the learning scheme, the configuration of what `load` reads. Add your own: a subclass of `Trainable`
+# that builds a `JointModel`.
+CONFIGURATIONS: dict[str, type[Trainable]] = {
+    "joint-mle": Experiment,
+    "variational": Experiment,
+    "gaussian": Experiment,
+    "two-stage": TwoStageExperiment,
+}
+
+
+def save_model(
+    path: Path, model: JointModel, header: dict[str, Any], sampler: Sampler, batch_size: int | None = None
+) -> None:
+    """Write a trained model as safetensors so that `load` needs nothing else.
+
+    Args:
+        path: of the file.
+        model: as it is sampled from.
+        header: `Run.header()`, which has the configuration, and what else is worth knowing.
+        sampler: how its samples are drawn.
+        batch_size: images drawn at a time; None for what fills the device.
+
+    Raises:
+        UserError: there is no space or no permission to write it.
+    """
+    drawn = {"sampler": sampler.to_json()} | ({} if batch_size is None else {"batch_size": batch_size})
+    checkpoints.save_weights(path, model, header | drawn)
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    backbone: str | os.PathLike[str] | None = None,
+    sampler: Sampler | None = None,
+) -> TrainedModel:
+    """Load a trained model from its run's folder or from its weights file alone.
+
+    Args:
+        path: a run's folder, or a .safetensors file: a model's weights, or an NVAE as `save_nvae` writes it.
+        device: where to put it; names are those of `jlebm.run.resolve_device`.
+        backbone: for two-stage energies that earlier versions stored alone, the file of the NVAE that they were learned
+            on; by default backbone.safetensors beside them.
+        sampler: how to draw its samples, instead of as its recipe does.
+
+    Raises:
+        UserError: there are no weights, they are not whole, are of something else, or lack their backbone.
+    """
+    file = weights_file(Path(path))
+    weights, header = checkpoints.load_weights(file)
+    if "nvae" in header:
+        network = _frozen(load_nvae(file))
+        model = JointModel(network, no_energy(len(network.latent_shapes)))
+        return TrainedModel(model, header, network.config.image_shape, sampler=sampler).to(device)
+    experiment = _configuration(header, file)
+    whole = any(name.startswith("backbone.") for name in weights)
+    network = None if whole else _backbone_of(file, None if backbone is None else Path(backbone))
+    try:
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
+            model = experiment.restored(weights, network)
+    except UserError as error:
+        raise UserError(f"{file} cannot be loaded: {error}") from error
+    kept = _kept_sampler(experiment, header)
+    statistics = "trained" if kept is None else kept.batch_norm
+    if sampler is not None and sampler.batch_norm != statistics:
+        raise UserError(f"the statistics of batch norms in {file} are {statistics!r}; give a sampler with these")
+    shape = experiment.model.image_shape
+    return TrainedModel(model, header, shape, experiment, sampler or kept, header.get("batch_size")).to(device)
+
+
+def weights_file(path: Path) -> Path:
+    """Return the weights file that a path names: itself, or that of a run's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_dir():
+        return path
+    for name in (WEIGHTS, BACKBONE):
+        if (path / name).exists():
+            return path / name
+    raise UserError(f"{path} holds no {WEIGHTS}; give the folder of a run whose training has ended, or a weights file")
+
+
+def _configuration(header: dict[str, Any], file: Path) -> Trainable:
+    values = header.get("config")
+    if not isinstance(values, dict):
+        raise UserError(f"the header of {file} does not say the configuration of its model")
+    learning = str(values.get("learning"))
+    if learning not in CONFIGURATIONS:
+        raise UserError(f"{file} is of the unknown learning {learning!r}{nearest(learning, CONFIGURATIONS)}")
+    experiment = CONFIGURATIONS[learning].from_json(values)
+    if experiment.digest() != header.get("digest"):
+        raise UserError(f"the header of {file} was altered: its digest is not that of its configuration")
+    return experiment
+
+
+def _kept_sampler(experiment: Trainable, header: dict[str, Any]) -> Sampler | None:
+    if "sampler" in header:
+        return Sampler.from_json(header["sampler"])
+    chain = experiment.prior_sampling_chain()
+    return None if chain is None else Sampler(chain)
+
+
+def _backbone_of(file: Path, given: Path | None) -> NVAE:
+    """Return the frozen backbone that energies were learned on: the one given, or the one beside them."""
+    path = file.with_name(BACKBONE) if given is None else given
+    if given is None and not path.exists():
+        raise UserError(
+            f"{file} holds energies without their backbone, as earlier versions wrote them; put the {BACKBONE} that "
+            "they were learned on beside them or give its path, or run their recipe's command again, which writes the "
+            "whole model and trains nothing anew"
+        )
+    network, noted = load_nvae(path), file.with_name(BACKBONE_DIGEST)
+    if noted.exists() and noted.read_text().strip() != digest_of(network):
+        raise UserError(f"the energies in {file} were learned on another backbone than {path}")
+    return _frozen(network)
+
+
+def _frozen(network: NVAE) -> NVAE:
+    # Channels-last as stage one leaves it: convolutions are then normalised to the same bits.
+    return frozen_copy(network.to(memory_format=torch.channels_last))

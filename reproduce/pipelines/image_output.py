@@ -1,0 +1,218 @@
+"""Generated images on their way to a file: a raw array that outlives a kill, then an .npz, a .zip or a folder.
+
+While images are drawn they are appended to `.NAME.partial` beside the output: one line of JSON that says what is drawn,
+then the uint8 images, whole batches of them. The same command goes on after the last whole batch. The output itself is
+written from that array at the end, whole or not at all, and says what is in it.
+"""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from jlebm.errors import UserError
+from jlebm.files import atomic_write, can_be_written, cannot_write, open_regular, write_text
+
+KEY = "jlebm"  # of what is drawn, in every format
+LABELS_FILE = "dataset.json"  # of StyleGAN's and EDM's layout, in zips and folders
+IMAGES = "arr_0"  # where guided-diffusion's evaluation, and numpy itself, put an array without a name
+PER_FOLDER = 1_000  # images in a folder of a zip, as StyleGAN's dataset tool has them
+LONGEST_LINE = 2**24  # characters of the first line of a partial array
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+
+Write = Callable[[Path, np.ndarray, Sequence[int], dict[str, Any]], None]
+
+
+def write_npz(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:
+    """Write the arrays `arr_0` (uint8 (N, C, H, W)), `seeds` and `jlebm`, the request as JSON."""
+    with atomic_write(path) as file:
+        said = {"seeds": np.array(seeds, np.int64), KEY: np.array(json.dumps(request))}
+        np.savez(file, **{IMAGES: images}, **said)
+
+
+def write_zip(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:
+    """Write a StyleGAN/EDM dataset zip: 00000/img00000000.png, ... by seed, and dataset.json without labels."""
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for index, (seed, png) in enumerate(zip(seeds, _pngs(images), strict=True)):
+            # With ZipInfo's own date, 1980: the same images are the same bytes.
+            archive.writestr(zipfile.ZipInfo(f"{index // PER_FOLDER:05d}/{_name(seed, seeds)}"), png)
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), json.dumps({"labels": None, KEY: request}))
+
+
+def write_folder(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:
+    """Write img00000000.png, ... by seed and dataset.json into a folder, which appears when all of them are there."""
+    part = path.with_name(f".{path.name}.folder")
+    try:
+        if part.exists():  # a killed process was writing it
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
+        for seed, png in zip(seeds, _pngs(images), strict=True):
+            (part / _name(seed, seeds)).write_bytes(png)
+        write_text(part / LABELS_FILE, json.dumps({"labels": None, KEY: request}))
+        if path.exists():  # an empty folder
+            path.rmdir()
+        part.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+FORMATS: dict[str, Write] = {".npz": write_npz, ".zip": write_zip, "": write_folder}
+
+
+def _name(seed: int, seeds: Sequence[int]) -> str:
+    return f"img{seed:0{max(8, len(str(seeds[-1])))}d}.png"
+
+
+def _pngs(images: np.ndarray) -> Iterator[bytes]:
+    for image in images:
+        content = io.BytesIO()
+        Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(content, "png")
+        yield content.getvalue()
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where images go, and what is asked for: an output and a partial array of another request are never touched."""
+
+    path: Path
+    seeds: Sequence[int]
+    """In ascending order."""
+    shape: tuple[int, int, int]
+    request: dict[str, Any]
+    """All that the images depend on, as plain JSON."""
+
+    @property
+    def partial(self) -> Path:
+        """Where images lie until all are there."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
+    def line(self) -> bytes:
+        """The first line of the partial array."""
+        return json.dumps({KEY: self.request}, sort_keys=True).encode() + b"\n"
+
+    def is_there(self) -> bool:
+        """Whether the whole output was written before.
+
+        Raises:
+            UserError: there is something else in its place.
+        """
+        path = self.path
+        if not path.exists() and not path.is_symlink():
+            return False
+        if path.suffix == "" and path.is_dir() and not any(path.iterdir()):
+            return False
+        if stored_request(path) != self.request:
+            raise UserError(f"{path} is there already and holds something else; name another --out or move it away")
+        return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing the same output.
+
+        Raises:
+            UserError: another one does, or its folder cannot be written.
+        """
+        if not can_be_written(self.path.parent):
+            raise UserError(f"{self.path.parent} cannot be written; make it a writable folder or name another --out")
+        path = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"another process is writing {self.path}; wait for it or name another --out") from error
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
+
+    def drawn(self, batch_size: int) -> int:
+        """Begin the partial array, or return how many images it has: whole batches, or all.
+
+        Raises:
+            UserError: it is of another request, or cannot be written.
+        """
+        if not self.partial.exists():
+            with atomic_write(self.partial) as file:
+                file.write(self.line)
+            return 0
+        with open_regular(self.partial) as file:
+            if file.readline(LONGEST_LINE) != self.line:
+                raise UserError(
+                    f"{self.partial} holds images that another command began; run that one again, or delete the file"
+                )
+        each = int(np.prod(self.shape))
+        count = min((self.partial.stat().st_size - len(self.line)) // each, len(self.seeds))
+        count = count if count == len(self.seeds) else count // batch_size * batch_size
+        try:
+            os.truncate(self.partial, len(self.line) + count * each)
+        except OSError as error:
+            raise cannot_write(self.partial, error) from error
+        return count
+
+    def append(self, batches: Iterable[np.ndarray]) -> Iterator[int]:
+        """Append batches of images to the partial array; yield the length of each when it is on the disk.
+
+        Raises:
+            UserError: there is no space left; what was written stays.
+        """
+        try:
+            with self.partial.open("ab") as file:
+                for batch in batches:
+                    file.write(np.ascontiguousarray(batch).tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                    yield len(batch)
+        except OSError as error:
+            raise cannot_write(self.partial, error) from error
+
+    def finish(self) -> None:
+        """Write the output from the partial array, and delete that.
+
+        Raises:
+            UserError: it cannot be written; the partial array stays.
+        """
+        shape = (len(self.seeds), *self.shape)
+        images = np.memmap(self.partial, np.uint8, "r", offset=len(self.line), shape=shape)
+        FORMATS[self.path.suffix.lower()](self.path, images, self.seeds, self.request)
+        del images
+        self.partial.unlink()
+
+
+def stored_request(path: Path) -> dict[str, Any] | None:
+    """Return what an output says of itself; None for everything that was not written here."""
+    try:
+        if path.is_dir():
+            return json.loads((path / LABELS_FILE).read_text())[KEY]
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read(LABELS_FILE))[KEY]
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return json.loads(str(arrays[KEY]))
+    except UNREADABLE:
+        return None
+
+
+def check_format(path: Path) -> None:
+    """Refuse a name that says no format.
+
+    Raises:
+        UserError: its suffix is none of .npz, .zip or none, for a folder.
+    """
+    if path.suffix.lower() not in FORMATS or path.name in ("", ".."):
+        raise UserError(f"--out {path} is none of NAME.npz, NAME.zip or NAME, a folder of PNG files")
