@@ -18,7 +18,7 @@ from jlebm.evaluation.extractor import (
     open_extractor,
 )
 from jlebm.evaluation.inception import fixed_images, open_network
-from reproduce.pipelines import console
+from reproduce.terminal import console
 from reproduce.terminal.console import ConsoleReporter
 from tests.inception import nan_from
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from jlebm.progress import Reporter
-from reproduce.pipelines import console
+from reproduce.terminal import console
 from reproduce.terminal.console import ConsoleReporter
 
 
