@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jlebm.errors import UserError, exit_on_user_error
-from jlebm.text import shell_command, words_of
 from reproduce.results import read_all, read_artifact
+from reproduce.results.identity import Identity, recipe_of
 from reproduce.terminal.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +133,7 @@ class Drawing:
                 f"the model of {folder} has {layers} layer{'s' * (layers != 1)}, and {self.title} needs at least "
                 f"{self.layers}; give a run of more"
             )
-        command = self.command or _recipe(config, model)
+        command = self.command or _recipe(config)
         paths = sorted(folder.glob(f"{self.kind}.npz"))
         if not paths:
             sets = sorted({str(one.parent) for one in folder.glob(f"*/{self.kind}.npz")})
@@ -249,14 +249,11 @@ def _model(config: dict[str, Any]) -> str:
     return "two-layer" if "inference_network" in config["model"] else "ladder"
 
 
-def _recipe(config: dict[str, Any], model: str) -> str:
-    """Return the command that made a run: protocols are named after recipes, "fashion-mnist-ladder/1"."""
-    recipe = "cifar10" if model == "system" else config["protocol"].partition("/")[0].removesuffix(f"-{model}")
-    options = ["--preset", *words_of(config["preset"])]
-    options += ["--dataset", config["dataset"]] if config["dataset"] != recipe else []
-    if model == "system":
-        return shell_command("nox", "-s", "reproduce_table", "--", "--systems", config["learning"], *options)
-    return shell_command("nox", "-s", f"reproduce_{recipe.replace('-', '_')}", "--", "--model", model, *options)
+def _recipe(config: dict[str, Any]) -> str:
+    """Return the command that made a run."""
+    recipe, model = recipe_of(config["protocol"], config["learning"])
+    dataset = config["dataset"]
+    return Identity(recipe, model, config["learning"], dataset, config["preset"]).command()
 
 
 def _layers(config: dict[str, Any], model: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from figures.summaries import PRESET, Cells, cell, mean_of
 from reproduce.results import Measurement, Reported
+from reproduce.results.identity import Of
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED
 
@@ -14,15 +15,18 @@ OUTSIDE_HEADER = ("data", "score", "AUROC here", "AUROC reported", "seeds", "ima
 
 def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tuple[Cells, list[Cells]]:
     """Return the header and a line for each digit held out: AUPRC of each score here, and of the paper's systems."""
-    kept = [row for row in rows if (row.dataset, row.preset) == ("mnist", PRESET) and row.source.startswith("anomaly/")]
+    kept = [row for row in rows if (row.dataset, row.label, row.source) == ("mnist", PRESET, "anomaly")]
     reported = {}
     for one in paper.values():
         if match := re.fullmatch(r"table4\.mnist-(\d)\..*", one.key):
             reported[int(match[1]), one.system] = one
     names = sorted({system for _, system in reported}, key=lambda name: (name != "ours", name))
     lines = []
-    for digit in sorted({int(row.source.split("/")[1]) for row in kept} | {digit for digit, _ in reported}):
-        found = [mean_of(kept, "auprc", f"anomaly/{digit}/{score}", learning=name) for score, name in ANOMALY_SCORES]
+    for digit in sorted({int(row.target) for row in kept} | {digit for digit, _ in reported}):
+        found = [
+            mean_of(kept, "auprc", Of("anomaly", "", str(digit), score), learning=name)
+            for score, name in ANOMALY_SCORES
+        ]
         here = [NOT_MEASURED if mean is None else cell(mean) for mean in found]
         counts = [(str(len(mean.seeds)), str(mean.row.images)) for mean in found if mean] or [("-", "-")]
         theirs = [reported.get((digit, name)) for name in names]
@@ -38,22 +42,20 @@ def out_of_distribution(rows: Sequence[Measurement], paper: Mapping[str, Reporte
 
     They share no line: another paper's hierarchy has other layers, so its L>k is another score.
     """
-    kept = [row for row in rows if (row.preset, row.metric) == (PRESET, "auroc") and "/" in row.source]
-    scores: dict[str, dict[tuple[str, str, str], None]] = {}
+    asked_of = (PRESET, "auroc", "out-of-distribution")
+    kept = [row for row in rows if (row.label, row.metric, row.source) == asked_of]
+    scores: dict[str, dict[tuple[str, Of, str], None]] = {}
     for row in kept:
-        kind, outside, _ = row.source.split("/", 2)
-        if kind == "out-of-distribution":
-            name = f"{row.dataset} in, {outside} out"
-            scores.setdefault(name, {})[row.dataset, row.source, row.learning] = None
+        scores.setdefault(f"{row.dataset} in, {row.target} out", {})[row.dataset, row.of, row.learning] = None
     for one in paper.values():
         if one.metric == "auroc":
             scores.setdefault(one.dataset, {})
     lines = []
     for pair, asked in scores.items():
-        for dataset, source, learning in sorted(asked):
-            mean = mean_of(kept, "auroc", source, dataset=dataset, learning=learning)
+        for dataset, of, learning in sorted(asked):
+            mean = mean_of(kept, "auroc", of, dataset=dataset, learning=learning)
             assert mean is not None  # it is of a row
-            score = source.split("/", 2)[2] + ", Gaussian twin" * (learning == "gaussian")
+            score = of.score + ", Gaussian twin" * (learning == "gaussian")
             lines.append((pair, score, cell(mean), "-", str(len(mean.seeds)), str(mean.row.images)))
         if not asked:
             lines.append((pair, "-", NOT_MEASURED, "-", "-", "-"))

@@ -94,7 +94,7 @@ def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
             continue
         held = "-" if one.value is None else number(one.value, one.metric, one.tolerance)
         label = METRICS[one.metric].label
-        cells = (f"{one.dataset}, {one.preset}", one.learning, label, one.source, measured(verdict), held)
+        cells = (f"{one.dataset}, {one.label}", one.learning, label, one.of.name, measured(verdict), held)
         lines.append((*cells, judged(verdict)))
     return lines
 

@@ -4,13 +4,13 @@ All of them are of complete runs, and each number is a mean over the newest row 
 averaged; of several such groups the one over the most images.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reproduce.results import Measurement, Reported, Verdict
 from reproduce.results.comparison import NOT_RUN, comparison
 from reproduce.results.expectation import condition
+from reproduce.results.identity import Of, Option, option
 from reproduce.results.rendering import judged, number
 from reproduce.results.timing import NOT_MEASURED
 from reproduce.results.verdicts import newest_alike, summary
@@ -26,7 +26,7 @@ PRIORS = (
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
 RETRAINED = "ours, each seed a training"
-ANEW = f"{PRESET} --energies-seed "
+ANEW = ("energies_seed",)  # the variation that is another training; with another option, samples are drawn otherwise
 MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # in the order of the lines
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
@@ -49,9 +49,9 @@ class Mean(NamedTuple):
     row: Measurement
 
 
-def mean_of(rows: Iterable[Measurement], metric: str, source: str, **asked: object) -> Mean | None:
+def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: object) -> Mean | None:
     """Return the mean of the rows of a metric, a source and the given values of other fields; None without any."""
-    asked |= {"metric": metric, "source": source}
+    asked |= {"metric": metric, "of": Of(of) if isinstance(of, str) else of}
     found = [row for row in rows if all(getattr(row, name) == value for name, value in asked.items())]
     most = max((row.images for row in found), default=0)
     newest = newest_alike([row for row in found if row.images == most])
@@ -71,14 +71,14 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 
     A prior that was only judged otherwise, on fewer images say, is shown below, with the others judged so.
     """
-    asked = [row for row in rows if (row.dataset, row.preset, row.metric) == (DATASET, PRESET, "fid768")]
+    asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, PRESET, "fid768")]
     backbone = _current([row for row in asked if row.learning == "two-stage"])
     asked = [*backbone, *(row for row in asked if row.learning != "two-stage")]
-    anew = [row for row in rows if row.dataset == DATASET and row.preset.startswith(ANEW)]
+    anew = [row for row in rows if row.dataset == DATASET and row.preset == PRESET and tuple(row.variation) == ANEW]
     ours = mean_of(backbone, "fid768", EBM)
     ways = [] if ours is None else [_evaluator(ours.row)]
     for _, learning, source in PRIORS:
-        own = [row for row in asked if (row.learning, row.source) == (learning, source)]
+        own = [row for row in asked if (row.learning, row.of) == (learning, Of(source))]
         mean = mean_of(own, "fid768", source)
         if mean is not None and not any(_evaluator(row) in ways for row in own):
             ways.append(_evaluator(mean.row))
@@ -105,12 +105,10 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
         rows: those of the preset, whose energies have seed 1, and those of its `--energies-seed` N.
         way: how they must have been judged.
     """
-    asked = [row for row in rows if (row.metric, row.source, row.seed) == ("fid768", EBM, 1) and _evaluator(row) == way]
+    asked = [row for row in rows if (row.metric, row.of, row.seed) == ("fid768", Of(EBM), 1) and _evaluator(row) == way]
     trained: dict[int, Measurement] = {}
     for row in sorted(asked, key=lambda row: row.time):
-        seed = "1" if row.preset == PRESET else row.preset.removeprefix(ANEW)
-        if seed.isdecimal():  # with another flag behind it, its samples are drawn otherwise
-            trained[int(seed)] = row
+        trained[int(row.variation.get("energies_seed", 1))] = row
     plain = trained.get(1)
     if plain is None:
         return None
@@ -133,7 +131,7 @@ def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[C
     lines = []
     for (dataset, model), group in _models([row for row in rows if row.metric == "fid768"]).items():
         sources = (GAUSSIAN,) if "twin" in model else (GAUSSIAN, EBM)
-        counts = set.intersection(*({row.images for row in group if row.source == source} for source in sources))
+        counts = set.intersection(*({row.images for row in group if row.of == Of(source)} for source in sources))
         if not counts:
             continue
         images = max(counts)
@@ -163,17 +161,16 @@ def variations(rows: Sequence[Measurement]) -> list[Cells]:
     The plain preset's is of the same images and of the seeds at which its variations were measured.
     """
     family = [row for row in rows if (row.dataset, row.learning) == (DATASET, "two-stage")]
-    varied: dict[tuple[str, int], dict[str, None]] = {}
+    varied: dict[tuple[str, int], dict[str, Mapping[str, Option]]] = {}
     for row in family:
-        plain, _, flag = row.preset.partition(" --")
-        if flag and not flag.startswith("energies-seed ") and row.metric == "fid768":
-            varied.setdefault((plain, row.images), {})[row.preset] = None
+        if row.variation and next(iter(row.variation)) != "energies_seed" and row.metric == "fid768":
+            varied.setdefault((row.preset, row.images), {})[row.label] = row.variation
     lines = []
-    for (plain, images), presets in varied.items():
+    for (plain, images), labels in varied.items():
         asked = [row for row in family if row.images == images]
-        seeds = {row.seed for row in asked if row.preset in presets}
-        for preset in (plain, *sorted(presets, key=_by_flag)):
-            one = _current([row for row in asked if row.preset == preset and row.seed in seeds])
+        seeds = {row.seed for row in asked if row.label in labels}
+        for preset in (plain, *sorted(labels, key=lambda label: _by_option(labels[label]))):
+            one = _current([row for row in asked if row.label == preset and row.seed in seeds])
             found = [mean_of(one, "fid768", source) for source in (GAUSSIAN, EBM, POSTERIOR)]
             found.append(mean_of(one, "latent_auc", EBM))
             told = sorted({seed for mean in found if mean for seed in mean.seeds})
@@ -186,21 +183,20 @@ def layers(rows: Sequence[Measurement]) -> list[Cells]:
     lines = []
     groups = _models([row for row in rows if row.metric in ("kl", "latent_auc", "latent_accuracy", "pixel_change")])
     for (dataset, model), ours in groups.items():
-        names = {row.source.partition("/")[2] for row in ours} - {""}
+        names = {row.layer for row in ours} - {""}
         if not names or "twin" in model:
             continue
         twin = groups.get((dataset, "Gaussian twin"), []) if model == "ladder" else []
         for name in (*sorted(names, key=lambda name: -int(name.removeprefix("z"))), ""):
-            within = f"/{name}" * bool(name)
-            auc = mean_of(ours, "latent_auc", EBM + within)
+            auc = mean_of(ours, "latent_auc", Of(EBM, name))
             found = (
-                mean_of(ours, "kl", POSTERIOR + within),
-                mean_of(ours, "latent_auc", GAUSSIAN + within),
+                mean_of(ours, "kl", Of(POSTERIOR, name)),
+                mean_of(ours, "latent_auc", Of(GAUSSIAN, name)),
                 auc,
-                mean_of(twin, "latent_auc", GAUSSIAN + within),
-                mean_of(ours, "latent_accuracy", POSTERIOR + within),
-                mean_of(ours, "pixel_change", EBM + within),
-                mean_of(twin, "pixel_change", GAUSSIAN + within),
+                mean_of(twin, "latent_auc", Of(GAUSSIAN, name)),
+                mean_of(ours, "latent_accuracy", Of(POSTERIOR, name)),
+                mean_of(ours, "pixel_change", Of(EBM, name)),
+                mean_of(twin, "pixel_change", Of(GAUSSIAN, name)),
             )
             counts = (str(len(auc.seeds)), str(auc.row.images)) if auc else ("-", "-")
             lines.append((f"{dataset}, {model}", name or "all", *map(cell, found), *counts))
@@ -211,7 +207,7 @@ def _models(rows: Iterable[Measurement]) -> dict[tuple[str, str], list[Measureme
     """Return the rows at the preset by dataset and model, those of the newest configuration, in the order of MODELS."""
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for row in rows:
-        if row.preset == PRESET and (model := _model(row)):
+        if row.label == PRESET and (model := _model(row)):
             groups.setdefault((row.dataset, model), []).append(row)
     order = sorted(groups, key=lambda key: (MODELS.index(key[1].partition(",")[0]), key))
     return {key: _current(groups[key]) for key in order}
@@ -222,7 +218,7 @@ def _model(row: Measurement) -> str:
         return ""
     if row.learning in ("two-stage", "gaussian"):
         return {"two-stage": "two-stage", "gaussian": "Gaussian twin"}[row.learning]
-    return "ladder" if "-ladder/" in row.protocol else f"two layers, {row.learning}"
+    return "ladder" if row.model == "ladder" else f"two layers, {row.learning}"
 
 
 def _current(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -235,9 +231,11 @@ def _evaluator(row: Measurement) -> tuple[object, ...]:
     return row.images, row.reference, condition(row, "extractor")
 
 
-def _by_flag(preset: str) -> tuple[str, float, str]:
-    flag, _, value = preset.partition(" --")[2].partition(" ")
-    return flag, float(value) if re.fullmatch(r"[\d.]+", value) else 0.0, value
+def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
+    """Return the order of the lines: by the first option as it is typed, numbers by their size."""
+    name, value = next(iter(variation.items()))
+    number = 0.0 if isinstance(value, bool | str) else float(value)
+    return option(name, value).split()[0], number, str(value)
 
 
 def _gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:

@@ -52,7 +52,7 @@ def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict])
             cells.append(_cell(found) if found else "not measured" if match else "-")
             if found:
                 one = found.expectation
-                protocols.append(f"{one.protocol}, preset {one.preset}, {one.learning}, {one.source}")
+                protocols.append(f"{one.protocol}, preset {one.label}, {one.learning}, {one.of.name}")
         rows.append([*cells, "; ".join(dict.fromkeys(protocols)) or "-"])
     return header, [*rows, *_other_scores(columns, verdicts)]
 
@@ -62,10 +62,9 @@ def _other_scores(columns: Sequence[tuple[str, str]], verdicts: Sequence[Verdict
     systems: dict[tuple[str, str], dict[tuple[str, str], Verdict]] = {}
     for verdict in verdicts:
         one = verdict.expectation
-        found, other, score = [*one.source.split("/"), "", ""][:3]
-        column = (f"{one.dataset} in, {other} out", one.metric)
-        if found == "out-of-distribution" and not one.paper and verdict.mean is not None and column in columns:
-            system = (score, f"{one.protocol}, preset {one.preset}, {one.learning}, {one.source}")
+        column = (f"{one.dataset} in, {one.target} out", one.metric)
+        if one.source == "out-of-distribution" and not one.paper and verdict.mean is not None and column in columns:
+            system = (one.score, f"{one.protocol}, preset {one.label}, {one.learning}, {one.of.name}")
             systems.setdefault(system, {})[column] = verdict
     rows = []
     for (score, protocol), found in systems.items():
@@ -85,7 +84,7 @@ def _measured(reported: Reported, verdicts: Sequence[Verdict]) -> Verdict | None
         and verdict.expectation.metric == reported.metric
     ]
     order = {preset: place for place, preset in enumerate(PRESETS)}
-    return min(found, key=lambda v: (order.get(v.expectation.preset, len(order)), v.expectation.preset), default=None)
+    return min(found, key=lambda v: (order.get(v.expectation.label, len(order)), v.expectation.label), default=None)
 
 
 def _cell(verdict: Verdict) -> str:

@@ -39,6 +39,7 @@ from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
+from reproduce.results.identity import Of
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
@@ -159,16 +160,20 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
     try_places(arguments.results, arguments.runs)
     session, subjects = session_of(test, arguments.data_root, device, report), []
+    size = "custom" if arguments.set else arguments.preset
+    variation = {"development": True} if arguments.development else {}
     for digit in arguments.digits:
         experiment = experiment_without(arguments, preset, normal[digit])
         for seed in arguments.seeds:
             with open_run(arguments.runs, experiment, seed) as run:
                 state = fitted(run, normal[digit].images, device, report)
-                subject = dataclasses.replace(subject_of(run, experiment, state), dataset=test.name)
+                subject = dataclasses.replace(
+                    subject_of(run, experiment, state), dataset=test.name, preset=size, variation=variation
+                )
                 rows = Rows(subject, session, arguments.results)
                 _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
                 subjects.append(subject)
-    sources = [source_of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
+    sources = [of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
     print_table(subjects, sources, arguments.results)
 
 
@@ -177,9 +182,9 @@ def scores_of(learning: str) -> tuple[str, ...]:
     return tuple(SCORES) if learning == "variational" else ("L>0",)
 
 
-def source_of(digit: int, score: str) -> str:
-    """Return the source of the rows of a held-out digit and a score."""
-    return f"anomaly/{digit}/{score}"
+def of(digit: int, score: str) -> Of:
+    """Return what the rows of a held-out digit and a score are of."""
+    return Of("anomaly", target=str(digit), score=score)
 
 
 def experiment_without(arguments: Arguments, preset: Preset, normal: data.Dataset) -> Experiment:
@@ -231,7 +236,7 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
             f"positive: digit {digit}, held out, {counts[0]} images of {where}; negative: the other digits, "
             f"{counts[1]}; score: {SCORES[name]}, mean of {draws} posterior samples"
         )
-        questions[name] = Question(source_of(digit, name), f"digit {digit}", said, len(chosen))
+        questions[name] = Question(of(digit, name), f"digit {digit}", said, len(chosen))
     path = run.folder / "scores.npz"
     if all(stands(rows, question) for question in questions.values()) and path.exists():
         session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
@@ -250,7 +255,7 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
         judge(rows, question, kept[name][held_out], kept[name][~held_out], spent)
     whole = np.stack(list(kept.values())).astype(np.float32)
     arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
-    results.write_artifact(path, arrays, rows.subject.identity(session.provenance["commit"]))
+    results.write_artifact(path, arrays, rows.subject.provenance(session.provenance["commit"]))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ from reproduce.results import (
     render,
     rewrite_expected,
 )
-from reproduce.results.expectation import QUESTION, describe, replaced
+from reproduce.results.expectation import QUESTION, describe, question, replaced
 from reproduce.results.measurement import Measurement
 from reproduce.results.rows import read
+from reproduce.results.verdicts import selected
 from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -115,9 +116,9 @@ def _expected_anew(
     """Return the expectations of the rows that are wanted, and why some are left as they were."""
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in measured:
-        if all(str(getattr(row, name)).lower() == value.lower() for name, value in wanted.items()):
+        if all(selected(row, name).lower() == value.lower() for name, value in wanted.items()):
             # One expectation for each question; where rows of several configurations answer it, the newest's.
-            key = tuple(getattr(row, name) for name in (*QUESTION, "images", "weights", "complete"))
+            key = (*question(row), row.images, row.weights, row.complete)
             groups.setdefault(key, []).append(row)
     if not groups:
         said = " ".join(f"{name}={value}" for name, value in wanted.items())

@@ -44,6 +44,7 @@ from reproduce.measuring.session import Rows, Subject
 from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.pictures import KEPT
+from reproduce.results.identity import Of
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _measure(rows, questions, state.evaluated_model(), experiment, (inside, outside), count, arguments.draws, path)
         keep(path, [] if copy is None else [copy])
-    print_table([subject], [question.source for question in questions.values()], arguments.results)
+    print_table([subject], [question.of for question in questions.values()], arguments.results)
     return 0
 
 
@@ -206,8 +207,8 @@ def asked(experiment: Experiment, outside: str, sides: str, images: int) -> dict
     for kind, sign, first in (("L", "-", 0), ("LLR", "", 1)):
         for k in range(first, layers):
             name = f"{kind}>{k}"
-            source = f"out-of-distribution/{outside}/{name}"
-            questions[name] = Question(source, outside, f"{sides}; score: {sign}{name}", images, chain if k else "")
+            of = Of("out-of-distribution", target=outside, score=name)
+            questions[name] = Question(of, outside, f"{sides}; score: {sign}{name}", images, chain if k else "")
     return questions
 
 
@@ -249,7 +250,7 @@ def _measure(
         "positive": np.array(found[0].positive),
         **{metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS},
     }
-    results.write_artifact(path, arrays, rows.subject.identity(rows.session.provenance["commit"]))
+    results.write_artifact(path, arrays, rows.subject.provenance(rows.session.provenance["commit"]))
 
 
 def copy_of(subject: Subject, outside: str, folder: Path) -> Path | None:

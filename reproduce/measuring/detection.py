@@ -17,6 +17,7 @@ from jlebm.run import provenance
 from reproduce import results
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.measuring.summary import print_verdicts
+from reproduce.results.identity import Of
 from reproduce.results.metrics import measured_of
 
 METRICS = measured_of("anomaly")  # the same as of images outside the distribution
@@ -26,8 +27,8 @@ METRICS = measured_of("anomaly")  # the same as of images outside the distributi
 class Question:
     """Which images a score is to find among which others; all of it but the scores is in the rows."""
 
-    source: str
-    """Of the rows, such as anomaly/1/L>0."""
+    of: Of
+    """What is detected, and by which score."""
     positive: str
     """The images that a high score is meant to find, in words."""
     reference: str
@@ -51,8 +52,8 @@ def stands(rows: Rows, question: Question) -> bool:
 
 
 def _stored(rows: Rows, question: Question) -> set[str]:
-    asked = (question.source, question.reference, question.images, question.chain)
-    return {row.metric for row in rows.standing if (row.source, row.reference, row.images, row.chain) == asked}
+    asked = (question.of, question.reference, question.images, question.chain)
+    return {row.metric for row in rows.standing if (row.of, row.reference, row.images, row.chain) == asked}
 
 
 def refuse_lost(scores: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -89,20 +90,20 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
     for metric in METRICS:
         if metric not in _stored(rows, question):  # a run that was killed between two rows adds the second alone
             said = {"reference": question.reference, "chain": question.chain}
-            rows.add(metric, question.source, getattr(found, metric), question.images, parts, **said)
+            rows.add(metric, question.of, getattr(found, metric), question.images, parts, **said)
     rows.session.report.line(
-        f"seed {rows.subject.seed}, {question.source}: AUPRC {found.auprc:.3f}, AUROC {found.auroc:.3f}, "
+        f"seed {rows.subject.seed}, {question.of.name}: AUPRC {found.auprc:.3f}, AUROC {found.auroc:.3f}, "
         f"FPR at 80 % TPR {found.fpr80:.3f}"
     )
     return found
 
 
-def print_table(subjects: Sequence[Subject], sources: Sequence[str], folder: Path) -> None:
-    """Print the verdicts of these subjects' rows of these sources, beside what the paper reports."""
+def print_table(subjects: Sequence[Subject], asked: Sequence[Of], folder: Path) -> None:
+    """Print the verdicts of these subjects' rows of these detections, beside what the paper reports."""
     digests, seeds = {one.config_digest for one in subjects}, {one.seed for one in subjects}
-    told = {(one.protocol, one.dataset, one.preset, one.learning) for one in subjects}
+    told = {(one.protocol, one.dataset, one.identity.label, one.learning) for one in subjects}
 
     def ours(one: results.Measurement | results.Expectation) -> bool:
-        return one.source in sources and (one.protocol, one.dataset, one.preset, one.learning) in told
+        return one.of in asked and (one.protocol, one.dataset, one.label, one.learning) in told
 
     print_verdicts(lambda row: ours(row) and row.seed in seeds, ours, digests, folder)

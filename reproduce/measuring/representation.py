@@ -28,6 +28,7 @@ from jlebm.randomness import PerImageNoise
 from jlebm.sampling import batch_of, decoded, gathered
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.measuring.session import Rows
+from reproduce.results.identity import Of
 
 ENCODED = 1_000  # images over which a KL is the mean
 FITTED = 5_000  # training images that the classifier of latents learns from
@@ -55,7 +56,7 @@ def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
     """Store the KL of each layer from the Gaussian hierarchy, which is what both priors are put upon."""
     count = min(ENCODED, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
-    sources = [f"posterior/{name}" for name in model.layer_names]
+    sources = [Of("posterior", name) for name in model.layer_names]
     lacking = [source for source in sources if rows.find("kl", source, count, reference=reference) is None]
     if not lacking:
         return
@@ -74,7 +75,7 @@ def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
         rows.session.lacks(fidelity.NotMeasured("latent_accuracy", reason, "take a dataset that has both"))
         return
     count, reference = len(held_out.images), fidelity.describe_reference(held_out, None)
-    sources = [f"posterior/{name}" for name in model.layer_names] + ["posterior"]
+    sources = [*(Of("posterior", name) for name in model.layer_names), Of("posterior")]
     lacking = [one for one in sources if rows.find("latent_accuracy", one, count, reference=reference) is None]
     if not lacking:
         return
@@ -100,7 +101,7 @@ def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
     else:
         network, judged = None, 0
     for index, name in enumerate(model.layer_names):
-        source = f"{prior}/{name}"
+        source = Of(prior, name)
         pixels = rows.find("pixel_change", source, drawn) is None
         features = network is not None and rows.find("feature_change", source, judged, judged=True) is None
         if not (pixels or features):

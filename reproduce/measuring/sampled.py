@@ -22,6 +22,7 @@ from jlebm.randomness import derive_seed
 from jlebm.sampling import Prior, SampleFiles
 from reproduce.measuring.session import Rows
 from reproduce.presets.extents import PRIORS, SOURCES
+from reproduce.results.identity import Of
 from reproduce.results.metrics import METRICS, measured_of
 
 NUMBERS = 2**30  # latents of one source that are kept on the disk at most: 4 GiB
@@ -120,7 +121,7 @@ def measure_latents(rows: Rows, samples: SampleSets) -> None:
         error = mean_squared_error(decoded, images, posterior_indices(len(images), count))
         rows.add("reconstruction_mse", "posterior", error, count, {"sample": samples.seconds["posterior"]})
     for prior in samples.priors:
-        tell_apart(rows, samples, prior, prior, slice(None))
+        tell_apart(rows, samples, Of(prior), slice(None))
 
 
 def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> None:
@@ -129,7 +130,7 @@ def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> Non
     ends = list(itertools.accumulate(sizes))
     for prior in samples.priors:
         for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
-            tell_apart(rows, samples, prior, f"{prior}/{name}", slice(end - size, end))
+            tell_apart(rows, samples, Of(prior, name), slice(end - size, end))
 
 
 def latents_kept(dimensions: int) -> int:
@@ -137,25 +138,25 @@ def latents_kept(dimensions: int) -> int:
     return min(LATENTS, NUMBERS // dimensions)
 
 
-def tell_apart(rows: Rows, samples: SampleSets, prior: str, source: str, part: slice) -> None:
-    """Store, as a row of `source`, the AUC of telling a part of the prior's latents from the posterior's."""
+def tell_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> None:
+    """Store how well a part of the prior's latents can be told from the posterior's, as an AUC."""
     # Not twice of one image: the classifier would know from its training what it is to judge.
     used = min(samples.latents, samples.count("posterior"), len(rows.session.dataset.images))
-    if rows.find("latent_auc", source, used, judged=False) is not None:
+    if rows.find("latent_auc", of, used, judged=False) is not None:
         return
     if used < latent.FEWEST:
         reason = f"the dataset has {used} images, and the two-sample test needs {latent.FEWEST}"
         rows.session.lacks(fidelity.NotMeasured("latent_auc", reason, "put the whole dataset into the data root"))
         return
-    ours, theirs = (samples[each].latents[:used, part] for each in ("posterior", prior))
+    ours, theirs = (samples[each].latents[:used, part] for each in ("posterior", of.source))
     if ours.shape[1] > WIDEST:
-        reason = f"{source} has {ours.shape[1]} latents an image, and the two-sample test takes {WIDEST}"
+        reason = f"{of.name} has {ours.shape[1]} latents an image, and the two-sample test takes {WIDEST}"
         rows.session.lacks(fidelity.NotMeasured("latent_auc", reason, "look at the rows of the layers that have fewer"))
         return
     started = time.monotonic()
     seed = derive_seed("evaluation", rows.subject.seed) % 2**32
     auc = latent.two_sample_auc(np.asarray(ours), np.asarray(theirs), seed=seed)
-    rows.add("latent_auc", source, auc, used, {"evaluate": time.monotonic() - started})
+    rows.add("latent_auc", of, auc, used, {"evaluate": time.monotonic() - started})
 
 
 def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:

@@ -17,6 +17,7 @@ from jlebm.progress import Reporter
 from jlebm.run import provenance
 from reproduce import results
 from reproduce.presets.extents import SOURCES
+from reproduce.results.identity import Identity, Of, Option, recipe_of
 
 ASKED = (
     "protocol",
@@ -158,17 +159,25 @@ class Subject:
     train_seconds: float
     shared: tuple[str, ...] = ("training-halves",)
     """Sources whose rows are the same for every seed."""
-    model: str = ""
-    """What artifacts are named after, where that is not the learning."""
+    variation: Mapping[str, Option] = field(default_factory=dict)
+    """Options beside the preset."""
     twin_digest: str = ""
     """The configuration digest of the twin with a Gaussian prior that is shown beside the model, where there is one."""
     run: tuple[str, int] | None = None
     """The digest and the seed in the run's own header, where the rows, of samples of its weights, have others."""
 
-    def identity(self, commit: str) -> dict[str, Any]:
+    @property
+    def identity(self) -> Identity:
+        """Which training it is."""
+        recipe, model = recipe_of(self.protocol, self.learning)
+        return Identity(recipe, model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+
+    def provenance(self, commit: str) -> dict[str, Any]:
         """Return the provenance of an artifact."""
         names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
         rest: dict[str, Any] = {"twin_digest": self.twin_digest} if self.twin_digest else {}
+        if self.variation:
+            rest["variation"] = dict(self.variation)
         if self.run is not None:
             rest["run_digest"], rest["run_seed"] = self.run
         return {name: getattr(self, name) for name in names} | {"commit": commit} | rest
@@ -202,40 +211,43 @@ class Rows:
         return not seen and self._ours(stored) and all(getattr(stored, name) == getattr(new, name) for name in ASKED)
 
     def find(
-        self, metric: str, source: str, images: int, judged: bool = False, reference: str = ""
+        self, metric: str, of: Of | str, images: int, judged: bool = False, reference: str = ""
     ) -> results.Measurement | None:
         """Return the row that stands for this question at this number of images, judged by the same extractor.
 
-        `reference` is that of a row that no extractor judged.
+        `reference` is that of a row that no extractor judged; a text in place of an `Of` is its source alone.
         """
         by = self.session.judged_by() if judged else {"reference": reference, "extractor": ""}
         for row in reversed(self.standing):
-            asked = (metric, source, images, by["reference"], by["extractor"])
-            if (row.metric, row.source, row.images, row.reference, row.extractor) == asked:
+            asked = (metric, _of(of), images, by["reference"], by["extractor"])
+            if (row.metric, row.of, row.images, row.reference, row.extractor) == asked:
                 return row
         return None
 
     def add(
-        self, metric: str, source: str, value: float, images: int, seconds: dict[str, float], **rest: Any
+        self, metric: str, of: Of | str, value: float, images: int, seconds: dict[str, float], **rest: Any
     ) -> results.Measurement:
         """Store one more row, whole with its provenance; `rest` sets further fields of it.
 
         Where another process has stored an answer to the same question in the meantime, that row stands and is
         returned: two seeds at once store what they share once.
         """
-        subject = self.subject
+        subject, of = self.subject, _of(of)
         fields = {
             "weights": subject.weights,
             "spread": None,
             "reference": "",
             "extractor": "",
-            "chain": subject.chains.get(source.partition("/")[0], ""),
+            "chain": subject.chains.get(of.source, ""),
         }
         names = ("protocol", "dataset", "preset", "learning", "seed", "steps", "complete", "config_digest")
         row = results.Measurement(
             **{name: getattr(subject, name) for name in names},
+            **of._asdict(),
             metric=metric,
-            source=source,
+            recipe=subject.identity.recipe,
+            model=subject.identity.model,
+            variation=dict(subject.variation),
             value=value,
             images=images,
             wall_seconds={"train": subject.train_seconds, **seconds},
@@ -248,3 +260,7 @@ class Rows:
         self.standing.append(row)
         self.added += 1
         return row
+
+
+def _of(of: Of | str) -> Of:
+    return Of(of) if isinstance(of, str) else of

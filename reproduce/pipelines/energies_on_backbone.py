@@ -42,6 +42,7 @@ from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
+from reproduce.results.identity import Option
 
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
@@ -58,11 +59,14 @@ class Trained(NamedTuple):
     """Wall-clock time of that training."""
 
 
-def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Arguments, session: Session) -> list[Subject]:
+def run_two_stage(
+    plan: TwoStagePlan, variation: dict[str, Option], preset: TwoStagePreset, arguments: Arguments, session: Session
+) -> list[Subject]:
     """Train what is not trained yet, measure every seed of samples, and return what the rows are about.
 
     Args:
         plan: the whole row.
+        variation: the options that make it another one than the preset's.
         preset: how much is drawn, and at a time.
         arguments: what the person said.
         session: what it is measured with.
@@ -78,7 +82,7 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
     trained = trained_backbone(plan.backbone, varied.training_seed, arguments.runs, session, varied.backbone_checkpoint)
     backbone, name = trained.network, trained.name
     if varied.backbone_checkpoint is not None:
-        plan = dataclasses.replace(plan, preset=f"{plan.preset} --backbone-checkpoint {name[:17]}")
+        variation = variation | {"backbone_checkpoint": name[:17]}
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
     subjects = []
     energies_seed = varied.training_seed if varied.energies_seed is None else varied.energies_seed
@@ -86,12 +90,14 @@ def run_two_stage(plan: TwoStagePlan, preset: TwoStagePreset, arguments: Argumen
         hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
-        unvaried = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
+        unvaried, _ = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         model = _sampled(backbone, state, plan.sampler)
         for seed in arguments.seeds:
             subjects.append(
-                _measured(run, energies, plan, trained, state, model, seed, preset.batch_size, arguments, session)
+                _measured(
+                    run, energies, plan, variation, trained, state, model, seed, preset.batch_size, arguments, session
+                )
             )
         if arguments.seeds[0] == 1:
             _draw_layers(run, model, plan, preset, subjects[0], arguments, session)
@@ -161,6 +167,7 @@ def _measured(
     run: Run,
     energies: TwoStageExperiment,
     plan: TwoStagePlan,
+    variation: dict[str, Option],
     trained: Trained,
     state: TrainState,
     model: JointModel,
@@ -187,6 +194,7 @@ def _measured(
         train_seconds=trained.seconds + state.seconds,
         shared=("training-halves", "posterior"),
         run=(energies.digest(), run.seed),
+        variation=variation,
     )
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
@@ -198,7 +206,7 @@ def _measured(
             return sampling.generate(model, prior, numbers, sampler.chain, temperature=sampler.temperature, **rest)
 
         draws[prior] = Draw(draw, session.images)
-    folder = run.folder / f"{plan.preset.replace(' ', '').replace(':', '-')}-seed{seed}"
+    folder = run.folder / f"{subject.identity.label.replace(' ', '').replace(':', '-')}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
     rows = Rows(subject, session, arguments.results)
     measure(rows, samples)

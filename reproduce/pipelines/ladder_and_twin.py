@@ -76,7 +76,7 @@ def _measured(
     run: Run, experiment: Experiment, state: TrainState, images: Dataset, arguments: Arguments, session: Session
 ) -> Measured:
     twin_digest = "" if experiment.learning == "gaussian" else twin_of(experiment).digest()
-    subject = dataclasses.replace(subject_of(run, experiment, state), model="ladder", twin_digest=twin_digest)
+    subject = dataclasses.replace(subject_of(run, experiment, state), twin_digest=twin_digest)
     model = state.evaluated_model()
     rows, samples = Rows(subject, session, arguments.results), samples_of(run, experiment, state, session)
     measure(rows, samples)

@@ -37,7 +37,7 @@ def files_of(subject: Subject, folder: Path, into: Path, names: Iterable[str] = 
     """Return the files that `store` writes: in the run's folder, and where the repository keeps them, there too."""
     places = [into / f"{name}.npz" for name in names]
     if subject.preset in KEPT and subject.seed == 1:
-        stem = f"{subject.dataset}_{subject.model or subject.learning}_{subject.preset}"
+        stem = f"{subject.dataset}_{subject.identity.artifact}_{subject.preset}"
         places += [folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
     return places
 
@@ -90,9 +90,9 @@ def store(
     name: str, arrays: Mapping[str, np.ndarray], subject: Subject, session: Session, folder: Path, into: Path
 ) -> None:
     """Write arrays with the run that they are of to `into/name.npz`, and where the repository keeps them, there too."""
-    identity = subject.identity(session.provenance["commit"])
+    made = subject.provenance(session.provenance["commit"])
     for path in files_of(subject, folder, into, (name,)):
-        results.write_artifact(path, arrays, identity)
+        results.write_artifact(path, arrays, made)
 
 
 def _watched(model: JointModel, chain: Chain, chains: int) -> Record:

@@ -6,15 +6,15 @@ from jlebm.errors import UserError
 from reproduce.pipelines.arguments import Arguments, parse_duration
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.staged import TwoStagePlan
+from reproduce.results.identity import Option
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
-SAID = {"temperature": "--temperature {:g}", "batch_norm": "--batch-norm {}", "decoding": "--decoding {}"}
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
 NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
 
-def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStagePlan:
-    """Return the plan as the arguments change it; the flags of a variation of the sampling are in its name.
+def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[TwoStagePlan, dict[str, Option]]:
+    """Return the plan as the arguments change it, and the options of a variation that do change it.
 
     Raises:
         UserError: a key is unknown or not for --set, a value does not fit, or a learning of the two-layer model is
@@ -38,38 +38,40 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> TwoStageP
             changes.append(f"backbone.training.budget_seconds={share * seconds}")
         changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
     plan = plan.override(changes)
-    said, sampler = [plan.preset], plan.sampler
+    said: dict[str, Option] = {}
+    sampler = plan.sampler
     model = plan.backbone.model
     if varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
         model = dataclasses.replace(model, num_mixture_dec=MIXTURES[varied.decoder])
-        said.append(f"--decoder {varied.decoder}")
+        said["decoder"] = varied.decoder
     if varied.training_seed != 1:
-        said.append(f"--training-seed {varied.training_seed}")
+        said["training_seed"] = varied.training_seed
     if varied.energies_seed not in (None, varied.training_seed):
-        said.append(f"--energies-seed {varied.energies_seed}")
+        said["energies_seed"] = varied.energies_seed
     chain = sampler.chain
     if varied.chain_steps not in (None, chain.steps):
         chain = dataclasses.replace(chain, steps=varied.chain_steps)
-        said.append(f"--chain-steps {varied.chain_steps}")
+        said["chain_steps"] = varied.chain_steps
     if varied.drift not in (None, chain.drift):
         chain = dataclasses.replace(chain, drift=varied.drift)
-        said.append(f"--drift {varied.drift}")
+        said["drift"] = varied.drift
     if not varied.chain_noise:
         chain = dataclasses.replace(chain, temperature=0.0)
-        said.append("--no-chain-noise")
+        said["chain_noise"] = False
     sampler = dataclasses.replace(sampler, chain=chain)
-    for name, words in SAID.items():
+    for name in ("temperature", "batch_norm", "decoding"):
         value = getattr(varied, name)
         if value not in (None, getattr(sampler, name)):
             sampler = dataclasses.replace(sampler, **{name: value})
-            said.append(words.format(value))
+            said[name] = value
     named = {"preset": plan.preset, "dataset": dataset}
-    return TwoStagePlan(
-        preset=" ".join(said),
+    varied_plan = TwoStagePlan(
+        preset=plan.preset,
         backbone=dataclasses.replace(plan.backbone, model=model, **named),
         energies=dataclasses.replace(plan.energies, model=model, **named),
         sampler=sampler,
     )
+    return varied_plan, said
 
 
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(SOURCES) * len(arguments.seeds), arguments.runs)
     work: Callable[[Session], list[Subject]]
     if isinstance(preset, TwoStagePreset):
-        plan = planned(preset.plan, arguments, dataset.name)
-        work = partial(run_two_stage, plan, preset, arguments)
+        plan, variation = planned(preset.plan, arguments, dataset.name)
+        work = partial(run_two_stage, plan, variation, preset, arguments)
     else:
         if arguments.variation != Variation():
             raise UserError("the options of the two-stage model need --model two-stage")
@@ -151,11 +151,11 @@ def print_table(questions: Sequence[Subject], session: Session, seeds: Sequence[
     """Print the verdicts of this command's own rows, what is expected of them, and what was not measured and why."""
     if not parallel.first():
         return
-    wanted = {(one.dataset, one.preset, one.learning) for one in questions}
+    wanted = {(one.dataset, one.identity.label, one.learning) for one in questions}
     digests = {one.config_digest for one in questions}
 
     def ours(one: results.Measurement | results.Expectation) -> bool:
-        return (one.dataset, one.preset, one.learning) in wanted
+        return (one.dataset, one.label, one.learning) in wanted
 
     shared = {source for one in questions for source in one.shared}
 

@@ -143,7 +143,7 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
             bits = bits_per_dim(system.log_likelihood(x, PerImageNoise("evaluation", some)), x[0].numel())
         total += float(bits) * len(some)
     seconds = {"evaluate": time.monotonic() - started}
-    said = {"reference": reference, "chain": f"{system.bits} bits a colour"}
+    said = {"reference": reference, "chain": "", "bits": system.bits}
     rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 

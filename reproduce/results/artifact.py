@@ -72,7 +72,12 @@ def read_artifact(
     if run["arrays_digest"] != _digest(arrays):
         raise UserError(f"{path}: the arrays are not those that its provenance was written for; {again}")
     same = ("protocol", "dataset", "preset", "learning", "seed")
-    digests = {row.config_digest for row in measured if all(getattr(row, name) == run[name] for name in same)}
+    varied = run.get("variation", {})
+    digests = {
+        row.config_digest
+        for row in measured
+        if row.variation == varied and all(getattr(row, name) == run[name] for name in same)
+    }
     if digests and run["config_digest"] not in digests:
         raise UserError(
             f"{path} is of configuration {str(run['config_digest'])[:12]}, and the stored rows of {run['dataset']} "

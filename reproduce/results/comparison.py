@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from jlebm.text import shell_command
 from reproduce.results.expectation import condition
+from reproduce.results.identity import TABLE, Identity
 from reproduce.results.measurement import Measurement
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
@@ -36,7 +36,7 @@ def comparison(
     nothing, lines = _independent_pixels(measured, dataset, preset), []
     for system in SYSTEMS:
         asked, sources = (dataset, preset, system.learning), (system.source, "held-out")
-        rows = [row for row in measured if (row.dataset, row.preset, row.learning) == asked and row.source in sources]
+        rows = [row for row in measured if (row.dataset, row.label, row.learning) == asked and row.source in sources]
         refuse_changed(rows)
         newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
@@ -62,13 +62,10 @@ def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[
     missing = []
     for system in SYSTEMS:
         asked = (dataset, preset, system.learning, system.source)
-        if not any((row.dataset, row.preset, row.learning, row.source) == asked for row in measured):
-            recipe, which = ("table", ("--systems", system.name))
-            if system.learning == "two-stage":
-                recipe, which = ("cifar10", ("--model", "two-stage"))
-            chosen = ("--dataset", dataset) if dataset != "cifar10" else ()
-            words = ("nox", "-s", f"reproduce_{recipe}", "--", *which, "--preset", preset, *chosen)
-            missing.append((system.title, shell_command(*words)))
+        if not any((row.dataset, row.label, row.learning, row.of.name) == asked for row in measured):
+            recipe, model = ("cifar10", "two-stage") if system.learning == "two-stage" else (TABLE, system.name)
+            one = Identity(recipe, model, system.learning, dataset, preset)
+            missing.append((system.title, one.command()))
     return missing
 
 
@@ -80,7 +77,7 @@ def sources(paper: Mapping[str, Reported]) -> list[str]:
 def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:
     """Return the rows of what has learned nothing, which every system is held to."""
     asked = (dataset, preset, PIXELS, "fid768")
-    rows = [row for row in measured if (row.dataset, row.preset, row.learning, row.metric) == asked]
+    rows = [row for row in measured if (row.dataset, row.label, row.learning, row.metric) == asked]
     refuse_changed(rows)
     return newest_alike(rows)
 
@@ -104,7 +101,7 @@ def _value(rows: Sequence[Measurement]) -> str:
     seeds = f"{count} seed{'s' * (count != 1)}"
     by = [seeds, f"{first.images} images", *filter(None, [condition(first, "extractor")])]
     if first.metric == "bits_per_dimension":
-        by[1] = f"{first.images} of {first.reference.partition(',')[0]}, {first.chain}"
+        by[1] = f"{first.images} of {first.reference.partition(',')[0]}, {first.bits} bits a colour"
     early = "" if first.complete else f", ended by the clock at step {min(row.steps for row in rows)}"
     mean = number(average, first.metric, spread)
     return f"{METRICS[first.metric].label} {mean} ({', '.join(by)}{early})"

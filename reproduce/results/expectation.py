@@ -6,7 +6,7 @@ import re
 import statistics
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ from scipy.special import stdtrit
 
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
-from jlebm.text import shell_command, words_of
+from reproduce.results.identity import Of, Option, label
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import read_tables
 from reproduce.results.records import decode, known, refuse_unwritable
 from reproduce.results.rows import hold
-from reproduce.results.table_lines import BASELINES
 
 CONFIDENCE = 0.95  # of the interval that new means are to fall into
-QUESTION = ("dataset", "preset", "learning", "metric", "source")
-CONDITIONS = ("reference", "extractor", "weights", "chain")  # what must agree within one mean, as `condition` says
+QUESTION = ("dataset", "preset", "variation", "learning", "metric", "source", "layer", "target", "score")
+CONDITIONS = (
+    "reference",
+    "extractor",
+    "weights",
+    "chain",
+    "bits",
+)  # what must agree within one mean, as `condition` says
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,13 @@ class Expectation:
     """One entry of `expected.toml`: which rows it is about, what they are held to, and why.
 
     Attributes:
-        protocol, dataset, preset, learning, metric, source: as in `Measurement`; the rows' must be equal.
+        protocol, dataset, preset, learning, metric, source: as in `Measurement`; the rows' must be equal, and so must
+            `variation`, `layer`, `target` and `score`.
         images: how many images; 0 in an entry without a value leaves it open.
         config_digest: of the rows; "" in an entry without a value.
         complete: False for rows of runs that a wall-clock budget ended early.
-        reference, extractor, weights, chain: what the rows must have been measured with; "" leaves it open. Of the
-            extractor only the network's name is compared, the part before the first comma.
+        reference, extractor, weights, chain, bits: what the rows must have been measured with; "" or None leaves it
+            open. Of the extractor only the network's name is compared, the part before the first comma.
         value: the mean over seeds; None where nothing has been measured yet.
         tolerance: the deviation of the mean up to which it is a PASS.
         fail_beyond: the deviation beyond which it is a FAIL; between the two it is a DRIFT.
@@ -76,11 +82,16 @@ class Expectation:
     paper: str = ""
     tolerance_by_hand: str = ""
     basis_rows: tuple[str, ...] = ()
+    variation: dict[str, Option] = field(default_factory=dict)
+    layer: str = ""
+    target: str = ""
+    score: str = ""
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         refuse_unwritable(self)
         known(self.metric, METRICS, "metric")
-        known(self.source.partition("/")[0], SOURCES, "source")
+        known(self.source, SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
         known(self.weights, WEIGHTS, "kind of weights")
         if self.seeds < 1:
@@ -98,6 +109,16 @@ class Expectation:
         """Whether a row is an answer to the same question, of whatever protocol, configuration and count."""
         return all(getattr(self, name) == getattr(row, name) for name in QUESTION)
 
+    @property
+    def of(self) -> Of:
+        """What the number is of."""
+        return Of(self.source, self.layer, self.target, self.score)
+
+    @property
+    def label(self) -> str:
+        """The preset with its variation, as a table names it."""
+        return label(self.preset, self.variation)
+
 
 def read_expected(path: Path) -> list[Expectation]:
     """Read `expected.toml`.
@@ -110,13 +131,20 @@ def read_expected(path: Path) -> list[Expectation]:
 
 
 def condition(one: Measurement | Expectation, name: str) -> Any:
-    """Return a field as it is compared, which is as it is but for the extractor.
+    """Return a field normalised for comparison, as a value that can be a key.
 
-    Of that it is the network, the part before the first comma. The digest behind it is the file's, and a
+    Of an extractor it is the network, the part before the first comma. The digest behind it is the file's, and a
     file of part of the network gives the same features; that these are the network's, its self-check has found.
     """
     value = getattr(one, name)
+    if isinstance(value, dict):
+        return tuple(value.items())
     return value.partition(",")[0] if name == "extractor" else value
+
+
+def question(one: Measurement | Expectation) -> tuple[Any, ...]:
+    """Return the values of `QUESTION`, as a key."""
+    return tuple(condition(one, name) for name in QUESTION)
 
 
 def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expectation:
@@ -172,10 +200,6 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         )
     else:
         basis += f"; one seed has no spread, so the tolerance is the metric's floor {metric.floor:g}"
-    recipe = first.protocol.split("/")[0].removesuffix("-two-stage")
-    schemes = {"": [], "two-stage": ["--model", "two-stage"]} | {one.name: ["--systems", one.name] for one in BASELINES}
-    options = schemes.get(first.learning, ["--learning", first.learning])
-    options += ["--preset", *words_of(first.preset), "--seeds", *map(str, sorted(values))]
     made = Expectation(
         **{name: getattr(first, name) for name in ("protocol", *QUESTION, "images", "config_digest", "complete")},
         **{name: condition(first, name) for name in CONDITIONS},
@@ -186,7 +210,7 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
         basis=basis + "; fail beyond twice the tolerance",
         basis_rows=tuple(row.digest for row in sorted(rows, key=lambda row: row.seed)),
         needs=f"a machine like {first.device}",
-        command=shell_command("nox", "-s", f"reproduce_{recipe}", "--", *options),
+        command=first.identity.command(tuple(sorted(values)), first.target, first.config_digest),
     )
     if old is None:
         return made
@@ -196,8 +220,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
 
 def describe(one: Measurement | Expectation) -> str:
     """Name what is measured: "cifar10 tiny joint-mle: FID of ebm-prior"."""
-    recipe = " ".join(filter(None, (one.dataset, one.preset, one.learning)))
-    return f"{recipe}: {METRICS[one.metric].label} of {one.source}"
+    recipe = " ".join(filter(None, (one.dataset, one.label, one.learning)))
+    return f"{recipe}: {METRICS[one.metric].label} of {one.of.name}"
 
 
 def replaces(new: Expectation, old: Expectation) -> bool:
@@ -205,7 +229,7 @@ def replaces(new: Expectation, old: Expectation) -> bool:
 
     Whether the runs went to their end is left open by an entry that has no value yet.
     """
-    same = all(getattr(new, name) == getattr(old, name) for name in QUESTION)
+    same = question(new) == question(old)
     ended = old.value is None or old.complete == new.complete
     return same and ended and old.images in (0, new.images) and old.weights in ("", new.weights)
 
@@ -290,11 +314,13 @@ def _of_new(seeds: int) -> str:
 
 def _toml(one: Expectation) -> str:
     lines = ["[[expectation]]"]
-    for field in dataclasses.fields(one):
-        value = getattr(one, field.name)
-        if value is None or (value == field.default and field.name != "complete"):
+    for each in dataclasses.fields(one):
+        value = getattr(one, each.name)
+        if value is None or value == {} or (value == each.default and each.name != "complete"):
             continue
         # A JSON text is a TOML basic string but for DEL, which TOML wants escaped. Of a list each item has its line.
         text = json.dumps(value, ensure_ascii=False, indent=4).replace("\x7f", "\\u007f")
-        lines.append(f"{field.name} = {text}")
+        if isinstance(value, dict):
+            text = "{ " + ", ".join(f"{name} = {json.dumps(said)}" for name, said in value.items()) + " }"
+        lines.append(f"{each.name} = {text}")
     return "\n".join(lines) + "\n"

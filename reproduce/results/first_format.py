@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jlebm.errors import UserError
-from reproduce.results.identity import Option, option
+from reproduce.results.identity import Of, Option, options, recipe_of
 
 KINDS: Mapping[str, type] = {
     "decoder": str,
@@ -39,8 +39,7 @@ def unpacked(fields: Mapping[str, Any]) -> dict[str, Any]:
     preset, variation = _variation(str(fields["preset"]))
     source, layer, target, score = _source(str(fields["source"]))
     bits = BITS.fullmatch(str(fields["chain"]))
-    protocol = str(fields["protocol"]).partition("/")[0]
-    recipe, model = _recipe(protocol, str(fields["learning"]))
+    recipe, model = recipe_of(str(fields["protocol"]), str(fields["learning"]))
     return {
         **fields,
         "preset": preset,
@@ -60,11 +59,10 @@ def unpacked(fields: Mapping[str, Any]) -> dict[str, Any]:
 def packed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a row of format 1 from those of one of format 2: what its first digest was taken of."""
     variation: Mapping[str, Option] = fields["variation"]
-    words = [str(fields["preset"]), *(option(name, value) for name, value in variation.items())]
-    parts = [fields["source"], fields["layer"], fields["target"], fields["score"]]
+    words = [str(fields["preset"]), *options(variation)]
     old = {name: value for name, value in fields.items() if name not in ADDED}
     old["preset"] = " ".join(words)
-    old["source"] = "/".join(filter(None, parts))
+    old["source"] = Of(fields["source"], fields["layer"], fields["target"], fields["score"]).name
     if fields["bits"] is not None:
         old["chain"] = f"{fields['bits']} bits a colour"
     return old
@@ -89,15 +87,3 @@ def _source(text: str) -> tuple[str, str, str, str]:
         return source, rest, "", ""
     target, _, score = rest.partition("/")
     return source, "", target, score
-
-
-def _recipe(protocol: str, learning: str) -> tuple[str, str]:
-    """Return recipe and model of a protocol's name: "cifar10-two-stage", "mnist-ladder", "cifar10", "table"."""
-    if protocol == "table":
-        return protocol, learning
-    if protocol in ("anomaly", "ood"):
-        return protocol, "ladder"
-    for model in ("two-stage", "ladder"):
-        if protocol.endswith(f"-{model}"):
-            return protocol.removesuffix(f"-{model}").replace("-", "_"), model
-    return protocol.replace("-", "_"), "two-layer"

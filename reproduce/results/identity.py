@@ -3,12 +3,32 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
 DETECTIONS = ("anomaly", "ood")  # recipes whose rows are of one target and one score
 TABLE = "table"
+
+
+def recipe_of(protocol: str, learning: str) -> tuple[str, str]:
+    """Return recipe and model of a protocol, which is named after both: "cifar10-two-stage/1", "mnist-ladder/1".
+
+    This is the one place that reads such a name: of runs and rows from before they said their recipe themselves.
+
+    Args:
+        protocol: of a configuration or a row, with its version.
+        learning: the scheme; in the recipe `table` it names the system.
+    """
+    name = protocol.partition("/")[0]
+    if name == TABLE:
+        return name, learning
+    if name in DETECTIONS:
+        return name, "ladder"
+    for model in ("two-stage", "ladder"):
+        if name.endswith(f"-{model}"):
+            return name.removesuffix(f"-{model}").replace("-", "_"), model
+    return name.replace("-", "_"), "two-layer"
 
 
 def option(name: str, value: Option) -> str:
@@ -17,6 +37,33 @@ def option(name: str, value: Option) -> str:
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {shlex.quote(str(value))}"
+
+
+def options(variation: Mapping[str, Option]) -> list[str]:
+    """Return the options of a variation as they are typed."""
+    return [option(name, value) for name, value in variation.items()]
+
+
+def label(preset: str, variation: Mapping[str, Option]) -> str:
+    """Return a preset with its variation, as a table names it: "cpu --chain-steps 100"."""
+    return " ".join([preset, *options(variation)])
+
+
+class Of(NamedTuple):
+    """What a number is of: samples of a source, one layer of their latents, or what a score detects."""
+
+    source: str
+    layer: str = ""
+    """ "z3", for a number of one layer alone."""
+    target: str = ""
+    """Of a detection: the digit held out, or the dataset outside."""
+    score: str = ""
+    """By which it is detected, "L>0"."""
+
+    @property
+    def name(self) -> str:
+        """All of it as a table names it: "ebm-prior/z3", "anomaly/1/L>0"."""
+        return "/".join(filter(None, self))
 
 
 @dataclass(frozen=True)
@@ -44,7 +91,12 @@ class Identity:
     @property
     def label(self) -> str:
         """The preset with its variation, as a table names it: "cpu --chain-steps 100"."""
-        return " ".join([self.preset, *(option(name, value) for name, value in self.variation.items())])
+        return label(self.preset, self.variation)
+
+    @property
+    def artifact(self) -> str:
+        """What its artifacts are named after: the model, or of a two-layer model the learning."""
+        return self.learning if self.model == "two-layer" else self.model
 
     @property
     def own_dataset(self) -> str:
@@ -81,7 +133,7 @@ class Identity:
             # A ladder trains its twin too, and a two-stage model has one way of learning.
             words += [f"--learning {self.learning}"] if self.model == "two-layer" else []
         words.append(f"--preset {shlex.quote(self.preset)}")
-        words += [option(name, value) for name, value in self.variation.items()]
+        words += options(self.variation)
         if self.dataset != self.own_dataset:
             words.append(f"--dataset {shlex.quote(self.dataset)}")
         words.append("--seeds " + " ".join(map(str, seeds or (self.seed,))))

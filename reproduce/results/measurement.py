@@ -1,12 +1,16 @@
 """One measured number with everything that made it, and the files of each dataset that hold such rows."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from jlebm.errors import UserError
 from jlebm.files import cannot_read
 from reproduce.results import rows
+from reproduce.results.first_format import packed, unpacked
+from reproduce.results.identity import Identity, Of, Option, label
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.table_lines import BASELINES
@@ -34,23 +38,22 @@ class Measurement(rows.Row):
     Attributes:
         protocol: the recipe and its version, "cifar10/1"; any change that may move a number makes a new version.
         dataset: its name.
-        preset: the size of the recipe, "tiny", "budget" or "paper", or a variation named by the recipe.
+        preset: the size of the recipe, "tiny", "cpu", "budget" or "paper", or "custom".
         learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; the name of
             another system of the table, "ddpm"; "" where nothing was learned (the training images' halves).
         seed: the run's seed.
         metric: a name of `METRICS`.
         source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
             system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a figure
-            made of several; "ebm-prior/z3" for one layer of its latents. Of
-            a detection it is what is found, and by which score: "out-of-distribution/svhn/L>1", "anomaly/1/L>0".
+            made of several; "out-of-distribution" or "anomaly" for a detection.
         value: the number.
         spread: the metric's own (IS over its splits), not over seeds; None where it has none.
         images: how many images, or latents, the value is over.
         reference: "cifar10/train, 50000 images, sha256:47af8b02cfcf".
         extractor: "inception-2015-12-05, sha256:..."; "" where none is used.
         weights: "raw" or "ema"; "" where no network made the images.
-        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; of a likelihood, the levels
-            that the images were brought to, "5 bits a colour"; "" where there is nothing to say.
+        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; "" where there is nothing to
+            say.
         steps: training steps done.
         complete: False where a wall-clock budget ended the training early.
         config_digest: of the frozen configuration.
@@ -60,6 +63,14 @@ class Measurement(rows.Row):
         versions: of python, torch, torchvision, torch-fidelity, numpy and jlebm.
         wall_seconds: of the parts: train, sample, evaluate.
         date: UTC, ISO 8601.
+        format: in which the row was first stored, whose line the row digest is taken of: 1 or 2.
+        recipe: the module of `reproduce` that measured it, "cifar10", "anomaly", "table".
+        model: "two-layer", "two-stage", "ladder"; of the recipe `table` the system's name.
+        variation: options beside the preset, by name, in the order in which they are typed.
+        layer: "z3", for a number of one layer alone.
+        target: of a detection, the digit held out or the dataset outside.
+        score: by which it is detected, "L>0".
+        bits: of a likelihood, to how many bits a colour the images were brought; None of anything else.
 
     Raises:
         UserError: a number is not finite, a name is unknown, or the date is not ISO 8601 with its time zone.
@@ -88,18 +99,57 @@ class Measurement(rows.Row):
     versions: dict[str, str]
     wall_seconds: dict[str, float]
     date: str
+    format: int = 2
+    recipe: str = ""
+    model: str = ""
+    variation: dict[str, Option] = field(default_factory=dict)
+    layer: str = ""
+    target: str = ""
+    score: str = ""
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         refuse_unwritable(self)
+        if self.format not in (1, 2):
+            raise UserError(f"'format' is {self.format}; this version knows 1 and 2")
         known(self.metric, METRICS, "metric")
-        known(self.source.partition("/")[0], SOURCES, "source")
+        known(self.source, SOURCES, "source")
         known(self.learning, LEARNINGS, "learning scheme")
         known(self.weights, WEIGHTS, "kind of weights")
         moment(self.date)
 
+    @classmethod
+    def upgraded(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the parsed fields of a line; those of a line of format 1 are unpacked."""
+        whole = {"preset", "source", "chain", "protocol", "learning"} <= fields.keys()
+        return fields if "format" in fields or not whole else unpacked(fields)
+
+    def signed(self) -> dict[str, Any]:
+        """Return the fields that the row digest is taken of: for a row that format 1 stored, those of that format."""
+        return packed(super().signed()) if self.format == 1 else super().signed()
+
+    @property
+    def of(self) -> Of:
+        """What the number is of."""
+        return Of(self.source, self.layer, self.target, self.score)
+
+    @property
+    def label(self) -> str:
+        """The preset with its variation, as a table names it."""
+        return label(self.preset, self.variation)
+
+    @property
+    def identity(self) -> Identity:
+        """Which training it is of."""
+        return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+
     @property
     def fault(self) -> str:
         """Why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
+        if self.format == 1:
+            fields = super().signed()
+            if unpacked(packed(fields)) != fields:
+                return rows.CHANGED
         if self.images < 1 or self.steps < 0:
             return f"says {self.images} images and {self.steps} steps, which no recipe stores"
         return super().fault

@@ -76,7 +76,7 @@ def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
     for name, field in stored.items():
         if name in fields:
             values[name] = typed(fields[name], hints[name], f"{where}: the field {name!r}")
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: the field {name!r} is missing")
     try:
         return kind(**values)
@@ -95,7 +95,8 @@ def typed(value: Any, hint: Any, what: str) -> Any:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
             return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+        kinds = [option for option in typing.get_args(hint) if option is not type(None)]
+        hint = next((kind for kind in kinds if type(value) is kind), kinds[0])
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise UserError(f"{what} is {_word(value)}, where a list is meant")

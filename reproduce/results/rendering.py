@@ -51,7 +51,7 @@ def render(
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         one = verdict.expectation
-        title = ", ".join(filter(None, (one.dataset, f"preset {one.preset}", one.learning, f"protocol {one.protocol}")))
+        title = ", ".join(filter(None, (one.dataset, f"preset {one.label}", one.learning, f"protocol {one.protocol}")))
         groups.setdefault(title, []).append(verdict)
     parts = []
     for title, group in groups.items():
@@ -133,7 +133,7 @@ def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
     wanted = "-"
     if one.value is not None and one.tolerance is not None:
         wanted = number(one.value, one.metric, one.tolerance)
-    return [METRICS[one.metric].label, one.source, said, wanted, measured(verdict), verdict.status]
+    return [METRICS[one.metric].label, one.of.name, said, wanted, measured(verdict), verdict.status]
 
 
 def _notes(group: Sequence[Verdict], commands: bool) -> list[Note]:

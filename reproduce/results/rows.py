@@ -32,10 +32,19 @@ class Row:
     where: str = field(default="", compare=False, repr=False, kw_only=True, metadata={"stored": False})
     misplaced: str = field(default="", compare=False, repr=False, kw_only=True, metadata={"stored": False})
 
+    def signed(self) -> dict[str, Any]:
+        """Return the fields that the row digest is taken of: all that are stored."""
+        return _fields(self)
+
+    @classmethod
+    def upgraded(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the parsed fields of a line in today's format."""
+        return fields
+
     @property
     def digest(self) -> str:
         """The row digest that its fields have, whatever digest is stored with them."""
-        text = json.dumps(_fields(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.signed(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -151,7 +160,7 @@ def _parse(content: bytes, path: Path, kind: type[R]) -> list[R]:
             raise UserError(f"{where}: a row is a JSON object, {{...}}")
         if not fields.get("row_digest"):
             raise UserError(f"{where}: the field 'row_digest' is missing; only `append` writes rows")
-        rows.append(dataclasses.replace(decode(kind, fields, where), where=where))
+        rows.append(dataclasses.replace(decode(kind, kind.upgraded(fields), where), where=where))
     return rows
 
 

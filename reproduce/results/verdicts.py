@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from jlebm.text import shell_command
-from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe
+from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe, question
+from reproduce.results.identity import options
 from reproduce.results.measurement import Measurement
 from reproduce.results.rows import CHANGED
 
@@ -80,7 +81,7 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
         verdicts.append(_unexpected(one, asked, found))
     shown = []
     for rows in free:
-        about = [other for other in held if _asked(other[0]) == _asked(rows[0])]
+        about = [other for other in held if question(other[0]) == question(rows[0])]
         if not any(_place(other[0]) == _place(rows[0]) and _time(other) >= _time(rows) for other in about):
             shown.append(rows)
         if not about:
@@ -160,7 +161,7 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
     assert fail_beyond is not None
     for name in CONDITIONS:
         stated = condition(one, name)
-        found = sorted({condition(row, name) for row in latest} | ({stated} if stated else set()))
+        found = sorted({condition(row, name) for row in latest} | ({stated} if stated else set()), key=str)
         if len(found) > 1:
             reason = f"the {name} differs ({' / '.join(map(repr, found))}); such rows are never averaged or compared"
             return Verdict(one, "FAIL", reason, one.command)
@@ -202,10 +203,6 @@ def alike(row: Measurement) -> Key:
     return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
 
 
-def _asked(row: Measurement) -> Key:
-    return tuple(getattr(row, name) for name in QUESTION)
-
-
 def _place(row: Measurement) -> Key:
     return row.images, row.weights, row.complete
 
@@ -229,8 +226,14 @@ def _why_none(one: Expectation, newest: Measurement) -> str:
 
 def rewrite(one: Expectation) -> str:
     """Return the command that makes an expectation from the stored rows."""
-    selectors = [f"{name}={getattr(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)]
+    selectors = [f"{name}={selected(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)]
     return shell_command("python", "-m", "reproduce.check", "--write-expected", *selectors)
+
+
+def selected(one: Measurement | Expectation, name: str) -> str:
+    """Return a field as a selector names it: a variation as it is typed."""
+    value = getattr(one, name)
+    return " ".join(options(value)) if isinstance(value, dict) else str(value)
 
 
 def _question(row: Measurement) -> Expectation:

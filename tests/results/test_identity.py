@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from jlebm.errors import UserError
 from reproduce.results.first_format import KINDS, packed, unpacked
 from reproduce.results.identity import Identity, option
+from tests.wire.test_digests import first_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = json.loads((ROOT / "tests/wire/rows.json").read_text())
 OLD = [
-    json.loads(line)
+    first_line(json.loads(line))
     for name, pinned in PINNED.items()
     if name != "bench.jsonl"
     for line in (ROOT / "results/measured" / name).read_text().splitlines()[: pinned["lines"]]
