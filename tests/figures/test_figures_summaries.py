@@ -52,12 +52,17 @@ def test_priors_of_one_backbone_stand_side_by_side(two_stage: Any) -> None:
 def test_trainings_of_the_energies_have_a_line(two_stage: Any) -> None:
     """Would break if seeds of samples were taken for trainings, or an older row for the newest of its training."""
     later = {"source": "ebm-prior", "seed": 1, "date": "2026-02-01T12:00:00+00:00"}
-    rows = [*both_priors(two_stage), two_stage(preset="cpu --energies-seed 2", value=9.0, source="ebm-prior", seed=1)]
-    rows += [two_stage(preset=f"cpu --energies-seed {seed}", value=2.5 * seed - 2, **later) for seed in (2, 3)]
-    rows += [two_stage(preset="cpu --energies-seed 2", value=8.0, **later | {"seed": 2})]
-    rows += [two_stage(preset="cpu --energies-seed 4 --drift released", value=99.0, **later)]
-    rows += [two_stage(preset="tiny --energies-seed 2", value=99.0, **later)]
-    rows += [two_stage(preset="cpu --energies-seed 5", value=99.0, chain="1 step", **later)]
+    rows = [
+        *both_priors(two_stage),
+        two_stage(preset="cpu", variation={"energies_seed": 2}, value=9.0, source="ebm-prior", seed=1),
+    ]
+    rows += [
+        two_stage(preset="cpu", variation={"energies_seed": seed}, value=2.5 * seed - 2, **later) for seed in (2, 3)
+    ]
+    rows += [two_stage(preset="cpu", variation={"energies_seed": 2}, value=8.0, **later | {"seed": 2})]
+    rows += [two_stage(preset="cpu", variation={"energies_seed": 4, "drift": "released"}, value=99.0, **later)]
+    rows += [two_stage(preset="tiny", variation={"energies_seed": 2}, value=99.0, **later)]
+    rows += [two_stage(preset="cpu", variation={"energies_seed": 5}, value=99.0, chain="1 step", **later)]
     first = next(row.value for row in rows if (row.source, row.seed, row.metric) == ("ebm-prior", 1, "fid768"))
     (line,) = [cells for cells in summaries.priors(rows) if cells[0] == summaries.RETRAINED]
     assert line[1].startswith(f"{(first + 3.0 + 5.5) / 3:.4f} ± ")
@@ -110,8 +115,8 @@ def test_the_headline_has_the_verdict_of_the_ebm_prior(two_stage: Any) -> None:
 
 def test_a_variation_stands_below_the_plain_preset_of_its_seeds(two_stage: Any) -> None:
     """Would break if the plain line were of other seeds or images, or ten steps stood below a hundred."""
-    flags = [two_stage(preset=f"cpu --chain-steps {count}", value=5.0) for count in (100, 10)]
-    flags.append(two_stage(preset="cpu --chain-steps 10", metric="latent_auc", value=0.75))
+    flags = [two_stage(preset="cpu", variation={"chain_steps": count}, value=5.0) for count in (100, 10)]
+    flags.append(two_stage(preset="cpu", variation={"chain_steps": 10}, metric="latent_auc", value=0.75))
     rows = [*both_priors(two_stage), *both_priors(two_stage, images=9000), *flags]
     assert summaries.variations(rows) == [
         ("cpu", "3.0000", "2.5000", "2.0000", "-", "1", "2000"),
@@ -124,9 +129,10 @@ def test_a_variation_stands_below_the_plain_preset_of_its_seeds(two_stage: Any) 
 def test_each_layer_beside_its_twin(row: Any) -> None:
     """Would break if a number stood at another layer, the twin's as the model's, or one of few images for more."""
 
-    def layer(learning: str, metric: str, source: str, value: float, **changes: Any) -> Measurement:
-        said = {"protocol": "mnist-ladder/1", "dataset": "mnist", "preset": "cpu", **changes}
-        return row(learning=learning, metric=metric, source=source, value=value, **said)
+    def layer(learning: str, metric: str, of: str, value: float, **changes: Any) -> Measurement:
+        said = {"protocol": "mnist-ladder/1", "model": "ladder", "dataset": "mnist", "preset": "cpu", **changes}
+        source, _, name = of.partition("/")
+        return row(learning=learning, metric=metric, source=source, layer=name, value=value, **said)
 
     rows = [
         layer("variational", "kl", "posterior/z1", 7.0),
@@ -151,8 +157,11 @@ def test_each_layer_beside_its_twin(row: Any) -> None:
 def test_anomalies_of_a_digit_beside_the_reported_ones(row: Any) -> None:
     """Would break if a digit's or a score's number stood under another, or a digit without rows were left out."""
     said = {"protocol": "anomaly/1", "dataset": "mnist", "preset": "cpu", "metric": "auprc", "learning": "variational"}
-    rows = [row(**said, source="anomaly/4/L>0", seed=seed, value=0.1 * seed) for seed in (1, 2, 3)]
-    rows += [row(**said, source="anomaly/4/E", value=0.75), row(**{**said, "metric": "auroc"}, source="anomaly/5/E")]
+    rows = [row(**said, source="anomaly", target="4", score="L>0", seed=seed, value=0.1 * seed) for seed in (1, 2, 3)]
+    rows += [
+        row(**said, source="anomaly", target="4", score="E", value=0.75),
+        row(**{**said, "metric": "auroc"}, source="anomaly", target="5", score="E"),
+    ]
     header, lines = detection_tables.anomalies(rows, PAPER)
     names = ("digit", "L>0, here", "E, here", "L>0, here, Gaussian twin", "ours, reported", "VAE, reported")
     table = {cells[0]: cells for cells in by(header, lines, *names)}
@@ -164,7 +173,7 @@ def test_anomalies_of_a_digit_beside_the_reported_ones(row: Any) -> None:
 def test_another_papers_score_shares_no_line_with_ours(row: Any) -> None:
     """Would break if a score of our layers stood beside one of a model with other layers as if they were the same."""
     said = {"protocol": "ood/1", "dataset": "cifar10", "preset": "cpu", "learning": "variational"}
-    one = row(**said, metric="auroc", source="out-of-distribution/svhn/L>0", value=0.25)
+    one = row(**said, metric="auroc", source="out-of-distribution", target="svhn", score="L>0", value=0.25)
     lines = detection_tables.out_of_distribution([one], PAPER)
     pair = [cells for cells in lines if cells[0] == "cifar10 in, svhn out"]
     assert pair[0][1:] == ("L>0", "0.250", "-", "1", "2000")

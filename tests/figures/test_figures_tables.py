@@ -61,7 +61,16 @@ def test_a_changed_row_is_marked(results: Path, row: Any) -> None:
 
 def test_anomalies_stand_beside_the_reported_ones(results: Path, row: Any) -> None:
     """Would break if a digit's number stood under another digit, or Table 4 were left out."""
-    one = row(dataset="mnist", protocol="anomaly/1", preset="cpu", metric="auprc", source="anomaly/4/L>0", value=0.5)
+    one = row(
+        dataset="mnist",
+        protocol="anomaly/1",
+        preset="cpu",
+        metric="auprc",
+        source="anomaly",
+        target="4",
+        score="L>0",
+        value=0.5,
+    )
     entry = Expectation(
         **{name: getattr(one, name) for name in ("protocol", *QUESTION)},
         seeds=1,
@@ -82,7 +91,7 @@ def test_scores_of_other_layers_stand_below_the_papers(results: Path, row: Any) 
     """Would break if LLR>2 of a model of three layers were printed as the paper's LLR>9, or not at all."""
     found = {"preset": "cpu", "protocol": "ood/1", "learning": "variational"}
     scores = [
-        row(metric=metric, source=f"out-of-distribution/{outside}/LLR>2", value=value, **found)
+        row(metric=metric, source="out-of-distribution", target=outside, score="LLR>2", value=value, **found)
         for metric, outside, value in (("auroc", "svhn", 0.75), ("auprc", "svhn", 0.5), ("auroc", "mnist", 0.25))
     ]
     append(results / "measured" / "cifar10.jsonl", scores)

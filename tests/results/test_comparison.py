@@ -69,9 +69,9 @@ def test_what_was_not_run_has_its_command(ddpm: Any) -> None:
     """Every line without a row has the command that makes it, the two-stage ones that of their recipe."""
     missing = dict(not_run([ddpm()], "cifar10", "cpu"))
     assert missing.keys() == {system.title for system in SYSTEMS} - {"DDPM"}
-    assert missing["NCSN"] == "nox -s reproduce_table -- --systems ncsn --preset cpu"
-    assert missing["ours, two-stage"] == "nox -s reproduce_cifar10 -- --model two-stage --preset cpu"
-    assert all(command.endswith("--dataset photos") for _, command in not_run([], "photos", "tiny"))
+    assert missing["NCSN"] == "nox -s reproduce_table -- --systems ncsn --preset cpu --seeds 1"
+    assert missing["ours, two-stage"] == "nox -s reproduce_cifar10 -- --model two-stage --preset cpu --seeds 1"
+    assert all(command.endswith("--dataset photos --seeds 1") for _, command in not_run([], "photos", "tiny"))
 
 
 def test_both_priors_of_a_backbone_are_lines_of_their_own(ddpm: Any) -> None:
@@ -108,7 +108,7 @@ def test_what_did_not_learn_says_so(ddpm: Any) -> None:
 def test_a_likelihood_says_of_which_levels_it_is(ddpm: Any) -> None:
     """Bits of images of other levels are other numbers; without the levels nobody could compare them."""
     glow = {"learning": "glow", "extractor": ""}
-    bits = {"metric": "bits_per_dimension", "source": "held-out", "images": 1000, "chain": "5 bits a colour"}
+    bits = {"metric": "bits_per_dimension", "source": "held-out", "images": 1000, "bits": 5}
     cells = line([ddpm(**glow | {"metric": "parameters", "value": 9.0}), ddpm(**glow | bits | {"value": 1.25})], "GLOW")
     assert cells["measured here"] == "bits per dimension 1.250 (1 seed, 1000 of cifar10/train, 5 bits a colour)"
 
