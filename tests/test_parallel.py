@@ -117,7 +117,7 @@ def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
         assert ran.stdout.count("photos, preset custom, joint-mle") == 1
         rows = read(folder / "results/measured/photos.jsonl")
         assert len(rows) == 3
-        values[processes] = {(row.metric, row.source): row.value for row in rows}
+        values[processes] = {(row.metric, row.of.name): row.value for row in rows}
         (run,) = (folder / "runs").iterdir()
         assert {"samples.png", "energy.png", "training.png", "weights.safetensors"} <= {p.name for p in run.iterdir()}
     for key, value in values[1].items():

@@ -7,6 +7,7 @@ the sampling are of the same weights.
 import dataclasses
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,16 +93,56 @@ def run_two_stage(
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
         unvaried, _ = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
+        stage = _StageTwo(run, energies, state, trained, variation)
         model = _sampled(backbone, state, plan.sampler)
         for seed in arguments.seeds:
-            subjects.append(
-                _measured(
-                    run, energies, plan, variation, trained, state, model, seed, preset.batch_size, arguments, session
-                )
-            )
+            subject = stage.subject(plan, seed)
+            _measure(stage, subject, _Drawn(model, plan.sampler, preset.batch_size), arguments, session)
+            subjects.append(subject)
         if arguments.seeds[0] == 1:
-            _draw_layers(run, model, plan, preset, subjects[0], arguments, session)
+            _draw_layers(stage, subjects[0], _Drawn(model, plan.sampler, preset.batch_size), preset, arguments, session)
     return subjects
+
+
+@dataclass(frozen=True)
+class _StageTwo:
+    """Trained energies, and what their rows say of their training."""
+
+    run: Run
+    energies: TwoStageExperiment
+    state: TrainState
+    trained: Trained
+    variation: dict[str, Option]
+
+    def subject(self, plan: TwoStagePlan, seed: int) -> Subject:
+        """Return what the rows of one seed of samples are about."""
+        energies, state, sampler = self.energies, self.state, plan.sampler
+        alone = sampler.describe(chain=False)
+        decoded = dataclasses.replace(sampler, temperature=1.0).describe(chain=False)  # q(z|x) has no temperature
+        return Subject(
+            protocol=energies.protocol,
+            dataset=energies.dataset,
+            preset=plan.preset,
+            learning="two-stage",
+            seed=seed,
+            steps=state.step,
+            complete=self.trained.complete and state.step >= energies.training.steps,
+            weights="raw" if state.ema is None else "ema",  # the energies'; the configuration tells the backbone's
+            config_digest=Sampled(energies, sampler, self.run.seed).digest(),
+            chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
+            train_seconds=self.trained.seconds + state.seconds,
+            shared=("training-halves", "posterior"),
+            run=(energies.digest(), self.run.seed),
+            variation=self.variation,
+        )
+
+
+class _Drawn(NamedTuple):
+    """How samples are drawn."""
+
+    model: JointModel
+    sampler: sampling.Sampler
+    batch_size: int
 
 
 def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> JointModel:
@@ -163,39 +204,10 @@ def _noises(model: JointModel) -> Iterator[Latents]:
         yield model.noise(100, PerImageNoise("re-estimation", range(100 * index, 100 * (index + 1))))
 
 
-def _measured(
-    run: Run,
-    energies: TwoStageExperiment,
-    plan: TwoStagePlan,
-    variation: dict[str, Option],
-    trained: Trained,
-    state: TrainState,
-    model: JointModel,
-    seed: int,
-    batch_size: int,
-    arguments: Arguments,
-    session: Session,
-) -> Subject:
+def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Arguments, session: Session) -> None:
     """Measure one seed of samples of trained weights; image i of seed s has the noise of number (s - 1) N + i."""
-    sampler, images = plan.sampler, session.dataset.images
-    alone = sampler.describe(chain=False)
-    decoded = dataclasses.replace(sampler, temperature=1.0).describe(chain=False)  # q(z|x) has no temperature
-    subject = Subject(
-        protocol=energies.protocol,
-        dataset=energies.dataset,
-        preset=plan.preset,
-        learning="two-stage",
-        seed=seed,
-        steps=state.step,
-        complete=trained.complete and state.step >= energies.training.steps,
-        weights="raw" if state.ema is None else "ema",  # the energies'; the backbone's are told by its configuration
-        config_digest=Sampled(energies, sampler, run.seed).digest(),
-        chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
-        train_seconds=trained.seconds + state.seconds,
-        shared=("training-halves", "posterior"),
-        run=(energies.digest(), run.seed),
-        variation=variation,
-    )
+    run, trained = stage.run, stage.trained
+    (model, sampler, batch_size), images, seed = drawn, session.dataset.images, subject.seed
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
     rest = {"batch_size": batch_size, "decoding": sampler.decoding}
@@ -213,27 +225,20 @@ def _measured(
     measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
     measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
     measure_layers(rows, samples, model.backbone.latent_shapes)
-    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, arguments.results, folder)])
-    if parallel.agreed(rows.added == 0 and drawn):
+    there = pictures.there([run.weights, *samples.paths, *pictures.left(subject, arguments.results, folder)])
+    if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything of {folder} was measured before; its rows stand")
-        return subject
+        return
     shown = {source: samples[source].images for source in SOURCES}
     if parallel.first():
         shown["data"] = images[np.array(chosen[: pictures.SHOWN]) % len(images)]
         chains = min(pictures.TRACED, batch_size)
         pictures.draw(run, model, sampler.chain, shown, subject, session, arguments.results, folder, chains)
         session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")
-    return subject
 
 
 def _draw_layers(
-    run: Run,
-    model: JointModel,
-    plan: TwoStagePlan,
-    preset: TwoStagePreset,
-    subject: Subject,
-    arguments: Arguments,
-    session: Session,
+    stage: _StageTwo, subject: Subject, drawn: _Drawn, preset: TwoStagePreset, arguments: Arguments, session: Session
 ) -> None:
     """Draw the hierarchy, which no seed of samples changes.
 
@@ -241,15 +246,16 @@ def _draw_layers(
     """
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
     varied = dataclasses.replace(arguments.variation, **plain) != Variation()
-    layers, chain = len(model.backbone.latent_shapes), plan.sampler.chain
+    model, chain, folder = drawn.model, drawn.sampler.chain, stage.run.folder
+    layers = len(model.backbone.latent_shapes)
     if varied or layers < 2 or chain.space != "noise":
         return
-    if parallel.agreed(pictures.there(layer_panels.left(subject, arguments.results, run.folder))):
+    if parallel.agreed(pictures.there(layer_panels.left(subject, arguments.results, folder))):
         return
     twin = JointModel(model.backbone, no_energy(layers))
-    pair = layer_panels.Pair(model, chain, twin, preset.batch_size)
+    pair = layer_panels.Pair(model, chain, twin, drawn.batch_size)
     images = unseen(session.dataset, arguments.data_root, arguments.download, session.report)
-    layer_panels.draw(pair, preset.extent, images, subject, session, arguments.results, run.folder)
+    layer_panels.draw(pair, preset.extent, images, subject, session, arguments.results, folder)
 
 
 def dimensions(model: JointModel) -> int:

@@ -28,7 +28,7 @@ def run_tiny(tmp_path: Path, *chosen: str) -> dict[tuple[str, str], float]:
     arguments = ["--preset", "tiny", *chosen, "--dataset", "photos", "--device", "cpu", "--no-download"]
     places = ["--runs", str(tmp_path / "runs"), "--results", str(folder), "--data-root", str(tmp_path)]
     assert cifar10.main([*arguments, *places]) == 0
-    return {(row.metric, row.source): row.value for row in results.read_all(folder / "measured")}
+    return {(row.metric, row.of.name): row.value for row in results.read_all(folder / "measured")}
 
 
 @pytest.mark.timeout(900)

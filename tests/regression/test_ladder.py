@@ -33,7 +33,7 @@ def test_tiny_ladder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
         curves = curves_of(run, names, diagnosed=learning == "variational")
         hold(curves, f"mnist-tiny-digits28-{learning}", tmp_path, write)
         assert all(curves[f"kl/{z}"][-1] > 0.5 for z in LAYERS), "a layer has collapsed"
-    rows = {(row.learning, row.metric, row.source): row.value for row in results.read_all(folder / "measured")}
+    rows = {(row.learning, row.metric, row.of.name): row.value for row in results.read_all(folder / "measured")}
     # 200 held-out latents a side: an AUC of 0.9 has a standard error of 0.015, and the gain must be seen beyond it.
     gaussian, ebm = (rows["variational", "latent_auc", f"{prior}-prior"] for prior in ("gaussian", "ebm"))
     assert ebm < gaussian - 0.03, "the energies learned nothing"

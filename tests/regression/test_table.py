@@ -25,7 +25,7 @@ def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, 
     with one_thread():
         assert table.main([*arguments, *places]) == 0
     row, *more = results.read_all(folder / "measured")
-    assert (row.learning, row.metric, row.source, row.complete) == (name, "parameters", "samples", True)
+    assert (row.learning, row.metric, row.of.name, row.complete) == (name, "parameters", "samples", True)
     assert f"{row.value:,.0f}" in capsys.readouterr().out
     likelihoods = {"glow": "8 bits a colour", "pixelcnn": "4 bits a colour"}
     assert [(each.metric, each.source, each.images, each.chain) for each in more] == (

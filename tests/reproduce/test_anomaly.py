@@ -45,7 +45,7 @@ def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys
     measured = rows(tmp_path)
     scores = ("L>0", "E") if learning == "variational" else ("L>0",)
     asked = {(metric, f"anomaly/{digit}/{score}") for metric in METRICS for digit in (1, 9) for score in scores}
-    assert {(row.metric, row.source) for row in measured} == asked
+    assert {(row.metric, row.of.name) for row in measured} == asked
     assert all(source in out.out for _, source in asked)
     for row in measured:
         assert (row.dataset, row.protocol, row.learning, row.images) == ("digits", "anomaly/1", learning, 120)
@@ -68,7 +68,7 @@ def test_a_row_is_made_of_the_stored_scores(tmp_path: Path, command: list[str]) 
     assert arrays["names"].tolist() == ["L>0", "E"]
     assert LABELS is not None
     share = int((LABELS[1::3] == 4).sum())
-    stored = {row.source: row for row in measured if row.metric == "auprc"}
+    stored = {row.of.name: row for row in measured if row.metric == "auprc"}
     scores = zip(
         ("L>0", "E"), ("-L>0", "E(z), the energies alone"), arrays["positive"], arrays["negative"], strict=True
     )
@@ -148,7 +148,7 @@ def test_development_leaves_the_test_images_alone(
     assert np.array_equal(judged[0], train.images[::6])
     assert train.labels is not None
     assert trained == [int((np.delete(train.labels, np.s_[::6]) != 2).sum())]
-    assert {row.preset for row in rows(tmp_path)} == {"tiny --development"}
+    assert {row.label for row in rows(tmp_path)} == {"tiny --development"}
 
 
 def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str]) -> None:

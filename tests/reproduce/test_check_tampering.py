@@ -151,7 +151,7 @@ def test_every_entry_of_the_repository_is_what_its_rows_make() -> None:
 def test_escapes_in_a_stored_text_are_printed(row: Any, form: Any) -> None:
     """Would break if a row could clear the screen, or paint FAIL as PASS."""
     odd = "cpu\x1b[2J\x1b[31mPASS\r\x9b0m"
-    (verdict,) = check([row(preset=odd, chain=odd, source=f"ebm-prior/{odd}", extractor=odd)], [])
+    (verdict,) = check([row(preset=odd, chain=odd, layer=odd, extractor=odd)], [])
     bad = dataclasses.replace(verdict, status="FAIL", reason=odd, command=odd)
     text = render([verdict, bad], {}, form)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
@@ -165,7 +165,7 @@ def test_printed_commands_can_be_pasted(row: Any, capsys: Any) -> None:
     commands = {line for line in lines if line.startswith(("nox", "python"))}
     assert len(commands) > 100
     commands |= {one.command for one in read_expected(RESULTS / "expected.toml")}
-    odd = {"preset": "cpu --drift released; rm -rf ~", "source": "anomaly/9/L>0", "metric": "auprc"}
+    odd = {"preset": "cpu; rm -rf ~", "source": "anomaly", "target": "9", "score": "L>0", "metric": "auprc"}
     commands.add(expect([row(**odd)]).command)
     for command in commands:
         lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
@@ -176,7 +176,8 @@ def test_printed_commands_can_be_pasted(row: Any, capsys: Any) -> None:
     assert (command, option) == ("reproduce.check", "--write-expected")
     asked = {name: value for name, _, value in (word.partition("=") for word in shlex.split(verdict.command)[4:])}
     assert (first, second) == ("dataset=cifar10", f"preset={odd['preset']}")
-    assert asked == {name: str(getattr(verdict.expectation, name)) for name in (*QUESTION, "images")}
+    stated = [name for name in (*QUESTION, "images") if getattr(verdict.expectation, name)]
+    assert asked == {name: str(getattr(verdict.expectation, name)) for name in stated}
 
 
 def _write(results: Path, dataset: str, start: Any) -> None:

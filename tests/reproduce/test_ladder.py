@@ -80,7 +80,7 @@ def test_both_have_their_rows(trained: tuple[Path, list[str]]) -> None:
     measured = rows(folder)
     for learning, priors in (("variational", ("gaussian-prior", "ebm-prior")), ("gaussian", ("gaussian-prior",))):
         ours = [row for row in measured if row.learning == learning]
-        assert sorted((row.metric, row.source) for row in ours) == sorted(
+        assert sorted((row.metric, row.of.name) for row in ours) == sorted(
             [
                 ("reconstruction_mse", "posterior"),
                 ("latent_accuracy", "posterior"),
@@ -91,7 +91,7 @@ def test_both_have_their_rows(trained: tuple[Path, list[str]]) -> None:
         )
         for row in ours:
             assert (row.steps, row.complete, row.weights, row.intact) == (20, True, "ema", True)
-            assert ("epsilon" in row.chain) == row.source.startswith("ebm-prior")
+            assert ("epsilon" in row.chain) == row.of.name.startswith("ebm-prior")
             assert row.reference.startswith("digits28/test") == (row.metric in ("kl", "latent_accuracy"))
     assert len({row.config_digest for row in measured}) == 2
 

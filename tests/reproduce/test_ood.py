@@ -52,11 +52,11 @@ def test_the_whole_way(root: Path, learning, capsys: pytest.CaptureFixture[str])
     assert ood.main(command(root, run)) == 0
     measured = results.read_all(root.parent / "results/measured")
     assert len(measured) == 15
-    assert {row.source for row in measured} == {f"out-of-distribution/digits/{name}" for name in NAMES}
+    assert {row.of.name for row in measured} == {f"out-of-distribution/digits/{name}" for name in NAMES}
     chain = "3 steps" if learning == "variational" else ""
     for row in measured:
         assert (row.dataset, row.protocol, row.images, row.weights) == ("noise", "ood/1", 60, "ema")
-        name = row.source.rpartition("/")[2]
+        name = row.of.name.rpartition("/")[2]
         sign = "" if name.startswith("LLR") else "-"
         assert row.reference == (
             "positive: outside, 30 images of digits/train; negative: inside, 30 of noise/test; mean of 1 draws; "
@@ -84,7 +84,7 @@ def test_the_artifact_holds_the_scores_of_the_rows(root: Path) -> None:
         for k in (1, 2):
             np.testing.assert_allclose(side[2 + k], side[0] - side[k], rtol=0, atol=1e-3)
             assert np.abs(side[2 + k]).max() > 0.01
-    stored = {(row.source.rpartition("/")[2], row.metric): row.value for row in measured}
+    stored = {(row.of.name.rpartition("/")[2], row.metric): row.value for row in measured}
     for index, name in enumerate(NAMES):
         sign = -1 if index < 3 else 1
         scores, labels = sign * np.concatenate([outside[index], inside[index]]), [1] * 20 + [0] * 20

@@ -73,7 +73,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert "not measured: fid768, fid, is, kid, precision, recall: there are no Inception weights" in out.out
 
     measured = rows(tmp_path)
-    assert {(row.metric, row.source, row.seed) for row in measured} == {
+    assert {(row.metric, row.of.name, row.seed) for row in measured} == {
         (metric, source, seed)
         for seed in (1, 2)
         for metric, source in (
@@ -89,7 +89,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
         assert row.complete
         assert row.intact
         assert ("epsilon" in row.chain) == (
-            row.source == "ebm-prior" or (row.source == "posterior" and learning == "joint-mle")
+            row.of.name == "ebm-prior" or (row.of.name == "posterior" and learning == "joint-mle")
         )
     for folder in (tmp_path / "runs").iterdir():
         names = {path.name for path in folder.iterdir()}
@@ -137,17 +137,17 @@ def test_with_an_extractor(
     assert measured[: len(before)] == before, "what was measured without an extractor stands"
 
     judged = [row for row in measured if row.metric == "fid768"]
-    assert sorted((row.source, row.seed) for row in judged if row.source != "training-halves") == [
+    assert sorted((row.of.name, row.seed) for row in judged if row.of.name != "training-halves") == [
         (source, seed) for source in ("ebm-prior", "gaussian-prior", "posterior") for seed in (1, 2)
     ]
-    assert [(row.images, row.weights) for row in judged if row.source == "training-halves"] == [(50, "")]
+    assert [(row.images, row.weights) for row in judged if row.of.name == "training-halves"] == [(50, "")]
     dataset = data.load("digits")
     extractor = find_extractor(tmp_path / "root", download=False)
     (folder,) = (tmp_path / "runs").glob("*seed2")
     for row in judged:
         assert row.reference == "digits/train, 100 images, sha256:" + dataset.digest[:12]
-        if row.seed == 2 and row.source != "training-halves":
-            samples = np.load(folder / f"samples/{row.source}.npy")
+        if row.seed == 2 and row.of.name != "training-halves":
+            samples = np.load(folder / f"samples/{row.of.name}.npy")
             cache, cpu = tmp_path / "another-cache", torch.device("cpu")
             (score,) = fidelity.evaluate(
                 samples, dataset, extractor, cache, cpu, metrics=["fid768"], reference_images=100
@@ -165,7 +165,7 @@ def test_a_preset_may_spare_a_source(
     (tmp_path / "root" / small_inception.name).symlink_to(small_inception)
     tiny = dataclasses.replace(RECIPE.presets["tiny"], judged=("gaussian-prior", "ebm-prior"))
     assert run_recipe(dataclasses.replace(RECIPE, presets={"tiny": tiny}), folders, "") == 0
-    judged = {row.source for row in rows(tmp_path) if row.metric == "fid768"}
+    judged = {row.of.name for row in rows(tmp_path) if row.metric == "fid768"}
     assert judged == {"gaussian-prior", "ebm-prior", "training-halves"}
     assert (
         "not measured: prior_gap_closed: the images of the posterior do not go through Inception here"

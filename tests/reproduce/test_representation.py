@@ -20,6 +20,7 @@ from reproduce.measuring import representation
 from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
 from reproduce.measuring.session import Rows, Session
 from reproduce.pipelines.joint import subject_of
+from reproduce.results.identity import Of
 from tests.small import ladder_experiment
 
 CPU = torch.device("cpu")
@@ -110,11 +111,11 @@ def test_the_change_of_one_layer(rows: Rows) -> None:
         frozen = ((frozen + 1) * 127.5).round().clamp(0, 255).numpy()
         drawn = gathered(hierarchy.resample(model, eps, [2], range(100 * seed, 100 * seed + 100), None))
         changes.append(np.sqrt((((drawn - frozen) / 255) ** 2).mean()))
-    row = rows.find("pixel_change", "gaussian-prior/z1", 800)
+    row = rows.find("pixel_change", Of("gaussian-prior", "z1"), 800)
     assert row is not None
     assert row.value == pytest.approx(np.mean(changes), rel=1e-3)
     representation.measure_change(rows, model, ONE.prior_chain)
-    assert rows.find("pixel_change", "ebm-prior/z1", 800) is not None
+    assert rows.find("pixel_change", Of("ebm-prior", "z1"), 800) is not None
 
 
 def test_latents_and_kl_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

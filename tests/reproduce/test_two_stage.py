@@ -67,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def rows(folder: Path, preset: str = "tiny") -> list[results.Measurement]:
-    return [row for row in results.read_all(folder / "results/measured") if row.preset == preset]
+    return [row for row in results.read_all(folder / "results/measured") if row.label == preset]
 
 
 def of_stage(folder: Path, learning: str) -> Path:
@@ -90,14 +90,14 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     folder, arguments = trained
     measured = rows(folder)
     priors = ("gaussian-prior", "ebm-prior")
-    assert sorted((row.metric, row.source) for row in measured) == sorted(
+    assert sorted((row.metric, row.of.name) for row in measured) == sorted(
         [
             ("reconstruction_mse", "posterior"),
             *(("latent_auc", f"{prior}{layer}") for prior in priors for layer in ("", "/z2", "/z1")),
             *(("parameters", prior) for prior in priors),
         ]
     )
-    counted = {row.source: row.value for row in measured if row.metric == "parameters"}
+    counted = {row.of.name: row.value for row in measured if row.metric == "parameters"}
     upon, above = (load_file(of_stage(folder, stage) / name) for stage, name in FILES.items())
     energies = (each.numel() for name, each in above.items() if name.startswith("energy."))
     assert counted["ebm-prior"] - counted["gaussian-prior"] == sum(energies)
@@ -106,7 +106,7 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
         assert (row.learning, row.steps, row.images, row.weights) == ("two-stage", 3, 60, "raw")
         assert row.complete
         assert row.intact
-        assert ("3 steps" in row.chain) == row.source.startswith("ebm-prior")
+        assert ("3 steps" in row.chain) == row.of.name.startswith("ebm-prior")
     upon = json.loads((of_stage(folder, "two-stage") / "config.json").read_text())["config"]["backbone"]
     assert upon.startswith(json.loads((of_stage(folder, "backbone") / "config.json").read_text())["digest"])
     shown = {path.name for path in (of_stage(folder, "two-stage") / "tiny-seed1").iterdir()}
@@ -179,10 +179,10 @@ def test_a_variation_trains_nothing(
     pictures = (of_stage(folder, "two-stage") / "tiny-seed1/samples.png").read_bytes()
     assert run_recipe(RECIPE, [*arguments, *option], "") == 0
     varied = rows(folder, " ".join(("tiny", *option)))
-    assert {(row.metric, row.source) for row in varied} == {(row.metric, row.source) for row in plain}
+    assert {(row.metric, row.of.name) for row in varied} == {(row.metric, row.of.name) for row in plain}
     assert not {row.config_digest for row in varied} & {row.config_digest for row in plain}
     for source, words in zip(("ebm-prior", "gaussian-prior", "posterior"), in_words, strict=True):
-        before_words, after = (next(row.chain for row in each if row.source == source) for each in (plain, varied))
+        before_words, after = (next(row.chain for row in each if row.of.name == source) for each in (plain, varied))
         assert words in after
         assert (words == "") == (after == before_words)
     assert weights(folder) == before
@@ -206,9 +206,11 @@ def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Pa
         of_stage(trained[0], "two-stage").name.replace("-seed1", "-seed2")
     }
     anew = rows(folder, "tiny --energies-seed 2")
-    assert {(row.metric, row.source, row.seed) for row in anew} == {(row.metric, row.source, row.seed) for row in plain}
+    assert {(row.metric, row.of.name, row.seed) for row in anew} == {
+        (row.metric, row.of.name, row.seed) for row in plain
+    }
     assert not {row.config_digest for row in anew} & {row.config_digest for row in plain}
-    first, second = ({row.source: row for row in each if row.metric == "latent_auc"} for each in (plain, anew))
+    first, second = ({row.of.name: row for row in each if row.metric == "latent_auc"} for each in (plain, anew))
     assert second["gaussian-prior"].value == first["gaussian-prior"].value
     first, second = sorted((folder / "runs").glob("photos-two-stage-*/weights.safetensors"))
     assert first.read_bytes() != second.read_bytes()
@@ -218,7 +220,7 @@ def test_another_decoder_is_a_plan_of_its_own() -> None:
     """Both stages have it, under a name that says so; the preset's own decoder by name changes nothing."""
     plan = RECIPE.two_stage["tiny"].plan
     changed = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos")
-    assert changed.preset == "tiny --decoder mixture"
+    assert changed.label == "tiny --decoder mixture"
     assert changed.backbone.model.num_mixture_dec == changed.energies.model.num_mixture_dec == 10
     assert changed.backbone.digest() != plan.backbone.digest()
     same, plain = (planned(plan, Arguments(variation=Variation(decoder=name)), "photos") for name in ("gaussian", None))
@@ -252,7 +254,7 @@ def test_a_given_backbone(tmp_path: Path) -> None:
     assert config["backbone"] == f"sha256:{digest}"
     assert config["model"]["num_groups_per_scale"] == 4, "the sizes are the checkpoint's"
     measured = rows(tmp_path, f"tiny --backbone-checkpoint sha256:{digest[:10]}")
-    assert {row.source for row in measured if row.source.startswith("ebm-prior/")} == {
+    assert {row.of.name for row in measured if row.of.name.startswith("ebm-prior/")} == {
         f"ebm-prior/z{layer}" for layer in (1, 2, 3, 4)
     }
 
