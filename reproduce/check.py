@@ -32,7 +32,8 @@ from reproduce.results import (
     render,
     rewrite_expected,
 )
-from reproduce.results.expectation import QUESTION, describe, question, replaced
+from reproduce.results.expectation import QUESTION, describe, question
+from reproduce.results.expected_file import replaced
 from reproduce.results.measurement import Measurement
 from reproduce.results.rows import read
 from reproduce.results.verdicts import selected

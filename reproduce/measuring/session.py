@@ -22,7 +22,8 @@ from reproduce.results.identity import Identity, Of, Option, recipe_of
 ASKED = (
     "protocol",
     "metric",
-    "source",
+    "of",
+    "bits",
     "images",
     "reference",
     "extractor",

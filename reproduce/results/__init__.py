@@ -2,7 +2,8 @@
 
 from reproduce.results.artifact import read_artifact, write_artifact
 from reproduce.results.basis import held_to_basis
-from reproduce.results.expectation import Expectation, expect, read_expected, rewrite_expected, write_expected
+from reproduce.results.expectation import Expectation, expect
+from reproduce.results.expected_file import read_expected, rewrite_expected, write_expected
 from reproduce.results.golden import GoldenVerdict
 from reproduce.results.golden import compare as compare_golden
 from reproduce.results.golden import write as write_golden

@@ -343,7 +343,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_that_step(
     (folder,) = (tmp_path / "runs").iterdir()
     stopped = (folder / "weights.safetensors").read_bytes()
     assert next(steps) == 20, "eight steps, then the other twelve"
-    elsewhere = [*folders, "--runs", str(tmp_path / "whole")]
+    elsewhere = instead(folders, ["--runs", str(tmp_path / "whole")])
     assert run_recipe(RECIPE, elsewhere, "") == 0
     assert stopped == next((tmp_path / "whole").glob("*/weights.safetensors")).read_bytes()
 

@@ -95,4 +95,4 @@ def test_bits_per_dimension_are_a_mean_over_the_held_out_images() -> None:
     ((metric, source, value, count, _, said),) = stored
     assert (metric, source, count) == ("bits_per_dimension", "held-out", 230)
     assert value == pytest.approx(levels.mean(), rel=1e-5)
-    assert said == {"reference": "digits/test, 230 images, sha256:aaaaaaaaaaaa", "chain": "5 bits a colour"}
+    assert said == {"reference": "digits/test, 230 images, sha256:aaaaaaaaaaaa", "chain": "", "bits": 5}

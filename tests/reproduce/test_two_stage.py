@@ -219,8 +219,8 @@ def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Pa
 def test_another_decoder_is_a_plan_of_its_own() -> None:
     """Both stages have it, under a name that says so; the preset's own decoder by name changes nothing."""
     plan = RECIPE.two_stage["tiny"].plan
-    changed = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos")
-    assert changed.label == "tiny --decoder mixture"
+    changed, variation = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos")
+    assert variation == {"decoder": "mixture"}
     assert changed.backbone.model.num_mixture_dec == changed.energies.model.num_mixture_dec == 10
     assert changed.backbone.digest() != plan.backbone.digest()
     same, plain = (planned(plan, Arguments(variation=Variation(decoder=name)), "photos") for name in ("gaussian", None))
