@@ -6,7 +6,6 @@ the Frechet distance on the 768-feature layer; it has its own scale and is never
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from jlebm.errors import UserError, nearest
 from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, PARTIAL_WEIGHTS, Extractor
 from jlebm.evaluation.inception import features_of, open_network
 from jlebm.evaluation.moments import Moments
-from jlebm.evaluation.reference import KEPT_LAYER, Reference, load_reference, reference_subset
+from jlebm.evaluation.reference import KEPT_LAYER, Reference, ReferenceSet, load_reference
 from jlebm.evaluation.sample_files import check_images
 from jlebm.progress import SILENT, Reporter
 
@@ -73,26 +72,22 @@ class NotMeasured:
 
 def evaluate(
     images: UInt8[np.ndarray, "count channels height width"],
-    reference: Dataset,
+    reference: ReferenceSet,
     extractor: Extractor | None,
-    cache: Path,
     device: torch.device,
     *,
     metrics: Sequence[str] = ALL,
-    reference_images: int | None = None,
     report: Reporter = SILENT,
 ) -> list[Score | NotMeasured]:
-    """Measure images against a dataset.
+    """Measure how far images are from a reference set.
 
     Args:
         images: uint8 (count, channels, height, width), of one channel (repeated to three) or three; an array in
             memory or a memory map.
-        reference: the dataset.
-        extractor: the Inception weights; None where there are none.
-        cache: folder of the reference statistics, see `load_reference`.
+        reference: the images to compare with, and the folder that caches their statistics.
+        extractor: the Inception weights; None if there are none.
         device: where the network runs.
         metrics: names of `NEEDS`, in the order of the answer.
-        reference_images: how many of the dataset's images to compare with, at even distances; None for all.
         report: told how far it is.
 
     Returns:
@@ -105,7 +100,7 @@ def evaluate(
     for metric in metrics:
         if metric not in NEEDS:
             raise UserError(f"there is no metric {metric!r}{nearest(metric, NEEDS)}")
-    references = len(reference_subset(reference.images, reference_images))
+    references = len(reference.images)
     refusals = {
         metric: found
         for metric in metrics
@@ -115,20 +110,12 @@ def evaluate(
     scores: dict[str, Score] = {}
     if possible and extractor is not None:
         layers = sorted({NEEDS[metric].layer for metric in possible if NEEDS[metric].reference}, key=LAYERS.index)
-        known = load_reference(reference, extractor, layers, cache, device, reference_images, report)
+        known = load_reference(reference, extractor, layers, device, report)
         scores = _scores(images, possible, known, extractor, device, report)
     return [scores.get(metric) or refusals[metric] for metric in metrics]
 
 
-def halves(
-    reference: Dataset,
-    extractor: Extractor,
-    cache: Path,
-    device: torch.device,
-    *,
-    reference_images: int | None = None,
-    report: Reporter = SILENT,
-) -> Score:
+def halves(reference: ReferenceSet, extractor: Extractor, device: torch.device, *, report: Reporter = SILENT) -> Score:
     """Measure `fid768` between the even-indexed and the odd-indexed images of a dataset: the floor.
 
     Its number of images is that of one half. The pass is the one of `evaluate`, so either makes the other free.
@@ -137,11 +124,12 @@ def halves(
         UserError: a half has too few images, or the extractor does not give the 768 layer.
     """
     need = NEEDS["fid768"].images
-    half = len(reference_subset(reference.images, reference_images)) // 2
+    half = len(reference.images) // 2
     if half < need:
-        raise UserError(f"fid768 needs {need} images and a half of {reference.name} has {half}; use more of them")
+        name = reference.dataset.name
+        raise UserError(f"fid768 needs {need} images and a half of {name} has {half}; use more of them")
     layer = NEEDS["fid768"].layer
-    moments = load_reference(reference, extractor, (layer,), cache, device, reference_images, report).moments[layer]
+    moments = load_reference(reference, extractor, (layer,), device, report).moments[layer]
     value = _frechet(moments.statistics("even"), moments.statistics("odd"))
     return Score("fid768", value, None, half)
 

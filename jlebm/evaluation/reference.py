@@ -60,33 +60,47 @@ def reference_subset(
     return images[np.arange(number) * len(images) // number]
 
 
+@dataclass(frozen=True)
+class ReferenceSet:
+    """The images that samples are compared with, and the folder that caches their statistics."""
+
+    dataset: Dataset
+    cache: Path
+    number: int | None = None  # of the dataset's images, evenly spaced (`reference_subset`); None for all
+
+    @property
+    def images(self) -> UInt8[np.ndarray, "number channels height width"]:
+        """The images.
+
+        Raises:
+            UserError: `number` is out of range.
+        """
+        return reference_subset(self.dataset.images, self.number)
+
+
 def load_reference(
-    dataset: Dataset,
+    reference: ReferenceSet,
     extractor: Extractor,
     layers: Sequence[str],
-    cache: Path,
     device: torch.device,
-    number: int | None = None,
     report: Reporter = SILENT,
 ) -> Reference:
-    """Give the reference statistics of a dataset: from the cache folder, or computed now and kept there.
+    """Load the statistics of a reference set from its cache, or compute and cache them.
 
     A pass that was interrupted goes on from where it was last saved, at most `SAVE_SECONDS` of work before. A cache
     file that is damaged is computed anew. What another process computes at the same time is waited for.
 
     Args:
-        dataset: the images.
+        reference: the images and the cache folder.
         extractor: the weights.
-        layers: those that are needed; `KEPT_LAYER` among them asks for its features too.
-        cache: the folder of the cache files.
+        layers: the layers to load; `KEPT_LAYER` among them asks for its features too.
         device: where to compute.
-        number: how many of the images to use, see `reference_subset`; None for all.
         report: told how far the pass is, or that another process is waited for.
 
     Raises:
         UserError: the cache folder cannot be written, the disk is full, or `number` is out of range.
     """
-    images = reference_subset(dataset.images, number)
+    dataset, cache, images = reference.dataset, reference.cache, reference.images
     entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}
     parallel.barrier()  # all processes see the cache as the first one left it
     known = {layer: entry.load(device) for layer, entry in entries.items()}
