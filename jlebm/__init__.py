@@ -39,6 +39,7 @@ Sample and look inside:
 
     generate                    images of either prior, one a seed, in batches
     reconstruct                 decoded posterior samples
+    PartialPosterior            which layers of a posterior sample are kept, and the chains of both parts
     reconstruct_from            the upper layers of a posterior sample kept, the lower ones drawn
     scores_above                L^{>k} of Eq. 20: the upper layers from the posterior, the lower ones from the prior
     to_float                    uint8 images as floats in [-1, 1]
@@ -56,6 +57,7 @@ Learn:
     Experiment                  the configuration of a model that is trained together with its prior
     TwoStageExperiment          the configuration of energies on a trained NVAE
     open_run                    the folder of a training: configuration, events, checkpoint
+    LoopControl                 how `fit` reports, saves and stops
     fit                         train a run to its end, from its checkpoint where it has one
 
 Generators that come with it:
@@ -85,7 +87,7 @@ if TYPE_CHECKING:
     from jlebm.energies import JointEnergy, conv_energy, mlp_energy, no_energy
     from jlebm.errors import UserError
     from jlebm.experiment import Experiment
-    from jlebm.hierarchy import reconstruct_from, scores_above
+    from jlebm.hierarchy import PartialPosterior, reconstruct_from, scores_above
     from jlebm.images import to_float, to_uint8
     from jlebm.langevin import Chain, Trace
     from jlebm.learning.gaussian import Gaussian
@@ -99,7 +101,7 @@ if TYPE_CHECKING:
     from jlebm.run import open_run
     from jlebm.sampling import Sampler, generate, reconstruct
     from jlebm.trained import TrainedModel
-    from jlebm.training import fit
+    from jlebm.training import LoopControl, fit
     from jlebm.weights import CONFIGURATIONS, load, save_model
 
 __version__ = "0.2.0"
@@ -115,7 +117,7 @@ _NAMES = {
     "energies": ("JointEnergy", "conv_energy", "mlp_energy", "no_energy"),
     "errors": ("UserError",),
     "experiment": ("Experiment",),
-    "hierarchy": ("reconstruct_from", "scores_above"),
+    "hierarchy": ("PartialPosterior", "reconstruct_from", "scores_above"),
     "images": ("to_float", "to_uint8"),
     "langevin": ("Chain", "Trace"),
     "learning.gaussian": ("Gaussian",),
@@ -129,7 +131,7 @@ _NAMES = {
     "run": ("open_run",),
     "sampling": ("Sampler", "generate", "reconstruct"),
     "trained": ("TrainedModel",),
-    "training": ("fit",),
+    "training": ("LoopControl", "fit"),
     "weights": ("CONFIGURATIONS", "load", "save_model"),
 }
 _HOMES = {name: f"jlebm.{module}" for module, names in _NAMES.items() for name in names}
@@ -151,10 +153,12 @@ __all__ = [
     "JointModel",
     "LadderBackbone",
     "LadderConfig",
+    "LoopControl",
     "NVAEConfig",
     "NoEncoder",
     "Normal",
     "OneUpdate",
+    "PartialPosterior",
     "PerImageNoise",
     "PosteriorSample",
     "Sampler",

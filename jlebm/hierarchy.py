@@ -8,6 +8,7 @@ the twin in every figure.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,19 @@ from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import Noise, PerImageNoise
 from jlebm.sampling import Samples, batch_of, dealt, decoded
+
+
+@dataclass(frozen=True)
+class PartialPosterior:
+    """The distribution that keeps the upper layers of a posterior sample: z_{>k} ~ p(z|x), z_{<=k} from the prior."""
+
+    k: int
+    """How many layers come from the prior given those above them, counted from the bottom: 0 to L."""
+    chain: Chain | None
+    """Of the EBM prior of z_{<=k} given z_{>k}, in whitened noise; None draws from the Gaussian prior."""
+    posterior_chain: Chain | None = None
+    """Of p(z|x); None draws from the inference network."""
+
 
 OneDraw: TypeAlias = tuple[Float[Tensor, "1 ..."], ...]  # whitened noise of every layer, top first, of one image
 
@@ -87,9 +101,7 @@ def reconstruct_from(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
-    k: int,
-    chain: Chain | None,
-    posterior_chain: Chain | None = None,
+    latents: PartialPosterior,
     batch_size: int = 100,
 ) -> Iterator[Samples]:
     """Keep z_{>k} of a posterior sample of each chosen image and draw z_{<=k} given them: column k of the figure.
@@ -100,20 +112,18 @@ def reconstruct_from(
         model: the trained model.
         images: uint8 (N, C, H, W).
         chosen: which of them, as indices; the noise of image i depends on i alone.
-        k: how many layers are drawn, from the bottom.
-        chain: of the EBM prior of z_{<=k} given z_{>k}; None draws from the Gaussian prior.
-        posterior_chain: of p(z|x); None draws from the inference network.
+        latents: k, and the chains that draw the kept layers and those below.
         batch_size: images at a time.
 
     Raises:
         UserError: k is none of 0 to L, the chain is not one in whitened noise, or the backbone has no `push_below`.
     """
-    _check(model, k, chain)
+    _check(model, latents)
 
     def draw(first: int) -> Samples:
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        z = model.sample_posterior(x, posterior_chain, PerImageNoise("posterior", indices))
-        return decoded(model, _drawn_below(model, z, k, chain, PerImageNoise("layers", indices)))
+        z = model.sample_posterior(x, latents.posterior_chain, PerImageNoise("posterior", indices))
+        return decoded(model, _drawn_below(model, z, latents, PerImageNoise("layers", indices)))
 
     yield from dealt(draw, len(chosen), batch_size)
 
@@ -122,9 +132,7 @@ def scores_above(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
-    k: int,
-    chain: Chain | None,
-    posterior_chain: Chain | None = None,
+    latents: PartialPosterior,
     draws: int = 1,
     batch_size: int = 100,
 ) -> Float64[np.ndarray, " chosen"]:
@@ -137,16 +145,14 @@ def scores_above(
         model: the trained model.
         images: uint8 (N, C, H, W).
         chosen: which of them, as indices; the noise of image i depends on i alone.
-        k: how many layers come from the prior, from the bottom.
-        chain: as in `reconstruct_from`.
-        posterior_chain: as there.
-        draws: of z, over which the mean is taken.
+        latents: k, and the chains that draw the layers above and below it.
+        draws: draws of z that the mean is taken over.
         batch_size: images at a time.
 
     Raises:
         UserError: as there, or there are no draws.
     """
-    _check(model, k, chain)
+    _check(model, latents)
     _check_draws(draws)
     found = []
     for first in range(0, len(chosen), batch_size):
@@ -154,7 +160,7 @@ def scores_above(
         upper, lower = PerImageNoise("posterior", indices), PerImageNoise("layers", indices)
         density, total = Posterior(model.backbone, model.energy, x), x.new_zeros(len(x), dtype=torch.float64)
         for _ in range(draws):
-            z = _drawn_below(model, model.sample_posterior(x, posterior_chain, upper), k, chain, lower)
+            z = _drawn_below(model, model.sample_posterior(x, latents.posterior_chain, upper), latents, lower)
             total += _value(density, z)
         found.append((total / draws).cpu().numpy())
     return np.concatenate(found)
@@ -188,8 +194,9 @@ def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
     return density(z)
 
 
-def _drawn_below(model: JointModel, z: Latents, k: int, chain: Chain | None, noise: Noise) -> Latents:
+def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise: Noise) -> Latents:
     """Return z with its k bottom layers drawn anew given the ones above."""
+    k, chain = latents.k, latents.chain
     kept, lower = z[: len(z) - k], z[len(z) - k :]
     if not lower:
         return z
@@ -200,12 +207,12 @@ def _drawn_below(model: JointModel, z: Latents, k: int, chain: Chain | None, noi
         return push_below(model.backbone, kept, eps)
 
 
-def _check(model: JointModel, k: int, chain: Chain | None) -> None:
+def _check(model: JointModel, latents: PartialPosterior) -> None:
     layers = len(model.backbone.latent_shapes)
-    if not 0 <= k <= layers:
-        raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {k}")
-    if chain is not None:
-        _in_noise(chain)
+    if not 0 <= latents.k <= layers:
+        raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {latents.k}")
+    if latents.chain is not None:
+        _in_noise(latents.chain)
 
 
 def _check_draws(draws: int) -> None:

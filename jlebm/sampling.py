@@ -74,10 +74,8 @@ def generate(
     model: JointModel,
     prior: Prior,
     seeds: Sequence[int],
-    chain: Chain,
+    sampler: Sampler,
     batch_size: int | None = None,
-    temperature: float = 1.0,
-    decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
     """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
 
@@ -89,11 +87,10 @@ def generate(
         model: the trained model.
         prior: which of the two.
         seeds: one an image.
-        chain: of the EBM prior.
-        batch_size: images at a time; None for what fills the model's device.
-        temperature: multiplies every sigma of the hierarchy when noise becomes latents; with the EBM prior of a chain
-            in whitened noise, where the chain has ended.
-        decoding: the decoder's mean, or a draw from its distribution.
+        sampler: the chain of the EBM prior (the Gaussian prior runs none), the temperature and the decoding. The
+            temperature multiplies every sigma of the hierarchy when noise becomes latents; for the EBM prior that is
+            after the last step of its chain. Batch-norm statistics are the model's own: `generate` changes none.
+        batch_size: images at a time; None for the size that fills the model's device.
     """
     size = batch_size or filling_batch(model)
 
@@ -101,10 +98,10 @@ def generate(
         chosen = seeds[first : first + size]
         noise = PerImageNoise("sample", chosen)
         if prior == "ebm-prior":
-            latents = model.sample_prior(len(chosen), chain, noise, temperature=temperature)
+            latents = model.sample_prior(len(chosen), sampler.chain, noise, temperature=sampler.temperature)
         else:
-            latents = model.sample_gaussian(len(chosen), noise, temperature)
-        return decoded(model, latents, noise if decoding == "sample" else None)
+            latents = model.sample_gaussian(len(chosen), noise, sampler.temperature)
+        return decoded(model, latents, noise if sampler.decoding == "sample" else None)
 
     yield from dealt(draw, len(seeds), size)
 

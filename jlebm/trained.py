@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
 from jlebm.errors import UserError, nearest
+from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
@@ -75,11 +76,11 @@ class TrainedModel:
         """Yield what `sample` returns in batches, with the latents; arguments and errors are as there."""
         seeds = checked_seeds(seeds)
         size = self.drawn_at_a_time(batch_size)
-        chosen, sampler = self._chain(prior, chain), self.sampler
-        if chosen is None:  # the Gaussian prior has no use for a chain
-            chosen = Chain(0, epsilon=1.0)
-        varied = {} if sampler is None else {"temperature": sampler.temperature, "decoding": sampler.decoding}
-        return sampling.generate(self.model, prior, seeds, chosen, size, **varied)
+        chosen = self._chain(prior, chain)
+        sampler = self.sampler or Sampler(chosen or Chain(0, epsilon=1.0))  # the Gaussian prior runs no chain
+        if chosen is not None:
+            sampler = replace(sampler, chain=chosen)
+        return sampling.generate(self.model, prior, seeds, sampler, size)
 
     def sample(
         self,
@@ -135,7 +136,8 @@ class TrainedModel:
             batches = sampling.reconstruct(self.model, images, indices, posterior, size, decoding)
         else:
             chosen = self._chain(prior, chain)
-            batches = hierarchy.reconstruct_from(self.model, images, indices, below, chosen, posterior, size)
+            latents = PartialPosterior(below, chosen, posterior)
+            batches = hierarchy.reconstruct_from(self.model, images, indices, latents, size)
         return sampling.gathered(batches)
 
     def score(
@@ -163,8 +165,8 @@ class TrainedModel:
             return np.empty(0)
         below = self._layers(above)
         chosen = self._chain(prior, chain) if below else None
-        posterior, size = self._posterior_chain(), self.batch_size or BATCH_OF_IMAGES
-        return hierarchy.scores_above(self.model, images, range(len(images)), below, chosen, posterior, draws, size)
+        latents, size = PartialPosterior(below, chosen, self._posterior_chain()), self.batch_size or BATCH_OF_IMAGES
+        return hierarchy.scores_above(self.model, images, range(len(images)), latents, draws, size)
 
     def _chain(self, prior: Prior, chain: Chain | None) -> Chain | None:
         """Return the chain of a prior, None for the Gaussian one."""

@@ -179,13 +179,26 @@ class Batches:
         return torch.from_numpy(self.images[chosen.cpu().numpy()]).to(self.device)
 
 
+@dataclass(frozen=True)
+class LoopControl:
+    """How the training loop reports, saves and stops; nothing here changes a number that it computes."""
+
+    report: Reporter = SILENT
+    """Is told the step and the energies."""
+    checkpoint_seconds: float = 120.0
+    """Wall-clock time between two checkpoints, the most that a crash can lose."""
+    stop: Callable[[int], bool] = lambda step: False
+    """Called with the number of each finished step: True ends the training early, with a checkpoint (Ctrl-C)."""
+
+
+UNATTENDED = LoopControl()
+
+
 def fit(
     run: Run,
     images: np.ndarray,
     device: torch.device,
-    report: Reporter = SILENT,
-    checkpoint_seconds: float = 120.0,
-    stop: Callable[[int], bool] = lambda step: False,
+    control: LoopControl = UNATTENDED,
     backbone: Backbone | None = None,
     labels: np.ndarray | None = None,
 ) -> TrainState:
@@ -200,10 +213,7 @@ def fit(
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
         images: uint8 (N, C, H, W).
         device: where to train.
-        report: is told the step and the energies.
-        checkpoint_seconds: wall-clock time between two checkpoints, the most that a crash can lose.
-        stop: asked after each step, by its number, whether to leave early with a checkpoint: a Ctrl-C, a
-            scheduler's notice.
+        control: how the loop reports, saves and stops.
         backbone: the trained one that stage two is put upon, on the same device, in eval mode; else None.
         labels: the images' classes, int64 (N,), which a class-conditional system learns by; else None.
 
@@ -220,7 +230,7 @@ def fit(
     digest = experiment.digest()
     if run.checkpoint.exists():
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
-        report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
+        control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     if state.done(experiment):
         return state
     if parallel.first():
@@ -231,7 +241,7 @@ def fit(
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
     leaving = False
-    with report.task("training", experiment.training.steps) as task:
+    with control.report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
         while not leaving:
             seen = {} if state.step % LOG_EVERY == 0 else None
@@ -251,13 +261,13 @@ def fit(
             state.seconds, tick = state.seconds + now - tick, now
 
             # The first one's clock decides, and a wish to stop that any of them was sent.
-            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or stop(state.step))
+            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or control.stop(state.step))
             if seen is not None:
                 guard.check(state.step, seen, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
-            if leaving or now - saved >= checkpoint_seconds:
+            if leaving or now - saved >= control.checkpoint_seconds:
                 guard.check_weights(state.step, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
