@@ -4,6 +4,7 @@ Written from the architecture's description (arXiv 2007.03898; docs/facts, "NVAE
 and parameters are those of the published checkpoints, which are read as they are.
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -205,6 +206,14 @@ class DecoderCombiner(nn.Module):
         return self.conv(torch.cat([state, z], dim=1))
 
 
+@dataclass(frozen=True)
+class CausalMask:
+    """Which positions a masked convolution sees: those before a position in raster order, or after it."""
+
+    own: bool  # whether a channel sees itself at the position
+    mirror: bool  # after the position instead of before it
+
+
 class MaskedConv(NormalisedConv):
     """A convolution that sees only what comes before a position in raster order, over channels at the position itself.
 
@@ -213,20 +222,20 @@ class MaskedConv(NormalisedConv):
 
     mask: Tensor
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, own: bool, mirror: bool, bias: bool, groups: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, order: CausalMask, bias: bool, groups: int = 1):
         super().__init__(inputs, outputs, kernel, bias=bias, groups=groups)
         centre = kernel // 2
         mask = torch.zeros(outputs, inputs // groups, kernel, kernel)
         mask[:, :, :centre] = 1
         mask[:, :, centre, :centre] = 1
-        if mirror:
+        if order.mirror:
             mask = mask.flip(2, 3)
         # Units of input channel c stand together in the wider of the two layers; channel c sees those before it.
         out_of, in_of = _channel_of(outputs, min(inputs, outputs)), _channel_of(inputs, min(inputs, outputs))
         if groups > 1:  # depthwise: each unit sees its own channel
-            seen = torch.full((outputs, 1), float(own))
+            seen = torch.full((outputs, 1), float(order.own))
         else:
-            seen = ((in_of[None] <= out_of[:, None]) if own else (in_of[None] < out_of[:, None])).float()
+            seen = ((in_of[None] <= out_of[:, None]) if order.own else (in_of[None] < out_of[:, None])).float()
         mask[:, :, centre, centre] = seen
         self.register_buffer("mask", mask, persistent=False)
 
@@ -244,9 +253,9 @@ class _FlowConv(nn.Module):
         super().__init__()
         wide = 6 * channels
         self.convz = nn.Sequential(
-            MaskedConv(channels, wide, 3, own=False, mirror=mirror, bias=False),
+            MaskedConv(channels, wide, 3, CausalMask(own=False, mirror=mirror), bias=False),
             nn.ELU(),
-            MaskedConv(wide, wide, 5, own=True, mirror=mirror, bias=False, groups=wide),
+            MaskedConv(wide, wide, 5, CausalMask(own=True, mirror=mirror), bias=False, groups=wide),
             nn.ELU(),
         )
 
@@ -254,7 +263,7 @@ class _FlowConv(nn.Module):
 class _FlowMean(nn.Module):
     def __init__(self, channels: int, mirror: bool):
         super().__init__()
-        self.conv_0 = MaskedConv(6 * channels, channels, 1, own=True, mirror=mirror, bias=True)
+        self.conv_0 = MaskedConv(6 * channels, channels, 1, CausalMask(own=True, mirror=mirror), bias=True)
 
 
 class FlowCell(nn.Module):
