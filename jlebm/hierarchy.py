@@ -1,10 +1,9 @@
-"""What each layer holds: some layers drawn anew while the others are kept, and the scores L^{>k} that come of it.
+"""Hierarchical sampling, reconstruction and scores L^{>k}: some layers are resampled while the others are kept.
 
-Layers are kept and drawn in whitened noise, z = T(eps), so that a kept layer stays what it was relative to the layers
-above it (docs/facts, "Hierarchical sampling and reconstruction"). A layer that is drawn anew starts at N(0, I) and runs
-a chain of its own in the EBM prior given everything that is kept: only its coordinates move, pulled by the energies of
-all layers that it changes. Without a chain the draw is that of the Gaussian hierarchy, for which no chain is needed:
-the twin in every figure.
+Layers are kept and resampled in whitened noise, z = T(eps), so that a kept layer stays the same relative to the layers
+above it (docs/facts, "Hierarchical sampling and reconstruction"). A resampled layer starts at N(0, I) and runs a chain
+in the EBM prior given the kept layers: only its coordinates move, under the energies of all layers that it changes.
+Without a chain the draw comes from the Gaussian hierarchy, which needs none: the twin in every figure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,23 +31,23 @@ class PartialPosterior:
     """The distribution that keeps the upper layers of a posterior sample: z_{>k} ~ p(z|x), z_{<=k} from the prior."""
 
     k: int
-    """How many layers come from the prior given those above them, counted from the bottom: 0 to L."""
+    """Number of layers drawn from the prior given those above them, counted from the bottom: 0 to L."""
     chain: Chain | None
-    """Of the EBM prior of z_{<=k} given z_{>k}, in whitened noise; None draws from the Gaussian prior."""
+    """Chain of the EBM prior of z_{<=k} given z_{>k}, in whitened noise; None draws from the Gaussian prior."""
     posterior_chain: Chain | None = None
-    """Of p(z|x); None draws from the inference network."""
+    """Chain of p(z|x); None draws from the inference network."""
 
 
 OneDraw: TypeAlias = tuple[Float[Tensor, "1 ..."], ...]  # whitened noise of every layer, top first, of one image
 
 
 def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
-    """Return one full draw of the prior in whitened noise, of one image: what `resample` keeps layers of.
+    """Draw the whitened noise of all layers for one image, of which `resample` keeps some.
 
-    It is what `sampling.generate` decodes for this seed, with this chain or, with none, from the Gaussian prior.
+    `sampling.generate` decodes the same draw for this seed: with this chain, or with none from the Gaussian prior.
 
     Raises:
-        UserError: the chain is not one in whitened noise.
+        UserError: the chain does not move in whitened noise.
     """
     noise = PerImageNoise("sample", [seed])
     return model.noise(1, noise) if chain is None else model.sample_noise(1, _in_noise(chain), noise)
@@ -57,17 +56,17 @@ def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
 def resampled(
     model: JointModel, eps: OneDraw, layers: Sequence[int], seeds: Sequence[int], chain: Chain | None
 ) -> Latents:
-    """Return `eps` once for each seed, with some layers drawn anew: whitened noise, the other layers to the bit.
+    """Resample some layers of `eps` once per seed; return whitened noise whose other layers are equal to the bit.
 
     Args:
         model: the trained model.
         eps: whitened noise of all layers, of one image.
-        layers: which are drawn anew: indices from the top, z_L being 0.
-        seeds: one a draw; a draw depends on its seed alone, and shares nothing with `sampling.generate`'s.
-        chain: of the EBM prior given the kept layers; None draws from the Gaussian prior.
+        layers: indices of the resampled layers, counted from the top: z_L is 0.
+        seeds: one per draw, which depends on its seed alone and shares no noise with `sampling.generate`.
+        chain: chain of the EBM prior given the kept layers; None draws from the Gaussian prior.
 
     Raises:
-        UserError: there is no such layer, or the chain is not one in whitened noise.
+        UserError: there is no such layer, or the chain does not move in whitened noise.
     """
     drawn = tuple(sorted(set(layers)))
     if not drawn or not 0 <= drawn[0] <= drawn[-1] < len(eps):
@@ -104,19 +103,19 @@ def reconstruct_from(
     latents: PartialPosterior,
     batch_size: int = 100,
 ) -> Iterator[Samples]:
-    """Keep z_{>k} of a posterior sample of each chosen image and draw z_{<=k} given them: column k of the figure.
+    """Keep z_{>k} of each chosen image's posterior sample, draw z_{<=k} given them, and decode: one column of a figure.
 
-    At k = 0 it is `sampling.reconstruct`, at k = L an image of the prior. What is kept is the same at every k.
+    k = 0 is `sampling.reconstruct`, k = L an image of the prior. The posterior sample is the same for every k.
 
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone.
+        chosen: indices of the images to use; the noise of image i depends on i alone.
         latents: k, and the chains that draw the kept layers and those below.
-        batch_size: images at a time.
+        batch_size: images per batch.
 
     Raises:
-        UserError: k is none of 0 to L, the chain is not one in whitened noise, or the backbone has no `push_below`.
+        UserError: k is not in 0 to L, the chain does not move in whitened noise, or the backbone has no `push_below`.
     """
     _check(model, latents)
 
@@ -144,13 +143,13 @@ def scores_above(
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone.
+        chosen: indices of the images to use; the noise of image i depends on i alone.
         latents: k, and the chains that draw the layers above and below it.
-        draws: draws of z that the mean is taken over.
-        batch_size: images at a time.
+        draws: number of draws of z to average over.
+        batch_size: images per batch.
 
     Raises:
-        UserError: as there, or there are no draws.
+        UserError: as in `reconstruct_from`, or `draws` is less than one.
     """
     _check(model, latents)
     _check_draws(draws)
@@ -174,9 +173,9 @@ def posterior_energies(
     draws: int = 1,
     batch_size: int = 100,
 ) -> Float64[np.ndarray, " chosen"]:
-    """Return E(z) of each chosen image at the draws of `scores_above` for k = 0: the energies' part of that score.
+    """Return E(z) of each chosen image at the draws of `scores_above` with k = 0: the energies' part of that score.
 
-    L^{>0} + E is the score of the same model without its energies, to the rounding. Arguments and errors are as there.
+    L^{>0} + E is the score of the same model without energies, up to rounding. Arguments and errors as there.
     """
     _check_draws(draws)
     found = []
@@ -195,7 +194,7 @@ def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
 
 
 def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise: Noise) -> Latents:
-    """Return z with its k bottom layers drawn anew given the ones above."""
+    """Return z with its k bottom layers resampled given the ones above."""
     k, chain = latents.k, latents.chain
     kept, lower = z[: len(z) - k], z[len(z) - k :]
     if not lower:

@@ -1,4 +1,4 @@
-"""Files of numpy's arrays (npz): compared byte by byte, sized by their headers, and then read."""
+"""Read numpy's array files (npz) after checking every byte, and sizes against their headers."""
 
 import io
 import math
@@ -9,9 +9,9 @@ import numpy as np
 
 from jlebm.archives import Damaged, Readable, open_archive, safe_name
 
-PLAIN_KINDS = "biufcSU"  # of numbers and text
-MOST_AXES, MOST_PLACES = 32, 2**60  # of an array; an empty one could have more places than numpy counts
-# What a damaged header makes numpy raise.
+PLAIN_KINDS = "biufcSU"  # numpy's kinds of numbers and text
+MOST_AXES, MOST_PLACES = 32, 2**60  # limits of an array; an empty one could have more places than numpy counts
+# Errors that numpy raises for a damaged header.
 UNREADABLE = (
     EOFError,
     KeyError,
@@ -30,11 +30,10 @@ def read_arrays(file: Readable, room: int) -> dict[str, np.ndarray]:
 
     Args:
         file: seekable, from its start; it stays open.
-        room: bytes that all arrays may have altogether.
+        room: the most bytes that all arrays may have together.
 
     Raises:
-        Damaged: a byte of it is not as it was written, it is larger than `room`, or something in it is no array of
-            numbers or text.
+        Damaged: a byte was altered, it is larger than `room`, or something in it is no array of numbers or text.
     """
     archive = open_archive(file, packed=room)
     if any(not name.endswith(".npy") for name in archive.members):
