@@ -1,4 +1,4 @@
-"""Evaluation: fidelity of images through torch-fidelity, a two-sample test of latents, detection by scores."""
+"""Evaluation: image fidelity through torch-fidelity, a two-sample test of latents, detection scores."""
 
 from jlebm.evaluation.extractor import Extractor, ExtractorNotFound, find_extractor, open_extractor
 from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, describe_reference, evaluate, halves
