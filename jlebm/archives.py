@@ -123,7 +123,7 @@ def _directory(file: Readable) -> _Directory:
     while read + ENTRY.size <= length:
         read += ENTRY.size + sum(
             ENTRY.unpack_from(directory, read)[10:13]
-        )  # of the name, of extra fields, of a comment
+        )  # lengths of the name, the extra fields and a comment
     if read != length:
         raise Damaged("its directory is damaged")
     return _Directory(entries, offset)
@@ -139,9 +139,9 @@ def _made(info: zipfile.ZipInfo) -> tuple[object, ...]:
 def _refuse_packed(members: list[zipfile.ZipInfo], packed: int) -> None:
     for info in members:
         if info.compress_type not in (zipfile.ZIP_STORED, *((zipfile.ZIP_DEFLATED,) if packed else ())):
-            raise Damaged("its members are compressed, which they are not where it comes from")
+            raise Damaged("its members are compressed, as the program that writes such files never does")
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            raise Damaged("a member's size is not the size that it has")
+            raise Damaged("an uncompressed member has two different sizes")
     total = sum(info.file_size for info in members)
     if packed and total > packed:
         raise Damaged(f"it unpacks to {total / 1e6:.0f} MB, and at most {packed / 1e6:.0f} MB are read")
@@ -171,7 +171,7 @@ def _compare_local(file: Readable, info: zipfile.ZipInfo) -> int:
     else:
         same &= (crc, packed, size, *sizes) == (info.CRC, FULL_32, FULL_32, info.file_size, info.compress_size)
     if not same:
-        raise Damaged(f"what stands before its member {safe_name(info.filename)} is not what its directory says")
+        raise Damaged(f"the header of its member {safe_name(info.filename)} does not match its directory")
     return LOCAL.size + name_length + extra_length
 
 
@@ -202,7 +202,7 @@ def _compare_descriptor(file: Readable, info: zipfile.ZipInfo, at: int) -> int:
         return 0
     expected = DESCRIPTOR + struct.pack("<L2Q" if _wide(info) else "<L2L", info.CRC, info.compress_size, info.file_size)
     if _at(file, at, len(expected)) != expected:
-        raise Damaged(f"what follows its member {safe_name(info.filename)} is not what its directory says")
+        raise Damaged(f"the record after its member {safe_name(info.filename)} does not match its directory")
     return len(expected)
 
 
@@ -212,7 +212,7 @@ def _compare_contents(file: Readable, members: list[zipfile.ZipInfo], starts: di
         for piece in _pieces(file, info, starts[info.filename]):
             crc, size = zlib.crc32(piece, crc), size + len(piece)
         if (crc, size) != (info.CRC, info.file_size):
-            raise Damaged(f"the bytes of its member {safe_name(info.filename)} are not those that were written")
+            raise Damaged(f"the bytes of its member {safe_name(info.filename)} do not have its CRC-32")
 
 
 def _pieces(file: Readable, info: zipfile.ZipInfo, start: int) -> Iterator[bytes]:

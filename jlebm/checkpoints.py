@@ -17,8 +17,8 @@ from jlebm.archives import Damaged
 from jlebm.errors import UserError
 from jlebm.files import atomic_write, open_regular
 
-FORMAT = 1  # of checkpoints
-WEIGHTS_FORMAT = 2  # of weights files; earlier ones have neither a format nor a digest
+FORMAT = 1  # version of checkpoint files
+WEIGHTS_FORMAT = 2  # version of weights files; earlier ones have neither a format nor a digest
 NOT_YET = "0" * 64  # stands for the digest while the digest is computed
 LARGEST_HEADER = 2**24  # bytes; a deep hierarchy's names and shapes have 700,000
 REAL = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # types that are read as float32

@@ -208,7 +208,7 @@ def _meant(kind: Any, value: Any) -> str:
     if kind is bool:
         return "; say true or false"
     if kind is int:
-        return "; a whole number is meant"
+        return "; give a whole number"
     if kind is float:
-        return "; a finite number is meant"
+        return "; give a finite number"
     return ""

@@ -14,7 +14,7 @@ from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
 SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper (docs/facts, "Gaussian scales")
-LEAST_LOG_SCALE = -7.0  # of each logistic in the discretised mixture
+LEAST_LOG_SCALE = -7.0  # least log scale of a logistic in the discretised mixture
 LEAST_MASS = 1e-5  # bins with less probability than this are computed as density times width, not as a difference
 
 

@@ -83,7 +83,7 @@ class VectorEnergy(EnergyConfig):
         """See `EnergyConfig`."""
         if any(len(shape) != 1 for shape in shapes) or len(shapes) != len(self.hidden):
             raise UserError(
-                f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one a perceptron"
+                f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one per perceptron"
             )
 
 

@@ -91,13 +91,13 @@ class Experiment(Trainable):
                     "a ladder learns through its inference network; set learning to variational or gaussian"
                 )
         elif self.learning == "gaussian":
-            raise UserError("learning 'gaussian' is of a ladder, whose layers' KLs are known; model is of another kind")
+            raise UserError("learning 'gaussian' needs a ladder, whose layers' KLs are known; model is of another kind")
         elif (self.learning == "variational") != self.model.inference_network:
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
         if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.conditional_gradient != "exact" and self.learning != "variational":
-            raise UserError(f"conditional_gradient is of variational learning; leave it exact for {self.learning}")
+            raise UserError(f"conditional_gradient belongs to variational learning; leave it exact for {self.learning}")
         if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"

@@ -195,7 +195,7 @@ def open_regular(path: Path, what: str = "file") -> Iterator[io.BufferedReader]:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):
             what = "a folder" if stat.S_ISDIR(kind) else "a pipe, a socket or a device"
-            raise UserError(f"{path} is {what}, where a file is meant")
+            raise UserError(f"{path} is {what}, not a file")
         file = path.open("rb")
     except OSError as error:
         raise cannot_read(path, error, what) from error
@@ -209,7 +209,7 @@ def cannot_read(path: Path, error: OSError, what: str = "file") -> UserError:
         link = path.is_symlink()
         return UserError(f"{path} is a link to a file that is not there" if link else f"there is no {what} {path}")
     if error.errno in NO_PERMISSION:
-        return UserError(f"{path} may not be read ({error.strerror}); it is not touched: give yourself permission")
+        return UserError(f"{path} may not be read ({error.strerror}); it is left as it is: change its permissions")
     return UserError(f"{path} cannot be read ({error.strerror or error})")
 
 

@@ -93,4 +93,4 @@ def expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path} is below a home folder that nobody knows here; name it from / on") from error
+        raise UserError(f"{path} is below an unknown home folder; give the path from / on") from error

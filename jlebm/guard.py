@@ -84,4 +84,4 @@ def _remedy(quantity: str) -> str:
         return "a smaller step size epsilon of that chain, or smaller learning rates"
     if quantity.startswith("energy_"):
         return "a smaller optimizer.energy_lr, a positive optimizer.energy_l2, or more prior_chain.steps"
-    return "smaller learning rates, or a smaller epsilon of the chains where there are any"
+    return "smaller learning rates, or a smaller epsilon of the chains, if there are any"

@@ -70,7 +70,7 @@ def resampled(
     """
     drawn = tuple(sorted(set(layers)))
     if not drawn or not 0 <= drawn[0] <= drawn[-1] < len(eps):
-        raise UserError(f"layers {list(layers)} cannot be drawn anew; the model's are 0, the top, to {len(eps) - 1}")
+        raise UserError(f"layers {list(layers)} cannot be resampled; the model's are 0, the top, to {len(eps) - 1}")
     held = tuple(layer.expand(len(seeds), *layer.shape[1:]) for layer in eps)
     noise = PerImageNoise("layers", seeds)
     moving = noise(tuple(held[index] for index in drawn))

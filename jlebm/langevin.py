@@ -57,7 +57,7 @@ class Chain:
         if self.space == "noise" and self.start != "ancestral":
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
         if self.space == "latents" and self.drift != "exact":
-            raise UserError(f"the {self.drift} drift is one in whitened noise; set the chain's space to 'noise'")
+            raise UserError(f"the {self.drift} drift needs a chain in whitened noise; set the chain's space to 'noise'")
         if self.metropolis and self.temperature != 1:
             raise UserError(
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "

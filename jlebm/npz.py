@@ -45,7 +45,7 @@ def _array(name: str, content: bytes) -> np.ndarray:
     stream = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
-        if version != (1, 0):  # of the others, 2.0 has room for longer headers and 3.0 for names of columns
+        if version != (1, 0):  # version 2.0 is for longer headers, 3.0 for column names in Unicode
             raise Damaged(f"its array {safe_name(name)} is of a format that is not written here")
         with warnings.catch_warnings(action="ignore"):  # a header of Python 2 is damage here
             shape, fortran, kind = np.lib.format.read_array_header_1_0(stream)

@@ -96,14 +96,14 @@ def unfit(reason: str) -> UserError:
 
 def _told(given: Any, wanted: Any) -> str:
     if isinstance(given, Tensor) and isinstance(wanted, Tensor):
-        return f"{tuple(given.shape)} of {given.dtype}, and {tuple(wanted.shape)} of {wanted.dtype} is meant"
+        return f"{tuple(given.shape)} of {given.dtype}, and must be {tuple(wanted.shape)} of {wanted.dtype}"
     if isinstance(given, dict) and isinstance(wanted, Mapping):
         if lacking := sorted(map(str, wanted.keys() - given.keys())):
             return f"without {lacking[0]!r}"
         return f"with {safe_name(min(map(str, given.keys() - wanted.keys())))} besides"
     if isinstance(given, Sequence) and isinstance(wanted, Sequence):
-        return f"of {len(given)} parts, and {len(wanted)} are meant"
-    return f"a {type(given).__name__}, and a {type(wanted).__name__} is meant"
+        return f"of {len(given)} parts, and must have {len(wanted)}"
+    return f"a {type(given).__name__}, and must be a {type(wanted).__name__}"
 
 
 def _entry(given: Any, key: str, name: str) -> Any:

@@ -105,7 +105,7 @@ def _hold(run: Run, stack: ExitStack | None) -> None:
     if not os.path.lexists(config):
         write_text(config, json.dumps(run.header(), indent=1) + "\n")
     elif read_header(run.folder) != run.header():
-        raise UserError(f"{config} is of another experiment or seed; choose another --runs")
+        raise UserError(f"{config} belongs to another experiment or seed; choose another --runs")
 
 
 def read_header(folder: Path) -> dict[str, Any]:

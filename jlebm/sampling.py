@@ -56,7 +56,7 @@ class Sampler(Config):
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.temperature != 1 and self.chain.space == "latents":
             raise UserError(
-                f"sampler.temperature {self.temperature:g} is of chains in whitened noise; set sampler.chain.space to "
+                f"sampler.temperature {self.temperature:g} needs a chain in whitened noise; set sampler.chain.space to "
                 "'noise' or the temperature to 1"
             )
 

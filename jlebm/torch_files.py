@@ -20,7 +20,7 @@ import torch
 
 from jlebm.archives import MAGIC, Archive, Damaged, Readable, open_archive, safe_name
 
-PROTOCOL = 2  # of torch.save's pickles
+PROTOCOL = 2  # pickle protocol of torch.save
 LEGACY_PICKLES = 5  # before the tensors' bytes: a mark, a version, a machine, the content, the tensors' keys
 LARGEST_PICKLE = 2**25  # bytes; a deep hierarchy with its optimiser and its average has 3 MB
 MOST_OPERATIONS = 2**21  # each makes an object; such a hierarchy has 600,000

@@ -80,11 +80,11 @@ class TrainState:
         if self.optimisation.schedule is not None:
             resuming.compare_settings(state["schedule"], own["schedule"], "schedule")
         if type(state["step"]) is not int or state["step"] < 0 or not 0 <= state["seconds"] < math.inf:
-            raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are none")
+            raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are invalid")
         try:
             self.noise.set_state(noise)
         except RuntimeError as error:
-            raise resuming.unfit("its noise is no state of a generator") from error
+            raise resuming.unfit("its noise is no state of a random generator") from error
         self.learned.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         if self.optimisation.schedule is not None:

@@ -118,7 +118,7 @@ def _configuration(header: dict[str, Any], file: Path) -> Trainable:
         raise UserError(f"the header of {file} does not say the configuration of its model")
     learning = str(values.get("learning"))
     if learning not in CONFIGURATIONS:
-        raise UserError(f"{file} is of the unknown learning {learning!r}{nearest(learning, CONFIGURATIONS)}")
+        raise UserError(f"{file} has the unknown learning {learning!r}{nearest(learning, CONFIGURATIONS)}")
     experiment = CONFIGURATIONS[learning].from_json(values)
     if experiment.digest() != header.get("digest"):
         raise UserError(f"the header of {file} was altered: its digest is not that of its configuration")

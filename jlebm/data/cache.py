@@ -36,7 +36,7 @@ class Stamp:
 
     path: str
     size: int  # total bytes of the files
-    mtime_ns: int  # of the most recently modified file
+    mtime_ns: int  # modification time of the newest file
     listing: str  # sha256 over each file's name, size and modification time
 
     @classmethod

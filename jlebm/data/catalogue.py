@@ -28,7 +28,7 @@ class Entry:
     name: str
     shape: Shape  # (height, width, channels)
     splits: tuple[str, ...] = ("train", "test")
-    counts: Mapping[str, int] = field(default_factory=dict)  # split -> number of images, if there is one official number
+    counts: Mapping[str, int] = field(default_factory=dict)  # split -> official number of images, if any
     digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, if known
     sets: Mapping[str, str] = field(default_factory=dict)  # split -> digest of the official pixels in any order
     photographs: bool = False  # whether the originals are JPEG; lossy copies with a lossy suffix are then accepted

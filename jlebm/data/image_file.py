@@ -95,7 +95,7 @@ def decode_image(
     except UNREADABLE as error:
         raise UserError(f"{what} is not a whole image ({error}); replace the file") from error
     if pixels is None:
-        found = f"{mode} with 16 bits a channel" if deep else KINDS.get(mode, f"of Pillow's mode {mode}")
+        found = f"{mode} with 16 bits per channel" if deep else KINDS.get(mode, f"of Pillow's mode {mode}")
         if mode in ("LA", "PA", "RGBA"):
             found += ", with transparent pixels"
         needed = " or ".join(KINDS[mode] for mode in wanted)

@@ -19,7 +19,7 @@ from jlebm.files import open_regular
 
 LARGEST_IMAGE_FILE = 2**27  # bytes; 4096 x 4096 RGB pixels, not packed at all, are 2**25.6
 SUSPICIOUS = 2**28  # bytes; the ratio is checked for members that unpack to more
-LARGEST_RATIO = 200  # of unpacked to packed bytes; images have 1 to 50, and deflate reaches at most 1032
+LARGEST_RATIO = 200  # unpacked over packed bytes; images have 1 to 50, and deflate reaches at most 1032
 PIECE = 2**20  # bytes that are unpacked at a time
 PACKED_PIECE = 2**12  # bytes unpacked at a time in formats with unlimited ratio (LZMA, bzip2)
 

@@ -100,7 +100,7 @@ def _talking() -> Iterator[None]:
     except RuntimeError as error:
         raise PeerLost(
             "another process of this run is gone or can't be reached; start the same command again in all of them: it "
-            "goes on from the last checkpoint, where there is one"
+            "goes on from the last checkpoint, if there is one"
         ) from error
 
 

@@ -42,7 +42,7 @@ class Reference:
     """Feature statistics of a reference set."""
 
     moments: dict[str, Moments]  # by layer
-    features: Float[np.ndarray, "count dimension"] | None  # of `KEPT_LAYER`, if asked for; memory-mapped
+    features: Float[np.ndarray, "count dimension"] | None  # those of `KEPT_LAYER`, if asked for; memory-mapped
 
 
 def reference_subset(
@@ -56,7 +56,9 @@ def reference_subset(
     if number is None or number == len(images):
         return images
     if not 1 <= number < len(images):
-        raise UserError(f"{number} reference images were asked for and there are {len(images)}; ask for 1 to that")
+        raise UserError(
+            f"{number} reference images were asked for and there are {len(images)}; ask for 1 to {len(images)}"
+        )
     return images[np.arange(number) * len(images) // number]
 
 
@@ -66,7 +68,7 @@ class ReferenceSet:
 
     dataset: Dataset
     cache: Path
-    number: int | None = None  # of the dataset's images, evenly spaced (`reference_subset`); None for all
+    number: int | None = None  # how many images of the dataset, evenly spaced (`reference_subset`); None for all
 
     @property
     def images(self) -> UInt8[np.ndarray, "number channels height width"]:

@@ -101,7 +101,7 @@ def find_images(path: Path) -> Samples:
             pass
     if suffix in ARRAY_SUFFIXES:
         raise not_whole(path, "it does not begin as one")
-    raise UserError(f"{path} is none of a .npy, .npz or .zip file or a folder of PNG files; save the images as one")
+    raise UserError(f"{path} is neither a .npy, .npz or .zip file nor a folder of PNG files; save the images as one")
 
 
 def check_images(images: np.ndarray) -> None:

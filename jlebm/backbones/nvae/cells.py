@@ -208,7 +208,7 @@ class DecoderCombiner(nn.Module):
 
 @dataclass(frozen=True)
 class CausalMask:
-    """Which positions a masked convolution sees: those before a position in raster order, or after it."""
+    """The positions that a masked convolution sees: those before a position in raster order, or after it."""
 
     own: bool  # whether a channel sees itself at the position
     mirror: bool  # after the position instead of before it

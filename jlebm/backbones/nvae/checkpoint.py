@@ -106,7 +106,7 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
     cell = args.get("arch_instance", "res_mbconv")
     if cell != "res_mbconv":
         raise UserError(
-            f"{path} is of the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
+            f"{path} has the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
         )
     size, channels = _image(args.get("dataset", ""), path)
     values: dict[str, Any] = {"image_size": size, "image_channels": channels}
@@ -122,7 +122,7 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
     try:
         return NVAEConfig.of(values)
     except UserError as error:
-        raise UserError(f"the args of {path} are of no network: {error}") from error
+        raise UserError(f"the args of {path} define no network: {error}") from error
 
 
 def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -165,7 +165,7 @@ def _loaded(config: NVAEConfig, state: dict[str, Tensor], path: Path) -> NVAE:
     for name, value in network.state_dict().items():
         given = state.setdefault(name, value)  # entries that may be missing
         if given.dtype not in (NUMBERS if value.is_floating_point() else COUNTS):
-            raise UserError(f"the parameter {name!r} of {path} holds numbers of the kind {given.dtype}")
+            raise UserError(f"the parameter {name!r} of {path} holds numbers of type {given.dtype}")
         if not bool(torch.isfinite(given.to(value.dtype)).all()):
             raise UserError(f"the parameter {name!r} of {path} is not finite")
     network.load_state_dict(state)

@@ -27,7 +27,7 @@ from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Likelihoo
 from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise
 
-TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # of the inverted residuals in the decoder tower and after it
+TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # expansions of the inverted residuals in the decoder tower and after it
 RECOMPUTED_FROM = 256  # pixels of a side
 
 

@@ -47,7 +47,7 @@ class NVAEConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that define no hierarchy."""
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
-            raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
+            raise UserError("an NVAE needs at least one scale, one group per scale and one channel per group")
         sizes = ("image_size", "num_channels_enc", "num_channels_dec", "num_mixture_dec", "min_groups_per_scale")
         counts = ("num_preprocess_blocks", "num_cell_per_cond_enc", "num_cell_per_cond_dec", "num_nf")
         for least, names in ((1, sizes), (0, counts)):
