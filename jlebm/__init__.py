@@ -58,7 +58,7 @@ Learn:
     TwoStageExperiment          the configuration of energies on a trained NVAE
     open_run                    open the folder of a run: configuration, events, checkpoint
     LoopControl                 how `fit` reports, saves and stops
-    fit                         train a run to its end, from its checkpoint where it has one
+    fit                         train a run to its end, from its checkpoint if it has one
 
 Backbones included:
 

@@ -57,7 +57,7 @@ class Experiment(Trainable):
     """Hidden units of each layer's energy, top first; empty if the prior is Gaussian or `energy` is set."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
     posterior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(40, 0.1))
-    """Used by joint maximum likelihood alone; present in all, so that schemes differ in `learning` only."""
+    """Chain of p(z|x) for joint maximum likelihood alone; present in all, so that schemes differ in `learning` only."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     kl_warmup: int = field(default=0, metadata={"since": "0.2", "least": 0})

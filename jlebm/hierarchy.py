@@ -28,7 +28,7 @@ from jlebm.sampling import Samples, batch_of, dealt, decoded
 
 @dataclass(frozen=True)
 class PartialPosterior:
-    """The distribution that keeps the upper layers of a posterior sample: z_{>k} ~ p(z|x), z_{<=k} from the prior."""
+    """Distribution of latents with z_{>k} from the posterior and z_{<=k} from the prior given them."""
 
     k: int
     """Number of layers drawn from the prior given those above them, counted from the bottom: 0 to L."""

@@ -135,7 +135,7 @@ def _event(line: bytes, where: str) -> dict[str, Any]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device named "auto", "cpu" or "cuda"; on CUDA, switch TF32 off.
+    """Return the device named "auto", "cpu" or "cuda"; on CUDA, set all arithmetic to full float32, TF32 off.
 
     Under torchrun each process of a machine takes its own GPU.
 

@@ -200,7 +200,7 @@ def fit(
     backbone: Backbone | None = None,
     labels: np.ndarray | None = None,
 ) -> TrainState:
-    """Train a run to its end, from its checkpoint where it has one.
+    """Train a run to its end, from its checkpoint if it has one.
 
     Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of
     them. The result is the same up to rounding, except in stage one: its batch norms and the balance of its groups' KLs

@@ -24,7 +24,7 @@ from jlebm.model import JointModel
 from jlebm.sampling import Sampler
 from jlebm.trained import TrainedModel
 
-# In a run's folder.
+# File names in a run's folder.
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 BACKBONE_DIGEST = "backbone.sha256"

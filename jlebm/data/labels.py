@@ -31,7 +31,7 @@ class Labels(Enum):
 def labels_of(
     listing: Listing[Place], wanted: Labels, read: Callable[[Place, int], bytes]
 ) -> Int64[np.ndarray, " count"] | None:
-    """Read the labels beside images, at the top or in the images' common folder.
+    """Read the labels beside images, at the top or beside the images' own top folder.
 
     Args:
         listing: listing of the zip or folder, which notes what is not read.

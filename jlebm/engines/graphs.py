@@ -120,7 +120,7 @@ class Recording:
 class _Kept(NamedTuple):
     owners: tuple["weakref.ref[nn.Module]", ...]
     recording: Recording | None
-    """None if recording failed."""
+    """The recorded steps; None if recording failed."""
 
     def of(self, modules: Sequence[nn.Module]) -> bool:
         """Whether it was recorded for these very module objects, which still exist."""

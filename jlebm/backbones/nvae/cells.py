@@ -208,10 +208,10 @@ class DecoderCombiner(nn.Module):
 
 @dataclass(frozen=True)
 class CausalMask:
-    """The positions that a masked convolution sees: those before a position in raster order, or after it."""
+    """The positions and channels that a masked convolution sees, in raster order."""
 
     own: bool  # whether a channel sees itself at the position
-    mirror: bool  # after the position instead of before it
+    mirror: bool  # whether it sees later positions instead of earlier ones
 
 
 class MaskedConv(NormalisedConv):

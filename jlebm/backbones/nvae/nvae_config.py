@@ -115,7 +115,7 @@ class NVAEConfig:
         groups = sum(self.groups())
         around = self.num_preprocess_blocks * (self.num_preprocess_cells + self.num_postprocess_cells)
         cells = groups * self.num_cell_per_cond_enc + (groups - 1) * self.num_cell_per_cond_dec
-        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers a group
+        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers per group
 
     def least_numbers(self) -> int:
         """Return a lower bound on the number of weights in such a network: those of its widest convolutions."""
