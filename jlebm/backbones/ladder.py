@@ -71,7 +71,7 @@ class LadderConfig:
             raise UserError(f"binary pixels are for grey images, not for {self.image_shape[0]} channels; use 'normal'")
 
     def entry_levels(self) -> tuple[int, ...]:
-        """Return where each layer enters the decoder, top first: indices into `channels`, evenly spread from the first."""
+        """Return where each layer enters the decoder, top first: indices into `channels`, spread from the first on."""
         layers = len(self.latent_dims)
         return tuple(index * len(self.channels) // layers for index in range(layers))
 
