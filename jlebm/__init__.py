@@ -1,11 +1,11 @@
 """Joint latent-space energy-based priors for multi-layer generators: p(x|z) exp(-E(z)) p0(z) / Z over all layers of z.
 
-Use what was trained:
+Use a trained model:
 
     model = jlebm.load("runs/...")                    # a run's folder, or a weights file alone
     images = model.sample(range(16))                  # uint8 (16, C, H, W), image i from seed i
     images = model.reconstruct(images, keep=2)        # the two top layers kept, the others drawn from the prior
-    scores = model.score(images)                      # Eq. 20, for anomalies and images from elsewhere
+    scores = model.score(images)                      # L^{>k} of Eq. 20: anomaly and out-of-distribution scores
 
     load                        a trained model from its run's folder or its weights file
     save_model                  write a trained model so that `load` needs nothing else
@@ -17,15 +17,15 @@ Put a joint prior on a generator of your own:
 
     model = jlebm.JointModel(backbone, jlebm.mlp_energy(dims=(32, 64), hidden=((100, 100), (200, 200))))
 
-    Backbone                    the protocol of a generator with several latent layers: what yours has to offer
-    HasPushBelow                the protocol of one whose upper layers can be kept while the lower ones are drawn
+    Backbone                    the protocol that a multi-layer generator implements
+    HasPushBelow                the protocol of a generator that draws lower layers below given upper ones
     PosteriorSample             latents drawn from q(z|x), with log q(z|x) and the layers' KLs
     NoEncoder                   raised by a backbone without an inference network
     Normal                      a diagonal Gaussian, of latents or of images
     Bernoulli                   binary pixels
     DiscretisedLogisticMixture  a mixture of discretised logistics, of 8-bit colours
     JointModel                  backbone and energies together; samples the prior and the posterior
-    JointEnergy                 one network a layer, E(z) = sum_i E_i(z_i); lower is more likely
+    JointEnergy                 one network per layer, E(z) = sum_i E_i(z_i); lower is more likely
     mlp_energy                  perceptrons for layers of vectors
     conv_energy                 convolutional networks for layers of feature maps
     no_energy                   the Gaussian hierarchy alone
@@ -37,8 +37,9 @@ Put a joint prior on a generator of your own:
 
 Sample and look inside:
 
-    generate                    images of either prior, one a seed, in batches
+    generate                    images of either prior, one per seed, in batches
     reconstruct                 decoded posterior samples
+    PartialPosterior            which layers of a posterior sample are kept, and the chains of both parts
     reconstruct_from            the upper layers of a posterior sample kept, the lower ones drawn
     scores_above                L^{>k} of Eq. 20: the upper layers from the posterior, the lower ones from the prior
     to_float                    uint8 images as floats in [-1, 1]
@@ -55,10 +56,11 @@ Learn:
     TrainingConfig              steps, batch size, time budget
     Experiment                  the configuration of a model that is trained together with its prior
     TwoStageExperiment          the configuration of energies on a trained NVAE
-    open_run                    the folder of a training: configuration, events, checkpoint
-    fit                         train a run to its end, from its checkpoint where it has one
+    open_run                    open the folder of a run: configuration, events, checkpoint
+    LoopControl                 how `fit` reports, saves and stops
+    fit                         train a run to its end, from its checkpoint if it has one
 
-Generators that come with it:
+Backbones included:
 
     ConvBackbone                two layers of vectors below transposed convolutions
     ConvConfig                  its sizes
@@ -66,7 +68,7 @@ Generators that come with it:
     LadderConfig                its sizes
     NVAE                        a deep hierarchy of feature maps
     NVAEConfig                  its sizes
-    load_nvae                   read a published NVAE checkpoint, or one that was trained here
+    load_nvae                   read a published NVAE checkpoint, or one trained here
 
     UserError                   bad input, in one sentence
 
@@ -85,7 +87,7 @@ if TYPE_CHECKING:
     from jlebm.energies import JointEnergy, conv_energy, mlp_energy, no_energy
     from jlebm.errors import UserError
     from jlebm.experiment import Experiment
-    from jlebm.hierarchy import reconstruct_from, scores_above
+    from jlebm.hierarchy import PartialPosterior, reconstruct_from, scores_above
     from jlebm.images import to_float, to_uint8
     from jlebm.langevin import Chain, Trace
     from jlebm.learning.gaussian import Gaussian
@@ -99,13 +101,13 @@ if TYPE_CHECKING:
     from jlebm.run import open_run
     from jlebm.sampling import Sampler, generate, reconstruct
     from jlebm.trained import TrainedModel
-    from jlebm.training import fit
+    from jlebm.training import LoopControl, fit
     from jlebm.weights import CONFIGURATIONS, load, save_model
 
 __version__ = "0.2.0"
 
-# Where each public name is defined. A module is imported when one of its names is first used, so that `import jlebm`
-# alone does not load torch; the block above says the same to type checkers, and a test holds the two together.
+# The module that defines each public name. A module is imported when one of its names is first used, so that
+# `import jlebm` alone does not load torch. Type checkers read the block above; a test keeps both in step.
 _NAMES = {
     "backbones.conv": ("ConvBackbone", "ConvConfig"),
     "backbones.ladder": ("LadderBackbone", "LadderConfig"),
@@ -115,7 +117,7 @@ _NAMES = {
     "energies": ("JointEnergy", "conv_energy", "mlp_energy", "no_energy"),
     "errors": ("UserError",),
     "experiment": ("Experiment",),
-    "hierarchy": ("reconstruct_from", "scores_above"),
+    "hierarchy": ("PartialPosterior", "reconstruct_from", "scores_above"),
     "images": ("to_float", "to_uint8"),
     "langevin": ("Chain", "Trace"),
     "learning.gaussian": ("Gaussian",),
@@ -129,7 +131,7 @@ _NAMES = {
     "run": ("open_run",),
     "sampling": ("Sampler", "generate", "reconstruct"),
     "trained": ("TrainedModel",),
-    "training": ("fit",),
+    "training": ("LoopControl", "fit"),
     "weights": ("CONFIGURATIONS", "load", "save_model"),
 }
 _HOMES = {name: f"jlebm.{module}" for module, names in _NAMES.items() for name in names}
@@ -151,10 +153,12 @@ __all__ = [
     "JointModel",
     "LadderBackbone",
     "LadderConfig",
+    "LoopControl",
     "NVAEConfig",
     "NoEncoder",
     "Normal",
     "OneUpdate",
+    "PartialPosterior",
     "PerImageNoise",
     "PosteriorSample",
     "Sampler",

@@ -1,9 +1,8 @@
-"""Zip archives as torch and numpy write them, read only where every byte is what it should be.
+"""Read the zip archives that torch and numpy write, after checking every byte of them.
 
-The members of such an archive fill it from its first byte to its directory, which says of each again what stands in
-front of it, and how many bytes and which CRC-32 it has. All of it is compared before a member is given out. Nothing is
-unpacked that is larger than what the caller has room for, and no size is believed that the file itself is too short
-for.
+The members of such an archive fill the file from its first byte up to the directory, and the directory repeats each
+member's local header, size and CRC-32. All of it is compared before any member is returned. Nothing larger than the
+caller's limit is unpacked, and a size is believed only if the file is long enough for it.
 """
 
 import io
@@ -28,17 +27,17 @@ Readable = io.BufferedReader | io.BytesIO
 
 
 class Damaged(ValueError):
-    """What speaks against a file's content. The reader adds which file it is and what to do about it."""
+    """The content of a file is damaged. The reader adds which file it is and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive whose members are known to be whole."""
+    """An archive whose members have all been checked."""
 
     file: Readable
     members: dict[str, zipfile.ZipInfo]
     starts: dict[str, int]
-    """Where the bytes of each member begin."""
+    """The offset of each member's bytes."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -51,17 +50,17 @@ class Archive:
 
 
 def open_archive(file: Readable, packed: int = 0) -> Archive:
-    """Open an archive and compare everything in it, the members' CRC-32 included.
+    """Open an archive and check everything in it, including the CRC-32 of each member.
 
-    A file that was written with `torch.serialization.set_crc32_options(False)` has zeros in their place, and is
-    compared but for them.
+    A file written with `torch.serialization.set_crc32_options(False)` has zeros in their place; everything else in it
+    is checked.
 
     Args:
         file: seekable, from its start; it stays open.
-        packed: bytes that compressed members may have altogether when they are unpacked; 0: none is compressed.
+        packed: the most bytes that all compressed members may unpack to; 0 if none may be compressed.
 
     Raises:
-        Damaged: something does not agree, or is larger than may be.
+        Damaged: something does not agree, or exceeds its limit.
     """
     end = _directory(file)
     try:
@@ -124,14 +123,14 @@ def _directory(file: Readable) -> _Directory:
     while read + ENTRY.size <= length:
         read += ENTRY.size + sum(
             ENTRY.unpack_from(directory, read)[10:13]
-        )  # of the name, of extra fields, of a comment
+        )  # lengths of the name, the extra fields and a comment
     if read != length:
         raise Damaged("its directory is damaged")
     return _Directory(entries, offset)
 
 
 def _made(info: zipfile.ZipInfo) -> tuple[object, ...]:
-    """Return what is the same of all members that one program wrote at one go."""
+    """Return the fields that are equal in all members that one program wrote in one pass."""
     versions = (info.create_version, info.create_system, info.extract_version, info.reserved, info.volume)
     flags = (info.flag_bits & ~WITH_DESCRIPTOR, info.internal_attr, info.external_attr, info.compress_type)
     return (*versions, *flags, info.date_time, info.comment)
@@ -140,16 +139,16 @@ def _made(info: zipfile.ZipInfo) -> tuple[object, ...]:
 def _refuse_packed(members: list[zipfile.ZipInfo], packed: int) -> None:
     for info in members:
         if info.compress_type not in (zipfile.ZIP_STORED, *((zipfile.ZIP_DEFLATED,) if packed else ())):
-            raise Damaged("its members are compressed, which they are not where it comes from")
+            raise Damaged("its members are compressed, as the program that writes such files never does")
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            raise Damaged("a member's size is not the size that it has")
+            raise Damaged("an uncompressed member has two different sizes")
     total = sum(info.file_size for info in members)
     if packed and total > packed:
         raise Damaged(f"it unpacks to {total / 1e6:.0f} MB, and at most {packed / 1e6:.0f} MB are read")
 
 
 def _compare_local(file: Readable, info: zipfile.ZipInfo) -> int:
-    """Compare what stands in front of a member with what the directory says of it; return the length of it."""
+    """Compare a member's local header with its directory entry; return the header's length."""
     head = _at(file, info.header_offset, LOCAL.size)
     if len(head) < LOCAL.size:
         raise Damaged("a member is cut short")
@@ -172,7 +171,7 @@ def _compare_local(file: Readable, info: zipfile.ZipInfo) -> int:
     else:
         same &= (crc, packed, size, *sizes) == (info.CRC, FULL_32, FULL_32, info.file_size, info.compress_size)
     if not same:
-        raise Damaged(f"what stands before its member {safe_name(info.filename)} is not what its directory says")
+        raise Damaged(f"the header of its member {safe_name(info.filename)} does not match its directory")
     return LOCAL.size + name_length + extra_length
 
 
@@ -181,7 +180,7 @@ def _wide(info: zipfile.ZipInfo) -> bool:
 
 
 def _sizes(extra: bytes) -> tuple[int, int] | None:
-    """Return the sizes of 64 bits, unpacked and packed, in a member's extra field; None where it has padding alone."""
+    """Return the 64-bit sizes, unpacked and packed, from a member's extra field; None if it holds only padding."""
     sizes = None
     while extra:
         if len(extra) < EXTRA.size:
@@ -198,12 +197,12 @@ def _sizes(extra: bytes) -> tuple[int, int] | None:
 
 
 def _compare_descriptor(file: Readable, info: zipfile.ZipInfo, at: int) -> int:
-    """Compare sizes and CRC that follow a member; return how many bytes they take."""
+    """Compare the sizes and CRC that follow a member; return their length in bytes."""
     if not info.flag_bits & WITH_DESCRIPTOR:
         return 0
     expected = DESCRIPTOR + struct.pack("<L2Q" if _wide(info) else "<L2L", info.CRC, info.compress_size, info.file_size)
     if _at(file, at, len(expected)) != expected:
-        raise Damaged(f"what follows its member {safe_name(info.filename)} is not what its directory says")
+        raise Damaged(f"the record after its member {safe_name(info.filename)} does not match its directory")
     return len(expected)
 
 
@@ -213,11 +212,11 @@ def _compare_contents(file: Readable, members: list[zipfile.ZipInfo], starts: di
         for piece in _pieces(file, info, starts[info.filename]):
             crc, size = zlib.crc32(piece, crc), size + len(piece)
         if (crc, size) != (info.CRC, info.file_size):
-            raise Damaged(f"the bytes of its member {safe_name(info.filename)} are not those that were written")
+            raise Damaged(f"the bytes of its member {safe_name(info.filename)} do not have its CRC-32")
 
 
 def _pieces(file: Readable, info: zipfile.ZipInfo, start: int) -> Iterator[bytes]:
-    """Give the unpacked bytes of a member, and never more than its directory says."""
+    """Unpack a member, and never more bytes than its directory entry says."""
     file.seek(start)
     left, given = info.compress_size, 0
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
@@ -246,5 +245,5 @@ def _at(file: Readable, offset: int, length: int) -> bytes:
 
 
 def safe_name(name: str) -> str:
-    """Return a name out of a file as a sentence can show it: short, its control characters escaped."""
+    """Return a name from a file as a message can show it: short, with control characters escaped."""
     return re.sub(r"\s+", " ", repr(name if len(name) <= 80 else name[:77] + "..."))

@@ -1,4 +1,4 @@
-"""Checkpoints and weights: written whole or not at all, compared bit by bit and read without executing anything."""
+"""Checkpoints and weights files: written atomically, checked bit by bit, read without executing anything."""
 
 import hashlib
 import json
@@ -17,16 +17,16 @@ from jlebm.archives import Damaged
 from jlebm.errors import UserError
 from jlebm.files import atomic_write, open_regular
 
-FORMAT = 1  # of checkpoints
-WEIGHTS_FORMAT = 2  # of weights with their digest; those before it have neither a format nor a digest
-NOT_YET = "0" * 64  # in place of the digest while the digest is taken
+FORMAT = 1  # version of checkpoint files
+WEIGHTS_FORMAT = 2  # version of weights files; earlier ones have neither a format nor a digest
+NOT_YET = "0" * 64  # stands for the digest while the digest is computed
 LARGEST_HEADER = 2**24  # bytes; a deep hierarchy's names and shapes have 700,000
-REAL = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # kinds of numbers that become float32
+REAL = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # types that are read as float32
 PIECE = 2**20  # bytes
 
 
 def save(path: Path, state: dict[str, Any], config_digest: str, seed: int) -> None:
-    """Write tensors, numbers and strings in place of the previous checkpoint, which stays whole until then.
+    """Write a checkpoint of tensors, numbers and strings; the previous one stays whole until the new one is.
 
     torch keeps a CRC-32 of each tensor's bytes as it writes them; `load` compares them.
     """
@@ -39,9 +39,8 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
     """Read a checkpoint of this configuration and seed, on the CPU.
 
     Raises:
-        UserError: there is none or it may not be read, a bit of it is not as it was written, it holds anything but
-            tensors and plain values (it is never executed), has another format, or belongs to another configuration
-            or seed.
+        UserError: it is missing, unreadable, altered or of another format, holds anything but tensors and plain values
+            (which are never executed), or belongs to another configuration or seed.
     """
     with open_regular(path, "checkpoint") as file:
         try:
@@ -81,27 +80,27 @@ def save_weights(path: Path, module: nn.Module, header: dict[str, Any], dtype: t
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of `save_weights` of which nothing but its header has been read."""
+    """A weights file of `save_weights` whose header alone has been read."""
 
     path: Path
     header: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
-    """Of each tensor, by its name."""
+    """The shape of each tensor, by name."""
     sha256: str | None
-    """What the file has to have; None where it was written before files said so."""
+    """The digest that the file must have; None in files from before digests were stored."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Read the tensors, in float32.
 
         Raises:
-            UserError: a bit of the file is not as it was written, or its tensors are not those of its header.
+            UserError: the file was altered, or its tensors are not those of its header.
         """
         if self.sha256 is not None and _digest(self.path, self.sha256) != self.sha256:
-            raise _not_whole(self.path, "its bytes are not those that its sha256 was taken of")
+            raise _not_whole(self.path, "its bytes do not have the sha256 in its header")
         try:
             with safe_open(self.path, framework="pt") as file:
                 return {name: file.get_tensor(name).float() for name in self.shapes}
-        except (SafetensorError, OverflowError, RuntimeError) as error:  # torch raises the last for what it cannot map
+        except (SafetensorError, OverflowError, RuntimeError) as error:  # torch raises the last on a failed map
             raise _not_whole(self.path, "it is cut short or damaged, or larger than the memory") from error
 
 
@@ -109,14 +108,14 @@ def open_weights(path: Path) -> WeightsFile:
     """Read the header of what `save_weights` wrote.
 
     Raises:
-        UserError: there is no such file or it may not be read, it is cut short, or it is not of this program.
+        UserError: the file is missing, unreadable, cut short, or not of this program.
     """
     with open_regular(path, "weights file") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:
             raise _not_whole(path, f"its header would have {length} bytes")
         text = file.read(length)
-    # Not by `safe_open`, which maps the whole file: nothing says yet that there is room for it.
+    # Not by `safe_open`, which maps the whole file: its size has not been checked yet.
     try:
         parts = json.loads(text)
         header = json.loads(parts.pop("__metadata__")["jlebm"])
@@ -136,22 +135,21 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_weights` wrote: the tensors in float32 and the header.
 
     Raises:
-        UserError: there is no such file or it may not be read, it is cut short, it is not of this program, or a bit
-            of it is not as it was written.
+        UserError: the file is missing, unreadable, cut short, altered, or not of this program.
     """
     file = open_weights(path)
     return file.tensors(), file.header
 
 
 def _is_real(part: Any) -> bool:
-    """Tell whether an entry of safetensors' header is of a tensor that becomes one of float32."""
+    """Tell whether an entry of a safetensors header describes a tensor that is read as float32."""
     shape = part.get("shape") if isinstance(part, dict) else None
     sides = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
     return sides and part.get("dtype") in REAL
 
 
 def _entry(digest: str) -> bytes:
-    """Return a digest as it stands in the file, in JSON that is a text in JSON."""
+    """Return a digest as it stands in the file: JSON escaped inside JSON."""
     return f'\\"sha256\\": \\"{digest}\\"'.encode()
 
 

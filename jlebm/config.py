@@ -1,8 +1,8 @@
-"""Frozen configurations: their JSON, their digest, and how one of their keys is set.
+"""Frozen configurations: their JSON, their digest, and setting a key from text.
 
-Everything that can move weights or samples is in a configuration, and nothing else is: two runs with one digest and one
-seed are the same run. The seed stands beside it; so do the counts of images that a measurement is over, which every row
-names; the machine does not belong to it.
+A configuration holds everything that can change weights or samples, and nothing else: two runs with the same digest and
+seed are the same run. The seed is kept outside it, and so is the number of images of a measurement, which every row
+names. The machine is no part of it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jlebm.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
 LARGEST = sys.float_info.max
-SHOWN = 80  # characters of a value in a sentence
+SHOWN = 80  # characters of a value in a message
 _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "none": "null"}
 
 
@@ -28,21 +28,21 @@ _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "
 class Config:
     """A frozen dataclass of plain values, tuples and other such dataclasses.
 
-    A whole number is a count or a size: it is read only where it is at least 1, or what its field's metadata say
+    A whole number is a count or a size: it must be at least 1, or at least what its field's metadata say
     (`metadata={"least": 0}`, None for a number that is no count).
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries, lists, numbers and strings.
+        """Return the configuration as plain dictionaries, lists, numbers and strings.
 
-        A field that came later (`metadata={"since": VERSION}`) is left out where it has its default, which is what the
-        runs of before did: their digests, folders and rows stay valid.
+        A field added later (`metadata={"since": VERSION}`) is left out at its default, which is what earlier runs did:
+        their digests, folders and rows stay valid.
         """
         return json.loads(json.dumps(_plain(self, whole=False)))
 
     @classmethod
     def from_json(cls: type[C], values: dict[str, Any]) -> C:
-        """Read what `to_json` wrote.
+        """Read a configuration that `to_json` wrote.
 
         Raises:
             UserError: a key is unknown (with the nearest known one), missing, or a value has the wrong type.
@@ -55,7 +55,7 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def override(self: C, assignments: Sequence[str]) -> C:
-        """Return a copy with keys set from "training.steps=100"; its preset, if it has one, is then named "custom".
+        """Return a copy with keys set from "training.steps=100"; its preset, if any, is renamed "custom".
 
         Raises:
             UserError: a key is unknown (with the nearest known one) or set twice, or a value does not fit.
@@ -79,23 +79,23 @@ class Config:
                 target = target[part]
             try:
                 target[last] = json.loads(text)
-            except (ValueError, RecursionError):  # a word, or a number or nesting beyond what is read
+            except (ValueError, RecursionError):  # a word, or a number or nesting too large to read
                 target[last] = text
         return self.from_json(values | ({"preset": "custom"} if "preset" in values else {}))
 
 
 class Kinds:
-    """The base of configurations of one role and several kinds, each a frozen dataclass with fields of its own.
+    """Base class of a role with several kinds of configuration, each a frozen dataclass with fields of its own.
 
-    Where the base is meant, a stored configuration is read as the kind whose fields it has, whoever wrote that kind.
-    Two kinds with the same fields would have the same JSON, and so one digest: the second is refused.
+    A field typed as the base is read as the kind whose fields the JSON has, in this library or in a user's code.
+    Two kinds with the same fields would have the same JSON and digest: the second is refused.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a kind whose fields are another's.
+        """Refuse a kind with the fields of another.
 
         Raises:
-            TypeError: they are.
+            TypeError: another kind has the same fields.
         """
         super().__init_subclass__(**options)
         if Kinds in cls.__bases__:
@@ -107,7 +107,7 @@ class Kinds:
 
 
 def kinds_of(base: type) -> list[type]:
-    """Return every kind of a base, subclasses of kinds included, in the order in which they were written."""
+    """Return every kind of a base, including subclasses of kinds, in the order of definition."""
     return [kind for each in base.__subclasses__() for kind in (each, *kinds_of(each))]
 
 
@@ -120,7 +120,7 @@ def _names(kind: type) -> set[str]:
 
 
 def _plain(value: Any, whole: bool) -> Any:
-    """Return a dataclass as a dictionary; later fields at their defaults only where it is to be `whole`."""
+    """Return a dataclass as a dictionary; fields added later are included at their defaults only if `whole`."""
     if not dataclasses.is_dataclass(value):
         return value
     kept = {}
@@ -143,7 +143,7 @@ def _flat_keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _likest(kinds: Sequence[Any], value: Any) -> Any:
-    """Return which of several kinds a value is read as: of dataclasses, the one that knows the most of its keys."""
+    """Return the kind to read a value as: among dataclasses, the one with the most of its keys."""
 
     def known(kind: Any) -> int:
         return len(typing.get_type_hints(kind).keys() & value.keys()) if dataclasses.is_dataclass(kind) else 0
@@ -152,7 +152,7 @@ def _likest(kinds: Sequence[Any], value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """Read a JSON value as `kind`: a dataclass or one of several, a tuple, a literal, an optional or a plain type."""
+    """Read a JSON value as `kind`: a dataclass or a union of them, a tuple, a literal, an optional or a plain type."""
     if isinstance(kind, type) and Kinds in kind.__bases__ and isinstance(value, dict):
         kind = max(kinds_of(kind), key=lambda each: (len(_names(each) & value.keys()), -len(_names(each))))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -186,7 +186,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
 
 
 def _refuse_less(value: Any, least: int | None, key: str) -> None:
-    """Refuse a count, or one of several at whatever depth, that is less than it can be."""
+    """Refuse a count below its least value, also inside nested tuples."""
     if isinstance(value, tuple):
         for item in value:
             _refuse_less(item, least, key)
@@ -200,7 +200,7 @@ def _short(value: Any) -> str:
 
 
 def _meant(kind: Any, value: Any) -> str:
-    """Say what to write instead, where that is known: what Python or another program would have understood."""
+    """Return advice for a value that Python or another program would accept; empty if there is none."""
     if isinstance(value, str) and value.lower() in _WORDS and not (kind is str or typing.get_origin(kind) is Literal):
         return f"; say {_WORDS[value.lower()]}"
     if typing.get_origin(kind) is Literal:
@@ -208,7 +208,7 @@ def _meant(kind: Any, value: Any) -> str:
     if kind is bool:
         return "; say true or false"
     if kind is int:
-        return "; a whole number is meant"
+        return "; give a whole number"
     if kind is float:
-        return "; a finite number is meant"
+        return "; give a finite number"
     return ""

@@ -1,11 +1,11 @@
-"""Log-densities that chains move in, all up to a constant that does not depend on the position.
+"""Log-densities that chains sample, each up to a constant that does not depend on the position.
 
 | density | moves in | log-density |
 |---|---|---|
 | `PriorInLatents` | z | -E(z) + log p0(z) |
 | `PriorInNoise` | eps, z = T(eps) | -E(T(eps)) - |eps|^2 / 2 |
 | `Posterior` | z | log p(x|z) - E(z) + log p0(z) |
-| `SomeLayers` | some layers of one of these | the same, the other layers held |
+| `SomeLayers` | some layers of one of these | the same, the other layers fixed |
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class PriorInNoise:
     energy: JointEnergy
     drift: Drift = "exact"
     given: Latents = ()
-    """Latents that stay as they are, from the top: the density is of the noise of the layers below, given them."""
+    """Fixed latents of the upper layers: the density is that of the noise of the layers below, given them."""
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""
@@ -58,20 +58,20 @@ class PriorInNoise:
 
 @dataclass(frozen=True)
 class SomeLayers:
-    """A density of some layers given the others: only they are its position, and only they move in a chain."""
+    """A density of some layers given the others: a chain moves these layers alone."""
 
     density: LogDensity
     held: Latents
-    """All layers; those that are held stay as they are here."""
+    """Latents of all layers; the fixed layers keep these values."""
     layers: tuple[int, ...]
-    """Which ones move: indices from the top, z_L being 0."""
+    """Indices of the layers that move, counted from the top: z_L is 0."""
 
     def __call__(self, moving: Latents) -> Float[Tensor, " batch"]:
         """Return the density of all layers."""
         return self.density(self.whole(moving))
 
     def whole(self, moving: Latents) -> Latents:
-        """Return all layers, those that move in place of their own."""
+        """Return all layers, with the moving ones inserted."""
         found = list(self.held)
         for index, layer in zip(self.layers, moving, strict=True):
             found[index] = layer

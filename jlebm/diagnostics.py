@@ -1,13 +1,13 @@
-"""Whether chains moved, settled and mixed: diagnostics of each layer's energy along many chains at once.
+"""Convergence diagnostics: whether chains moved, settled and mixed, from each layer's energy along many chains.
 
-The first half of the steps is burn-in. Drift, effective sample size and R-hat are of the energies of the second half;
-the last two are ArviZ's rank-normalised ones (Vehtari et al., arXiv 1903.08008), where its package is installed.
+The first half of the steps is burn-in. Drift, effective sample size and R-hat are computed from the energies of the
+second half; the last two are ArviZ's rank-normalised versions (Vehtari et al., arXiv 1903.08008), if it is installed.
 
-A layer has *moved* where its latents end at least `MOVED` standard deviations of their start away from it, in the
-root mean square over dimensions and chains. Below that an unchanged spread means a correlation with the start above
-1 - MOVED^2 / 2 = 0.995: the chain refines its start and samples nothing. What the noise alone would have made of the
-distance, sqrt(2 epsilon steps), is told beside it and is no criterion: a chain of tiny steps goes as far as its noise
-(two-stage chains: 0.04; docs/facts, "Langevin step sizes") and is where it began all the same.
+A layer has *moved* if its latents end at least `MOVED` standard deviations of the start away from it, in root mean
+square over dimensions and chains. Below that an unchanged spread means a correlation with the start above
+1 - MOVED^2 / 2 = 0.995: the chain refines its start and samples nothing. The distance that noise alone would cover,
+sqrt(2 epsilon steps), is reported beside it but is no criterion: a chain of tiny steps goes as far as its noise
+(two-stage chains: 0.04; docs/facts, "Langevin step sizes") and still has not left its start.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ from jlebm.langevin import Chain, StepInfo
 from jlebm.latents import Latents
 
 MOVED = 0.1  # standard deviations of the start
-SETTLED = 0.25  # standard deviations over chains that the mean energy may stray or drift, or
-ERRORS = 4.0  # standard errors, where these are more: few chains, or slow ones
-FEWEST = 8  # energies of a chain after burn-in that ArviZ, which halves them once more, is given
+SETTLED = 0.25  # standard deviations over chains by which the mean energy may stray or drift, or
+ERRORS = 4.0  # standard errors, if those are larger: few chains, or slow ones
+FEWEST = 8  # energies per chain after burn-in that ArviZ needs: it splits them in half again
 
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """What the chains did in one layer."""
+    """Diagnosis of one layer."""
 
     name: str
     displacement: float
@@ -42,41 +42,41 @@ class LayerDiagnosis:
     Two independent draws are sqrt(2) apart.
     """
     noise_alone: float
-    """The distance that the noise alone would have made, in the same unit."""
+    """The distance that noise alone would cover, in the same unit."""
     stuck: float
-    """Share of chains that end exactly where they started: a Metropolis correction rejected all that they proposed."""
+    """Share of chains that end exactly where they started: all their proposals were rejected."""
     drift: float | None
-    """How the mean energy changes after burn-in, in standard deviations over chains: a line's slope times its length.
+    """Change of the mean energy after burn-in, in standard deviations over chains: a line's slope times its length.
 
-    None where that cannot be told: a single energy is left of each chain, or all chains have the same.
+    None if it is undefined: one energy per chain is left, or all chains have the same energies.
     """
     drift_error: float | None
     """Standard error of the drift, over chains."""
     settled: int | None
-    """The first step from which on the mean energy stays where it is on average after burn-in.
+    """The first step from which the mean energy stays at its average after burn-in.
 
-    It stays there while it is within `SETTLED` standard deviations over chains or `ERRORS` standard errors. None where
+    It stays there while it is within `SETTLED` standard deviations over chains or `ERRORS` standard errors. None if
     the energies after burn-in still stray or drift farther.
     """
     effective_samples: float | None
     """Effective sample size of the energies after burn-in, over all chains."""
     rhat: float | None
-    """Split R-hat over chains; 1 where they cannot be told apart, at most 1.01 for chains that have mixed."""
+    """Split R-hat over chains; 1 if they are indistinguishable, at most 1.01 for chains that have mixed."""
     not_measured: str | None
     """Why there is no effective sample size and no R-hat."""
 
     @property
     def moved(self) -> bool:
-        """Whether the latents are farther from their start than `MOVED`."""
+        """Whether the latents end at least `MOVED` from their start."""
         return self.displacement >= MOVED
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `chains` chains of one kind did, layer by layer, top first."""
+    """Diagnosis of many chains of one kind, layer by layer, top first."""
 
     chain: str
-    """Its length, step size and start, as rows of results tell them."""
+    """The chain's length, step size and start, as rows of results describe them."""
     chains: int
     steps: int
     half: int
@@ -86,7 +86,7 @@ class Diagnosis:
     layers: tuple[LayerDiagnosis, ...]
 
     def sentences(self) -> list[str]:
-        """Say a plain line a layer, and one of the acceptance where there is a Metropolis correction."""
+        """Return one plain line per layer, and one for the acceptance rate of a Metropolis correction."""
         lines = [self._sentence(layer) for layer in self.layers]
         if self.acceptance is not None:
             lines.append(f"{100 * self.acceptance:.1f} % of the proposals were accepted")
@@ -113,16 +113,16 @@ class Diagnosis:
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries, lists, numbers and strings; every layer says whether it moved."""
+        """Return the diagnosis as plain dictionaries, lists, numbers and strings; each layer says whether it moved."""
         layers = [dataclasses.asdict(layer) | {"moved": layer.moved} for layer in self.layers]
         return dataclasses.asdict(self) | {"layers": layers}
 
 
 class Record:
-    """An observer that keeps what `diagnose` asks for: `run(start, ..., observe=record)`.
+    """An observer that records what `diagnose` needs: `run(start, ..., observe=record)`.
 
     Args:
-        energies: of each layer, such as `JointModel.energies`; (batch, layers).
+        energies: returns the energy of each layer, (batch, layers), such as `JointModel.energies`.
         start: where the chains start.
     """
 
@@ -132,7 +132,7 @@ class Record:
         self.accepted: list[Tensor] = []
 
     def __call__(self, index: int, position: Latents, info: StepInfo) -> None:
-        """Keep the energies, the position and what was accepted."""
+        """Record the energies, the position and the accepted proposals."""
         self.end = position
         self.trace.append(self.energies(position))
         if info.accepted is not None:
@@ -143,7 +143,7 @@ class Record:
         return torch.stack(self.trace).detach().cpu().numpy()
 
     def diagnosis(self, names: Sequence[str], chain: Chain) -> Diagnosis:
-        """Return the diagnosis of the chains that were watched; see `diagnose`."""
+        """Return the diagnosis of the recorded chains; see `diagnose`."""
         accepted = torch.stack(self.accepted).cpu().numpy() if self.accepted else None
         return diagnose(self.energy(), names, self.start, self.end, chain, accepted)
 
@@ -156,15 +156,15 @@ def diagnose(
     chain: Chain,
     accepted: Bool[np.ndarray, "steps chains"] | None = None,
 ) -> Diagnosis:
-    """Diagnose chains by the energies along them and by where they start and end.
+    """Diagnose chains from the energies along them and from their starts and ends.
 
     Args:
-        energy: of each layer at the start (index 0) and after every step.
-        names: of the layers.
+        energy: energy of each layer at the start (index 0) and after every step.
+        names: names of the layers.
         start: the first latents.
         end: the last ones.
         chain: how the chains were run.
-        accepted: which proposals a Metropolis correction accepted.
+        accepted: the proposals that a Metropolis correction accepted.
 
     Raises:
         UserError: there are fewer than two chains, they all start at one point of a layer, or an energy is not finite.
@@ -194,9 +194,9 @@ class _Movement(NamedTuple):
 def _movement(name: str, start: Tensor, end: Tensor, chain: Chain, steps: int) -> _Movement:
     unit = float(start.var(dim=0).mean().sqrt())
     if unit == 0:
-        raise UserError(f"all chains start at one point of {name}: there is no spread to hold their movement against")
+        raise UserError(f"all chains start at one point of {name}: there is no spread to compare their movement with")
     noise = chain.temperature * math.sqrt(2 * chain.epsilon * steps)
-    # A chain in whitened noise goes that far there, where the start's standard deviation is 1.
+    # The unit of a chain in whitened noise is 1: the start's standard deviation there.
     noise /= 1.0 if chain.space == "noise" else unit
     squares = (end - start).square().flatten(1).mean(1)
     return _Movement(float(squares.mean().sqrt()) / unit, noise, float((squares == 0).double().mean()))
@@ -209,10 +209,10 @@ class _Settling(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """How a mean over chains changes along them: a line's least-squares slope times its length."""
+    """Drift of a mean over chains: a line's least-squares slope times its length."""
 
     change: float
-    """In standard deviations over chains."""
+    """The change in standard deviations over chains."""
     error: float
     """Standard error of the change, over chains."""
     spread: float
@@ -220,7 +220,7 @@ class Drift(NamedTuple):
 
 
 def drift_of(kept: Float[np.ndarray, "steps chains"]) -> Drift | None:
-    """Return the drift of a quantity along two or more chains; None of a single step, or where the chains are equal."""
+    """Return the drift of a quantity along two or more chains; None for a single step or equal chains."""
     length, chains = kept.shape
     spread = float(np.sqrt(kept.var(axis=1, ddof=1).mean()))
     if length < 2 or spread == 0:

@@ -1,4 +1,4 @@
-"""Distributions over images and latents: `log_prob` of each; a likelihood also has a `mean` and a `sample_image`."""
+"""Distributions over images and latents: each has a `log_prob`; a likelihood also has a `mean` and `sample_image`."""
 
 import math
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from jlebm.randomness import Noise
 
 CLAMP = 5.0  # NVAE's soft clamp: 5 tanh(. / 5)
 SIGMA_FLOOR = 0.01  # sigma = exp(log sigma) + 0.01 in every Gaussian of the paper (docs/facts, "Gaussian scales")
-LEAST_LOG_SCALE = -7.0  # of a logistic of the discretised mixture
-LEAST_MASS = 1e-5  # of a bin whose probability is computed as a difference; below, density times width
+LEAST_LOG_SCALE = -7.0  # least log scale of a logistic in the discretised mixture
+LEAST_MASS = 1e-5  # bins with less probability than this are computed as density times width, not as a difference
 
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """A distribution of images in [-1, 1] that a decoder gives."""
+    """A decoder's distribution over images in [-1, 1]."""
 
     @property
     def mean(self) -> Float[Tensor, "batch channels height width"]:
@@ -32,7 +32,7 @@ class Likelihood(Protocol):
         ...
 
     def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch channels height width"]:
-        """Draw each image from one call of `noise`; at temperature 0 the likeliest one. In [-1, 1], clipped."""
+        """Draw each image from one call of `noise`, clipped to [-1, 1]; temperature 0 gives the most likely image."""
         ...
 
 
@@ -46,7 +46,7 @@ class Normal(NamedTuple):
     def from_log_sigma(
         cls, mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "batch ..."], floor: float
     ) -> "Normal":
-        """Build from a network's output with sigma = exp(log sigma) + floor (docs/facts, "Gaussian scales")."""
+        """Build from a network's output: sigma = exp(log sigma) + floor (docs/facts, "Gaussian scales")."""
         return cls(mean, log_sigma.exp() + floor)
 
     def log_prob(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
@@ -64,7 +64,7 @@ class Normal(NamedTuple):
         return (0.5 * (ratio.square() + shift.square() - 1) - ratio.log()).flatten(1).sum(1)
 
     def product(self, other: "Normal") -> "Normal":
-        """Return the Gaussian whose density is proportional to the product of both: precisions add up."""
+        """Return the Gaussian proportional to the product of both densities: precisions add."""
         precision, its_precision = self.sigma.square().reciprocal(), other.sigma.square().reciprocal()
         total = precision + its_precision
         return Normal((precision * self.mean + its_precision * other.mean) / total, total.rsqrt())
@@ -80,7 +80,7 @@ class Normal(NamedTuple):
 
     @classmethod
     def constant_sigma(cls, mean: Float[Tensor, "batch ..."], sigma: float) -> "Normal":
-        """Build with one sigma for all dimensions."""
+        """Build a Gaussian with one sigma for all dimensions."""
         return cls(mean, mean.new_full((), sigma))
 
 
@@ -91,7 +91,7 @@ def soft_clamped(mean: Float[Tensor, "batch ..."], log_sigma: Float[Tensor, "bat
 
 
 class Bernoulli(NamedTuple):
-    """Binary pixels; an image value above 0 is a one."""
+    """Bernoulli pixels; an image value above 0 is a one."""
 
     logits: Float[Tensor, "batch channels height width"]
 
@@ -101,7 +101,7 @@ class Bernoulli(NamedTuple):
         return 2 * torch.sigmoid(self.logits) - 1
 
     def log_prob(self, value: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-        """Return the log-probability of each image in [-1, 1]; values in between weigh both."""
+        """Return the log-probability of each image in [-1, 1]; grey values weight both outcomes."""
         return self.log_prob_terms(value).flatten(1).sum(1)
 
     def log_prob_terms(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
@@ -116,30 +116,30 @@ class Bernoulli(NamedTuple):
 
 
 class DiscretisedLogisticMixture(NamedTuple):
-    """A mixture of logistics over the bins of quantised pixels, green given red and blue given both.
+    """A mixture of discretised logistics over quantised pixels, green given red and blue given both.
 
-    As in the public code, everything above 0.99 counts as the highest level. With 8 bits that is the level below it,
-    too, whose probability then holds the highest one's as well; with 7 bits or fewer all levels sum to one.
+    As in the public code, everything above 0.99 counts as the highest level. With 8 bits that includes the second
+    highest level, whose probability then contains the highest one's; with 7 bits or fewer all levels sum to one.
     """
 
     parameters: Float[Tensor, "batch outputs height width"]
-    """Per position: the mixture's logits, then for each colour means, log scales and coefficients."""
+    """For each position: the mixture's logits, then means, log scales and coefficients of each colour."""
     mixtures: int
     bits: int
 
     @property
     def mean(self) -> Float[Tensor, "batch 3 height width"]:
-        """The image of the mixture's mean red, of green given that, and of blue given both; in [-1, 1]."""
+        """The mean image: mean red, mean green given it, and mean blue given both; in [-1, 1]."""
         logits, means, _, coefficients = self._parts()
         weights = torch.softmax(logits, dim=1)[:, None]
         means, coefficients = (means * weights).sum(2), (coefficients * weights).sum(2)
         return _in_turn(means, coefficients, clipped)
 
     def sample_image(self, noise: Noise, temperature: float = 1.0) -> Float[Tensor, "batch 3 height width"]:
-        """Draw each image of 2^bits levels a colour, as `log_prob` weighs them.
+        """Draw each image at 2^bits levels per colour, with the probabilities of `log_prob`.
 
-        As NVAE does, `temperature` divides the mixture's logits and multiplies the logistics' scales. The public code
-        leaves the colours between the levels, and shifts green and blue by such a red.
+        As in NVAE, `temperature` divides the mixture's logits and multiplies the logistics' scales. The public code
+        leaves colours between the levels, and shifts green and blue by that unrounded red.
         """
         logits, means, log_scales, coefficients = self._parts()
         which, where = noise((logits, means[:, :, 0]))
@@ -196,7 +196,7 @@ def _in_turn(
     coefficients: Float[Tensor, "batch 3 height width"],
     settle: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Shift green by the settled red, and blue by both."""
+    """Shift green by the drawn red, and blue by both."""
     red = settle(colours[:, 0])
     green = settle(colours[:, 1] + coefficients[:, 0] * red)
     blue = settle(colours[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green)
@@ -204,5 +204,5 @@ def _in_turn(
 
 
 def _logistic(normal: Tensor) -> Tensor:
-    """Return draws of the standard logistic at the quantiles of standard normal ones; finite in both tails."""
+    """Map standard normal draws to standard logistic ones by quantile; finite in both tails."""
     return torch.special.log_ndtr(normal) - torch.special.log_ndtr(-normal)

@@ -1,7 +1,7 @@
-"""Energies of the latents: one small network a layer, E(z) = sum_i E_i(z_i).
+"""Energies of the latents: one small network per layer, E(z) = sum_i E_i(z_i).
 
-The sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
-paper's f_i is the network's output itself, E_i = -f_i (docs/facts, "Joint EBM prior").
+Sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
+paper's f_i is the network's output, E_i = -f_i (docs/facts, "Joint EBM prior").
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from jlebm.networks import SLOPE, mlp
 
 
 class JointEnergy(nn.Module):
-    """One network a layer; each maps its layer to f_i of shape (batch, 1)."""
+    """The energy networks: one per layer, which maps z_i to f_i of shape (batch, 1)."""
 
     def __init__(self, networks: Sequence[nn.Module]):
         """Take the networks of f, top layer first."""
@@ -32,7 +32,7 @@ class JointEnergy(nn.Module):
 
 
 class NoEnergy(nn.Module):
-    """f_i = 0: the layer keeps its Gaussian prior."""
+    """The zero network, f_i = 0: the layer keeps its Gaussian prior."""
 
     def forward(self, layer: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1"]:
         """Return zeros."""
@@ -40,19 +40,19 @@ class NoEnergy(nn.Module):
 
 
 def no_energy(layers: int) -> JointEnergy:
-    """Return the energy of a prior that is the Gaussian hierarchy alone; it has nothing to learn."""
+    """Return the zero energy, whose prior is the Gaussian hierarchy; it has no parameters."""
     return JointEnergy([NoEnergy() for _ in range(layers)])
 
 
 @dataclass(frozen=True)
 class EnergyConfig(Kinds):
-    """Which networks an energy has: frozen, of plain values. A kind is a subclass, here or in anybody's code."""
+    """Base class of the energy networks' configurations; a kind is a subclass, here or in a user's code."""
 
     def build(self, shapes: LatentShapes) -> JointEnergy:
-        """Make one network a layer, top first, its weights drawn from torch's global generator.
+        """Build one network per layer, top first, with weights drawn from torch's global generator.
 
         Args:
-            shapes: of each layer's latents, top first, without the batch.
+            shapes: shape of each layer's latents, top first, without the batch.
 
         Raises:
             UserError: the networks do not fit these layers.
@@ -60,16 +60,16 @@ class EnergyConfig(Kinds):
         raise NotImplementedError
 
     def check(self, shapes: LatentShapes) -> None:
-        """Refuse layers that the networks do not fit, before anything is trained for them.
+        """Refuse layers that the networks do not fit, before anything is trained.
 
         Raises:
-            UserError: one does not fit.
+            UserError: a layer does not fit.
         """
 
 
 @dataclass(frozen=True)
 class VectorEnergy(EnergyConfig):
-    """One multi-layer perceptron a layer of vector latents."""
+    """Configuration of one multi-layer perceptron per layer of vector latents."""
 
     hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
     """Hidden units of each layer's network, top first; by default the paper's for CIFAR-10."""
@@ -83,19 +83,19 @@ class VectorEnergy(EnergyConfig):
         """See `EnergyConfig`."""
         if any(len(shape) != 1 for shape in shapes) or len(shapes) != len(self.hidden):
             raise UserError(
-                f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one a perceptron"
+                f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one per perceptron"
             )
 
 
 @dataclass(frozen=True)
 class ConvEnergy(EnergyConfig):
-    """One convolutional network a layer of (channels, height, width) latents; the defaults are the published ones."""
+    """Configuration of one convolutional network per layer of feature maps; the defaults are the published ones."""
 
     channels: int = 64
     units: int = 200
 
     def __post_init__(self) -> None:
-        """Refuse a network of nothing."""
+        """Refuse a network without channels or units."""
         if self.channels < 1 or self.units < 1:
             raise UserError("an energy needs at least one channel and one unit")
 
@@ -110,15 +110,15 @@ class ConvEnergy(EnergyConfig):
 
 
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
-    """Return one convolutional network a layer of (channels, height, width) latents, top first.
+    """Return one convolutional network per layer of (channels, height, width) latents, top first.
 
     Stride-2 4x4 convolutions down to 4x4, then as many linear layers, then one output; leaky ReLUs between them
     (docs/facts, "Two-stage training").
 
     Args:
-        shapes: of each layer; height and width are equal and a power of two from 8 on.
-        channels: feature maps; the paper's are 64.
-        units: of the linear layers; the paper's are 200.
+        shapes: shape of each layer; height and width are equal and a power of two from 8 on.
+        channels: number of feature maps; 64 in the paper.
+        units: width of the linear layers; 200 in the paper.
 
     Raises:
         UserError: a layer's shape does not halve down to 4x4.
@@ -144,10 +144,10 @@ def _conv_network(shape: tuple[int, ...], channels: int, units: int) -> nn.Seque
 
 
 def mlp_energy(dims: Sequence[int], hidden: Sequence[Sequence[int]]) -> JointEnergy:
-    """Return one multi-layer perceptron a layer of vector latents, top first.
+    """Return one multi-layer perceptron per layer of vector latents, top first.
 
     Args:
-        dims: dimensions of each layer.
+        dims: dimension of each layer.
         hidden: hidden units of each layer's network; the paper's for CIFAR-10 are ((100, 100), (200, 200, 200)).
     """
     return JointEnergy([mlp(dim, units, outputs=1) for dim, units in zip(dims, hidden, strict=True)])

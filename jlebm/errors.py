@@ -1,4 +1,4 @@
-"""Errors that end a command with one sentence and an exit code of their own."""
+"""Errors that end a command with one sentence and their own exit code."""
 
 import codecs
 import difflib
@@ -13,8 +13,8 @@ from typing import ParamSpec
 from jlebm.text import in_plain_characters, printable
 
 P = ParamSpec("P")
-PLAIN = "jlebm-plain"  # the name of the handler of characters that an output lacks
-NOBODY_READS = 141  # the exit code of what a shell ends by SIGPIPE
+PLAIN = "jlebm-plain"  # the name of the handler for characters that an output cannot encode
+NOBODY_READS = 141  # the exit code that a shell reports after SIGPIPE
 
 codecs.register_error(PLAIN, in_plain_characters)
 
@@ -26,9 +26,9 @@ class UserError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Name the nearest known word, for the end of a `UserError` sentence; "CIFAR10" is near to "cifar10".
+    """Name the nearest known word, for the end of a `UserError` message; "CIFAR10" is near "cifar10".
 
-    Returns "; the nearest known one is 'cifar10'", or "; known are: ..." where nothing is near.
+    Returns "; the nearest known one is 'cifar10'", or "; known are: ..." if nothing is near.
     """
     known = sorted(known)
     folded = {name.casefold(): name for name in known}
@@ -39,12 +39,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Make a command's `main` answer bad input with its sentence on stderr and its exit code.
+    """Make a command's `main` report bad input as one sentence on stderr, with its exit code.
 
-    An operating system's error about a named file is such a sentence too: it is about the surroundings and not about
-    this code. Characters that the output's encoding lacks (ASCII has no frames, cp1252 no Greek) are written in plain
-    ones, by whatever library they are printed. An output that is closed before its end, as by `| head`, ends the
-    command without a word.
+    An operating system's error about a named file is reported in the same way: its cause lies outside this code.
+    Characters that the output's encoding lacks (ASCII has no frames, cp1252 no Greek) are replaced by plain ones,
+    whichever library prints them. An output that is closed early, as by `| head`, ends the command silently.
     """
 
     @wraps(main)
@@ -54,13 +53,13 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
                 stream.reconfigure(errors=PLAIN)
         try:
             code = main(*args, **kwargs) or 0
-            sys.stdout.flush()  # here, where what cannot be written still has its sentence
+            sys.stdout.flush()  # here, where a failed write is still reported
             return code
         except UserError as error:
             sys.stderr.write(f"error: {printable(str(error))}\n")
             return error.exit_code
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
             return NOBODY_READS
         except OSError as error:
             if error.filename is None and error.errno != errno.ENOSPC:

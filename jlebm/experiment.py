@@ -1,4 +1,4 @@
-"""The frozen configuration of a joint training: one row of a table before its numbers."""
+"""The frozen configuration of a model that is trained together with its prior."""
 
 import typing
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class OptimizerConfig:
     energy_l2: float = 0.0
     """Weight of the squared energies in the loss; the paper's is 0."""
     ema_decay: float | None = None
-    """Decay of an exponential moving average of all weights, None for none (the paper's)."""
+    """Decay of an exponential moving average of all weights; None, as in the paper, for no average."""
 
     def __post_init__(self) -> None:
         """Refuse rates that could not learn."""
@@ -46,29 +46,29 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Experiment(Trainable):
-    """One row of a table before its numbers; the defaults are the paper's CIFAR-10 run.
+    """Configuration of a joint training; the defaults are the paper's CIFAR-10 run.
 
-    Its source is docs/facts, "Training settings".
+    Source: docs/facts, "Training settings".
     """
 
     learning: LearningName = "joint-mle"
     model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
-    """Hidden units of each layer's energy, top first; none where the prior stays Gaussian, or has another `energy`."""
+    """Hidden units of each layer's energy, top first; empty if the prior is Gaussian or `energy` is set."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
     posterior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(40, 0.1))
-    """Used by joint maximum likelihood only; kept by all, so that they differ in `learning` alone."""
+    """Chain of p(z|x) for joint maximum likelihood alone; present in all, so that schemes differ in `learning` only."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     kl_warmup: int = field(default=0, metadata={"since": "0.2", "least": 0})
-    """Updates over which the weight of q(z|x)'s KL from the prior rises to its full one; 0 for that from the start."""
+    """Updates over which the weight of KL(q(z|x) | p(z)) rises to its full value; 0 for the full weight at once."""
     kl_weight: float = field(default=1.0, metadata={"since": "0.2"})
-    """The KL's full weight; 1 is the ELBO. The sibling's code has 0.1: it weighs the reconstruction tenfold instead
+    """Full weight of the KL; 1 is the ELBO. The sibling paper's code uses 0.1, by weighting the reconstruction tenfold
     (docs/facts, "Variational learning")."""
     conditional_gradient: ConditionalGradient = field(default="exact", metadata={"since": "0.2"})
-    """Of variational learning alone; see `objectives.ConditionalGradient`."""
+    """Gradient of the conditionals in variational learning; see `objectives.ConditionalGradient`."""
     energy: EnergyConfig | None = field(default=None, metadata={"since": "0.2"})
-    """Another kind of networks than the perceptrons of `energy_hidden`, which is then empty."""
+    """Energy networks of another kind than the perceptrons of `energy_hidden`, which is then empty."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -91,20 +91,20 @@ class Experiment(Trainable):
                     "a ladder learns through its inference network; set learning to variational or gaussian"
                 )
         elif self.learning == "gaussian":
-            raise UserError("learning 'gaussian' is of a ladder, whose layers' KLs are known; model is of another kind")
+            raise UserError("learning 'gaussian' needs a ladder, whose layers' KLs are known; model is of another kind")
         elif (self.learning == "variational") != self.model.inference_network:
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
         if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.conditional_gradient != "exact" and self.learning != "variational":
-            raise UserError(f"conditional_gradient is of variational learning; leave it exact for {self.learning}")
+            raise UserError(f"conditional_gradient belongs to variational learning; leave it exact for {self.learning}")
         if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"
             )
 
     def build(self, backbone: Backbone | None = None) -> JointModel:
-        """See `Trainable`; the model has a backbone of its own, and none is given."""
+        """See `Trainable`; the model builds its own backbone."""
         config = self.model
         backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
         if self.learning == "gaussian":
@@ -113,11 +113,11 @@ class Experiment(Trainable):
         return JointModel(backbone, energy.build(backbone.latent_shapes))
 
     def prior_sampling_chain(self) -> Chain:
-        """See `Trainable`: the one of training."""
+        """See `Trainable`: the prior's chain of training."""
         return self.prior_chain
 
     def posterior_sampling_chain(self) -> Chain | None:
-        """See `Trainable`: that of joint maximum likelihood alone, which has no inference network."""
+        """See `Trainable`: joint maximum likelihood alone has one, for lack of an inference network."""
         return self.posterior_chain if self.learning == "joint-mle" else None
 
     def scheme(self) -> Scheme:

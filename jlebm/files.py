@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, opened with a sentence where they cannot be had.
+"""Files: written atomically, opened with a clear error.
 
-What goes wrong outside of a file's content (no space, no permission, no such folder) becomes a `UserError` here, so
-that whoever parses a file has only its content left to judge: a file that may not be read is never called damaged.
+Failures outside a file's content (no space, no permission, no such folder) become a `UserError` here, so that parsers
+judge content alone: an unreadable file is never called damaged.
 """
 
 import errno
@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, Literal
 
 from jlebm.errors import UserError
 
-ABANDONED_AFTER = 3600.0  # seconds without a write, after which a half-written file belongs to a dead process
+ABANDONED_AFTER = 3600.0  # seconds without a write after which a half-written file is taken for a dead process's
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _Raw(io.FileIO):
-    """A file that remembers why a write failed: torch, safetensors and matplotlib raise something else instead."""
+    """A file that remembers why a write failed: torch, safetensors and matplotlib raise other errors instead."""
 
     failure: OSError | None = None
 
@@ -37,7 +37,7 @@ class _Raw(io.FileIO):
 
 
 class _Handle(io.BufferedWriter):
-    """A buffer without a descriptor to be written past it, as Pillow and numpy do where they find one."""
+    """A buffer without a file descriptor: Pillow and numpy would write past the buffer if they found one."""
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
@@ -45,20 +45,20 @@ class _Handle(io.BufferedWriter):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written from its start; at the end of the block it is flushed to the disk and moved to `path`.
+    """Open a temporary file for writing; at the end of the block it is flushed to disk and moved to `path`.
 
     At every moment `path` is either the whole previous file or the whole new one. The temporary file beside it has a
-    random name and is opened exclusively, so that no two processes share one, whatever their numbers are. A block that
-    raises leaves the previous file and nothing else.
+    random name and is opened exclusively, so that no two processes share one. A block that raises leaves the previous
+    file and nothing else.
 
     Args:
-        path: of the file; folders that it needs are made.
+        path: the file; missing folders are created.
 
     Yields:
-        A binary file. It may be handed to `torch.save`, `numpy.savez`, `Figure.savefig` and the like.
+        A binary file, which `torch.save`, `numpy.savez`, `Figure.savefig` and the like accept.
 
     Raises:
-        UserError: there is no space, no permission or no folder to write it in.
+        UserError: there is no space, no permission, or the folder cannot be created.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")  # a name has 255 bytes at most
     try:
@@ -94,7 +94,7 @@ def _finish(handle: BinaryIO, raw: _Raw, part: Path, path: Path) -> None:
 
 @contextmanager
 def growing(path: Path, mode: Literal["wb", "r+b"]) -> Iterator[BinaryIO]:
-    """Open a file that is written in place, because a later process goes on where this one is stopped.
+    """Open a file for writing in place, because a later process continues where this one stops.
 
     Raises:
         UserError: it cannot be opened, or a write fails.
@@ -118,10 +118,10 @@ def growing(path: Path, mode: Literal["wb", "r+b"]) -> Iterator[BinaryIO]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to the end of a file, whole or not at all; a last line that a crash cut short is taken away.
+    """Append a line to a file, whole or not at all; a last line that a crash cut short is removed.
 
     Raises:
-        UserError: the file cannot be written. It is as it was before, but for such a cut line.
+        UserError: the file cannot be written; it is unchanged except for such a cut line.
     """
     try:
         with path.open("a+b", buffering=0) as file:
@@ -129,7 +129,7 @@ def append_line(path: Path, line: str) -> None:
             file.truncate(end)
             try:
                 rest = memoryview(f"{line}\n".encode())
-                while rest:  # a disk that fills up takes a part of it first
+                while rest:  # a disk that fills up accepts a part of it first
                     rest = rest[file.write(rest) :]
             except OSError:
                 file.truncate(end)
@@ -139,10 +139,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def try_append(path: Path) -> None:
-    """Open a file as `append_line` does, and close it again.
+    """Check that `append_line` could write to a file.
 
     Raises:
-        UserError: no line can be added to it.
+        UserError: no line can be appended.
     """
     try:
         path.open("ab").close()
@@ -151,7 +151,7 @@ def try_append(path: Path) -> None:
 
 
 def _end_of_lines(file: io.FileIO) -> int:
-    """Return where the last whole line of a file ends."""
+    """Return the offset at which the last whole line of a file ends."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         block = min(end, 4096)
@@ -164,13 +164,13 @@ def _end_of_lines(file: io.FileIO) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all, as `atomic_write` does."""
+    """Write a text as UTF-8, atomically as `atomic_write` does."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return the sentence for a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     if error.errno in NO_SPACE:
         return UserError(f"no space left to write {path}; free some and run the same command again")
     if error.errno == errno.EFBIG:
@@ -185,17 +185,17 @@ def open_regular(path: Path, what: str = "file") -> Iterator[io.BufferedReader]:
     """Open a regular file for reading.
 
     Args:
-        path: of the file.
-        what: it is, for the sentence where there is none.
+        path: the file.
+        what: what the file is, for the message if it is missing.
 
     Raises:
-        UserError: there is none, it may not be read, or it is something else: a folder, a pipe, a device.
+        UserError: it is missing, unreadable, or no regular file: a folder, a pipe, a device.
     """
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):
             what = "a folder" if stat.S_ISDIR(kind) else "a pipe, a socket or a device"
-            raise UserError(f"{path} is {what}, where a file is meant")
+            raise UserError(f"{path} is {what}, not a file")
         file = path.open("rb")
     except OSError as error:
         raise cannot_read(path, error, what) from error
@@ -204,12 +204,12 @@ def open_regular(path: Path, what: str = "file") -> Iterator[io.BufferedReader]:
 
 
 def cannot_read(path: Path, error: OSError, what: str = "file") -> UserError:
-    """Return the sentence for a file that cannot be opened."""
+    """Return the error for a file that cannot be opened."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         link = path.is_symlink()
         return UserError(f"{path} is a link to a file that is not there" if link else f"there is no {what} {path}")
     if error.errno in NO_PERMISSION:
-        return UserError(f"{path} may not be read ({error.strerror}); it is not touched: give yourself permission")
+        return UserError(f"{path} may not be read ({error.strerror}); it is left as it is: change its permissions")
     return UserError(f"{path} cannot be read ({error.strerror or error})")
 
 
@@ -224,7 +224,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def can_be_written(folder: Path) -> bool:
-    """Tell whether files can be put into a folder, which need not be there yet; nothing is left behind."""
+    """Tell whether files can be created in a folder, which need not exist yet; nothing is left behind."""
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     except OSError:  # below a folder that may not be searched
@@ -233,15 +233,15 @@ def can_be_written(folder: Path) -> bool:
 
 
 def sweep(folder: Path, pattern: str = ".*.part", older_than: float = ABANDONED_AFTER) -> None:
-    """Remove temporary files that a killed process left.
+    """Remove temporary files that a killed process left behind.
 
     Args:
-        folder: not searched below.
-        pattern: of their names.
-        older_than: seconds since the last write; 0 where a lock says that no other process writes here.
+        folder: where they are; subfolders are not searched.
+        pattern: glob pattern of their names.
+        older_than: seconds since the last write; 0 if a lock shows that no other process writes here.
     """
     for part in folder.glob(pattern):
-        with suppress(OSError):  # another process has just finished it, or it is not ours to remove
+        with suppress(OSError):  # another process has just finished it, or owns it
             if older_than == 0 or time.time() - part.stat().st_mtime >= older_than:
                 part.unlink()
 

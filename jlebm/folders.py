@@ -1,4 +1,4 @@
-"""Folders: made, tried before hours of work, locked against other processes, and found where a user has them."""
+"""Folders: created, checked before hours of work, locked against other processes; the user's home and cache."""
 
 import errno
 import tempfile
@@ -15,10 +15,10 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it where they are not there.
+    """Create a folder and its parents if they are missing.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,10 +27,10 @@ def make_folder(folder: Path) -> None:
 
 
 def try_folder(folder: Path) -> None:
-    """Make a folder where it is not there, and a file in it, which is removed again: permissions alone don't tell.
+    """Create a folder if it is missing and try to write a file in it: permissions alone do not tell.
 
     Raises:
-        UserError: no file can be put there.
+        UserError: no file can be created there.
     """
     make_folder(folder)
     try:
@@ -41,18 +41,18 @@ def try_folder(folder: Path) -> None:
 
 
 def locked(path: Path, elsewhere: str, wait: bool = True) -> BaseFileLock:
-    """Take a lock, which the operating system gives up with the process, however that ends.
+    """Take a lock that the operating system releases when the process ends, however it ends.
 
     Args:
-        path: of the lock's file, made where it is not there; it stays.
-        elsewhere: what to do where the file system has no locks: "choose --runs on another one".
-        wait: for another process that holds it.
+        path: the lock's file, created if it is missing and never removed.
+        elsewhere: advice if the file system has no locks: "choose --runs on another one".
+        wait: whether to wait for another process that holds it.
 
     Returns:
-        The lock, to be released or used as a context.
+        The lock, to be released or used as a context manager.
 
     Raises:
-        filelock.Timeout: another process holds it and is not waited for.
+        filelock.Timeout: another process holds it and `wait` is false.
         UserError: the file cannot be written, or its file system has no locks.
     """
     lock = FileLock(path)
@@ -66,31 +66,31 @@ def locked(path: Path, elsewhere: str, wait: bool = True) -> BaseFileLock:
         raise missing from error
     except OSError as error:
         raise (missing if error.errno in NO_LOCKS else cannot_write(path, error)) from error
-    if isinstance(lock, SoftFileLock):  # what filelock takes in its place stays when a process is killed
+    if isinstance(lock, SoftFileLock):  # filelock's fallback stays locked when a process is killed
         lock.release()
         raise missing
     return lock
 
 
 def user_cache() -> Path | None:
-    """Return the user's cache folder of this program, which need not be there yet.
+    """Return this program's cache folder of the user, which need not exist yet.
 
-    None is for a user without a home folder, as in a container that runs under a bare number.
+    None if the user has no home folder, as in a container that runs under a bare user id.
     """
     try:
         folder = Path(user_cache_dir("jlebm"))
-    except RuntimeError:  # of its later releases; earlier ones give the "~" back
+    except RuntimeError:  # in later releases of platformdirs; earlier ones return the "~"
         return None
-    return folder if folder.is_absolute() else None  # "~" stays where nobody knows what it stands for
+    return folder if folder.is_absolute() else None  # an unexpanded "~" means no home folder
 
 
 def expanded(path: Path) -> Path:
-    """Return a path with its "~" replaced by the home folder.
+    """Return a path with its "~" expanded to the home folder.
 
     Raises:
-        UserError: there is no such user, or it has no home folder.
+        UserError: there is no such user, or the user has no home folder.
     """
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path} is below a home folder that nobody knows here; name it from / on") from error
+        raise UserError(f"{path} is below an unknown home folder; give the path from / on") from error

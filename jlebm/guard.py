@@ -1,4 +1,4 @@
-"""Stops a run whose energies run away, with a sentence instead of a wasted night."""
+"""Stop a training whose energies diverge, with one sentence instead of a wasted night."""
 
 import math
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from torch import nn
 from jlebm.errors import UserError
 
 ENERGY_LIMIT = 1e6  # nats; a healthy energy of the two-layer model stays below 1e3
-RANGE_LIMIT = 1e3  # standard deviations of the top layer that a latent may be away from zero
+RANGE_LIMIT = 1e3  # how far from zero a latent may be, in standard deviations of the top layer
 
 
 class Diverged(UserError):
-    """Training cannot go on; a checkpoint, where there is one, is from before."""
+    """Training diverged and cannot go on; a checkpoint, if any, is from before."""
 
     exit_code = 3
 
 
 def check(step: int, figures: dict[str, float], model: nn.Module | None = None, saved: bool = False) -> None:
-    """Look at the figures of one update (`learning.base.Update.figures`).
+    """Check the figures of one update (`learning.scheme.Update.figures`).
 
     Args:
         step: the update's number.
-        figures: of it.
-        model: what learns; where no figure that went wrong is a layer's, its first weights that are not finite are
-            named.
+        figures: its figures by name.
+        model: the module that learns; if no figure that went wrong belongs to a layer, its first weights that are not
+            finite are named.
         saved: whether there is a checkpoint.
 
     Raises:
-        Diverged: one is not finite or beyond its limit; names the layer, the step, the last figures, what to try.
+        Diverged: a figure is not finite or beyond its limit; names the layer, the step, the last figures and a remedy.
     """
     wrong = {name: problem for name, value in figures.items() if (problem := _problem(name, value))}
     if not wrong:
         return
-    # A loss is a sum over layers: the layer is named that spoils it, and its latents before the energy of them.
+    # A loss is a sum over layers: name the layer that spoils it, and its latents before their energy.
     name = min(wrong, key=lambda name: ("/" not in name, not (name.startswith("range_") and "not" in wrong[name])))
     quantity, _, layer = name.partition("/")
     where = f"of layer {layer} " if layer else ""
@@ -58,10 +58,10 @@ def _problem(name: str, value: float) -> str:
 
 
 def check_weights(step: int, model: nn.Module, saved: bool = False) -> None:
-    """Look at every weight before a checkpoint replaces the one before it, where there is one.
+    """Check that every weight is finite before a checkpoint replaces the previous one.
 
     Raises:
-        Diverged: one is not finite; names the parameter and the step.
+        Diverged: a weight is not finite; names the parameter and the step.
     """
     for name in _not_finite(model):
         raise Diverged(
@@ -84,4 +84,4 @@ def _remedy(quantity: str) -> str:
         return "a smaller step size epsilon of that chain, or smaller learning rates"
     if quantity.startswith("energy_"):
         return "a smaller optimizer.energy_lr, a positive optimizer.energy_l2, or more prior_chain.steps"
-    return "smaller learning rates, or a smaller epsilon of the chains where there are any"
+    return "smaller learning rates, or a smaller epsilon of the chains, if there are any"

@@ -1,13 +1,13 @@
-"""What each layer holds: some layers drawn anew while the others are kept, and the scores L^{>k} that come of it.
+"""Hierarchical sampling, reconstruction and scores L^{>k}: some layers are resampled while the others are kept.
 
-Layers are kept and drawn in whitened noise, z = T(eps), so that a kept layer stays what it was relative to the layers
-above it (docs/facts, "Hierarchical sampling and reconstruction"). A layer that is drawn anew starts at N(0, I) and runs
-a chain of its own in the EBM prior given everything that is kept: only its coordinates move, pulled by the energies of
-all layers that it changes. Without a chain the draw is that of the Gaussian hierarchy, for which no chain is needed:
-the twin in every figure.
+Layers are kept and resampled in whitened noise, z = T(eps), so that a kept layer stays the same relative to the layers
+above it (docs/facts, "Hierarchical sampling and reconstruction"). A resampled layer starts at N(0, I) and runs a chain
+in the EBM prior given the kept layers: only its coordinates move, under the energies of all layers that it changes.
+Without a chain the draw comes from the Gaussian hierarchy, which needs none: the twin in every figure.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -25,16 +25,29 @@ from jlebm.model import JointModel
 from jlebm.randomness import Noise, PerImageNoise
 from jlebm.sampling import Samples, batch_of, dealt, decoded
 
+
+@dataclass(frozen=True)
+class PartialPosterior:
+    """Distribution of latents with z_{>k} from the posterior and z_{<=k} from the prior given them."""
+
+    k: int
+    """Number of layers drawn from the prior given those above them, counted from the bottom: 0 to L."""
+    chain: Chain | None
+    """Chain of the EBM prior of z_{<=k} given z_{>k}, in whitened noise; None draws from the Gaussian prior."""
+    posterior_chain: Chain | None = None
+    """Chain of p(z|x); None draws from the inference network."""
+
+
 OneDraw: TypeAlias = tuple[Float[Tensor, "1 ..."], ...]  # whitened noise of every layer, top first, of one image
 
 
 def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
-    """Return one full draw of the prior in whitened noise, of one image: what `resample` keeps layers of.
+    """Draw the whitened noise of all layers for one image, of which `resample` keeps some.
 
-    It is what `sampling.generate` decodes for this seed, with this chain or, with none, from the Gaussian prior.
+    `sampling.generate` decodes the same draw for this seed: with this chain, or with none from the Gaussian prior.
 
     Raises:
-        UserError: the chain is not one in whitened noise.
+        UserError: the chain does not move in whitened noise.
     """
     noise = PerImageNoise("sample", [seed])
     return model.noise(1, noise) if chain is None else model.sample_noise(1, _in_noise(chain), noise)
@@ -43,21 +56,21 @@ def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
 def resampled(
     model: JointModel, eps: OneDraw, layers: Sequence[int], seeds: Sequence[int], chain: Chain | None
 ) -> Latents:
-    """Return `eps` once for each seed, with some layers drawn anew: whitened noise, the other layers to the bit.
+    """Resample some layers of `eps` once per seed; return whitened noise whose other layers are equal to the bit.
 
     Args:
         model: the trained model.
         eps: whitened noise of all layers, of one image.
-        layers: which are drawn anew: indices from the top, z_L being 0.
-        seeds: one a draw; a draw depends on its seed alone, and shares nothing with `sampling.generate`'s.
-        chain: of the EBM prior given the kept layers; None draws from the Gaussian prior.
+        layers: indices of the resampled layers, counted from the top: z_L is 0.
+        seeds: one per draw, which depends on its seed alone and shares no noise with `sampling.generate`.
+        chain: chain of the EBM prior given the kept layers; None draws from the Gaussian prior.
 
     Raises:
-        UserError: there is no such layer, or the chain is not one in whitened noise.
+        UserError: there is no such layer, or the chain does not move in whitened noise.
     """
     drawn = tuple(sorted(set(layers)))
     if not drawn or not 0 <= drawn[0] <= drawn[-1] < len(eps):
-        raise UserError(f"layers {list(layers)} cannot be drawn anew; the model's are 0, the top, to {len(eps) - 1}")
+        raise UserError(f"layers {list(layers)} cannot be resampled; the model's are 0, the top, to {len(eps) - 1}")
     held = tuple(layer.expand(len(seeds), *layer.shape[1:]) for layer in eps)
     noise = PerImageNoise("layers", seeds)
     moving = noise(tuple(held[index] for index in drawn))
@@ -87,33 +100,29 @@ def reconstruct_from(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
-    k: int,
-    chain: Chain | None,
-    posterior_chain: Chain | None = None,
+    latents: PartialPosterior,
     batch_size: int = 100,
 ) -> Iterator[Samples]:
-    """Keep z_{>k} of a posterior sample of each chosen image and draw z_{<=k} given them: column k of the figure.
+    """Keep z_{>k} of each chosen image's posterior sample, draw z_{<=k} given them, and decode: one column of a figure.
 
-    At k = 0 it is `sampling.reconstruct`, at k = L an image of the prior. What is kept is the same at every k.
+    k = 0 is `sampling.reconstruct`, k = L an image of the prior. The posterior sample is the same for every k.
 
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone.
-        k: how many layers are drawn, from the bottom.
-        chain: of the EBM prior of z_{<=k} given z_{>k}; None draws from the Gaussian prior.
-        posterior_chain: of p(z|x); None draws from the inference network.
-        batch_size: images at a time.
+        chosen: indices of the images to use; the noise of image i depends on i alone.
+        latents: k, and the chains that draw the kept layers and those below.
+        batch_size: images per batch.
 
     Raises:
-        UserError: k is none of 0 to L, the chain is not one in whitened noise, or the backbone has no `push_below`.
+        UserError: k is not in 0 to L, the chain does not move in whitened noise, or the backbone has no `push_below`.
     """
-    _check(model, k, chain)
+    _check(model, latents)
 
     def draw(first: int) -> Samples:
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        z = model.sample_posterior(x, posterior_chain, PerImageNoise("posterior", indices))
-        return decoded(model, _drawn_below(model, z, k, chain, PerImageNoise("layers", indices)))
+        z = model.sample_posterior(x, latents.posterior_chain, PerImageNoise("posterior", indices))
+        return decoded(model, _drawn_below(model, z, latents, PerImageNoise("layers", indices)))
 
     yield from dealt(draw, len(chosen), batch_size)
 
@@ -122,9 +131,7 @@ def scores_above(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
-    k: int,
-    chain: Chain | None,
-    posterior_chain: Chain | None = None,
+    latents: PartialPosterior,
     draws: int = 1,
     batch_size: int = 100,
 ) -> Float64[np.ndarray, " chosen"]:
@@ -136,17 +143,15 @@ def scores_above(
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone.
-        k: how many layers come from the prior, from the bottom.
-        chain: as in `reconstruct_from`.
-        posterior_chain: as there.
-        draws: of z, over which the mean is taken.
-        batch_size: images at a time.
+        chosen: indices of the images to use; the noise of image i depends on i alone.
+        latents: k, and the chains that draw the layers above and below it.
+        draws: number of draws of z to average over.
+        batch_size: images per batch.
 
     Raises:
-        UserError: as there, or there are no draws.
+        UserError: as in `reconstruct_from`, or `draws` is less than one.
     """
-    _check(model, k, chain)
+    _check(model, latents)
     _check_draws(draws)
     found = []
     for first in range(0, len(chosen), batch_size):
@@ -154,7 +159,7 @@ def scores_above(
         upper, lower = PerImageNoise("posterior", indices), PerImageNoise("layers", indices)
         density, total = Posterior(model.backbone, model.energy, x), x.new_zeros(len(x), dtype=torch.float64)
         for _ in range(draws):
-            z = _drawn_below(model, model.sample_posterior(x, posterior_chain, upper), k, chain, lower)
+            z = _drawn_below(model, model.sample_posterior(x, latents.posterior_chain, upper), latents, lower)
             total += _value(density, z)
         found.append((total / draws).cpu().numpy())
     return np.concatenate(found)
@@ -168,9 +173,9 @@ def posterior_energies(
     draws: int = 1,
     batch_size: int = 100,
 ) -> Float64[np.ndarray, " chosen"]:
-    """Return E(z) of each chosen image at the draws of `scores_above` for k = 0: the energies' part of that score.
+    """Return E(z) of each chosen image at the draws of `scores_above` with k = 0: the energies' part of that score.
 
-    L^{>0} + E is the score of the same model without its energies, to the rounding. Arguments and errors are as there.
+    L^{>0} + E is the score of the same model without energies, up to rounding. Arguments and errors as there.
     """
     _check_draws(draws)
     found = []
@@ -188,8 +193,9 @@ def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
     return density(z)
 
 
-def _drawn_below(model: JointModel, z: Latents, k: int, chain: Chain | None, noise: Noise) -> Latents:
-    """Return z with its k bottom layers drawn anew given the ones above."""
+def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise: Noise) -> Latents:
+    """Return z with its k bottom layers resampled given the ones above."""
+    k, chain = latents.k, latents.chain
     kept, lower = z[: len(z) - k], z[len(z) - k :]
     if not lower:
         return z
@@ -200,12 +206,12 @@ def _drawn_below(model: JointModel, z: Latents, k: int, chain: Chain | None, noi
         return push_below(model.backbone, kept, eps)
 
 
-def _check(model: JointModel, k: int, chain: Chain | None) -> None:
+def _check(model: JointModel, latents: PartialPosterior) -> None:
     layers = len(model.backbone.latent_shapes)
-    if not 0 <= k <= layers:
-        raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {k}")
-    if chain is not None:
-        _in_noise(chain)
+    if not 0 <= latents.k <= layers:
+        raise UserError(f"k is the number of layers that the prior draws, 0 to {layers}, not {latents.k}")
+    if latents.chain is not None:
+        _in_noise(latents.chain)
 
 
 def _check_draws(draws: int) -> None:

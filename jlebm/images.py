@@ -1,8 +1,7 @@
-"""Images are uint8 in files and in every metric, float in [-1, 1] inside; this is the only way between the two.
+"""Conversion between uint8 images (files, metrics) and floats in [-1, 1] (networks): the only place for it.
 
-A number that is not finite has no colour: `to_uint8` refuses it, where a cast would make it black. So that it comes as
-far as there, images are clipped by `clipped` and chosen levels pass `unless_lost` wherever a network's output becomes
-an image.
+`to_uint8` refuses a number that is not finite, where a cast would make it black. To get it there unharmed, `clipped`
+clips images, and `unless_lost` passes on NaN when levels are chosen from a network's output.
 """
 
 import torch
@@ -13,7 +12,7 @@ from jlebm.errors import UserError
 
 
 class NotFinite(UserError):
-    """A network gives images that are NaN or infinite: its training went wrong without the guard having seen it."""
+    """A network's images are NaN or infinite: its training went wrong unnoticed by the guard."""
 
     exit_code = 3
 
@@ -28,12 +27,12 @@ def to_float(
 def to_uint8(
     images: Float[Tensor, "batch channels height width"],
 ) -> UInt8[Tensor, "batch channels height width"]:
-    """Return -1..1 as 0..255, rounded once to the nearest level; what lies outside is clipped.
+    """Return -1..1 as 0..255, rounded once to the nearest level; values outside are clipped.
 
-    On a GPU this waits for the images, as their transfer right after it would. `levels` does not.
+    On a GPU this waits for the images, as their transfer would anyway. `levels` does not wait.
 
     Raises:
-        NotFinite: a number of them is NaN or infinite.
+        NotFinite: a value is NaN or infinite.
     """
     finite = torch.isfinite(images)
     if not bool(finite.all()):
@@ -48,15 +47,15 @@ def to_uint8(
 def levels(
     images: Float[Tensor, "batch channels height width"],
 ) -> UInt8[Tensor, "batch channels height width"]:
-    """Return what `to_uint8` does, unlooked at: for what stays in a training, whose weights the guard looks at."""
+    """Convert as `to_uint8` does, unchecked: for images inside a training, where the guard checks the weights."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def clipped(x: Float[Tensor, "*shape"], low: float = -1.0, high: float = 1.0) -> Float[Tensor, "*shape"]:
-    """Return finite numbers between `low` and `high`, and others as they are."""
+    """Clip finite numbers to [`low`, `high`]; pass on the others."""
     return torch.where(torch.isfinite(x), x.clamp(low, high), x)
 
 
 def unless_lost(chosen: Float[Tensor, "*shape"], known: Bool[Tensor, "..."]) -> Float[Tensor, "*shape"]:
-    """Return what was chosen, and NaN where what it was chosen by is not known: a choice among NaNs looks like any."""
+    """Return `chosen` where `known` is true, else NaN: a choice among NaNs looks like any other choice."""
     return torch.where(known, chosen, torch.nan)

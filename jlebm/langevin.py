@@ -1,12 +1,11 @@
 """Langevin dynamics over any log-density of latents, unadjusted as in the paper or with a Metropolis correction.
 
-One convention: z <- z + epsilon * grad log p(z) + temperature * sqrt(2 epsilon) * xi. The paper's two notations are
-converted by name, `Chain.from_joint_paper` and `Chain.from_two_stage_paper` (docs/facts, "Langevin step
-sizes").
+The one convention: z <- z + epsilon * grad log p(z) + temperature * sqrt(2 epsilon) * xi. `Chain.from_joint_paper`
+and `Chain.from_two_stage_paper` convert the paper's two notations (docs/facts, "Langevin step sizes").
 
-The unadjusted chain samples a density that is near p for small epsilon. The corrected one (MALA: Roberts and Tweedie,
-Bernoulli 2(4), 1996) takes the same move as a proposal, which each element of the batch accepts or rejects by itself,
-and samples p at every step size.
+The unadjusted chain samples a density that is near p for small epsilon. The corrected chain (MALA: Roberts and Tweedie,
+Bernoulli 2(4), 1996) proposes the same move, which each element of the batch accepts or rejects on its own, and samples
+p at every step size.
 """
 
 import math
@@ -31,7 +30,7 @@ Space = Literal["latents", "noise"]
 
 @dataclass(frozen=True)
 class Chain:
-    """How long, how far and from where a chain moves."""
+    """A Langevin chain: number of steps, step size, start and space."""
 
     steps: int = field(metadata={"least": 0})
     epsilon: float
@@ -39,13 +38,13 @@ class Chain:
     temperature: float = 1.0
     """Multiplies the noise; 0 is gradient ascent."""
     start: Start = "standard-normal"
-    """Where it starts: N(0, I) in every layer, as the released joint training does, or a draw from p0."""
+    """Start: N(0, I) in every layer, as in the released joint training, or a draw from p0."""
     space: Space = field(default="latents", metadata={"since": "0.2"})
-    """What it moves: the latents z, or the whitened noise of the hierarchy, eps with z = T(eps)."""
+    """Space: the latents z, or the whitened noise eps of the hierarchy, z = T(eps)."""
     drift: Drift = field(default="exact", metadata={"since": "0.2"})
-    """In whitened noise, which log-density the steps climb (`densities.PriorInNoise`)."""
+    """Log-density whose gradient the steps follow in whitened noise (`densities.PriorInNoise`)."""
     metropolis: bool = field(default=False, metadata={"since": "0.2"})
-    """Whether each step is accepted or rejected (MALA), so that the chain samples the density itself."""
+    """Whether each step is accepted or rejected (MALA), so that the chain samples the density exactly."""
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
@@ -58,7 +57,7 @@ class Chain:
         if self.space == "noise" and self.start != "ancestral":
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
         if self.space == "latents" and self.drift != "exact":
-            raise UserError(f"the {self.drift} drift is one in whitened noise; set the chain's space to 'noise'")
+            raise UserError(f"the {self.drift} drift needs a chain in whitened noise; set the chain's space to 'noise'")
         if self.metropolis and self.temperature != 1:
             raise UserError(
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "
@@ -67,16 +66,16 @@ class Chain:
 
     @classmethod
     def from_joint_paper(cls, steps: int, s: float, start: Start = "standard-normal") -> "Chain":
-        """Convert the joint training's notation: drift s^2/2, noise s."""
+        """Convert the joint-training paper's notation: drift s^2/2, noise s."""
         return cls(steps, math.copysign(s**2 / 2, s), start=start)
 
     @classmethod
     def from_two_stage_paper(cls, steps: int, h: float, drift: Drift = "exact") -> "Chain":
-        """Convert the two-stage notation, in whitened noise: drift h/2, noise sqrt(h)."""
+        """Convert the two-stage paper's notation, in whitened noise: drift h/2, noise sqrt(h)."""
         return cls(steps, h / 2, start="ancestral", space="noise", drift=drift)
 
     def describe(self) -> str:
-        """Say it in a few words, for a row of results."""
+        """Describe the chain in a few words, for a row of results."""
         cold = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
         corrected = ", Metropolis-corrected" if self.metropolis else ""
         where = "" if self.space == "latents" else f", in whitened noise, {self.drift} drift"
@@ -84,12 +83,12 @@ class Chain:
 
 
 class StepInfo(NamedTuple):
-    """What a step saw at the position that it left."""
+    """Log-density, gradient norm and acceptance of one step, at the position before it."""
 
     log_density: Float[Tensor, " batch"]
     gradient_norm: Float[Tensor, " batch"]
     accepted: Bool[Tensor, " batch"] | None = None
-    """Which elements then moved; None where there is no Metropolis correction and all do."""
+    """Which elements moved; None without a Metropolis correction, when all do."""
 
 
 Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
@@ -104,17 +103,17 @@ def move(position: Latents, gradient: Latents, epsilon: float, noise: Latents, t
 def run(
     position: Latents, log_density: LogDensity, chain: Chain, noise: Noise, observe: Observer | None = None
 ) -> Latents:
-    """Run a whole chain from `position` and return where it ends.
+    """Run a chain from `position` and return its last position.
 
-    The gradient is autograd's, or written out where the density allows it (`jlebm.engines.gradients`); on a GPU, steps
-    that nobody observes are launched together where it allows that (`jlebm.engines.graphs`).
+    The gradient comes from autograd, or in closed form if the density allows it (`jlebm.engines.gradients`). On a GPU,
+    steps without an observer are launched as CUDA graphs if the density allows it (`jlebm.engines.graphs`).
 
     Args:
-        position: where every element of the batch starts.
-        log_density: what to sample; its gradient is evaluated `chain.steps` times, its value only for an observer.
-            A Metropolis correction evaluates both, once more than there are steps.
-        chain: its length, step size, temperature and correction (`start` is for whoever made `position`).
-        noise: the source of xi; a Metropolis correction asks for one more draw of each element after each xi.
+        position: starting point of every element of the batch.
+        log_density: the density to sample; its gradient is evaluated `chain.steps` times, its value only for an
+            observer. A Metropolis correction evaluates both, once more than there are steps.
+        chain: length, step size, temperature and correction; `start` is used by the caller, to make `position`.
+        noise: the source of xi; a Metropolis correction takes one more draw per element after each xi.
         observe: called after each step with its index, the new position and the step's info.
     """
     position = map_latents(Tensor.detach, position)
@@ -148,16 +147,16 @@ def _run_unseen(position: Latents, log_density: LogDensity, chain: Chain, draws:
 def log_acceptance(
     gain: Float[Tensor, " batch"], gradient: Latents, proposed: Latents, noise: Latents, epsilon: float
 ) -> Float[Tensor, " batch"]:
-    """Return log[p(y) q(x|y) / (p(x) q(y|x))] of the move from x to y; it is accepted with its exponential's chance.
+    """Return log[p(y) q(x|y) / (p(x) q(y|x))] of the move from x to y; its exponential is the acceptance probability.
 
-    q(y|x) is `move` at temperature 1. The move back from y would need the noise -(xi + sqrt(epsilon / 2) (g + g')), and
-    the ratio of the two noises' densities is written in xi, g and g' alone: no difference of near positions is taken.
+    q(y|x) is `move` at temperature 1. The move back from y needs the noise -(xi + sqrt(epsilon / 2) (g + g')), and the
+    ratio of the two noises' densities depends on xi, g and g' alone: no difference of nearby positions is taken.
 
     Args:
         gain: log p(y) - log p(x).
-        gradient: g, that of log p at x.
-        proposed: g', that of log p at y.
-        noise: xi, which led from x to y.
+        gradient: g, the gradient of log p at x.
+        proposed: g', the gradient of log p at y.
+        noise: xi of the move from x to y.
         epsilon: the step size.
     """
     both = map_latents(torch.add, gradient, proposed)
@@ -170,8 +169,8 @@ def _run_corrected(position: Latents, field: Field, chain: Chain, noise: Noise, 
         xi = noise(position)
         proposal = move(position, gradient, chain.epsilon, xi)
         its_value, its_gradient = field.value_and_gradient(proposal)
-        # The normal distribution function of one more draw is uniform. A proposal where the density is zero or not a
-        # number compares as false, and is rejected.
+        # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,
+        # the comparison is false and the proposal is rejected.
         log_uniform = torch.special.log_ndtr(noise((value[:, None],))[0][:, 0])
         accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.epsilon)
         info = StepInfo(value, dot(gradient, gradient).sqrt(), accepted)
@@ -188,12 +187,12 @@ def _choose(accepted: Bool[Tensor, " batch"], new: Latents, old: Latents) -> Lat
 
 @dataclass
 class Trace:
-    """An observer that keeps what each step saw: `run(..., observe=trace)`."""
+    """An observer that records every step's info: `run(..., observe=trace)`."""
 
     infos: list[StepInfo] = field(default_factory=list)
 
     def __call__(self, index: int, position: Latents, info: StepInfo) -> None:
-        """Keep the step's info."""
+        """Record the step's info."""
         self.infos.append(info)
 
     def log_density(self) -> Float[Tensor, "steps batch"]:

@@ -1,6 +1,6 @@
-"""The latents of a hierarchy: a tuple of tensors from the top layer z_L (index 0) to the bottom layer z_1.
+"""Operations on the latents of a hierarchy: a tuple of tensors, top layer z_L (index 0) to bottom layer z_1.
 
-Everything that is done to all layers at once is here; the order of layers is said here and nowhere else.
+Every operation on all layers at once is here, and so is the definition of the layers' order.
 """
 
 import math
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Latents: TypeAlias = tuple[Float[Tensor, "batch ..."], ...]
-LatentShapes: TypeAlias = tuple[tuple[int, ...], ...]  # of each layer, without the batch, top to bottom
+LatentShapes: TypeAlias = tuple[tuple[int, ...], ...]  # each layer's shape without the batch, top to bottom
 
 
 def layer_names(layers: int) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def dot(first: Latents, second: Latents) -> Float[Tensor, " batch"]:
 
 
 def flatten(latents: Latents) -> Float[Tensor, "batch dimensions"]:
-    """Lay all layers side by side, top first."""
+    """Concatenate all layers, top first."""
     return torch.cat([layer.flatten(1) for layer in latents], dim=1)
 
 

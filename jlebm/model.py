@@ -1,4 +1,4 @@
-"""A generator with a joint EBM prior: the two modules that are learned together, and how each density is sampled."""
+"""A generator with a joint EBM prior: backbone and energies in one module, and samplers of prior and posterior."""
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from jlebm.randomness import Noise
 
 
 class JointModel(nn.Module):
-    """p(x|z) exp(-E(z)) p0(z) / Z: a backbone of the `Backbone` protocol and one energy a layer."""
+    """p(x|z) exp(-E(z)) p0(z) / Z: a backbone of the `Backbone` protocol and one energy per layer."""
 
     backbone: Backbone
 
@@ -31,21 +31,21 @@ class JointModel(nn.Module):
         return layer_names(len(self.backbone.latent_shapes))
 
     def noise(self, count: int, noise: Noise) -> Latents:
-        """Return N(0, I) in every layer, in the parameters' type and device."""
+        """Draw N(0, I) in every layer, in the parameters' type and device."""
         like = next(self.parameters())
         return noise(tuple(like.new_empty(count, *shape) for shape in self.backbone.latent_shapes))
 
     def sample_gaussian(self, count: int, noise: Noise, temperature: float = 1.0) -> Latents:
-        """Draw from the Gaussian hierarchy p0 alone, each sigma times `temperature`: what the energies are put upon."""
+        """Draw from the Gaussian hierarchy p0, the base of the EBM prior; `temperature` multiplies each sigma."""
         return self.pushed(self.noise(count, noise), temperature)
 
     def pushed(self, eps: Latents, temperature: float = 1.0) -> Latents:
-        """Return z = T(eps) without a graph."""
+        """Return z = T(eps) without an autograd graph."""
         with torch.no_grad():
             return self.backbone.push(eps, temperature)
 
     def start(self, count: int, chain: Chain, noise: Noise) -> Latents:
-        """Return the latents at which `count` chains of this kind start."""
+        """Draw the latents at which `count` chains of this kind start."""
         if chain.start == "ancestral":
             return self.sample_gaussian(count, noise)
         return self.noise(count, noise)
@@ -53,17 +53,17 @@ class JointModel(nn.Module):
     def sample_prior(
         self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None, temperature: float = 1.0
     ) -> Latents:
-        """Run `count` chains of the EBM prior, in latents or in whitened noise; return latents, and show latents.
+        """Run `count` chains of the EBM prior, in latents or in whitened noise; return their last latents.
 
         Args:
-            count: of independent chains.
-            chain: which, and where it moves.
-            noise: the source of its start and of its steps.
-            observe: shown the latents after every step.
-            temperature: of the map from noise to latents when a chain in whitened noise has ended.
+            count: number of independent chains.
+            chain: length, step size and space of the chains.
+            noise: the source of their starts and steps.
+            observe: called with the latents after every step.
+            temperature: multiplies every sigma when the last whitened noise is mapped to latents.
 
         Raises:
-            UserError: a temperature other than 1 was asked of a chain in latents.
+            UserError: `temperature` is not 1 and the chain moves in latents.
         """
         if chain.space == "latents":
             if temperature != 1:
@@ -80,7 +80,7 @@ class JointModel(nn.Module):
         return self.pushed(end, temperature)
 
     def sample_noise(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
-        """Run `count` chains of the EBM prior in whitened noise and return where they end there, before T."""
+        """Run `count` chains of the EBM prior in whitened noise and return their last noise, before T."""
         density = PriorInNoise(self.backbone, self.energy, chain.drift)
         with arithmetic(self.backbone):
             return langevin.run(self.noise(count, noise), density, chain, noise, observe)
@@ -92,10 +92,10 @@ class JointModel(nn.Module):
         noise: Noise,
         observe: Observer | None = None,
     ) -> Latents:
-        """Run one chain of p(z|x) for each image of a batch; with no chain, draw from the inference network.
+        """Run one chain of p(z|x) for each image of a batch; without a chain, draw from the inference network.
 
         Raises:
-            UserError: the chain is one in whitened noise, which is the prior's.
+            UserError: the chain moves in whitened noise, as chains of the prior may.
             NoEncoder: there is neither a chain nor an inference network.
         """
         if chain is None:
@@ -108,6 +108,6 @@ class JointModel(nn.Module):
             return langevin.run(start, Posterior(self.backbone, self.energy, x), chain, noise, observe)
 
     def energies(self, z: Latents) -> Float[Tensor, "batch layers"]:
-        """Return the energy of each layer without a graph, for figures and for watching a run."""
+        """Return the energy of each layer without an autograd graph."""
         with torch.no_grad():
             return self.energy(map_latents(Tensor.detach, z))

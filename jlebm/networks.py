@@ -1,4 +1,4 @@
-"""The one small network that energies and conditionals share, and how to read its weights back."""
+"""The perceptron that energies and conditionals share, and a reader of its weights."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,21 +26,21 @@ class Affine(NamedTuple):
 
 
 class MLP(NamedTuple):
-    """The weights of one perceptron with leaky ReLUs of one slope between its layers."""
+    """The weights of a perceptron with leaky ReLUs of one slope between its layers."""
 
     layers: tuple[Affine, ...]
     slope: float
 
     @property
     def outputs(self) -> int:
-        """How many numbers it gives."""
+        """Number of outputs."""
         return self.layers[-1].weight.shape[0]
 
 
 def read_mlp(network: nn.Module) -> MLP | None:
-    """Return the weights themselves of what `mlp` makes, not copies; None where the network is anything else.
+    """Return the weights of a network that `mlp` made, not copies; None for any other network.
 
-    Whatever could change what a call computes (a subclass, a parametrisation, a hook) makes it another network.
+    A subclass, a parametrisation or a hook could change what a call computes, and makes it another network.
     """
     if type(network) is not nn.Sequential or len(network) < 3 or len(network) % 2 == 0:
         return None

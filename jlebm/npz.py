@@ -1,4 +1,4 @@
-"""Files of numpy's arrays (npz): compared byte by byte, sized by their headers, and then read."""
+"""Read numpy's array files (npz) after checking every byte, and sizes against their headers."""
 
 import io
 import math
@@ -9,9 +9,9 @@ import numpy as np
 
 from jlebm.archives import Damaged, Readable, open_archive, safe_name
 
-PLAIN_KINDS = "biufcSU"  # of numbers and text
-MOST_AXES, MOST_PLACES = 32, 2**60  # of an array; an empty one could have more places than numpy counts
-# What a damaged header makes numpy raise.
+PLAIN_KINDS = "biufcSU"  # numpy's kinds of numbers and text
+MOST_AXES, MOST_PLACES = 32, 2**60  # limits of an array; an empty one could have more places than numpy counts
+# Errors that numpy raises for a damaged header.
 UNREADABLE = (
     EOFError,
     KeyError,
@@ -30,11 +30,10 @@ def read_arrays(file: Readable, room: int) -> dict[str, np.ndarray]:
 
     Args:
         file: seekable, from its start; it stays open.
-        room: bytes that all arrays may have altogether.
+        room: the most bytes that all arrays may have together.
 
     Raises:
-        Damaged: a byte of it is not as it was written, it is larger than `room`, or something in it is no array of
-            numbers or text.
+        Damaged: a byte was altered, it is larger than `room`, or something in it is no array of numbers or text.
     """
     archive = open_archive(file, packed=room)
     if any(not name.endswith(".npy") for name in archive.members):
@@ -46,7 +45,7 @@ def _array(name: str, content: bytes) -> np.ndarray:
     stream = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
-        if version != (1, 0):  # of the others, 2.0 has room for longer headers and 3.0 for names of columns
+        if version != (1, 0):  # version 2.0 is for longer headers, 3.0 for column names in Unicode
             raise Damaged(f"its array {safe_name(name)} is of a format that is not written here")
         with warnings.catch_warnings(action="ignore"):  # a header of Python 2 is damage here
             shape, fortran, kind = np.lib.format.read_array_header_1_0(stream)

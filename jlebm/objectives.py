@@ -1,11 +1,11 @@
-"""What is minimised. Each loss is a mean over the batch, in nats an image; its gradient is the equation that it names.
+"""Losses of the learning schemes: means over the batch, in nats per image, whose gradients are the equations they name.
 
 With z+ from the posterior and z- from the EBM prior, the log-likelihood's gradient (docs/facts, "Learning gradients")
 is that of
 
     E[log p(x|z+)] + (E[log p0(z+)] - E[log p0(z-)]) - (E[E(z+)] - E[E(z-)]).
 
-The middle pair is two-sided because Z depends on the Gaussian hierarchy too: its second half vanishes only where the
+The middle pair is two-sided because Z depends on the Gaussian hierarchy too: its second half vanishes only if the
 energy is zero.
 """
 
@@ -20,16 +20,16 @@ from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
 ConditionalGradient = Literal["exact", "posterior"]
-"""What the Gaussian conditionals' parameters follow: `exact` is the middle pair, the exact gradient; `posterior` is
-its first half alone, as in a VAE, while the energies have their whole gradient.
+"""Gradient of the Gaussian conditionals' parameters: `exact` is the middle pair; `posterior` is its first half alone,
+as in a VAE. The energies have their whole gradient in both.
 
-The second half pushes p0 away from the prior's samples. It is the gradient of log Z where these are from the EBM prior;
-short chains that start at p0 are not, once the energies are steep. Then p0 flees from where its own chains start, these
-follow, and energies and conditionals run apart (measured on CIFAR-10 and MNIST; results are in the README)."""
+The second half pushes p0 away from the prior's samples. It is the gradient of log Z if these follow the EBM prior;
+short chains from p0 do not, once the energies are steep. Then p0 drifts away from its chains' starting points, the
+chains follow, and energies and conditionals diverge (measured on CIFAR-10 and MNIST; results are in the README)."""
 
 
 class Losses(NamedTuple):
-    """The parts of a loss; `total()` is what is differentiated."""
+    """The terms of a loss; `total()` is differentiated."""
 
     reconstruction: Float[Tensor, ""]
     """-E[log p(x|z+)]."""
@@ -38,13 +38,13 @@ class Losses(NamedTuple):
     energy: Float[Tensor, " layers"]
     """E[E_i(z+)] - E[E_i(z-)] of each layer, top first."""
     entropy: Float[Tensor, ""]
-    """E[log q(z+|x)] of the inference network; zero for a chain's samples. Where the KL of q from p0 has a closed form,
-    that KL, which then holds the second half of `conditional` too."""
+    """E[log q(z+|x)] of the inference network; zero for a chain's samples. If KL(q | p0) has a closed form, this is
+    that KL, which then includes the second half of `conditional`."""
     penalty: Float[Tensor, ""]
-    """The weight decay of the energies' values, lambda E[E_i(z+)^2 + E_i(z-)^2]."""
+    """Penalty on the energies' values, lambda E[E_i(z+)^2 + E_i(z-)^2]."""
 
     def total(self, kl_weight: float = 1.0) -> Float[Tensor, ""]:
-        """Return the sum of all parts, those of the KL between q(z|x) and the EBM prior times `kl_weight`."""
+        """Return the sum of all terms; those of KL(q(z|x) | p(z)) with the EBM prior are multiplied by `kl_weight`."""
         kl = (self.conditional, self.energy.sum(), self.entropy)
         return sum((kl_weight * part for part in kl), self.reconstruction) + self.penalty
 
@@ -59,11 +59,11 @@ def maximum_likelihood_loss(
     """Return the loss whose gradient is minus the log-likelihood's, from samples z+ of p(z|x) and z- of p(z).
 
     Args:
-        model: generator and energies; gradients reach both, never the samples unless they carry a graph.
+        model: generator and energies; gradients reach both, and samples only if they carry a graph.
         x: images in [-1, 1].
-        posterior: z+, a row an image.
+        posterior: z+, one row per image.
         prior: z-, any number of rows.
-        energy_l2: weight of the squared energies, which keeps their scale from drifting; the paper's is 0.
+        energy_l2: weight of the squared energies, which keeps their scale from drifting; 0 in the paper.
     """
     log_p0 = model.backbone.prior_log_prob
     return contrastive_loss(model.energy, posterior, prior, energy_l2)._replace(
@@ -73,10 +73,10 @@ def maximum_likelihood_loss(
 
 
 def contrastive_loss(energy: JointEnergy, posterior: Latents, prior: Latents, energy_l2: float = 0.0) -> Losses:
-    """Return E[E(z+)] - E[E(z-)], the part of the loss that is the energies' own: all of it on a trained backbone.
+    """Return the energies' contrastive loss E[E(z+)] - E[E(z-)]: the whole loss on a trained backbone.
 
     Args:
-        energy: one network a layer.
+        energy: one network per layer.
         posterior: z+; may carry the graph of an inference network.
         prior: z-, any number of rows.
         energy_l2: as in `maximum_likelihood_loss`.
@@ -84,7 +84,7 @@ def contrastive_loss(energy: JointEnergy, posterior: Latents, prior: Latents, en
     positive, negative = energy(posterior), energy(prior)
     zero = positive.new_zeros(())
     squares = zero
-    if energy_l2:  # at detached samples: the penalty is the energies' alone, not a wish of the inference network
+    if energy_l2:  # at detached samples: the penalty trains the energies alone, not the inference network
         fixed = energy(map_latents(Tensor.detach, posterior))
         squares = fixed.square().sum(1).mean() + negative.square().sum(1).mean()
     return Losses(zero, zero, positive.mean(0) - negative.mean(0), zero, energy_l2 * squares)
@@ -98,12 +98,12 @@ def variational_loss(
     energy_l2: float = 0.0,
     conditional_gradient: ConditionalGradient = "exact",
 ) -> Losses:
-    """Return minus the ELBO with the EBM prior, up to log Z, whose gradient the samples z- stand for.
+    """Return minus the ELBO with the EBM prior, up to log Z, whose gradient the samples z- estimate.
 
-    KL(p_data(x) q(z|x) | p(x, z)) in the inference network, the generator and the energies at once (docs/facts,
-    "Variational learning"). `posterior` carries the graph of its reparametrisation; `prior` is z-. A KL of q from p0
-    that `posterior` knows in closed form takes the place of log q - log p0 at the draw, which has its expectation and
-    more noise. `conditional_gradient` changes no value, only what reaches p0's parameters.
+    It minimises KL(p_data(x) q(z|x) | p(x, z)) over the inference network, the generator and the energies (docs/facts,
+    "Variational learning"). `posterior` carries the graph of its reparametrisation; `prior` is z-. If `posterior` has
+    KL(q | p0) in closed form, that replaces log q - log p0 at the draw, which has the same expectation and more noise.
+    `conditional_gradient` changes no value, only the gradient of p0's parameters.
     """
     z, log_p0 = posterior.latents, model.backbone.prior_log_prob
     losses = contrastive_loss(model.energy, z, prior, energy_l2)

@@ -1,4 +1,4 @@
-"""Progress of long work: the protocol that the library reports to. By default nothing is shown."""
+"""The protocol to which the library reports progress; by default nothing is shown."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Task(Protocol):
-    """One running piece of work."""
+    """A running task."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units as done; `note` is a short text shown beside the count."""
@@ -15,13 +15,13 @@ class Task(Protocol):
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where long work tells how far it is. The library is handed one and never prints by itself."""
+    """Receives the progress of long work; the library never prints by itself."""
 
     def line(self, text: str) -> None:
-        """Say one thing, once."""
+        """Report one line of text."""
 
     def task(self, name: str, total: int | None = None) -> AbstractContextManager[Task]:
-        """Open a piece of work of `total` units (None: not known beforehand)."""
+        """Open a task of `total` units (None: not known beforehand)."""
         ...
 
 

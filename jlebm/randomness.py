@@ -1,7 +1,7 @@
-"""Where every random number comes from: seeds derived by role, and sources of standard normal noise.
+"""The source of every random number: seeds derived by role, and generators of standard normal noise.
 
-A seed is never used twice for two purposes: changing the chain's seed leaves the data order as it was. A sampled
-image has a generator of its own, so that it is the same image whatever else is in its batch.
+No seed serves two purposes: changing the chain's seed leaves the data order as it was. Each sampled image has its own
+generator, so that the image does not depend on the rest of its batch.
 """
 
 import hashlib
@@ -42,33 +42,33 @@ def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device).manual_seed(derive_seed(role, *parts))
 
 
-NORMAL_BLOCK = 16  # numbers that torch's generator on a CPU makes together; it ends an incomplete block in another way
-LARGEST_DRAW = 2**22  # numbers of a series that are in memory at once
+NORMAL_BLOCK = 16  # numbers that torch's CPU generator makes together; it fills an incomplete block differently
+LARGEST_DRAW = 2**22  # numbers in memory at once when several draws are made together
 
-# A source of standard normal draws: asked for latents of the shapes, type and device of its argument, each call
+# A source of standard normal draws: returns latents of the shapes, type and device of its argument, and each call
 # continues its stream.
 Noise: TypeAlias = Callable[[Latents], Latents]
 
 
 @runtime_checkable
 class HasSeries(Protocol):
-    """A source that can draw for several calls at once."""
+    """A noise source that can draw for several calls at once."""
 
     def series(self, like: Latents, count: int) -> Iterator[Latents]:
-        """Yield the draws of `count` calls, the same numbers as theirs; all of them are to be taken."""
+        """Yield the draws of `count` calls, the same numbers as separate calls; all must be consumed."""
         ...
 
 
 def series(noise: Noise, like: Latents, count: int) -> Iterator[Latents]:
-    """Yield the draws of `count` calls, drawn at once where the source knows how to."""
+    """Yield the draws of `count` calls, drawn at once if the source can."""
     return noise.series(like, count) if isinstance(noise, HasSeries) else (noise(like) for _ in range(count))
 
 
 class SharedNoise:
-    """One generator for the whole batch: training.
+    """Noise from one generator for the whole batch, for training.
 
-    Several processes that share a batch draw all of its noise and keep the rows of their part: the stream does not
-    depend on how many they are.
+    Each process that shares a batch draws noise for all of it and keeps its own rows: the stream does not depend on the
+    number of processes.
     """
 
     def __init__(self, generator: torch.Generator, part: int = 0, parts: int = 1):
@@ -86,7 +86,7 @@ class SharedNoise:
 
 
 class PerImageNoise:
-    """One generator for each image: sampling.
+    """Noise from one generator per image, for sampling.
 
     Row i of every draw depends on `seeds[i]` and on how many draws came before, never on the other rows. The draws
     are made in float32 on the CPU, so that they are the same numbers on every device.
@@ -96,11 +96,11 @@ class PerImageNoise:
         self.generators = [generator(role, seed) for seed in seeds]
 
     def __call__(self, like: Latents) -> Latents:
-        """Return N(0, I) draws with the shapes, types and device of `like`; one row a seed."""
+        """Return N(0, I) draws with the shapes, types and device of `like`; one row per seed."""
         return next(self.series(like, 1))
 
     def series(self, like: Latents, count: int) -> Iterator[Latents]:
-        """Yield the draws of `count` calls: the same numbers, in fewer calls of each generator where it allows that."""
+        """Yield the draws of `count` calls: the same numbers, from fewer calls of each generator where possible."""
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
@@ -109,7 +109,7 @@ class PerImageNoise:
             drawn = torch.empty(rows, steps * size, pin_memory=like[0].is_cuda)
             for row, each in zip(drawn.unbind(), self.generators, strict=True):
                 row.normal_(generator=each)
-            # Steps first, so that a step's layers are in one piece; one transfer to a GPU, which it does not wait for.
+            # Steps first, so that a step's layers are contiguous; one asynchronous transfer to a GPU.
             on_device = drawn.to(like[0].device, non_blocking=True).unflatten(1, (steps, size)).transpose(0, 1)
             for step in on_device.contiguous():
                 layers = zip(step.split(sizes, dim=1), like, strict=True)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, compared with what the run that takes it over has: entry by entry, before any is taken."""
+"""Compare a checkpoint with the run that resumes from it, entry by entry, before anything is loaded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from jlebm.errors import UserError
 
 
 def compare(given: Any, wanted: Any, name: str) -> None:
-    """See that a value out of a checkpoint is of the kind that one like it has.
+    """Check that a value from a checkpoint has the structure of the run's own.
 
-    Tensors have the same shape and kind of numbers, dictionaries the same names and lists the same length, all the way
-    down. A number may be any number.
+    Tensors must have the same shape and dtype, dictionaries the same names and lists the same length, at every depth.
+    A number may be any number.
 
     Args:
-        given: out of the checkpoint.
-        wanted: what stands in its place in the run.
-        name: of it, for the sentence.
+        given: the value in the checkpoint.
+        wanted: the run's own value.
+        name: its name, for the message.
 
     Raises:
-        UserError: it is of another kind.
+        UserError: the structures differ.
     """
     match wanted:
         case Tensor():
@@ -34,7 +34,7 @@ def compare(given: Any, wanted: Any, name: str) -> None:
         case int() | float():
             fits = isinstance(given, int | float)
         case _:
-            fits = True  # what is not known before the first step
+            fits = True  # unknown before the first step
     if not fits:
         raise unfit(f"its {name} is {_told(given, wanted)}")
     if isinstance(wanted, Mapping):
@@ -46,13 +46,13 @@ def compare(given: Any, wanted: Any, name: str) -> None:
 
 
 def compare_optimizer(given: Any, optimizer: torch.optim.Optimizer) -> None:
-    """See that an optimiser's state is one of this optimiser after some steps.
+    """Check that an optimiser's state fits this optimiser after some steps.
 
-    A parameter that has had no gradient has no state. Settings that other versions of torch add or leave out are
-    torch's own matter.
+    A parameter that has had no gradient has no state. Settings that other versions of torch add or leave out are not
+    compared.
 
     Raises:
-        UserError: it is of other parameters, or what it keeps of one is missing or of another shape.
+        UserError: it is for other parameters, or a parameter's state is missing or of another shape.
     """
     wanted = optimizer.state_dict()["param_groups"]
     groups, states = (_entry(given, name, "optimizer") for name in ("param_groups", "state"))
@@ -76,10 +76,10 @@ def compare_optimizer(given: Any, optimizer: torch.optim.Optimizer) -> None:
 
 
 def compare_settings(given: Any, wanted: dict[str, Any], name: str) -> None:
-    """See that settings are of the kinds that there are, where both have them: versions of torch differ in some.
+    """Check the types of the settings that both sides have: versions of torch differ in some.
 
     Raises:
-        UserError: one of them is of another kind.
+        UserError: a setting has another type.
     """
     if not isinstance(given, dict):
         raise unfit(f"its {name} is {_told(given, wanted)}")
@@ -88,7 +88,7 @@ def compare_settings(given: Any, wanted: dict[str, Any], name: str) -> None:
 
 
 def unfit(reason: str) -> UserError:
-    """Return the sentence for a checkpoint that is whole and of another run."""
+    """Return the error for a checkpoint that is intact but belongs to another run."""
     return UserError(
         f"the checkpoint.pt of this run does not fit it: {reason}; take another --runs, or delete it to start anew"
     )
@@ -96,14 +96,14 @@ def unfit(reason: str) -> UserError:
 
 def _told(given: Any, wanted: Any) -> str:
     if isinstance(given, Tensor) and isinstance(wanted, Tensor):
-        return f"{tuple(given.shape)} of {given.dtype}, and {tuple(wanted.shape)} of {wanted.dtype} is meant"
+        return f"{tuple(given.shape)} of {given.dtype}, and must be {tuple(wanted.shape)} of {wanted.dtype}"
     if isinstance(given, dict) and isinstance(wanted, Mapping):
         if lacking := sorted(map(str, wanted.keys() - given.keys())):
             return f"without {lacking[0]!r}"
         return f"with {safe_name(min(map(str, given.keys() - wanted.keys())))} besides"
     if isinstance(given, Sequence) and isinstance(wanted, Sequence):
-        return f"of {len(given)} parts, and {len(wanted)} are meant"
-    return f"a {type(given).__name__}, and a {type(wanted).__name__} is meant"
+        return f"of {len(given)} parts, and must have {len(wanted)}"
+    return f"a {type(given).__name__}, and must be a {type(wanted).__name__}"
 
 
 def _entry(given: Any, key: str, name: str) -> Any:
@@ -118,7 +118,7 @@ def _compare_numbers(given: Any, wanted: list[int], name: str) -> None:
 
 
 def _kept(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what an optimiser keeps of a parameter of one number, found by a step of another one of its kind."""
+    """Return the state that an optimiser keeps for a one-element parameter, from one step of a second optimiser."""
     one = nn.Parameter(torch.zeros(1, device=group["params"][0].device if group["params"] else "cpu"))
     one.grad = torch.zeros_like(one)
     trial = type(optimizer)([group | {"params": [one]}])  # pyright: ignore

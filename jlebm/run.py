@@ -23,7 +23,7 @@ from jlebm.learning.trainable import Trainable
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of one experiment, and the folder where all of it lies."""
+    """One seed of one experiment, and its folder."""
 
     folder: Path
     experiment: Trainable
@@ -31,23 +31,23 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the newest checkpoint lies."""
+        """The path of the newest checkpoint."""
         return self.folder / "checkpoint.pt"
 
     @property
     def weights(self) -> Path:
-        """Where the trained weights lie, once training has ended."""
+        """The path of the trained weights, which exists once training has ended."""
         return self.folder / "weights.safetensors"
 
     def header(self) -> dict[str, Any]:
-        """Return what identifies the run."""
+        """Return the configuration, digest and seed that identify the run."""
         return {"config": self.experiment.to_json(), "digest": self.experiment.digest(), "seed": self.seed}
 
     def append_event(self, event: dict[str, Any]) -> None:
-        """Add one line to events.jsonl, the record of what happened, in place of one that a crash cut short.
+        """Append an event to events.jsonl; a last line that a crash cut short is removed.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         append_line(self.folder / "events.jsonl", json.dumps(event))
 
@@ -58,25 +58,25 @@ class Run:
             UserError: the file cannot be read, or another line of it is damaged.
         """
         path = self.folder / "events.jsonl"
-        # Not as one text: what a crash leaves behind the last line need not be UTF-8.
+        # Line by line: a crash may leave bytes after the last line that are not UTF-8.
         lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
         return [_event(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
     def forget_after(self, step: int) -> None:
-        """Drop the events of steps that a resumed training is going to repeat."""
+        """Drop the events of steps that a resumed training will repeat."""
         kept = [json.dumps(event) + "\n" for event in self.events() if event["step"] <= step]
         write_text(self.folder / "events.jsonl", "".join(kept))
 
 
 @contextmanager
 def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
-    """Open the folder of this experiment and seed under `root`, new or as an earlier process left it, and hold it.
+    """Open and lock the folder of this experiment and seed under `root`, new or as an earlier process left it.
 
-    Of several processes that share the work the first one holds it for all.
+    Of several processes that share the work, the first one holds the lock for all.
 
     Raises:
         UserError: another process holds the folder, it cannot be written or has no locks, or its config.json is damaged
-            or of another experiment.
+            or belongs to another experiment.
     """
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
     run = Run(root / name, experiment, seed)
@@ -87,7 +87,7 @@ def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
 
 
 def _hold(run: Run, stack: ExitStack | None) -> None:
-    """Make the folder and see that it is this run's; hold it until `stack` is closed, where there is one."""
+    """Create the folder and check that it is this run's; lock it until `stack` closes, if there is one."""
     try_folder(run.folder)
     if stack is not None:
         try:
@@ -96,7 +96,7 @@ def _hold(run: Run, stack: ExitStack | None) -> None:
             message = f"another process is working in {run.folder}; wait for it or choose another --runs"
             raise UserError(message) from error
         stack.callback(lock.release)
-        # What a killed process left half-written is nobody's now; what this one will write to is tried before it works.
+        # Remove what a killed process left half-written; check that this one can write before it works.
         for folder in (run.folder, *(each for each in run.folder.rglob("*") if each.is_dir())):
             try_folder(folder)
             sweep(folder, older_than=0.0)
@@ -105,11 +105,11 @@ def _hold(run: Run, stack: ExitStack | None) -> None:
     if not os.path.lexists(config):
         write_text(config, json.dumps(run.header(), indent=1) + "\n")
     elif read_header(run.folder) != run.header():
-        raise UserError(f"{config} is of another experiment or seed; choose another --runs")
+        raise UserError(f"{config} belongs to another experiment or seed; choose another --runs")
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """Return what the config.json of a run's folder says: its configuration, digest and seed.
+    """Return the configuration, digest and seed in the config.json of a run's folder.
 
     Raises:
         UserError: the file is missing, cannot be read, or is empty or damaged.
@@ -135,12 +135,12 @@ def _event(line: bytes, where: str) -> dict[str, Any]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called "auto", "cpu" or "cuda"; on CUDA all arithmetic is set to full float32, TF32 off.
+    """Return the device named "auto", "cpu" or "cuda"; on CUDA, set all arithmetic to full float32, TF32 off.
 
-    Under torchrun each process of a machine takes a GPU of its own.
+    Under torchrun each process of a machine takes its own GPU.
 
     Raises:
-        UserError: it is not known, or there is no such device.
+        UserError: the name is unknown, or there is no such device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda")
@@ -158,14 +158,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def device_class(device: torch.device) -> str:
-    """Return what two machines must share to give the same numbers: "cpu-avx2", "cuda-NVIDIA H200"."""
+    """Return the device class that machines must share to give the same numbers: "cpu-avx2", "cuda-NVIDIA H200"."""
     if device.type == "cuda":
         return f"cuda-{torch.cuda.get_device_name(device)}"
     return f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}"
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Return commit, whether the tree was dirty, device class and versions: what a row needs to be trusted."""
+    """Return commit, whether the tree was dirty, device class and versions: the provenance of a row."""
     packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scikit-learn")
     versions = {name: importlib.metadata.version(name) for name in packages}
     commit = _git("rev-parse", "HEAD")
@@ -178,7 +178,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """Ask git about the checkout that this file lies in; "" where there is none."""
+    """Run git on the checkout that holds this file; "" if there is none."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():
         return ""

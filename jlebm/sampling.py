@@ -23,8 +23,8 @@ from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import Noise, PerImageNoise
 
-BATCH = 500  # images that are drawn at a time
-BATCH_OF_VECTORS = 2_500  # the same on a GPU where all latents are vectors
+BATCH = 500  # images per batch
+BATCH_OF_VECTORS = 2_500  # images per batch on a GPU if all latents are vectors
 
 Prior = Literal["ebm-prior", "gaussian-prior"]
 Decoding = Literal["mean", "sample"]
@@ -42,26 +42,26 @@ class Sampler(Config):
     """How images are drawn from a trained model; the paper's by default (docs/facts, "Sampling and evaluation")."""
 
     chain: Chain
-    """Of the EBM prior, at test time."""
+    """Chain of the EBM prior, at test time."""
     temperature: float = 1.0
-    """Multiplies every sigma of the hierarchy when noise becomes latents."""
+    """Multiplies every sigma of the hierarchy when noise is mapped to latents."""
     batch_norm: Literal["trained", "re-estimated"] = "trained"
-    """Statistics of the decoder's batch norms: as training left them, or those of samples of the Gaussian prior."""
+    """Statistics of the decoder's batch norms: from training, or re-estimated on samples of the Gaussian prior."""
     decoding: Literal["mean", "sample"] = "mean"
     """The decoder's mean, or a draw from its distribution."""
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that is none, and one that the chain has no use for."""
+        """Refuse a negative temperature, and one that the chain cannot use."""
         if not self.temperature >= 0:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.temperature != 1 and self.chain.space == "latents":
             raise UserError(
-                f"sampler.temperature {self.temperature:g} is of chains in whitened noise; set sampler.chain.space to "
+                f"sampler.temperature {self.temperature:g} needs a chain in whitened noise; set sampler.chain.space to "
                 "'noise' or the temperature to 1"
             )
 
     def describe(self, chain: bool) -> str:
-        """Say it in a few words, for a row of results: with its chain, or for the hierarchy alone."""
+        """Describe the sampler in a few words, for a row of results: with its chain, or for the hierarchy alone."""
         parts = [self.chain.describe()] if chain else []
         if self.temperature != 1:
             parts.append(f"hierarchy at temperature {self.temperature:g}")
@@ -74,26 +74,23 @@ def generate(
     model: JointModel,
     prior: Prior,
     seeds: Sequence[int],
-    chain: Chain,
+    sampler: Sampler,
     batch_size: int | None = None,
-    temperature: float = 1.0,
-    decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
-    """Draw one image a seed, from the EBM prior's chain or from the Gaussian hierarchy alone; in the seeds' order.
+    """Draw one image per seed from the EBM prior or from the Gaussian hierarchy alone, in the seeds' order.
 
-    Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit whatever the batch
-    size or the device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) are dealt
-    whole batches, so that their images are those of one process, and each of them yields all.
+    Image i is decoded from latents that depend on seed i alone: its noise is the same to the bit for every batch size
+    and device, the image up to the rounding of float32. Several processes (`jlebm.engines.parallel`) share the work by
+    whole batches: their images are those of one process, and each process yields all of them.
 
     Args:
         model: the trained model.
-        prior: which of the two.
-        seeds: one an image.
-        chain: of the EBM prior.
-        batch_size: images at a time; None for what fills the model's device.
-        temperature: multiplies every sigma of the hierarchy when noise becomes latents; with the EBM prior of a chain
-            in whitened noise, where the chain has ended.
-        decoding: the decoder's mean, or a draw from its distribution.
+        prior: "ebm-prior" or "gaussian-prior".
+        seeds: one per image.
+        sampler: the chain of the EBM prior (the Gaussian prior runs none), the temperature and the decoding. The
+            temperature multiplies every sigma of the hierarchy when noise is mapped to latents; for the EBM prior,
+            after the last step of its chain. `generate` uses the model's own batch-norm statistics.
+        batch_size: images per batch; None for the size that fills the model's device.
     """
     size = batch_size or filling_batch(model)
 
@@ -101,16 +98,16 @@ def generate(
         chosen = seeds[first : first + size]
         noise = PerImageNoise("sample", chosen)
         if prior == "ebm-prior":
-            latents = model.sample_prior(len(chosen), chain, noise, temperature=temperature)
+            latents = model.sample_prior(len(chosen), sampler.chain, noise, temperature=sampler.temperature)
         else:
-            latents = model.sample_gaussian(len(chosen), noise, temperature)
-        return decoded(model, latents, noise if decoding == "sample" else None)
+            latents = model.sample_gaussian(len(chosen), noise, sampler.temperature)
+        return decoded(model, latents, noise if sampler.decoding == "sample" else None)
 
     yield from dealt(draw, len(seeds), size)
 
 
 def filling_batch(model: JointModel) -> int:
-    """Return how many images to draw at a time: a GPU's kernels for vectors are far from full at a CPU's number."""
+    """Return the batch size that fills the model's device: on vectors, a CPU's batch leaves a GPU mostly idle."""
     vectors = all(len(shape) == 1 for shape in model.backbone.latent_shapes)
     return BATCH_OF_VECTORS if vectors and next(model.parameters()).is_cuda else BATCH
 
@@ -123,15 +120,15 @@ def reconstruct(
     batch_size: int = 100,
     decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
-    """Decode one posterior sample of each chosen image: the best that any prior could do with this decoder.
+    """Decode one posterior sample of each chosen image: the best that any prior could reach with this decoder.
 
     Args:
         model: the trained model.
         images: uint8 (N, C, H, W).
-        chosen: which of them, as indices; the noise of image i depends on i alone. Index N + i is image i again, with
-            noise of its own.
+        chosen: indices of the images to use; the noise of image i depends on i alone. Index N + i is image i again,
+            with other noise.
         chain: the posterior's chain; None draws from the inference network.
-        batch_size: images at a time.
+        batch_size: images per batch.
         decoding: the decoder's mean, or a draw from its distribution.
     """
 
@@ -147,7 +144,7 @@ def reconstruct(
 def batch_of(
     model: JointModel, images: np.ndarray, chosen: Sequence[int]
 ) -> tuple[list[int], Float[Tensor, "batch channels height width"]]:
-    """Return the indices as plain numbers, and the uint8 images (N + i is i again) in [-1, 1], of the model's type."""
+    """Return the indices as plain ints, and their images (N + i is i again) in [-1, 1], in the model's dtype."""
     indices = [int(index) for index in chosen]
     like = next(model.parameters())
     x = torch.from_numpy(np.stack([images[index % len(images)] for index in indices])).to(like.device)
@@ -155,11 +152,11 @@ def batch_of(
 
 
 def dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
-    """Yield all batches in order, each drawn by the process that it falls to."""
+    """Yield all batches in order, each drawn by the process in charge of it."""
     firsts = range(0, count, batch_size)
     if parallel.size() == 1:
         yield from map(draw, firsts)
-    else:  # by way of the CPU, where processes meet
+    else:  # by way of the CPU, where processes exchange data
         mine = (Samples(*_cpu(draw(first))) for first in firsts[parallel.rank() :: parallel.size()])
         yield from parallel.dealt(mine, len(firsts))
 
@@ -169,10 +166,10 @@ def _cpu(batch: Samples) -> tuple[Tensor, Latents]:
 
 
 def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> Samples:
-    """Return latents with their images: the decoder's mean, or a draw from its distribution where there is noise.
+    """Decode latents: the decoder's mean, or a draw from its distribution if noise is given.
 
     Raises:
-        NotFinite: a number of an image is NaN or infinite.
+        NotFinite: a value of an image is NaN or infinite.
     """
     with torch.no_grad(), arithmetic(model.backbone):
         likelihood = model.backbone.decode(latents)
@@ -180,17 +177,17 @@ def decoded(model: JointModel, latents: Latents, noise: Noise | None = None) -> 
 
 
 def gathered(batches: Iterator[Samples]) -> UInt8[np.ndarray, "count channels height width"]:
-    """Return the images of all batches."""
+    """Return the images of all batches in one array."""
     return np.concatenate([batch.images.cpu().numpy() for batch in batches])
 
 
 class SampleFiles(NamedTuple):
-    """What `write` left: both memory-mapped, read-only."""
+    """The files that `write` made, memory-mapped read-only."""
 
     images: np.ndarray
     """uint8 (N, C, H, W)."""
     latents: np.ndarray
-    """float32 (N, D), or the first of them: all layers side by side, top first."""
+    """float32 (N, D), or fewer rows: all layers side by side, top first."""
 
 
 def write(
@@ -201,27 +198,27 @@ def write(
     name: str = "sampling",
     latents: int | None = None,
 ) -> SampleFiles:
-    """Stream `count` samples to `path` (.npy) and their latents beside it; nothing grows with the count.
+    """Stream `count` samples to `path` (.npy) and their latents beside it, in constant memory.
 
     Args:
-        path: of the images.
+        path: the file of the images.
         batches: `count` samples.
-        count: of samples.
-        report: told how far it is.
-        name: of the work, for the report.
-        latents: how many samples' latents to keep, which in a deep hierarchy are many times larger than the images;
-            None for all.
+        count: number of samples.
+        report: receives the progress.
+        name: name of the task, for the report.
+        latents: number of samples whose latents are stored, which in a deep hierarchy are many times larger than the
+            images; None for all.
 
     Raises:
         UserError: the disk is full; files of an earlier call stay whole.
-        NotFinite: an image or a latent is NaN or infinite; so do they then.
+        NotFinite: an image or a latent is NaN or infinite; files of an earlier call stay whole.
     """
     latents_path = path.with_name(f"{path.stem}-latents.npy")
     kept = count if latents is None else min(count, latents)
     if parallel.first():
         with atomic_write(path) as images, atomic_write(latents_path) as file:
             _stream(batches, count, kept, images, file, report.task(name, count))
-    else:  # its batches are written by the first process
+    else:  # the first process writes its batches
         for _ in batches:
             pass
     parallel.barrier()
@@ -236,7 +233,7 @@ def _stream(
     latents: BinaryIO,
     task: AbstractContextManager,
 ) -> None:
-    # Plain writes rather than a writable memory map: a full disk is then an error and not a crash of the process.
+    # Plain writes rather than a writable memory map: a full disk then raises an error instead of killing the process.
     done = 0
     with task as progress:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Text that others wrote, as it may be shown: on a terminal, in a shell, in whatever characters an output has."""
+"""Make untrusted text safe to show: on a terminal, in a shell, in an output's encoding."""
 
 import re
 import shlex
@@ -13,38 +13,38 @@ _LINES = dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺", "-") | dict.fr
 
 
 def printable(text: str) -> str:
-    r"""Return a text whose control characters are written as escapes, `\x1b`, for a terminal to show and not to obey.
+    r"""Return a text with control characters escaped, `\x1b`, so that a terminal shows them and does not obey them.
 
-    Line ends and tabs stay. Marks that turn the direction of writing are written as escapes too.
+    Line ends and tabs stay. Marks that change the direction of writing are escaped too.
     """
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def shell_command(*words: str) -> str:
-    """Return a command line that a shell reads as exactly these words, whatever characters they have."""
+    """Return a command line that a shell reads as exactly these words, whatever characters they contain."""
     return " ".join(map(_shell_word, words))
 
 
 def words_of(line: str) -> list[str]:
-    """Return the words of a part of a command line, such as a preset's name with options, "cpu --drift released"."""
+    """Split a part of a command line into words, such as a preset's name with options, "cpu --drift released"."""
     try:
         return shlex.split(line)
-    except ValueError:  # a quotation mark that nobody closes
+    except ValueError:  # an unclosed quotation mark
         return [line]
 
 
 def _shell_word(word: str) -> str:
     if not re.search(r"[\n\t]", word) and printable(word) == word:
         return shlex.quote(word)
-    # With an escape in it, which would be lost on the way to the terminal: bash and zsh read $'\x1b'.
+    # Quoted so that an escape survives on the way to the terminal: bash and zsh read $'\x1b'.
     written = word.replace("\\", r"\\").replace("'", r"\'").replace("\n", r"\n").replace("\t", r"\t")
     return "$'" + _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", written) + "'"
 
 
 def in_plain_characters(error: UnicodeError) -> tuple[str, int]:
-    r"""Write what an encoding lacks in characters that every encoding has; a handler for `codecs.register_error`.
+    r"""Replace characters that an encoding lacks by ASCII; a handler for `codecs.register_error`.
 
-    Frames become + - |, "±" becomes "+/-", accents are dropped, and what is left is written as an escape, `\u2028`.
+    Frames become + - |, "±" becomes "+/-", accents are dropped, and the rest is escaped, `\u2028`.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -1,7 +1,7 @@
-"""Files of `torch.save`: their bytes compared, their pickle looked through, and only then read.
+"""Read files of `torch.save` after checking their bytes and scanning their pickle.
 
-torch's own reader executes nothing, but it believes the file: it compares no CRC-32, and what a pickle may build there
-includes arrays of any size that it names. Here a pickle builds tensors and plain values alone.
+torch's own reader executes nothing, but it trusts the file: it compares no CRC-32, and it lets a pickle build arrays of
+any size. Here a pickle builds tensors and plain values alone.
 """
 
 import io
@@ -20,11 +20,11 @@ import torch
 
 from jlebm.archives import MAGIC, Archive, Damaged, Readable, open_archive, safe_name
 
-PROTOCOL = 2  # of torch.save's pickles
-LEGACY_PICKLES = 5  # in front of the tensors' bytes: a mark, a version, a machine, the content, the tensors' keys
+PROTOCOL = 2  # pickle protocol of torch.save
+LEGACY_PICKLES = 5  # before the tensors' bytes: a mark, a version, a machine, the content, the tensors' keys
 LARGEST_PICKLE = 2**25  # bytes; a deep hierarchy with its optimiser and its average has 3 MB
 MOST_OPERATIONS = 2**21  # each makes an object; such a hierarchy has 600,000
-# What a damaged or hostile pickle makes torch's reader raise.
+# Errors that torch's reader raises for a damaged or hostile pickle.
 UNREADABLE = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -48,7 +48,7 @@ NUMPY_NUMBER = re.compile(r"[biuf][1248]")
 
 
 class _NumpyType:
-    """What a pickle of a numpy scalar names as its type; numpy's own would make types of any size."""
+    """Stands for numpy's dtype in a pickled scalar; numpy's own would build types of any size."""
 
     def __init__(self, code: str, *_: object):
         self.code, self.order = code, "<"
@@ -67,7 +67,7 @@ def _joined(*parts: str) -> str:
     return "/".join(parts).replace("//", "/")
 
 
-# Names that pickles of people's `args` have besides: each stands for something plain.
+# Further names in pickled `args`: each stands for a plain value.
 INSTEAD: Mapping[str, Any] = {
     "argparse.Namespace": Namespace,
     "numpy.dtype": _NumpyType,
@@ -82,15 +82,15 @@ INSTEAD: Mapping[str, Any] = {
 
 
 def read(file: Readable, annotated: bool = False) -> Any:
-    """Return what `torch.save` wrote, on the CPU, with nothing of it executed.
+    """Read a file of `torch.save` onto the CPU without executing anything in it.
 
-    Every byte of a file of today's format is compared with the CRC-32, the sizes and the names that the file itself
-    has; one flipped bit is noticed. The format before torch 1.6 has nothing to compare.
+    Every byte of a zip file is checked against the CRC-32, the sizes and the names that the file contains: one flipped
+    bit is noticed. The format before torch 1.6 has no checksums.
 
     Args:
         file: opened for reading in binary, with a descriptor; it stays open.
-        annotated: whether `argparse.Namespace`, paths and numpy's scalars may be among the values; the latter two are
-            returned as strings and as Python's own numbers.
+        annotated: whether `argparse.Namespace`, paths and numpy scalars are allowed; the latter two are returned as
+            strings and as Python numbers.
 
     Raises:
         Damaged: the file is not whole, or holds something other than tensors and plain values.
@@ -125,10 +125,10 @@ def _pickle_of(archive: Archive) -> bytes:
 
 
 def _look_through(content: bytes, pickles: int, annotated: bool) -> None:
-    """Go through a pickle's operations without doing them.
+    """Scan a pickle's operations without executing them.
 
     Raises:
-        Damaged: one of them names something that is neither a tensor nor a plain value, or they are no pickle.
+        Damaged: an operation names something other than a tensor or a plain value, or the bytes are no pickle.
     """
     stream = io.BytesIO(content)
     with warnings.catch_warnings(action="ignore"):  # about escapes in texts

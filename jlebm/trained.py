@@ -1,8 +1,8 @@
-"""A trained model, ready to use: it samples, reconstructs and scores by the chains of its own recipe."""
+"""A trained model, ready to use: it samples, reconstructs and scores with the chains of its own recipe."""
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -11,30 +11,31 @@ from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
 from jlebm.errors import UserError, nearest
+from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
 from jlebm.run import resolve_device
 from jlebm.sampling import Prior, Sampler, Samples
 
-BATCH_OF_IMAGES = 100  # images that are reconstructed or scored at a time
+BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 
 
 @dataclass
 class TrainedModel:
-    """A joint EBM prior on its generator, trained, with its own ways of sampling."""
+    """A trained joint EBM prior with its generator and its recipe's chains."""
 
     model: JointModel
     header: dict[str, Any]
-    """What its weights file says of it: configuration, digest, seed, steps, raw or averaged weights, sampler."""
+    """The header of the weights file: configuration, digest, seed, steps, raw or averaged weights, sampler."""
     image_shape: tuple[int, int, int]
     """Channels, height and width of its images."""
     experiment: Trainable | None = None
-    """Its configuration; None of a backbone alone."""
+    """The configuration it was trained with; None for a backbone alone."""
     sampler: Sampler | None = None
-    """How its samples are drawn; None if neither its file nor its configuration says so."""
+    """Sampler of its recipe; None if neither the file nor the configuration has one."""
     batch_size: int | None = None
-    """Images drawn at a time; None for what fills the device."""
+    """Images per batch; None for the size that fills the device."""
 
     @property
     def layers(self) -> int:
@@ -56,10 +57,10 @@ class TrainedModel:
         return self
 
     def drawn_at_a_time(self, asked: int | None = None) -> int:
-        """Return how many images are drawn at a time: as many as asked for, as the recipe has, or as fill the device.
+        """Return the batch size of sampling: the one asked for, else the recipe's, else the one that fills the device.
 
         Raises:
-            UserError: none were asked for.
+            UserError: `asked` is less than one.
         """
         if asked is not None and asked < 1:
             raise UserError(f"images are drawn at least one at a time, not {asked}")
@@ -72,14 +73,14 @@ class TrainedModel:
         chain: Chain | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Samples]:
-        """Yield what `sample` returns in batches, with the latents; arguments and errors are as there."""
+        """Yield the images of `sample` in batches, with their latents; arguments and errors as there."""
         seeds = checked_seeds(seeds)
         size = self.drawn_at_a_time(batch_size)
-        chosen, sampler = self._chain(prior, chain), self.sampler
-        if chosen is None:  # the Gaussian prior has no use for a chain
-            chosen = Chain(0, epsilon=1.0)
-        varied = {} if sampler is None else {"temperature": sampler.temperature, "decoding": sampler.decoding}
-        return sampling.generate(self.model, prior, seeds, chosen, size, **varied)
+        chosen = self._chain(prior, chain)
+        sampler = self.sampler or Sampler(chosen or Chain(0, epsilon=1.0))  # the Gaussian prior runs no chain
+        if chosen is not None:
+            sampler = replace(sampler, chain=chosen)
+        return sampling.generate(self.model, prior, seeds, sampler, size)
 
     def sample(
         self,
@@ -88,13 +89,13 @@ class TrainedModel:
         chain: Chain | None = None,
         batch_size: int | None = None,
     ) -> UInt8[np.ndarray, "count channels height width"]:
-        """Draw one image a seed, uint8 (N, C, H, W): image i from seed i alone, equal to its recipe's sample i.
+        """Draw one image per seed, uint8 (N, C, H, W): image i from seed i alone, equal to its recipe's sample i.
 
         Args:
             seeds: whole numbers, such as `range(16)`.
             prior: "ebm-prior", or "gaussian-prior" for the hierarchy without its energies.
-            chain: of the EBM prior; None for the recipe's own.
-            batch_size: images drawn at a time; None for the recipe's own. Another one may round float32 otherwise.
+            chain: chain of the EBM prior; None for the recipe's own.
+            batch_size: images per batch; None for the recipe's own. Another size may round float32 differently.
 
         Raises:
             UserError: a seed is not a whole number from 0 on, the model has no such prior, or it has no chain.
@@ -110,16 +111,16 @@ class TrainedModel:
         prior: Prior = "ebm-prior",
         chain: Chain | None = None,
     ) -> UInt8[np.ndarray, "count channels height width"]:
-        """Keep the top layers of a posterior sample of each image, draw the others from the prior, and decode.
+        """Keep the top layers of each image's posterior sample, draw the others from the prior, and decode.
 
-        The noise of image i depends on i alone. Posterior samples are those of the recipe: a short chain for joint
-        maximum likelihood, else the inference network.
+        The noise of image i depends on i alone. Posterior samples come from a short chain for joint maximum likelihood,
+        else from the inference network.
 
         Args:
             images: uint8 (N, C, H, W).
-            keep: how many layers are kept, from the top, 0 to L; None for all.
-            prior: of the layers below.
-            chain: of the EBM prior of those layers, in whitened noise; None for the recipe's own.
+            keep: number of layers to keep, from the top, 0 to L; None for all.
+            prior: prior of the layers below.
+            chain: chain of the EBM prior of those layers, in whitened noise; None for the recipe's own.
 
         Raises:
             UserError: the images do not fit, there are no such layers, or the chain moves in latents.
@@ -135,7 +136,8 @@ class TrainedModel:
             batches = sampling.reconstruct(self.model, images, indices, posterior, size, decoding)
         else:
             chosen = self._chain(prior, chain)
-            batches = hierarchy.reconstruct_from(self.model, images, indices, below, chosen, posterior, size)
+            latents = PartialPosterior(below, chosen, posterior)
+            batches = hierarchy.reconstruct_from(self.model, images, indices, latents, size)
         return sampling.gathered(batches)
 
     def score(
@@ -151,9 +153,9 @@ class TrainedModel:
         Args:
             images: uint8 (N, C, H, W).
             above: k: layers above it come from the posterior, the k bottom ones from the prior given them.
-            prior: of the k bottom layers.
-            chain: of the EBM prior of those layers, in whitened noise; None for the recipe's own.
-            draws: of the latents, over which the mean is taken.
+            prior: prior of the k bottom layers.
+            chain: chain of the EBM prior of those layers, in whitened noise; None for the recipe's own.
+            draws: number of draws of the latents to average over.
 
         Raises:
             UserError: the images do not fit, there are no such layers or draws, or the chain moves in latents.
@@ -163,8 +165,8 @@ class TrainedModel:
             return np.empty(0)
         below = self._layers(above)
         chosen = self._chain(prior, chain) if below else None
-        posterior, size = self._posterior_chain(), self.batch_size or BATCH_OF_IMAGES
-        return hierarchy.scores_above(self.model, images, range(len(images)), below, chosen, posterior, draws, size)
+        latents, size = PartialPosterior(below, chosen, self._posterior_chain()), self.batch_size or BATCH_OF_IMAGES
+        return hierarchy.scores_above(self.model, images, range(len(images)), latents, draws, size)
 
     def _chain(self, prior: Prior, chain: Chain | None) -> Chain | None:
         """Return the chain of a prior, None for the Gaussian one."""
@@ -199,10 +201,10 @@ class TrainedModel:
 
 
 def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
-    """Return the seeds as a list of plain numbers.
+    """Return the seeds as a list of plain ints.
 
     Raises:
-        UserError: one is not a whole number from 0 on.
+        UserError: a seed is not a whole number from 0 on.
     """
     plain = []
     for seed in seeds:

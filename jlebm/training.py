@@ -1,4 +1,4 @@
-"""The loop that all learning schemes share: one state, resumable to the bit, guarded, within a wall-clock budget."""
+"""The training loop of all learning schemes: resumable to the bit, guarded, within a wall-clock budget."""
 
 import math
 import time
@@ -26,18 +26,18 @@ from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
 
-LOG_EVERY = 10  # steps between two events, the first step's included; the guard looks at each of them
-LARGEST_COPY = 2**32  # bytes of images that are held in memory, on a GPU in its own; more stay memory-mapped
+LOG_EVERY = 10  # steps between two logged events, which the guard checks; the first step is logged too
+LARGEST_COPY = 2**32  # bytes; a dataset up to this size is copied to the device, a larger one stays memory-mapped
 
 
 @dataclass
 class TrainState:
-    """Everything that a step reads and writes."""
+    """The state that a training step reads and writes."""
 
     model: Any
     """The whole model: a `JointModel`, in stage one a `RegularisedNVAE`, of another system a `System`."""
     learned: nn.Module
-    """The part of it that learns and is stored."""
+    """The part of the model that learns and is stored."""
     optimisation: Optimisation
     ema: AveragedModel | None
     noise: torch.Generator
@@ -46,7 +46,7 @@ class TrainState:
     """Wall-clock time spent on the steps so far, over all processes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and numbers only."""
+        """Return the state as tensors and numbers."""
         schedule = self.optimisation.schedule
         return {
             "model": self.learned.state_dict(),
@@ -59,12 +59,10 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned.
-
-        Everything in it is compared before anything is taken over.
+        """Load what `state_dict` returned, after checking every entry.
 
         Raises:
-            UserError: an entry is missing or of another kind or shape, or its noise is that of another kind of device.
+            UserError: an entry is missing or of another type or shape, or its noise is from another kind of device.
         """
         own = self.state_dict()
         kept = ("model", "noise", "step", "seconds", *(["ema"] if self.ema is not None else []))
@@ -82,11 +80,11 @@ class TrainState:
         if self.optimisation.schedule is not None:
             resuming.compare_settings(state["schedule"], own["schedule"], "schedule")
         if type(state["step"]) is not int or state["step"] < 0 or not 0 <= state["seconds"] < math.inf:
-            raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are none")
+            raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are invalid")
         try:
             self.noise.set_state(noise)
         except RuntimeError as error:
-            raise resuming.unfit("its noise is no state of a generator") from error
+            raise resuming.unfit("its noise is no state of a random generator") from error
         self.learned.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         if self.optimisation.schedule is not None:
@@ -96,14 +94,14 @@ class TrainState:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def move(self) -> None:
-        """Make one move along the gradients; parameters without one stay where they are."""
+        """Take an optimiser step; parameters without a gradient stay where they are."""
         limit = self.optimisation.largest_gradient
         if limit is not None:
             nn.utils.clip_grad_norm_(self.learned.parameters(), limit)
         self.optimisation.optimizer.step()
 
     def end_step(self) -> None:
-        """Count the step, whose moves are made: rates and the average follow."""
+        """End a training step: advance learning rates, moving average and step count."""
         if self.optimisation.schedule is not None:
             self.optimisation.schedule.step()
         if self.ema is not None:
@@ -111,7 +109,7 @@ class TrainState:
         self.step += 1
 
     def evaluated_model(self) -> Any:
-        """Return the model that is judged: the moving average where there is one, else the weights as they are."""
+        """Return the model to evaluate: the moving average if there is one, else the current weights."""
         if self.ema is None:
             return self.model
         averaged = self.ema.module
@@ -126,7 +124,7 @@ class TrainState:
 def initial_state(
     experiment: Trainable, seed: int, device: torch.device, backbone: Backbone | None = None
 ) -> TrainState:
-    """Make the state before the first step; torch's global generator is left as it was."""
+    """Build the state before the first step; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
@@ -138,7 +136,7 @@ def initial_state(
 
 
 class Batches:
-    """The training images of step t: each epoch a new order that depends on the seed and the epoch alone."""
+    """The batch of training step t: each epoch has an order that depends on the seed and the epoch alone."""
 
     def __init__(
         self,
@@ -150,7 +148,7 @@ class Batches:
     ):
         if len(images) < batch_size:
             raise UserError(f"a batch of {batch_size} images was asked for, but the dataset holds {len(images)}")
-        # A copy where it is small: the loop then never waits for a disk or, on a GPU, for a transfer.
+        # Copy a small dataset: the loop then never waits for a disk or, on a GPU, for a transfer.
         small = images.nbytes <= LARGEST_COPY
         self.copy = torch.from_numpy(np.array(images)).to(device) if small else None
         self.images, self.device = images, device
@@ -163,7 +161,7 @@ class Batches:
         return to_float(self._images(self._chosen(step)))
 
     def labels(self, step: int) -> Int64[Tensor, " batch"] | None:
-        """Return the classes of the batch of this step, where the dataset has them."""
+        """Return the classes of this step's batch; None if the dataset has none."""
         return None if self.classes is None else self.classes[self._chosen(step)]
 
     def _chosen(self, step: int) -> Int64[Tensor, " batch"]:
@@ -179,37 +177,46 @@ class Batches:
         return torch.from_numpy(self.images[chosen.cpu().numpy()]).to(self.device)
 
 
+@dataclass(frozen=True)
+class LoopControl:
+    """How the training loop reports, saves and stops; nothing here changes a number that it computes."""
+
+    report: Reporter = SILENT
+    """Receives the step and the energies."""
+    checkpoint_seconds: float = 120.0
+    """Wall-clock time between two checkpoints, the most that a crash can lose."""
+    stop: Callable[[int], bool] = lambda step: False
+    """Called with the number of each finished step: True ends the training early, with a checkpoint (Ctrl-C)."""
+
+
+UNATTENDED = LoopControl()
+
+
 def fit(
     run: Run,
     images: np.ndarray,
     device: torch.device,
-    report: Reporter = SILENT,
-    checkpoint_seconds: float = 120.0,
-    stop: Callable[[int], bool] = lambda step: False,
+    control: LoopControl = UNATTENDED,
     backbone: Backbone | None = None,
     labels: np.ndarray | None = None,
 ) -> TrainState:
-    """Train a run to its end, from its checkpoint where it has one.
+    """Train a run to its end, from its checkpoint if it has one.
 
     Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of
-    them. What comes out is the same but for rounding, except in stage one: its batch norms normalise the part of a
-    batch that a process has, and its groups' KLs are balanced by that part's, so that its weights depend on how many
-    there are.
+    them. The result is the same up to rounding, except in stage one: its batch norms and the balance of its groups' KLs
+    see a process's part of a batch alone, so that its weights depend on the number of processes.
 
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
         images: uint8 (N, C, H, W).
         device: where to train.
-        report: is told the step and the energies.
-        checkpoint_seconds: wall-clock time between two checkpoints, the most that a crash can lose.
-        stop: asked after each step, by its number, whether to leave early with a checkpoint: a Ctrl-C, a
-            scheduler's notice.
-        backbone: the trained one that stage two is put upon, on the same device, in eval mode; else None.
-        labels: the images' classes, int64 (N,), which a class-conditional system learns by; else None.
+        control: how the loop reports, saves and stops.
+        backbone: the trained backbone of stage two, on the same device, in eval mode; else None.
+        labels: the images' classes, int64 (N,), for a class-conditional system; else None.
 
     Raises:
-        UserError: the checkpoint is unusable, the images do not fit, the disk is full.
-        Diverged: an energy ran away or something is not finite.
+        UserError: the checkpoint is unusable, the images do not fit, or the disk is full.
+        Diverged: an energy diverged or a value is not finite.
     """
     experiment = run.experiment
     if images.shape[1:] != experiment.model.image_shape:
@@ -220,7 +227,7 @@ def fit(
     digest = experiment.digest()
     if run.checkpoint.exists():
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
-        report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
+        control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     if state.done(experiment):
         return state
     if parallel.first():
@@ -231,7 +238,7 @@ def fit(
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
     leaving = False
-    with report.task("training", experiment.training.steps) as task:
+    with control.report.task("training", experiment.training.steps) as task:
         task.advance(state.step)
         while not leaving:
             seen = {} if state.step % LOG_EVERY == 0 else None
@@ -244,20 +251,20 @@ def fit(
                     update.loss().backward(inputs=moved)
                     parallel.average([parameter.grad for parameter in state.learned.parameters()])
                     state.move()
-            # Batch norm sees the part of a batch that its process has; its running statistics are the mean over all.
+            # Batch norm sees this process's part of a batch; its running statistics are averaged over processes.
             parallel.average([buffer for buffer in state.learned.buffers() if buffer.is_floating_point()])
             state.end_step()
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
 
-            # The first one's clock decides, and a wish to stop that any of them was sent.
-            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or stop(state.step))
+            # The first process's clock decides; a request to stop counts in any process.
+            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or control.stop(state.step))
             if seen is not None:
                 guard.check(state.step, seen, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     run.append_event({"step": state.step, "seconds": round(state.seconds, 3), **seen})
                 task.advance(0, _note(seen))
-            if leaving or now - saved >= checkpoint_seconds:
+            if leaving or now - saved >= control.checkpoint_seconds:
                 guard.check_weights(state.step, state.learned, run.checkpoint.exists())
                 if parallel.first():
                     checkpoints.save(run.checkpoint, state.state_dict(), digest, run.seed)
@@ -268,14 +275,14 @@ def fit(
 
 
 def _numbers(update: Update) -> dict[str, float]:
-    # One transfer for all of them: on a GPU each .item() would wait for the whole queue.
+    # One transfer for all figures: on a GPU each .item() would wait for the whole queue.
     figures = update.figures()
     numbers = torch.stack([value.double() for value in figures.values()]).tolist()
     return dict(zip(figures, numbers, strict=True))
 
 
 def _of_all(seen: dict[str, float]) -> dict[str, float]:
-    """Return the figures of the whole batch from those of the parts: means, and the largest of the ranges."""
+    """Combine the figures of a batch's parts: means, and the maximum of the ranges."""
     parts = parallel.everywhere(seen)
     return {
         name: max(part[name] for part in parts)

@@ -1,10 +1,10 @@
-"""Trained models in files: saved whole, loaded in one line from a run's folder or a weights file alone.
+"""Save a trained model in one file; load it in one line from a run's folder or from that file.
 
     model = jlebm.load("runs/cifar10-joint-mle-cpu-...")
     images = model.sample(range(16))
 
-A weights file holds the whole model, and its header says what it is: the configuration, the learning scheme's name, and
-how its samples are drawn. Files of two-stage energies alone, which earlier versions wrote, need their backbone as well.
+A weights file holds the whole model; its header holds the configuration, the learning scheme's name and the sampler.
+Files of two-stage energies alone, which earlier versions wrote, need their backbone as well.
 """
 
 import os
@@ -24,12 +24,12 @@ from jlebm.model import JointModel
 from jlebm.sampling import Sampler
 from jlebm.trained import TrainedModel
 
-# In a run's folder.
+# File names in a run's folder.
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 BACKBONE_DIGEST = "backbone.sha256"
 
-# By the name of the learning scheme, the configuration of what `load` reads. Add your own: a subclass of `Trainable`
+# The configuration class that `load` reads for each learning scheme, by name. Add your own: a subclass of `Trainable`
 # that builds a `JointModel`.
 CONFIGURATIONS: dict[str, type[Trainable]] = {
     "joint-mle": Experiment,
@@ -45,14 +45,14 @@ def save_model(
     """Write a trained model as safetensors so that `load` needs nothing else.
 
     Args:
-        path: of the file.
-        model: as it is sampled from.
-        header: `Run.header()`, which has the configuration, and what else is worth knowing.
+        path: the file to write.
+        model: the model with the weights to sample from.
+        header: `Run.header()`, which has the configuration, and further entries of your own.
         sampler: how its samples are drawn.
-        batch_size: images drawn at a time; None for what fills the device.
+        batch_size: images per batch of sampling; None for the size that fills the device.
 
     Raises:
-        UserError: there is no space or no permission to write it.
+        UserError: there is no space or no permission to write the file.
     """
     drawn = {"sampler": sampler.to_json()} | ({} if batch_size is None else {"batch_size": batch_size})
     checkpoints.save_weights(path, model, header | drawn)
@@ -68,13 +68,13 @@ def load(
 
     Args:
         path: a run's folder, or a .safetensors file: a model's weights, or an NVAE as `save_nvae` writes it.
-        device: where to put it; names are those of `jlebm.run.resolve_device`.
+        device: where to put the model; names are those of `jlebm.run.resolve_device`.
         backbone: for two-stage energies that earlier versions stored alone, the file of the NVAE that they were learned
             on; by default backbone.safetensors beside them.
-        sampler: how to draw its samples, instead of as its recipe does.
+        sampler: how to draw its samples, in place of the recipe's sampler.
 
     Raises:
-        UserError: there are no weights, they are not whole, are of something else, or lack their backbone.
+        UserError: there are no weights, they are damaged or of something else, or they lack their backbone.
     """
     file = weights_file(Path(path))
     weights, header = checkpoints.load_weights(file)
@@ -86,7 +86,7 @@ def load(
     whole = any(name.startswith("backbone.") for name in weights)
     network = None if whole else _backbone_of(file, None if backbone is None else Path(backbone))
     try:
-        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             model = experiment.restored(weights, network)
     except UserError as error:
         raise UserError(f"{file} cannot be loaded: {error}") from error
@@ -99,7 +99,7 @@ def load(
 
 
 def weights_file(path: Path) -> Path:
-    """Return the weights file that a path names: itself, or that of a run's folder.
+    """Return the weights file at a path: the file itself, or the one in a run's folder.
 
     Raises:
         UserError: there is none.
@@ -118,7 +118,7 @@ def _configuration(header: dict[str, Any], file: Path) -> Trainable:
         raise UserError(f"the header of {file} does not say the configuration of its model")
     learning = str(values.get("learning"))
     if learning not in CONFIGURATIONS:
-        raise UserError(f"{file} is of the unknown learning {learning!r}{nearest(learning, CONFIGURATIONS)}")
+        raise UserError(f"{file} has the unknown learning {learning!r}{nearest(learning, CONFIGURATIONS)}")
     experiment = CONFIGURATIONS[learning].from_json(values)
     if experiment.digest() != header.get("digest"):
         raise UserError(f"the header of {file} was altered: its digest is not that of its configuration")
@@ -133,7 +133,7 @@ def _kept_sampler(experiment: Trainable, header: dict[str, Any]) -> Sampler | No
 
 
 def _backbone_of(file: Path, given: Path | None) -> NVAE:
-    """Return the frozen backbone that energies were learned on: the one given, or the one beside them."""
+    """Load the frozen backbone that energies were learned on, from the given file or the one beside them."""
     path = file.with_name(BACKBONE) if given is None else given
     if given is None and not path.exists():
         raise UserError(
@@ -148,5 +148,5 @@ def _backbone_of(file: Path, given: Path | None) -> NVAE:
 
 
 def _frozen(network: NVAE) -> NVAE:
-    # Channels-last as stage one leaves it: convolutions are then normalised to the same bits.
+    # Channels-last as in stage one: convolutions are then normalised to the same bits.
     return frozen_copy(network.to(memory_format=torch.channels_last))

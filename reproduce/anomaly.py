@@ -24,7 +24,7 @@ from jlebm import data
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.experiment import Experiment, OptimizerConfig
-from jlebm.hierarchy import posterior_energies, scores_above
+from jlebm.hierarchy import PartialPosterior, posterior_energies, scores_above
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.model import JointModel
@@ -248,7 +248,7 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
         if name == "E":
             kept[name] = posterior_energies(model, session.dataset.images, chosen, draws=draws)
         else:
-            kept[name] = -scores_above(model, session.dataset.images, chosen, 0, None, draws=draws)
+            kept[name] = -scores_above(model, session.dataset.images, chosen, PartialPosterior(0, None), draws)
         seconds.append(time.monotonic() - started)
     refuse_lost({name: (scores,) for name, scores in kept.items()})  # before the first row
     for (name, question), spent in zip(questions.items(), seconds, strict=True):

@@ -71,10 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.line(account(samples.count, arguments.images, samples.left_out))
     if (doubt := doubt_of(images, arguments.images)) is not None:
         report.line(doubt)
-    cache = writable_cache(root)
-    found = evaluation.evaluate(
-        images, dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
-    )
+    compared = evaluation.ReferenceSet(dataset, writable_cache(root), arguments.reference_images)
+    found = evaluation.evaluate(images, compared, extractor, device, report=report)
     scores = [score for score in found if isinstance(score, evaluation.Score)]
     missing = [score for score in found if isinstance(score, evaluation.NotMeasured)]
     if not scores:
@@ -83,9 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     number = arguments.reference_images or len(dataset.images)
     floor = None
     if scores[0].metric == "fid768" and number >= 2 * evaluation.NEEDS["fid768"].images:
-        floor = evaluation.halves(
-            dataset, extractor, cache, device, reference_images=arguments.reference_images, report=report
-        )
+        floor = evaluation.halves(compared, extractor, device, report=report)
     reference = evaluation.describe_reference(dataset, number)
     name = arguments.name or arguments.images.name
     if arguments.json:

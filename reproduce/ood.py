@@ -31,7 +31,7 @@ from jlebm.evaluation import Detection, likelihood_ratio
 from jlebm.experiment import Experiment
 from jlebm.files import atomic_write
 from jlebm.folders import try_folder
-from jlebm.hierarchy import scores_above
+from jlebm.hierarchy import PartialPosterior, scores_above
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
 from jlebm.run import Run, read_header, resolve_device
@@ -230,8 +230,9 @@ def _measure(
         started = time.monotonic()
         kind, _, k = name.partition(">")
         if kind == "L":
+            latents = PartialPosterior(int(k), chain)
             scores[name] = tuple(
-                scores_above(model, side.images, posterior_indices(len(side.images), count), int(k), chain, draws=draws)
+                scores_above(model, side.images, posterior_indices(len(side.images), count), latents, draws)
                 for side in sides
             )
         else:

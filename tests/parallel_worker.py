@@ -18,7 +18,7 @@ from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
-from jlebm.training import fit
+from jlebm.training import LoopControl, fit
 from tests.small import COLOURED, IMAGES, backbone, backbone_experiment, experiment, two_stage_experiment
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def sample(folder: Path) -> None:
     model = experiment().build()
     chain = Chain(6, 0.02)
     sampling.write(
-        folder / "prior.npy", sampling.generate(model, "ebm-prior", range(COUNT), chain, batch_size=300), COUNT
+        folder / "prior.npy", sampling.generate(model, "ebm-prior", range(COUNT), sampling.Sampler(chain), 300), COUNT
     )
     decoded = sampling.reconstruct(model, IMAGES, range(len(IMAGES)), chain, batch_size=9)
     sampling.write(folder / "posterior.npy", decoded, len(IMAGES))
@@ -48,9 +48,9 @@ def learn(folder: Path, learning: str, stop_after: int) -> None:
         one, given = two_stage_experiment(training=length), backbone()
     else:
         one, images = experiment(learning, training=length), IMAGES[:36]  # type: ignore[arg-type]
-    stop = {"stop": lambda step: step == stop_after, "checkpoint_seconds": 1e9}
+    control = LoopControl(checkpoint_seconds=1e9, stop=lambda step: step == stop_after)
     with open_run(folder, one, 1) as run:
-        state = fit(run, images, CPU, backbone=given, **stop)
+        state = fit(run, images, CPU, control, given)
         digests = parallel.everywhere([digest(state.model), digest(state.ema)])
         if parallel.first():
             torch.save(state.state_dict(), folder / "state.pt")
@@ -70,7 +70,8 @@ def evaluate(folder: Path) -> None:
     extractor = open_extractor(folder / "weights.pth")
     images = np.random.default_rng(0).integers(0, 256, (26, 3, 75, 75), dtype=np.uint8)
     dataset = Dataset("noise", "train", images, None, "made", "d" * 64)
-    found = reference.load_reference(dataset, extractor, ("64",), folder / "cache", CPU).moments["64"].statistics()
+    compared = reference.ReferenceSet(dataset, folder / "cache")
+    found = reference.load_reference(compared, extractor, ("64",), CPU).moments["64"].statistics()
     means = {"inception": found["mu"], "covariance": found["sigma"]}
 
     class Pixels:

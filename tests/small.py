@@ -16,7 +16,7 @@ from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import Trainable, TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.run import Run, open_run
-from jlebm.training import TrainState, fit
+from jlebm.training import LoopControl, TrainState, fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
 COLOURED = np.random.default_rng(1).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
@@ -138,8 +138,8 @@ def fit_one(
     """Open the run of an experiment and train it; return the run and the state."""
     cpu = torch.device("cpu")
     with open_run(folder, one, seed) as run:
-        ended = fit(run, images, cpu, stop=lambda step: step == stop_after, checkpoint_seconds=1e9, backbone=backbone)
-        return run, ended
+        control = LoopControl(checkpoint_seconds=1e9, stop=lambda step: step == stop_after)
+        return run, fit(run, images, cpu, control, backbone)
 
 
 def train(folder: Path, stop_after: int | None = None, learning: LearningName = "joint-mle", seed: int = 1, **changes):

@@ -157,7 +157,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a text for a step": (lambda state: state.update(step="3"), "its step is a str"),
     "a step before the first": (lambda state: state.update(step=-1), "its step -1"),
     "endless seconds": (lambda state: state.update(seconds=float("inf")), "its seconds inf"),
-    "noise that is none": (lambda state: state.update(noise=state["noise"].fill_(255)), "no state of a generator"),
+    "noise that is none": (lambda state: state.update(noise=state["noise"].fill_(255)), "state of a random generator"),
     "noise of no bytes": (lambda state: state.update(noise=[1]), "its noise is a list"),
     "another optimiser": (lambda state: state.update(optimizer={}), "its optimizer has no 'param_groups'"),
     "no second moment": (lambda state: state["optimizer"]["state"][0].pop("exp_avg_sq"), "without 'exp_avg_sq'"),
@@ -247,7 +247,7 @@ def test_a_published_network_is_read_in_each_form(tmp_path: Path, form: str, leg
         (lambda: published(num_groups_per_scale=10**6), "a network of the sizes that it claims"),
         (lambda: published()["state_dict"], "a bare state dict"),
         (lambda: published() | {"state_dict": {3: torch.zeros(1)}}, "no tensor with a name"),
-        (lambda: named(lambda name, value: (name, value.to(torch.int32))), "holds numbers of the kind torch.int32"),
+        (lambda: named(lambda name, value: (name, value.to(torch.int32))), "holds numbers of type torch.int32"),
         (lambda: published(hook=torch.nn.ReLU), "it names 'torch.nn.modules.activation.ReLU'"),
     ],
 )

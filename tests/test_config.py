@@ -233,9 +233,9 @@ def test_bad_assignments_are_sentences(assignment: str, sentence: str) -> None:
 
 def test_a_temperature_needs_a_chain_in_noise() -> None:
     """It would be refused only where the first image is drawn, after all training."""
-    with pytest.raises(UserError, match=r"temperature 0\.9 is of chains in whitened noise"):
+    with pytest.raises(UserError, match=r"temperature 0\.9 needs a chain in whitened noise"):
         Sampler(Chain(3, 0.1), temperature=0.9)
-    with pytest.raises(UserError, match=r"temperature 0\.9 is of chains in whitened noise"):
+    with pytest.raises(UserError, match=r"temperature 0\.9 needs a chain in whitened noise"):
         plan().override(["sampler.temperature=0.9", "sampler.chain.space=latents"])
     assert Sampler(Chain(3, 0.1)).temperature == 1
 

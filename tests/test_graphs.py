@@ -30,7 +30,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise, SharedNoise
-from jlebm.sampling import generate
+from jlebm.sampling import Sampler, generate
 from reproduce.benchmark import stopwatch
 from tests import tape
 from tests.small import IMAGES, backbone, fit_one, ladder_experiment, train, train_stage
@@ -460,8 +460,8 @@ def test_a_training_on_recorded_chains_is_the_training(
 def test_samples_of_recorded_chains_are_the_samples(recordings: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Image by image to the bit, the last and smaller batch included; it is a recording of its own."""
     model = conv(torch.float32)
-    images = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), CHAIN, batch_size=3)])
+    images = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), Sampler(CHAIN), batch_size=3)])
     assert len(recordings) == 2
     monkeypatch.setattr(graphs, "recorder", lambda device: None)
-    right = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), CHAIN, batch_size=8)])
+    right = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), Sampler(CHAIN), batch_size=8)])
     torch.testing.assert_close(images, right, rtol=0, atol=0)

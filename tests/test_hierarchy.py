@@ -11,6 +11,7 @@ from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.distributions import Normal
 from jlebm.energies import no_energy
 from jlebm.errors import UserError
+from jlebm.hierarchy import PartialPosterior
 from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
@@ -126,7 +127,7 @@ def test_lower_layers_are_drawn_given_the_upper_ones(energy: bool) -> None:
     model, chain = (encoded(), MALA) if energy else (without_energy(), None)
     precision, linear = quadratic(PriorInLatents(model.backbone, model.energy))
     covariance = torch.linalg.inv(precision[2:, 2:])
-    z2, z1 = gather(hierarchy.reconstruct_from(model, SAME, range(COUNT), 1, chain, batch_size=COUNT))
+    z2, z1 = gather(hierarchy.reconstruct_from(model, SAME, range(COUNT), PartialPosterior(1, chain), batch_size=COUNT))
     expected = (linear[2:] - z2 @ precision[:2, 2:]) @ covariance
     assert_law(z1 - expected, torch.zeros(3).double(), covariance)
     assert_law(z2, 0.3 + to_float(torch.tensor(ROW)).double().mean().expand(2), 0.36 * torch.eye(2).double())
@@ -159,7 +160,7 @@ def test_scores_are_the_expectations_of_equation_20(k: int) -> None:
     points = torch.cat([mean + root.T, mean - root.T])
     x = to_float(torch.tensor(ROW)).double().expand(10, -1, -1, -1)
     exact = float(Posterior(model.backbone, model.energy, x)((points[:, :2], points[:, 2:])).mean().detach())
-    scores = hierarchy.scores_above(model, SAME, range(COUNT), k, MALA, batch_size=COUNT)
+    scores = hierarchy.scores_above(model, SAME, range(COUNT), PartialPosterior(k, MALA), batch_size=COUNT)
     assert scores.dtype == np.float64
     assert abs(scores.mean() - exact) < BEYOND * scores.std() / COUNT**0.5
 
@@ -167,7 +168,9 @@ def test_scores_are_the_expectations_of_equation_20(k: int) -> None:
 def test_a_score_is_the_mean_of_its_draws() -> None:
     """More draws have the same mean and a smaller spread: draws that repeat each other keep theirs."""
     model = encoded()
-    one, many = (hierarchy.scores_above(model, SAME[:400], range(400), 1, None, draws=n) for n in (1, 16))
+    one, many = (
+        hierarchy.scores_above(model, SAME[:400], range(400), PartialPosterior(1, None), draws=n) for n in (1, 16)
+    )
     assert many.std() == pytest.approx(one.std() / 4, rel=0.3)
     assert abs(many.mean() - one.mean()) < BEYOND * one.std() / 400**0.5
 
@@ -203,14 +206,15 @@ def test_a_draw_depends_on_its_seed_alone(ladder: JointModel, chain: Chain | Non
     eps = hierarchy.frozen_noise(ladder, 3, chain)
     whole = gather(hierarchy.resample(ladder, eps, [0, 1], range(8), chain))
     some = gather(hierarchy.resample(ladder, eps, [0, 1], [5, 2, 7], chain, batch_size=2))
-    kept = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(8), 2, chain))
-    few = gather(hierarchy.reconstruct_from(ladder, IMAGES, [5, 2, 7], 2, chain, batch_size=2))
+    kept = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(8), PartialPosterior(2, chain)))
+    few = gather(hierarchy.reconstruct_from(ladder, IMAGES, [5, 2, 7], PartialPosterior(2, chain), batch_size=2))
     for all_of_them, part in ((whole, some), (kept, few)):
         for a, b in zip(all_of_them, part, strict=True):
             torch.testing.assert_close(a[[5, 2, 7]], b, rtol=1e-8, atol=1e-9)
-    scores = hierarchy.scores_above(ladder, IMAGES, range(8), 1, chain, draws=2)
+    scores = hierarchy.scores_above(ladder, IMAGES, range(8), PartialPosterior(1, chain), draws=2)
     np.testing.assert_allclose(
-        hierarchy.scores_above(ladder, IMAGES, [5, 2, 7], 1, chain, draws=2, batch_size=2), scores[[5, 2, 7]]
+        hierarchy.scores_above(ladder, IMAGES, [5, 2, 7], PartialPosterior(1, chain), draws=2, batch_size=2),
+        scores[[5, 2, 7]],
     )
 
 
@@ -219,7 +223,7 @@ def test_the_frozen_draw_is_the_image_of_its_seed(ladder: JointModel, chain: Cha
     """What the panels keep layers of stands on the sheet of samples too; their own draws share nothing with it."""
     eps = hierarchy.frozen_noise(ladder, 7, chain)
     prior = "gaussian-prior" if chain is None else "ebm-prior"
-    sheet = gather(sampling.generate(ladder, prior, [6, 7], chain or SHORT))
+    sheet = gather(sampling.generate(ladder, prior, [6, 7], sampling.Sampler(chain or SHORT)))
     for ours, theirs in zip(ladder.pushed(eps), sheet, strict=True):
         torch.testing.assert_close(ours, theirs[1:], rtol=1e-9, atol=1e-10)
     again = hierarchy.resampled(ladder, eps, [0, 1, 2], [7], chain)
@@ -230,7 +234,7 @@ def test_every_column_keeps_the_same_posterior_sample(ladder: JointModel) -> Non
     """Column 0 is the reconstruction; column k has its z_{>k} to the bit and z_{<=k} of its own."""
     plain = gather(sampling.reconstruct(ladder, IMAGES, range(5), None))
     for k in range(4):
-        column = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(5), k, SHORT))
+        column = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(5), PartialPosterior(k, SHORT)))
         for index, (ours, theirs) in enumerate(zip(column, plain, strict=True)):
             assert torch.equal(ours, theirs) == (index < 3 - k)
 
@@ -240,7 +244,7 @@ def test_a_posterior_chain_takes_the_place_of_an_encoder() -> None:
     model, chain = linear_model(), Chain(5, 0.05)
     z = model.sample_posterior(to_float(torch.tensor(ROW)), chain, PerImageNoise("posterior", [0]))
     expected = Posterior(model.backbone, model.energy, to_float(torch.tensor(ROW)))(z)
-    found = hierarchy.scores_above(model, ROW, [0], 0, None, posterior_chain=chain)
+    found = hierarchy.scores_above(model, ROW, [0], PartialPosterior(0, None, chain))
     np.testing.assert_allclose(found, expected.detach().numpy())
 
 
@@ -248,7 +252,9 @@ def test_energies_at_posterior_samples_are_a_part_of_the_score(ladder: JointMode
     """L^{>0} + E is the score of the model without energies, image by image: other draws or another sign break it."""
     plain = JointModel(ladder.backbone, no_energy(3))
     energies = hierarchy.posterior_energies(ladder, IMAGES, range(8), draws=3, batch_size=5)
-    ours, theirs = (hierarchy.scores_above(model, IMAGES, range(8), 0, None, draws=3) for model in (ladder, plain))
+    ours, theirs = (
+        hierarchy.scores_above(model, IMAGES, range(8), PartialPosterior(0, None), draws=3) for model in (ladder, plain)
+    )
     np.testing.assert_allclose(ours + energies, theirs, rtol=1e-9)
     assert np.ptp(energies) > 0.01
 
@@ -278,19 +284,19 @@ def test_what_cannot_be_kept_or_drawn_is_a_sentence(ladder: JointModel) -> None:
     for call in (
         lambda: hierarchy.frozen_noise(ladder, 0, in_latents),
         lambda: hierarchy.resampled(ladder, eps, [0], [0], in_latents),
-        lambda: next(hierarchy.reconstruct_from(ladder, IMAGES, [0], 1, in_latents)),
+        lambda: next(hierarchy.reconstruct_from(ladder, IMAGES, [0], PartialPosterior(1, in_latents))),
     ):
         with pytest.raises(UserError, match="set the chain's space to 'noise'"):
             call()
     for k in (-1, 4):
         with pytest.raises(UserError, match=f"0 to 3, not {k}"):
-            hierarchy.scores_above(ladder, IMAGES, [0], k, None)
+            hierarchy.scores_above(ladder, IMAGES, [0], PartialPosterior(k, None))
     with pytest.raises(UserError, match="at least one draw"):
-        hierarchy.scores_above(ladder, IMAGES, [0], 0, None, draws=0)
+        hierarchy.scores_above(ladder, IMAGES, [0], PartialPosterior(0, None), draws=0)
     with pytest.raises(UserError, match="at least one draw"):
         hierarchy.posterior_energies(ladder, IMAGES, [0], draws=0)
     inner = encoded()
     bare = JointModel(Bare(inner.backbone), inner.energy)
-    assert len(gather(hierarchy.reconstruct_from(bare, ROW, [0], 2, None))) == 2
+    assert len(gather(hierarchy.reconstruct_from(bare, ROW, [0], PartialPosterior(2, None)))) == 2
     with pytest.raises(UserError, match="Bare has no push_below"):
-        next(hierarchy.reconstruct_from(bare, ROW, [0], 1, None))
+        next(hierarchy.reconstruct_from(bare, ROW, [0], PartialPosterior(1, None)))

@@ -257,7 +257,7 @@ def test_bf16_is_of_the_layers_alone() -> None:
         (lambda: dataclasses.replace(HIERARCHY, num_postprocess_blocks=2), "num_postprocess_blocks must be equal"),
         (lambda: dataclasses.replace(HIERARCHY, num_preprocess_cells=0), "num_preprocess_cells"),
         (lambda: dataclasses.replace(HIERARCHY, image_size=15), "15 pixels cannot be halved 1 times"),
-        (lambda: dataclasses.replace(HIERARCHY, num_groups_per_scale=0), "one group a scale"),
+        (lambda: dataclasses.replace(HIERARCHY, num_groups_per_scale=0), "one group per scale"),
     ],
 )
 def test_settings_that_could_not_learn_are_sentences(make, sentence: str) -> None:

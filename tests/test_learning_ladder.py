@@ -153,7 +153,7 @@ def test_what_does_not_fit_a_ladder_is_a_sentence(change: dict, sentence: str) -
 
 def test_what_does_not_fit_the_two_layer_model_is_a_sentence() -> None:
     """Its layers' KLs are not known, and maximum likelihood by chains has none."""
-    with pytest.raises(UserError, match="is of a ladder"):
+    with pytest.raises(UserError, match="needs a ladder"):
         dataclasses.replace(experiment("variational"), learning="gaussian", energy_hidden=())
     with pytest.raises(UserError, match="0 for joint-mle"):
         experiment(kl_warmup=3)

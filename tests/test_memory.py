@@ -15,7 +15,8 @@ ALLOWED = 24 * 2**20  # bytes of the allocator's own slack; what would be kept i
 # 3,000 steps of 200 chains in 300 dimensions 720 MB.
 JOBS = {
     "sampling": """
-        write(Path(folder) / "samples.npy", generate(model, "ebm-prior", range(size), Chain(1, 0.01), 200), size)
+        batches = generate(model, "ebm-prior", range(size), Sampler(Chain(1, 0.01)), 200)
+        write(Path(folder) / "samples.npy", batches, size)
     """,
     "chains": """
         model.sample_prior(200, Chain(size, 0.001), SharedNoise(torch.Generator().manual_seed(0)))
@@ -38,7 +39,7 @@ from jlebm.energies import mlp_energy
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
-from jlebm.sampling import generate, write
+from jlebm.sampling import Sampler, generate, write
 
 folder, job = sys.argv[1:3]
 torch.manual_seed(0)

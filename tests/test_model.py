@@ -117,7 +117,7 @@ def test_what_has_no_meaning_is_refused(model: JointModel) -> None:
         model.sample_posterior(torch.zeros(2, 3, 16, 16, dtype=torch.float64), CHAIN, draws())
     with pytest.raises(UserError, match="starts from an ancestral draw"):
         Chain(2, 0.1, space="noise")
-    with pytest.raises(UserError, match="released drift is one in whitened noise"):
+    with pytest.raises(UserError, match="released drift needs a chain in whitened noise"):
         Chain(2, 0.1, drift="released")
 
 

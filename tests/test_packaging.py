@@ -23,6 +23,8 @@ import jlebm
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LONGEST_MODULE = 320
+MOST_PARAMETERS = 6
+FEW_PARAMETERS = ("jlebm",)  # rooms that keep to it
 
 # The rooms of the house from the ground up: a module imports its own layer and those below. A new module is given
 # its place here. The first layer knows nothing of models; configuration and runs know models, but not learning.
@@ -255,6 +257,22 @@ def test_at_the_top_of_the_suite_is_what_a_person_types() -> None:
 def test_a_module_is_read_in_one_sitting(path: Path) -> None:
     """A module that grew into two ideas breaks this."""
     assert len(path.read_text().splitlines()) <= LONGEST_MODULE
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of all parameters of a function; a method's own object is none of them."""
+    given = node.args
+    starred = [one for one in (given.vararg, given.kwarg) if one is not None]
+    names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, *starred)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+@pytest.mark.parametrize("path", sources(*FEW_PARAMETERS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_takes_few_parameters(path: Path) -> None:
+    """Breaks if a function takes a seventh parameter: those that belong together are a frozen value of their own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert len(parameters(node)) <= MOST_PARAMETERS, f"{path.name}:{node.lineno}: {node.name}"
 
 
 IMPORT_EVERYTHING = """

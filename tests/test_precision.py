@@ -21,7 +21,7 @@ from jlebm.latents import Latents
 from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
-from jlebm.sampling import generate, reconstruct
+from jlebm.sampling import Sampler, generate, reconstruct
 from tests.small import experiment, train
 
 CHAINS = 256  # of each arithmetic
@@ -190,7 +190,7 @@ def test_convolutions_use_tf32_where_the_configuration_says_so(
     backbone = ConvBackbone(dataclasses.replace(CONFIG, precision=precision))
     model = JointModel(backbone, mlp_energy(CONFIG.latent_dims, ((16,), (16,))))
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=before):
-        (sampled,) = generate(model, "ebm-prior", range(2), Chain(1, 0.01))
+        (sampled,) = generate(model, "ebm-prior", range(2), Sampler(Chain(1, 0.01)))
         list(reconstruct(model, sampled.images.numpy(), [0, 1], Chain(2, 0.01)))
         assert torch.backends.cudnn.allow_tf32 == before
     assert set(flag) == {allowed}

@@ -15,10 +15,12 @@ from jlebm.images import to_float, to_uint8
 from jlebm.langevin import Chain
 from jlebm.latents import flatten
 from jlebm.model import JointModel
-from jlebm.sampling import Samples
+from jlebm.randomness import PerImageNoise
+from jlebm.sampling import Sampler, Samples
 from tests.small import IMAGES, backbone, experiment
 
 CHAIN = Chain.from_joint_paper(20, 0.4)
+SAMPLER = Sampler(CHAIN)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,9 @@ def gather(batches) -> tuple[np.ndarray, np.ndarray]:
 def test_an_image_depends_on_its_seed_alone(model: JointModel, prior) -> None:
     """Any batch size, any order, any subset: the same latents to rounding, the same image to one grey level."""
     seeds = list(range(32))
-    images, latents = gather(sampling.generate(model, prior, seeds, CHAIN, batch_size=32))
+    images, latents = gather(sampling.generate(model, prior, seeds, SAMPLER, batch_size=32))
     for batch_size, chosen in ((8, seeds), (5, seeds), (1, [7, 3]), (32, seeds[::-1])):
-        some, their_latents = gather(sampling.generate(model, prior, chosen, CHAIN, batch_size))
+        some, their_latents = gather(sampling.generate(model, prior, chosen, SAMPLER, batch_size))
         np.testing.assert_allclose(their_latents, latents[chosen], rtol=1e-5, atol=1e-5)
         difference = np.abs(some.astype(int) - images[chosen].astype(int))
         assert difference.max() <= 1
@@ -50,9 +52,9 @@ def test_an_image_depends_on_its_seed_alone(model: JointModel, prior) -> None:
 
 def test_the_two_priors_differ_by_the_energy(model: JointModel) -> None:
     """The Gaussian prior's draws are the hierarchy's own; the chain moves away from where it starts."""
-    _, gaussian = gather(sampling.generate(model, "gaussian-prior", range(4), CHAIN))
-    _, start = gather(sampling.generate(model, "ebm-prior", range(4), Chain(0, 1.0, start="ancestral")))
-    _, moved = gather(sampling.generate(model, "ebm-prior", range(4), Chain(3, 0.1, start="ancestral")))
+    _, gaussian = gather(sampling.generate(model, "gaussian-prior", range(4), SAMPLER))
+    _, start = gather(sampling.generate(model, "ebm-prior", range(4), Sampler(Chain(0, 1.0, start="ancestral"))))
+    _, moved = gather(sampling.generate(model, "ebm-prior", range(4), Sampler(Chain(3, 0.1, start="ancestral"))))
     np.testing.assert_array_equal(gaussian, start)
     assert np.abs(moved - start).max() > 0.1
 
@@ -69,17 +71,17 @@ def test_a_reconstruction_depends_on_its_image_alone(model: JointModel, chain: C
 @pytest.mark.parametrize("prior", ["ebm-prior", "gaussian-prior"])
 def test_a_drawn_image_is_its_seeds_own(model: JointModel, prior) -> None:
     """A draw of the decoder is around its mean by its sigma, at the same latents, and image i depends on i alone."""
-    seeds = list(range(8))
-    means, latents = gather(sampling.generate(model, prior, seeds, CHAIN))
-    drawn, their_latents = gather(sampling.generate(model, prior, seeds, CHAIN, decoding="sample"))
+    seeds, drawing = list(range(8)), Sampler(CHAIN, decoding="sample")
+    means, latents = gather(sampling.generate(model, prior, seeds, SAMPLER))
+    drawn, their_latents = gather(sampling.generate(model, prior, seeds, drawing))
     np.testing.assert_array_equal(their_latents, latents)
     away = drawn.astype(float) - means.astype(float)
     inside = (means > 112) & (means < 143)  # three sigmas from both ends, so that nothing was clipped
     assert inside.mean() > 0.2
     assert np.std(away[inside]) == pytest.approx(127.5 * 0.3, rel=0.2)
-    some, _ = gather(sampling.generate(model, prior, [5, 2], CHAIN, batch_size=1, decoding="sample"))
+    some, _ = gather(sampling.generate(model, prior, [5, 2], drawing, batch_size=1))
     assert np.abs(some.astype(int) - drawn[[5, 2]].astype(int)).max() <= 1
-    others, _ = gather(sampling.generate(model, prior, [9, 10], CHAIN, decoding="sample"))
+    others, _ = gather(sampling.generate(model, prior, [9, 10], drawing))
     assert np.abs(others.astype(int) - drawn[:2].astype(int)).max() > 50
 
 
@@ -92,7 +94,7 @@ def test_a_temperature_is_of_the_hierarchy() -> None:
     chain = Chain.from_two_stage_paper(3, 0.1)
 
     def latents(prior, temperature: float) -> np.ndarray:
-        return gather(sampling.generate(model, prior, range(6), chain, batch_size=4, temperature=temperature))[1]
+        return gather(sampling.generate(model, prior, range(6), Sampler(chain, temperature), batch_size=4))[1]
 
     middle = latents("gaussian-prior", 0.0)
     np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), rtol=1e-5, atol=1e-5)
@@ -101,13 +103,13 @@ def test_a_temperature_is_of_the_hierarchy() -> None:
         half, full = (np.square(latents(prior, temperature) - middle).mean() for temperature in (0.5, 1.0))
         assert 0 < half < 0.6 * full
     with pytest.raises(UserError, match="no temperature of the hierarchy"):
-        next(sampling.generate(model, "ebm-prior", range(2), CHAIN, temperature=0.9))
+        model.sample_prior(2, CHAIN, PerImageNoise("sample", range(2)), temperature=0.9)
 
 
 def test_written_files_are_the_samples(model: JointModel, tmp_path: Path) -> None:
     """The memory maps hold what was generated, in order."""
-    images, latents = gather(sampling.generate(model, "ebm-prior", range(10), CHAIN, 4))
-    files = sampling.write(tmp_path / "s.npy", sampling.generate(model, "ebm-prior", range(10), CHAIN, 4), 10)
+    images, latents = gather(sampling.generate(model, "ebm-prior", range(10), SAMPLER, 4))
+    files = sampling.write(tmp_path / "s.npy", sampling.generate(model, "ebm-prior", range(10), SAMPLER, 4), 10)
     assert isinstance(files.images, np.memmap)
     assert files.images.dtype == np.uint8
     np.testing.assert_array_equal(files.images, images)

@@ -21,7 +21,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
 from jlebm.experiment import OptimizerConfig
-from jlebm.hierarchy import reconstruct_from, scores_above
+from jlebm.hierarchy import PartialPosterior, reconstruct_from, scores_above
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
@@ -92,7 +92,7 @@ def test_samples_are_those_of_the_trained_model(cases: dict[str, Case], kind: st
         assert loaded.header["seed"] == 1
         assert loaded.experiment == one.run.experiment
         for prior in {one.prior, "gaussian-prior"}:
-            batches = sampling.generate(one.model, prior, range(7), one.chain, one.batch_size)
+            batches = sampling.generate(one.model, prior, range(7), sampling.Sampler(one.chain), one.batch_size)
             np.testing.assert_array_equal(loaded.sample(range(7), prior), sampling.gathered(batches))
 
 
@@ -105,7 +105,9 @@ def test_reconstructions_are_those_of_the_trained_model(cases: dict[str, Case], 
     whole = sampling.gathered(sampling.reconstruct(one.model, images, range(5), one.posterior_chain, size))
     np.testing.assert_array_equal(loaded.reconstruct(images), whole)
     np.testing.assert_array_equal(loaded.reconstruct(images, keep=loaded.layers, prior=one.prior), whole)
-    drawn = reconstruct_from(one.model, images, range(5), loaded.layers - 1, None, one.posterior_chain, size)
+    drawn = reconstruct_from(
+        one.model, images, range(5), PartialPosterior(loaded.layers - 1, None, one.posterior_chain), size
+    )
     np.testing.assert_array_equal(loaded.reconstruct(images, 1, "gaussian-prior"), sampling.gathered(drawn))
 
 
@@ -116,10 +118,10 @@ def test_scores_are_those_of_the_trained_model(cases: dict[str, Case], kind: str
     loaded, images = jlebm.load(one.run.weights), one.images[:5]
     size, posterior = one.batch_size or 100, one.posterior_chain
     for k in (0, 1):
-        expected = scores_above(one.model, images, range(5), k, None, posterior, batch_size=size)
+        expected = scores_above(one.model, images, range(5), PartialPosterior(k, None, posterior), batch_size=size)
         np.testing.assert_array_equal(loaded.score(images, above=k, prior="gaussian-prior"), expected)
     if one.chain.space == "noise" and one.prior == "ebm-prior":
-        expected = scores_above(one.model, images, range(5), 1, one.chain, posterior, batch_size=size)
+        expected = scores_above(one.model, images, range(5), PartialPosterior(1, one.chain, posterior), batch_size=size)
         np.testing.assert_array_equal(loaded.score(images, above=1), expected)
         assert (loaded.score(images, above=1) != loaded.score(images, above=1, prior="gaussian-prior")).any()
 
@@ -191,7 +193,7 @@ def test_energies_that_were_stored_alone(cases: dict[str, Case], tmp_path: Path)
         jlebm.load(path)
     save_nvae(tmp_path / "run/backbone.safetensors", network)
     elsewhere = Path(shutil.copy(tmp_path / "run/backbone.safetensors", tmp_path / "mine.safetensors"))
-    expected = sampling.gathered(sampling.generate(one.model, "gaussian-prior", range(5), CHAIN, 3))
+    expected = sampling.gathered(sampling.generate(one.model, "gaussian-prior", range(5), sampling.Sampler(CHAIN), 3))
     moved = energies_alone(tmp_path / "moved", one)
     for loaded in (jlebm.load(tmp_path / "run"), jlebm.load(path), jlebm.load(moved, backbone=elsewhere)):
         np.testing.assert_allclose(loaded.sample(range(5), "gaussian-prior", batch_size=3), expected, atol=1)
@@ -292,7 +294,7 @@ def test_a_scheme_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match="unknown learning 'mine'"):
         jlebm.load(path)
     monkeypatch.setitem(jlebm.CONFIGURATIONS, "mine", Mine)
-    expected = sampling.gathered(sampling.generate(model, "ebm-prior", range(3), plain.prior_chain))
+    expected = sampling.gathered(sampling.generate(model, "ebm-prior", range(3), sampling.Sampler(plain.prior_chain)))
     np.testing.assert_array_equal(jlebm.load(path).sample(range(3)), expected)
 
 

@@ -17,7 +17,7 @@ from jlebm.errors import UserError
 from jlebm.experiment import LearningName, OptimizerConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
-from jlebm.training import Batches, TrainState, fit, initial_state
+from jlebm.training import Batches, LoopControl, TrainState, fit, initial_state
 from tests.small import IMAGES, experiment, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,10 +146,10 @@ def test_kill_at_any_moment_loses_only_the_work_since_the_checkpoint(tmp_path: P
     """Kill -9 again and again, in the middle of writing too: the checkpoint is always whole and the end is the same."""
     code = (
         "import sys, torch; from pathlib import Path; from tests.small import IMAGES, experiment;"
-        "from jlebm.run import open_run; from jlebm.training import fit\n"
+        "from jlebm.run import open_run; from jlebm.training import LoopControl, fit\n"
         "with open_run(Path(sys.argv[1]), experiment(steps=3000), 1) as run:\n"
         "    print('open', flush=True)\n"
-        "    fit(run, IMAGES, torch.device('cpu'), checkpoint_seconds=0.0)\n"  # a checkpoint at every step
+        "    fit(run, IMAGES, torch.device('cpu'), LoopControl(checkpoint_seconds=0.0))\n"  # a checkpoint at every step
     )
     folder = tmp_path / "killed"
     reached = []
@@ -164,13 +164,14 @@ def test_kill_at_any_moment_loses_only_the_work_since_the_checkpoint(tmp_path: P
         process.wait()
         process.stdout.close()
         with open_run(folder, experiment(steps=3000), 1) as run:  # the lock went with the process
-            reached.append(fit(run, IMAGES, CPU, stop=lambda step: True).step)
+            reached.append(fit(run, IMAGES, CPU, LoopControl(stop=lambda step: True)).step)
     assert reached == sorted(reached)
     assert reached[-1] > 0
+    few_more = LoopControl(checkpoint_seconds=1e9, stop=lambda step: step >= reached[-1] + 5)
     with open_run(folder, experiment(steps=3000), 1) as run:
-        end = fit(run, IMAGES, CPU, stop=lambda step: step >= reached[-1] + 5, checkpoint_seconds=1e9)
+        end = fit(run, IMAGES, CPU, few_more)
     with open_run(tmp_path / "whole", experiment(steps=3000), 1) as run:
-        assert_same(end, fit(run, IMAGES, CPU, stop=lambda step: step >= reached[-1] + 5, checkpoint_seconds=1e9))
+        assert_same(end, fit(run, IMAGES, CPU, few_more))
 
 
 def test_second_process_on_one_run_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The generator of the paper's joint-training experiments: x <- z_1 <- ... <- z_L with convolutions next to the image.
+"""The generator of the paper's joint-training experiments: x <- z_1 <- ... <- z_L, vectors below convolutions.
 
 p(x|z) = N(g(z_1), sigma^2 I), p(z_i|z_{i+1}) = N(mu_i(z_{i+1}), sigma_i(z_{i+1})^2), p(z_L) = N(0, I)
-(docs/facts, "Training settings"). The inference network q(z_1|x) q(z_2|z_1) ... is there for variational learning.
+(docs/facts, "Training settings"). Variational learning uses the inference network q(z_1|x) q(z_2|z_1) ...
 """
 
 import itertools
@@ -22,7 +22,7 @@ from jlebm.latents import Latents
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
-RELEASED_TOP_SIGMA = 1.01  # the released code builds the top's N(0, I) as exp(0) + 0.01; the paper's is 1
+RELEASED_TOP_SIGMA = 1.01  # the released code's sigma of p(z_L) is exp(0) + 0.01; the paper's is 1
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class ConvConfig:
     latent_dims: tuple[int, ...] = (100, 128)
     """Dimensions of each layer, top to bottom."""
     channels: tuple[int, ...] = (1024, 512, 256)
-    """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
+    """Feature maps from the smallest resolution up; each one after the first doubles the resolution."""
     conditional_hidden: tuple[int, ...] = (200, 200, 200, 200)
     """Hidden units of each network of p(z_i|z_{i+1})."""
     likelihood_sigma: float = 0.3
     """Standard deviation of p(x|z), on images in [-1, 1]."""
     top_sigma: float = 1.0
-    """Standard deviation of p(z_L); `RELEASED_TOP_SIGMA` is what the released code uses."""
+    """Standard deviation of p(z_L); the released code uses `RELEASED_TOP_SIGMA`."""
     inference_network: bool = False
-    """Whether there is a q(z|x); variational learning needs it, maximum likelihood does not use it."""
+    """Whether to build q(z|x); variational learning needs it, maximum likelihood does not use it."""
     precision: Precision = field(default="float32", metadata={"since": "0.2"})
-    """Arithmetic of the generator's convolutions and of their gradients; latents, weights and densities are float32 in
-    all. tf32 and bf16 are for GPUs: a CPU has no TF32, and emulates bf16 slowly."""
+    """Arithmetic of the generator's convolutions and their gradients; latents, weights and densities stay float32.
+    tf32 and bf16 are for GPUs: a CPU has no TF32, and emulates bf16 slowly."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no generator."""
+        """Refuse sizes that define no generator."""
         smallest_side(self.image_shape, self.channels)
         if not self.likelihood_sigma > 0 or not self.top_sigma > 0:
             raise UserError("likelihood_sigma and top_sigma must be positive")
@@ -113,7 +113,7 @@ class ConvBackbone(MarkovHierarchy):
         return self.config.precision
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
-        """Return p0 as the weights of its networks; None in a subclass, which may compute it in another way."""
+        """Return p0 as the weights of its networks; None in a subclass, which may compute p0 differently."""
         networks = [each.plain() if isinstance(each, GaussianMLP) else None for each in self.conditionals]
         known = tuple(network for network in networks if network is not None)
         if type(self) is not ConvBackbone or len(known) < len(networks):
@@ -124,7 +124,7 @@ class ConvBackbone(MarkovHierarchy):
         """Return p(x|z_1) with images in [-1, 1]."""
         arithmetic = nullcontext()
         if self.precision == "bf16":
-            # No cast of a weight is kept, each is used once: a recorded step would go on with the one that it saw.
+            # Casts of weights are not cached, each is used once: a recorded step would keep using the cast that it saw.
             arithmetic = torch.autocast(z[-1].device.type, torch.bfloat16, cache_enabled=False)
         with arithmetic:
             mean = self.generator(z[-1])
@@ -134,7 +134,7 @@ class ConvBackbone(MarkovHierarchy):
         """Draw z_1 ~ q(z_1|x), then each layer above it from q(z_{i+1}|z_i).
 
         Raises:
-            NoEncoder: built with `inference_network=False`.
+            NoEncoder: the backbone was built with `inference_network=False`.
         """
         if not self.config.inference_network:
             raise NoEncoder("this backbone was built without an inference network")

@@ -1,24 +1,24 @@
-"""A ladder of vector latents: deterministic bottom-up, stochastic top-down, an image that every layer reaches.
+"""A ladder of vector latents: deterministic bottom-up, stochastic top-down, with every layer connected to the image.
 
-p0 is that of `MarkovHierarchy`, p(z_L) = N(0, I) and p(z_i|z_{i+1}) by one perceptron a layer. The image sees all
-layers, as in BIVA and NVAE: a deterministic path of transposed convolutions leads from the
-smallest feature maps to the pixels, z_L enters at its start and the layers below it one after the other further on, so
-that the bottom layer is left with what a few convolutions can draw.
+p0 is that of `MarkovHierarchy`, p(z_L) = N(0, I) and p(z_i|z_{i+1}) by one perceptron per layer. The image depends on
+all layers, as in BIVA and NVAE: a deterministic path of transposed convolutions leads from the smallest feature maps to
+the pixels. z_L enters at its start and each lower layer further on, so that the bottom layer controls only what the
+last few convolutions can draw.
 
 Inference is that of the ladder VAE (Sonderby et al., 2016, arXiv 1602.02282): a bottom-up path without noise proposes a
 Gaussian for every layer, and from the top down q(z_i|z_{i+1}, x) is proportional to the proposal times p(z_i|z_{i+1}).
-It is narrower than both and its mean lies between theirs. Here that holds for the top layer too, where the paper's q is
-the proposal alone.
+It is narrower than both and its mean lies between theirs. Here the top layer does the same; the paper's top q is the
+proposal alone.
 
-Every mu and log sigma passes NVAE's soft clamp, the proposals' and those of p0, and proposals are read from normalised
-features, where the ladder VAE has batch norms. Without both, the first updates at a rate of 1e-3 carried the proposals'
-sigma beyond 1e10, which leaves a layer without a gradient, and p0's until a push of noise was not finite (MNIST, before
+Every mu and log sigma, of proposals and of p0, passes NVAE's soft clamp, and proposals are read from normalised
+features, where the ladder VAE has batch norms. Without both, the first updates at a rate of 1e-3 drove the proposals'
+sigma beyond 1e10, which leaves a layer without a gradient, and p0's sigma until T(eps) was not finite (MNIST, before
 the thirtieth update).
 
-The clamp does not keep p(z_i|z_{i+1}) from becoming sharp, which learning with an inference network makes it: log sigma
-above -5 leaves sigma far too small for the step sizes of the paper's chains in z. A chain in whitened noise does not
-see that, since there the base density is N(0, I) whatever sigma is. It is the chain for this backbone. p0 is no plain
-perceptron's output, and not offered as such (`HasMLPHierarchy`).
+Learning with an inference network makes p(z_i|z_{i+1}) sharp, and the clamp does not prevent it: log sigma above -5
+still allows a sigma far too small for the step sizes of the paper's chains in z. A chain in whitened noise is not
+affected, since its base density is N(0, I) for every sigma; use that chain with this backbone. Because of the clamp, p0
+is not a plain perceptron's output and has no closed-form gradient (`HasMLPHierarchy`).
 """
 
 import itertools
@@ -50,18 +50,18 @@ class LadderConfig:
     latent_dims: tuple[int, ...] = (8, 16, 32)
     """Dimensions of each layer, top to bottom."""
     channels: tuple[int, ...] = (64, 32, 16)
-    """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
+    """Feature maps from the smallest resolution up; each one after the first doubles the resolution."""
     conditional_hidden: tuple[int, ...] = (128, 128)
     """Hidden units of each network of p(z_i|z_{i+1})."""
     features: int = 256
     """Width of the bottom-up path above the convolutions."""
     likelihood: Literal["normal", "bernoulli"] = "normal"
-    """Of p(x|z): a Gaussian with one sigma, or binary pixels for grey images, whose levels in between weigh both."""
+    """Kind of p(x|z): a Gaussian with one sigma, or Bernoulli pixels for grey images, whose grey levels weight both."""
     likelihood_sigma: float = 0.3
     """Standard deviation of a Gaussian p(x|z), on images in [-1, 1]."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no ladder."""
+        """Refuse sizes that define no ladder."""
         smallest_side(self.image_shape, self.channels)
         if len(self.latent_dims) < 2 or min(self.latent_dims) < 1:
             raise UserError(f"a ladder needs at least two layers of one dimension or more, not {self.latent_dims}")
@@ -77,7 +77,7 @@ class LadderConfig:
 
 
 class LadderDecoder(nn.Module):
-    """From all layers to the image's parameters: before the tanh of a Gaussian's mean, or the logits of pixels."""
+    """The decoder, from all layers to the image's parameters: a Gaussian's mean before tanh, or pixel logits."""
 
     def __init__(self, config: LadderConfig):
         super().__init__()
@@ -94,10 +94,10 @@ class LadderDecoder(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw weights that keep the variance of a layer's maps on their way to the image (He et al., 2015).
+        """Initialise weights so that a layer's maps keep their variance on the way to the image (He et al., 2015).
 
-        Torch's own shrink it at every convolution: the upper layers are hardly seen in the image at first, and their KL
-        has gone to zero for good before the decoder has learned to read them (MNIST, within 160 updates).
+        Torch's default shrinks it at every convolution: the upper layers hardly reach the image at first, and their KL
+        collapses to zero for good before the decoder learns to use them (MNIST, within 160 updates).
         """
         after_leaky_relu = (1 + SLOPE**2) / 2
         for module in self.modules():
@@ -112,7 +112,7 @@ class LadderDecoder(nn.Module):
             nn.init.normal_(module.weight, std=seen**-0.5)
 
     def forward(self, z: Latents) -> Float[Tensor, "batch channels height width"]:
-        """Return the parameters of p(x|z), a number a colour and pixel."""
+        """Return the parameters of p(x|z), one number per colour and pixel."""
         state = None
         for level, mix in enumerate(self.mix):
             parts = [] if state is None else [self.up[level - 1](state)]
@@ -125,7 +125,7 @@ class LadderDecoder(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """The deterministic path from the image: a Gaussian proposed for every layer, without noise in between."""
+    """The deterministic bottom-up path, which proposes a Gaussian for every layer."""
 
     def __init__(self, config: LadderConfig):
         super().__init__()
@@ -141,7 +141,7 @@ class BottomUp(nn.Module):
         self.proposals = nn.ModuleList(ClampedGaussianMLP(config.features, (), dim) for dim in upwards)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Sequence[Normal]:
-        """Return the proposal for each layer, top first."""
+        """Return each layer's proposal, top first."""
         state = self.trunk(x)
         proposed: list[Normal] = []
         for index, (norm, proposal) in enumerate(zip(self.norms, self.proposals, strict=True)):
@@ -152,7 +152,7 @@ class BottomUp(nn.Module):
 
 
 class LadderBackbone(MarkovHierarchy):
-    """See the module, and `Backbone` for the methods."""
+    """A ladder of vector latents with an inference network; `Backbone` documents the methods."""
 
     top_sigma = 1.0
     recordable = True

@@ -1,4 +1,4 @@
-"""What the convolutions next to the image share, in every backbone of vector latents."""
+"""Layers next to the image that the backbones of vector latents share."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from jlebm.errors import UserError
 
 
 def smallest_side(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> int:
-    """Return height and width of the smallest feature maps, where each of `channels` but the first doubles them.
+    """Return the side of the smallest feature maps, if each entry of `channels` after the first doubles it.
 
     Raises:
-        UserError: images of this shape cannot be halved so often, or there are no channels.
+        UserError: images of this shape cannot be halved that often, or `channels` is empty.
     """
     if not channels:
         raise UserError("a network of images needs at least one number of channels")
@@ -25,17 +25,17 @@ def smallest_side(image_shape: tuple[int, int, int], channels: tuple[int, ...]) 
 
 
 class FromPoint(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 input, computed as the one matrix product that it is."""
+    """A transposed convolution of a 1x1 input, computed as one matrix product."""
 
     def forward(self, input: Float[Tensor, "batch inputs 1 1"], output_size: list[int] | None = None) -> Tensor:
-        """Return (batch, outputs, kernel, kernel), channels-last where the weights are.
+        """Return (batch, outputs, kernel, kernel), channels-last if the weights are.
 
         Raises:
-            ValueError: an output size is asked for; the kernel alone decides it here.
+            ValueError: an output size is given; the kernel alone decides it here.
         """
         if output_size is not None:
             raise ValueError("a transposed convolution of a point has the size of its kernel")
-        weight = self.weight.permute(0, 2, 3, 1)  # no copy is made of channels-last weights
+        weight = self.weight.permute(0, 2, 3, 1)  # channels-last weights are not copied
         bias = None if self.bias is None else self.bias.repeat(weight[0, ..., 0].numel())
         pixels = nn.functional.linear(input.flatten(1), weight.flatten(1).T, bias)
         return pixels.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)

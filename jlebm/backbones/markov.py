@@ -1,4 +1,4 @@
-"""p0 of vector latents in which each layer is given by the one above it, through one perceptron.
+"""p0 as a Markov chain of vector latents: one perceptron per layer gives the next layer's Gaussian.
 
 p0(z) = N(z_L; 0, top_sigma^2) prod_{i<L} N(z_i; mu_i(z_{i+1}), sigma_i(z_{i+1})^2) (arXiv 2306.06323).
 """
@@ -16,7 +16,7 @@ from jlebm.networks import MLP, mlp, read_mlp
 
 
 class GaussianMLP(nn.Module):
-    """N(mu(h), sigma(h)^2) with both read from one network's output, mu first."""
+    """N(mu(h), sigma(h)^2), with mu and then log sigma read from one network's output."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
         super().__init__()
@@ -28,13 +28,13 @@ class GaussianMLP(nn.Module):
         return Normal.from_log_sigma(mean, log_sigma, SIGMA_FLOOR)
 
     def plain(self) -> MLP | None:
-        """Return the network's weights; None where a call computes more than the network."""
+        """Return the network's weights; None if a call computes more than the network."""
         more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
         return None if more else read_mlp(self.network)
 
 
 class ClampedGaussianMLP(GaussianMLP):
-    """The same with mu and log sigma through NVAE's soft clamp: neither is ever larger than 5."""
+    """The same with mu and log sigma through NVAE's soft clamp, which keeps both within 5 of zero."""
 
     def forward(self, h: Float[Tensor, "batch inputs"]) -> Normal:
         """Return the conditional distribution."""
@@ -43,7 +43,7 @@ class ClampedGaussianMLP(GaussianMLP):
 
 
 class MarkovHierarchy(nn.Module):
-    """The part of a backbone that is p0; a subclass makes `conditionals`, and has the layers' sizes in its config."""
+    """The p0 of a backbone; a subclass sets `conditionals` and a `config` with the layers' sizes."""
 
     conditionals: nn.ModuleList
     latent_dims: tuple[int, ...]
@@ -55,7 +55,7 @@ class MarkovHierarchy(nn.Module):
         return tuple((dimensions,) for dimensions in self.latent_dims)
 
     def conditional(self, above: Sequence[Tensor], like: Tensor) -> Normal:
-        """Return p0 of the layer below those in `above`, which come from the top; `like` is of that layer's shape."""
+        """Return p0 of the layer below `above`, the layers from the top; `like` has that layer's shape."""
         if not above:
             return Normal.constant_sigma(torch.zeros_like(like), self.top_sigma)
         return self.conditionals[len(above) - 1](above[-1])
@@ -69,7 +69,7 @@ class MarkovHierarchy(nn.Module):
         return self.push_below((), noise, temperature)
 
     def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
-        """Return all layers: those given, from the top, and the ones below them from their whitened noise."""
+        """Return all layers: those given, from the top, and the lower ones from their whitened noise."""
         z = list(given)
         for eps in noise:
             z.append(self.conditional(z, eps).sample(eps, temperature))
@@ -79,5 +79,5 @@ class MarkovHierarchy(nn.Module):
 def markov_conditionals(
     dims: Sequence[int], hidden: tuple[int, ...], kind: type[GaussianMLP] = GaussianMLP
 ) -> nn.ModuleList:
-    """Return the networks of p(z_i|z_{i+1}), top first, of layers with these dimensions."""
+    """Return the networks of p(z_i|z_{i+1}), top first, for layers of these dimensions."""
     return nn.ModuleList(kind(above, hidden, below) for above, below in itertools.pairwise(dims))

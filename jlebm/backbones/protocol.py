@@ -1,4 +1,4 @@
-"""What a hierarchical generator has to offer so that a joint EBM prior can be put on it."""
+"""The protocol that a multi-layer generator implements to carry a joint EBM prior."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from jlebm.randomness import Noise
 
 
 class NoEncoder(Exception):
-    """The backbone has no inference network: posterior samples come from a chain."""
+    """The backbone has no inference network; draw posterior samples with a chain."""
 
 
 class PosteriorSample(NamedTuple):
@@ -22,16 +22,16 @@ class PosteriorSample(NamedTuple):
     latents: Latents
     log_prob: Float[Tensor, " batch"]
     kl: Float[Tensor, "layers batch"] | None = None
-    """KL of each layer's q from its p0, both given the layers above as they were drawn, top first; None where it has no
-    closed form. Their sum has the expectation of log q(z|x) - log p0(z)."""
+    """KL(q | p0) of each layer given the drawn layers above, top first; None if it has no closed form. The sum over
+    layers has the expectation of log q(z|x) - log p0(z)."""
 
 
 class ELBOTerms(NamedTuple):
-    """What the ELBO of a batch is made of, and the latents it is at."""
+    """The terms of the ELBO of a batch, and the latents that they were computed at."""
 
     log_likelihood: Float[Tensor, " batch"]
     kl: Float[Tensor, "layers batch"]
-    """KL(q|p) of every layer, top first: the closed form; with flows log q - log p at the draw."""
+    """KL(q|p) of every layer, top first, in closed form; with flows log q - log p at the draw."""
     latents: Latents
 
 
@@ -39,9 +39,9 @@ class ELBOTerms(NamedTuple):
 class Backbone(Protocol):
     """A generator p(x|z) p0(z) with several layers of latents; usually also a `torch.nn.Module`.
 
-    A class that sets `recordable = True` says that its methods compute from its weights and their arguments alone, by
-    the same operations whatever the values: on a GPU its chains are then recorded once and launched at once
-    (`jlebm.engines.graphs`). A subclass has to say so again.
+    A class that sets `recordable = True` declares that its methods compute from its weights and their arguments alone,
+    by the same operations for all values: on a GPU its chains then run as CUDA graphs (`jlebm.engines.graphs`). A
+    subclass must declare it again.
     """
 
     @property
@@ -50,13 +50,13 @@ class Backbone(Protocol):
         ...
 
     def prior_log_prob(self, z: Latents) -> Float[Tensor, " batch"]:
-        """Return log p0(z), the Gaussian hierarchy's log-density."""
+        """Return log p0(z), the log-density of the Gaussian hierarchy."""
         ...
 
     def push(self, noise: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps): ancestral sampling as a deterministic map of whitened noise.
 
-        Each conditional's sigma is multiplied by `temperature`.
+        `temperature` multiplies the sigma of each conditional.
         """
         ...
 
@@ -74,10 +74,10 @@ class Backbone(Protocol):
 
 
 class MLPHierarchy(NamedTuple):
-    """A p0 in which every conditional is a Gaussian that one perceptron gives: what closed-form gradients need."""
+    """A p0 whose conditionals are Gaussians given by one perceptron each, as closed-form gradients need."""
 
     top_sigma: float
-    """p(z_L) = N(0, top_sigma^2)."""
+    """Sigma of p(z_L) = N(0, top_sigma^2)."""
     conditionals: tuple[MLP, ...]
     """The network of p(z_i|z_{i+1}), top first; its outputs are mu and then log s, with sigma = s + sigma_floor."""
     sigma_floor: float
@@ -85,30 +85,30 @@ class MLPHierarchy(NamedTuple):
 
 @runtime_checkable
 class HasMLPHierarchy(Protocol):
-    """A backbone whose p0 may be of that form. None of the general code asks for it: it is a way to be faster."""
+    """The protocol of a backbone whose p0 may have that form, which makes its chains faster."""
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
-        """Return the weights of p0; None where it has another form, as in a subclass with a `prior_log_prob`."""
+        """Return the weights of p0; None if it has another form, as in a subclass with its own `prior_log_prob`."""
         ...
 
 
 @runtime_checkable
 class HasPushBelow(Protocol):
-    """A backbone that goes on below given layers: what keeping some layers and drawing those under them needs."""
+    """The protocol of a backbone that can draw its lower layers below given upper ones."""
 
     def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
-        """Return all layers: those given, from the top, unchanged, and the ones below them from their whitened noise.
+        """Return all layers: those given, from the top, unchanged, and the lower ones from their whitened noise.
 
-        With nothing given it is `push`.
+        Without given layers this is `push`.
         """
         ...
 
 
 def push_below(backbone: Backbone, given: Latents, noise: Latents) -> Latents:
-    """Return z with the layers given, from the top, and those below them from their noise; `push` where none is given.
+    """Return all layers: those given, from the top, and the lower ones from their noise; `push` if none is given.
 
     Raises:
-        UserError: layers are given, and the backbone has no `push_below`.
+        UserError: layers are given and the backbone has no `push_below`.
     """
     if not given:
         return backbone.push(noise)

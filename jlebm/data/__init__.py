@@ -1,4 +1,4 @@
-"""Datasets by name, as uint8 images in memory or memory-mapped; embedded, local or downloaded."""
+"""Load datasets by name as uint8 images, in memory or memory-mapped; embedded, local or downloaded."""
 
 from jlebm.data.cache import writable_cache
 from jlebm.data.catalogue import CATALOGUE

@@ -1,7 +1,7 @@
-"""Arrays in .npy and .npz files: their headers first, their numbers only once those are known to be sound.
+"""Read arrays of .npy and .npz files: headers first, numbers only after the headers have been checked.
 
-numpy's own reader believes a header: it allocates what that asks for. Here a header is read, bounded, and compared with
-the bytes that follow it. Objects are never unpickled.
+numpy's own reader trusts a header and allocates what it asks for. Here a header is bounded and compared with the bytes
+that follow it. Objects are never unpickled.
 """
 
 import io
@@ -22,37 +22,37 @@ from jlebm.files import open_regular
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  # bytes, numpy's own bound
-NUMBERS = "biuf"  # numpy's kinds of dtypes that hold one number each
+NUMBERS = "biuf"  # numpy's kinds of numeric dtypes
 BAD_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an array file says of its array."""
+    """Header of an array file: dtype, shape and size."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran_order: bool
-    packed: int | None  # bytes that the array is stored in; None where it lies open in a file
+    packed: int | None  # bytes of the array in its archive; None for a plain file
 
     @property
     def size(self) -> int:
-        """Bytes of the array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file, not read yet."""
+    """An array in a file whose header alone has been read."""
 
-    name: str  # in its .npz; empty for a .npy
+    name: str  # name in its .npz; empty for a .npy
     header: Header
     load: Callable[[], np.ndarray]  # a .npy is memory-mapped, read-only
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The arrays of a file, and how many other things are in it."""
+    """The arrays of a file, and the number of its other members."""
 
     path: Path
     arrays: Mapping[str, StoredArray]
@@ -60,11 +60,11 @@ class ArrayFile:
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """Read the headers of a `.npy` or `.npz` file; which of the two it is, its content says.
+    """Read the headers of a `.npy` or `.npz` file; the content decides which of the two it is.
 
     Raises:
-        UserError: there is no such file, it may not be read, or it is not a whole file of numbers. A damaged array of a
-            `.npz` is found when it is loaded.
+        UserError: the file is missing, unreadable or not a whole file of numbers. A damaged array of a `.npz` is found
+            when it is loaded.
     """
     with open_regular(path) as file:
         start = file.read(len(MAGIC))
@@ -76,7 +76,7 @@ def open_arrays(path: Path) -> ArrayFile:
 
 
 def not_whole(path: Path, why: str) -> UserError:
-    """Return the sentence for a file whose content is not what an array file's is."""
+    """Return the error for a file whose content is not an array file's."""
     return UserError(f"{path} is not a whole file of numbers ({why}); write or copy it again")
 
 
@@ -93,7 +93,7 @@ def _open_npy(path: Path) -> StoredArray:
         with open_regular(path) as file:
             try:
                 return np.memmap(file, header.dtype, "r", start, header.shape, order)
-            except (OSError, ValueError) as error:  # it became shorter
+            except (OSError, ValueError) as error:  # the file became shorter
                 raise not_whole(path, "it is shorter than its header says") from error
 
     return StoredArray("", header, load)
@@ -137,7 +137,7 @@ def _loader(path: Path, info: zipfile.ZipInfo, header: Header, start: int) -> Ca
 
 
 class _Counted:
-    """Bytes that are counted as they are read."""
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, source: Readable):
         self.source, self.position = source, 0
@@ -149,7 +149,7 @@ class _Counted:
 
 
 def _read_header(file: Readable, path: Path, packed: int | None) -> Header:
-    """Read a header from the start of an array's file."""
+    """Read a header from the start of an array file."""
     start = file.read(len(MAGIC) + 2)
     version = tuple(start[len(MAGIC) :])
     if start[: len(MAGIC)] != MAGIC or version not in ((1, 0), (2, 0)):
@@ -162,7 +162,7 @@ def _read_header(file: Readable, path: Path, packed: int | None) -> Header:
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            warnings.simplefilter("ignore")  # about headers that Python 2 wrote
             shape, fortran_order, dtype = parse(text)
     except BAD_HEADER as error:
         raise not_whole(path, "its header is not one") from error
@@ -174,7 +174,7 @@ def _read_header(file: Readable, path: Path, packed: int | None) -> Header:
 
 
 def _compare(header: Header, present: int, path: Path) -> None:
-    """Compare what a header announces with the bytes that follow it."""
+    """Compare the size in a header with the bytes that follow it."""
     if present < header.size:
         raise not_whole(path, "it is shorter than its header says")
     if present > header.size:

@@ -1,9 +1,9 @@
-"""Decoding once: the pixels of a dataset as a memory-mapped array beside its files.
+"""Cache of decoded datasets: pixels as a memory-mapped array beside the dataset's files.
 
-An entry is up to three files with one stem that stands for the state of the source (path, sizes, modification
-times): `STEM.npy` (uint8, count x channels x height x width), `STEM.labels.npy` and, written last, the
-sidecar `STEM.json`. Each is moved into place whole, so an entry without its sidecar does not count, a changed
-source has another stem, and two processes that decode at once write the same bytes to the same names.
+An entry is up to three files whose common stem is a digest of the source's state (path, sizes, modification times):
+`STEM.npy` (uint8, count x channels x height x width), `STEM.labels.npy` and, written last, the sidecar `STEM.json`.
+Each file is moved into place whole, so an entry without its sidecar does not count, a changed source has another stem,
+and two processes that decode at once write the same bytes to the same names.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ from jlebm.files import atomic_write, can_be_written, cannot_read, sweep, write_
 from jlebm.folders import user_cache
 from jlebm.progress import SILENT, Reporter
 
-FORMAT_VERSION = 1  # of an entry's files; one of another version is decoded anew
+FORMAT_VERSION = 1  # version of an entry's files; other versions are decoded again
 LARGEST_SIDECAR = 2**16  # bytes
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """The state of a source's files, taken without reading them."""
+    """The state of a source's files, determined without reading them."""
 
     path: str
-    size: int  # bytes of all the files together
-    mtime_ns: int  # of the file that was modified last
+    size: int  # total bytes of the files
+    mtime_ns: int  # modification time of the newest file
     listing: str  # sha256 over each file's name, size and modification time
 
     @classmethod
@@ -44,7 +44,7 @@ class Stamp:
         """Stamp the source at `path`, which consists of `files` at or below it.
 
         Raises:
-            UserError: a file cannot be looked at, or is a link to what is not there.
+            UserError: a file cannot be examined, or is a broken link.
         """
         listing, size, newest = hashlib.sha256(), 0, 0
         for file in sorted(files, key=os.fspath):  # as strings: thousands of paths are slow to compare
@@ -61,7 +61,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels that lie decoded in a file."""
+    """Decoded pixels in a file."""
 
     images: UInt8[np.ndarray, "count channels height width"]  # memory-mapped, read-only
     labels: Int64[np.ndarray, " count"] | None
@@ -76,19 +76,19 @@ def decode_once(
     accept: Callable[[ImageSource, str], None],
     report: Reporter = SILENT,
 ) -> Decoded:
-    """Give the decoded images of a source: from a cache folder, or decoded now and kept there.
+    """Return the decoded images of a source, from a cache folder or decoded now and cached.
 
     Args:
-        name: how the entry's files begin, e.g. "cifar10-train".
-        stamp: the state of the source; another state is decoded again.
-        open_source: opens the source; called only where it must be decoded.
-        folders: where entries are looked for, see `cache_folders`; the first that can be written keeps a new one.
-        accept: is told the source and its digest before anything is kept, and raises if they are wrong.
-        report: told how far the decoding is.
+        name: prefix of the entry's files, e.g. "cifar10-train".
+        stamp: the state of the source; a changed source is decoded again.
+        open_source: opens the source; called only if it must be decoded.
+        folders: the folders to search, see `cache_folders`; the first writable one gets a new entry.
+        accept: called with the source and its digest before anything is stored; raises if they are wrong.
+        report: receives the progress of decoding.
 
     Raises:
-        UserError: an image cannot be read, no folder can be written, or the disk is full. Nothing is left
-            behind. So it is with whatever `accept` raises.
+        UserError: an image cannot be read, no folder can be written, or the disk is full. Neither this nor an error
+            that `accept` raises leaves anything behind.
     """
     stem = f"{name}-{_digest_of(stamp)}"
     for folder in folders:
@@ -106,13 +106,13 @@ def decode_once(
 
 
 def cache_folders(root: Path) -> tuple[Path, ...]:
-    """Name the folders for what is computed from a data root's files: in it, and (if it is read-only) the user's."""
+    """Return the cache folders of a data root: one in it and, in case it is read-only, the user's."""
     of_user = user_cache()
     return root / ".jlebm-cache", *(() if of_user is None else (of_user / "decoded",))
 
 
 def writable_cache(root: Path) -> Path:
-    """Choose the first of `cache_folders` that can be written; it is not made yet.
+    """Return the first of `cache_folders` that can be written, without creating it.
 
     Raises:
         UserError: none can be written.
@@ -125,7 +125,7 @@ def _digest_of(stamp: Stamp) -> str:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a sidecar; empty where it is not there, may not be read or is not one."""
+    """Read a sidecar; empty if it is missing, unreadable or invalid."""
     try:
         content = json.loads(file_bytes(path, LARGEST_SIDECAR))
     except (UserError, ValueError, RecursionError):
@@ -134,7 +134,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _read_entry(folder: Path, stem: str) -> Decoded | None:
-    """Map an entry's files; None where it is not there or not whole."""
+    """Map an entry's files; None if it is missing or incomplete."""
     sidecar = _read_sidecar(folder / f"{stem}.json")
     digest, shape = sidecar.get("digest"), sidecar.get("shape")
     if sidecar.get("format_version") != FORMAT_VERSION or not isinstance(digest, str):
@@ -152,7 +152,7 @@ def _read_entry(folder: Path, stem: str) -> Decoded | None:
 
 
 def _read_array(path: Path, dtype: type) -> np.ndarray | None:
-    """Map a `.npy` file; None where its numbers are of another type, raises UserError where it is not a whole one."""
+    """Map a `.npy` file; None if its numbers have another type; raises UserError if it is damaged."""
     stored = open_arrays(path).arrays.get("")
     return stored.load() if stored is not None and stored.header.dtype == dtype else None
 
@@ -178,7 +178,7 @@ def _write_entry(
     labels = source.labels
     digest = hashlib.sha256()
 
-    # Written through a file: on a full disk a write raises, where a memory map kills the process.
+    # Written through a file: on a full disk a write raises, whereas a memory map kills the process.
     with atomic_write(folder / f"{stem}.npy") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for image in decoding(source, report):
@@ -199,11 +199,11 @@ def _write_entry(
 
 
 def _remove_outdated(folder: Path, name: str, stem: str, stamp: Stamp) -> None:
-    """Remove entries of earlier states of the same source, and what a killed process left half-written."""
+    """Remove entries of earlier states of the source, and files that a killed process left half-written."""
     for sidecar in folder.glob(f"{name}-*.json"):
         source = _read_sidecar(sidecar).get("source")
         if sidecar.stem != stem and isinstance(source, dict) and source.get("path") == stamp.path:
             for suffix in (".json", ".labels.npy", ".npy"):
-                with suppress(OSError):  # another user's, or removed by another process just now
+                with suppress(OSError):  # owned by another user, or just removed by another process
                     sidecar.with_suffix(suffix).unlink()
     sweep(folder, f".{name}-*.part")

@@ -1,4 +1,4 @@
-"""The datasets that have a name here: what their images are, and where they can come from."""
+"""The catalogue of named datasets: the shape and number of their images, and their sources."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ class Entry:
     name: str
     shape: Shape  # (height, width, channels)
     splits: tuple[str, ...] = ("train", "test")
-    counts: Mapping[str, int] = field(default_factory=dict)  # split -> images, where there is one official number
-    digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, where known
-    sets: Mapping[str, str] = field(default_factory=dict)  # split -> the same of the official pixels in any order
-    photographs: bool = False  # whether the originals are JPEG, so that lossy copies under their own suffix are taken
-    layout: Layout | None = None  # beside a zip and a folder, which every dataset can come from
+    counts: Mapping[str, int] = field(default_factory=dict)  # split -> official number of images, if any
+    digests: Mapping[str, str] = field(default_factory=dict)  # split -> sha256 of the official pixels, if known
+    sets: Mapping[str, str] = field(default_factory=dict)  # split -> digest of the official pixels in any order
+    photographs: bool = False  # whether the originals are JPEG; lossy copies with a lossy suffix are then accepted
+    layout: Layout | None = None  # a further source beside the zip and the folder
     embedded: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # images and labels that need no files
-    test_images: int = 0  # of an embedded dataset with a test split: its last ones
+    test_images: int = 0  # size of an embedded dataset's test split, its last images
 
 
 def _mnist_layout(dataset: str) -> Torchvision:
@@ -74,7 +74,7 @@ CATALOGUE = {
                 pattern={"train": "train_32x32.mat", "test": "test_32x32.mat"},
             ),
         ),
-        # Parts of the two that people have without the whole; named for what they are, and of one split.
+        # Common subsets of the two, named for what they are, with one split each.
         Entry(
             "cifar10-test1000",
             shape=(32, 32, 3),
@@ -116,7 +116,7 @@ CATALOGUE = {
 
 
 def entry_of(name: str, split: str) -> Entry:
-    """Look a dataset up.
+    """Look up a dataset in the catalogue.
 
     Raises:
         UserError: there is no dataset of that name, or it has no such split.

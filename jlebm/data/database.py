@@ -1,4 +1,4 @@
-"""The entries of an LMDB, read in a process of their own: a damaged database can end the one that maps it."""
+"""Read the entries of an LMDB in a child process: a damaged database can crash the process that maps it."""
 
 import importlib
 import subprocess
@@ -30,7 +30,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """Iterate over the keys and values of a database in the order of the keys.
 
     Raises:
-        UserError: as `count_entries` does; after the entries that were read, where the damage is behind them.
+        UserError: as `count_entries`; if the damage lies after the entries read so far, it is raised after them.
     """
     with _reader(path, LARGEST_IMAGE_FILE) as out:
         while True:
@@ -62,7 +62,7 @@ def _reader(path: Path, limit: int) -> Iterator[IO[bytes]]:
     said: list[bytes] = []
     listener = threading.Thread(target=lambda errors: said.append(errors.read(2**16)), args=(process.stderr,))
     listener.start()
-    with suppress(BrokenPipeError), process.stdin as wanted:  # it has ended already, of which its output will tell
+    with suppress(BrokenPipeError), process.stdin as wanted:  # it has ended already, and its output says why
         wanted.write(f"{limit} {path}\n".encode(errors="surrogateescape"))
     try:
         yield process.stdout

@@ -1,9 +1,8 @@
-"""Write the entries of an LMDB to stdout, in the order of their keys: run as a script, in a process of its own.
+"""Write the entries of an LMDB to stdout, in the order of their keys: a script for a child process.
 
-The lmdb library follows the page numbers of a damaged file wherever they lead, which ends its process with a signal.
-Here that is this process, and the one that reads its output (`database`) says so in a sentence. Each entry is its two
-sizes (`SIZES`), its key and its value; a last one with a key of no bytes, which LMDB does not allow, says that all are
-there.
+The lmdb library follows the page numbers of a damaged file wherever they lead, which kills its process by a signal.
+That process is this one; its parent, `database`, reports the failure. Each entry is written as its two sizes (`SIZES`),
+its key and its value; a last entry with an empty key, which LMDB does not allow, marks the complete end.
 """
 
 import struct
@@ -11,11 +10,11 @@ import sys
 from pathlib import Path
 
 SIZES = struct.Struct("<IQ")  # bytes of the key, bytes of the value
-DAMAGED = 3  # the exit code of a database that the library refuses; its reason is on stderr
+DAMAGED = 3  # the exit code for a database that the library refuses; the reason is on stderr
 
 
 def main(folder: str, limit: int) -> int:
-    """Write the entries, or with a limit of 0 only their number as the value of the last one."""
+    """Write the entries; with a limit of 0 only their number, as the value of the last one."""
     import lmdb  # pyright: ignore[reportMissingImports]
 
     out = sys.stdout.buffer
@@ -54,7 +53,7 @@ if __name__ == "__main__":
     wanted = sys.stdin.readline().split(" ", 1)  # the limit and the folder
     try:
         code = main(wanted[1].removesuffix("\n"), int(wanted[0]))
-    except BrokenPipeError:  # nobody wants more of them
+    except BrokenPipeError:  # the reader has closed the pipe
         code = 0
     sys.stdout = None
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Datasets made of another one's images, under names and digests of their own; no file holds them."""
+"""Datasets derived from another one's images, with their own names and digests but without files."""
 
 import hashlib
 from dataclasses import replace
@@ -11,11 +11,11 @@ from jlebm.data.loading import Dataset, load
 from jlebm.errors import UserError
 from jlebm.progress import SILENT, Reporter
 
-FOLDS = 5  # one part of so many is held out of a dataset that has no test split
+FOLDS = 5  # a dataset without a test split holds out one part in so many
 
 
 def without(dataset: Dataset, label: int) -> Dataset:
-    """Return all images but those of one class, as "mnist-without-1".
+    """Return the dataset without one class, named like "mnist-without-1".
 
     Raises:
         UserError: the dataset has no labels, or no image of that class.
@@ -30,7 +30,7 @@ def without(dataset: Dataset, label: int) -> Dataset:
 
 
 def every(dataset: Dataset, part: int, inverted: bool = False) -> Dataset:
-    """Return each image whose index is a multiple of `part`, or with `inverted` all the others; the name stays."""
+    """Return the images whose index is a multiple of `part`, or with `inverted` all others, under the same name."""
     taken = (np.arange(len(dataset.images)) % part == 0) != inverted
     words = f"each {part}th" if not inverted else f"all but each {part}th"
     return _chosen(dataset, np.flatnonzero(taken), dataset.name, words)
@@ -39,9 +39,9 @@ def every(dataset: Dataset, part: int, inverted: bool = False) -> Dataset:
 def held_out(
     name: str, root: Path | None = None, download: bool = True, report: Reporter = SILENT
 ) -> tuple[Dataset, Dataset]:
-    """Load a dataset as what may be trained on and what is held out, in this order; no image is in both.
+    """Load a dataset as training images and held-out images, in this order; no image is in both.
 
-    What is held out is the test split or, of a dataset that has none, each fifth image.
+    Held out is the test split or, for a dataset without one, every fifth image.
 
     Raises:
         UserError: as in `load`.

@@ -1,14 +1,14 @@
-"""Datasets of real images that come with scikit-learn and need neither files nor a network."""
+"""Embedded datasets: real images that come with scikit-learn and need neither files nor a network."""
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-PHOTO_SEED = 20230606  # fixed: the crops are the same everywhere
+PHOTO_SEED = 20230606  # fixed, so that the crops are the same everywhere
 
 
 def digits() -> tuple[UInt8[np.ndarray, "1797 8 8 1"], Int64[np.ndarray, " 1797"]]:
-    """Give scikit-learn's 1,797 handwritten digits of 8 x 8 pixels and their classes.
+    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels and their classes.
 
     The sixteen levels 0..16 of the file become 0..255 by rounding.
     """
@@ -20,9 +20,9 @@ def digits() -> tuple[UInt8[np.ndarray, "1797 8 8 1"], Int64[np.ndarray, " 1797"
 
 
 def digits28() -> tuple[UInt8[np.ndarray, "1797 28 28 1"], Int64[np.ndarray, " 1797"]]:
-    """Give the same digits at the size of MNIST: enlarged to 20 x 20 pixels (Pillow's BICUBIC filter), 4 black around.
+    """Return the same digits at MNIST's size: enlarged to 20 x 20 pixels (Pillow's BICUBIC), with a black border of 4.
 
-    An MNIST digit, too, fits into 20 x 20 pixels.
+    MNIST's digits fit into 20 x 20 pixels too.
     """
     small, classes = digits()
     images = np.zeros((len(small), 28, 28, 1), np.uint8)
@@ -33,9 +33,9 @@ def digits28() -> tuple[UInt8[np.ndarray, "1797 28 28 1"], Int64[np.ndarray, " 1
 
 
 def photos() -> tuple[UInt8[np.ndarray, "5000 32 32 3"], Int64[np.ndarray, " 5000"]]:
-    """Give 5,000 crops of scikit-learn's two photographs, 32 x 32 pixels, labelled by the photograph.
+    """Return 5,000 crops of scikit-learn's two photographs, 32 x 32 pixels, labelled by the photograph.
 
-    The two photographs take turns. A crop is a square of 32 to 128 pixels at a uniform place, both drawn from
+    The two photographs alternate. A crop is a square of 32 to 128 pixels at a uniform place, both drawn from
     a fixed seed, and is reduced to 32 pixels by averaging the area below each pixel (Pillow's BOX filter).
     The draws use the generator's raw 64-bit stream, which numpy keeps the same from version to version.
     """
@@ -43,12 +43,12 @@ def photos() -> tuple[UInt8[np.ndarray, "5000 32 32 3"], Int64[np.ndarray, " 500
 
 
 def photos64() -> tuple[UInt8[np.ndarray, "1000 64 64 3"], Int64[np.ndarray, " 1000"]]:
-    """Give 1,000 crops made as those of `photos`, of squares of 64 to 256 pixels reduced to 64."""
+    """Return 1,000 crops made like those of `photos`, from squares of 64 to 256 pixels reduced to 64."""
     return _crops(1000, 64, 256)
 
 
 def photos256() -> tuple[UInt8[np.ndarray, "64 256 256 3"], Int64[np.ndarray, " 64"]]:
-    """Give 64 crops made as those of `photos`, of squares of 256 to 427 pixels, a photograph's height."""
+    """Return 64 crops made like those of `photos`, from squares of 256 to 427 pixels, a photograph's height."""
     return _crops(64, 256, 427)
 
 

@@ -1,11 +1,10 @@
-"""Readers of images that people have: a StyleGAN/EDM dataset zip and a folder of images.
+"""Readers of a StyleGAN/EDM dataset zip and of a folder of images.
 
-Both give an `ImageSource`: how many images there are, their size, their labels, and an iterator that decodes
-one image at a time. The datasets of the catalogue are read through it, and so are anybody's samples in the
-evaluation.
+Both return an `ImageSource`: the number of images, their size, their labels, and an iterator that decodes one image at
+a time. The datasets of the catalogue and the samples in the evaluation are read through it.
 
-Images are ordered by their names, as in the EDM code (NVlabs/edm, `training/dataset.py`). What is left out beside
-them (`.DS_Store`, `__MACOSX/`, files whose suffix is not an image's) is counted, see `listing`.
+Images are ordered by their names, as in the EDM code (NVlabs/edm, `training/dataset.py`). Ignored files beside them
+(`.DS_Store`, `__MACOSX/`, files whose suffix is not an image's) are counted, see `listing`.
 """
 
 import hashlib
@@ -27,14 +26,14 @@ PROGRESS_EVERY = 256  # images between two reports
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images that are decoded one by one, and what is known about them before."""
+    """A source of images decoded one by one, with what is known before decoding."""
 
-    origin: str  # what a person calls it, e.g. the path of the zip
+    origin: str  # its name in messages, e.g. the path of the zip
     count: int
-    shape: Shape  # of every image: (height, width, channels)
+    shape: Shape  # shape of every image: (height, width, channels)
     labels: Int64[np.ndarray, " count"] | None
     stream: Callable[[], Iterator[tuple[str, UInt8[np.ndarray, "height width channels"]]]]
-    left_out: Mapping[str, int] = field(default_factory=dict)  # files beside the images, by what they are
+    left_out: Mapping[str, int] = field(default_factory=dict)  # number of ignored files beside the images, by kind
 
     def __iter__(self) -> Iterator[tuple[str, UInt8[np.ndarray, "height width channels"]]]:
         """Decode the images in order, as pairs of a name and uint8 pixels.
@@ -48,7 +47,7 @@ class ImageSource:
         """Decode all the images into memory.
 
         Raises:
-            UserError: as the iterator does, or they do not fit into the memory.
+            UserError: as the iterator, or they do not fit into memory.
         """
         height, width, channels = self.shape
         check_size(self.count * height * width * channels, self.origin)
@@ -59,7 +58,7 @@ class ImageSource:
 
 
 def decoding(source: ImageSource, report: Reporter) -> Iterator[UInt8[np.ndarray, "height width channels"]]:
-    """Iterate over the pixels of `source`, telling `report` how far it is."""
+    """Iterate over the pixels of `source` and report the progress."""
     with report.task(f"decoding {source.origin}", source.count) as task:
         pending = 0
         for _, image in source:
@@ -72,13 +71,13 @@ def decoding(source: ImageSource, report: Reporter) -> Iterator[UInt8[np.ndarray
 
 
 def digest_in_any_order(source: ImageSource) -> str:
-    """Digest the pixels so that the order of the images does not matter: sha256 over each image's own, sorted."""
+    """Digest the pixels independently of the images' order: sha256 over the sorted digests of the images."""
     each = sorted(hashlib.sha256(image.tobytes()).digest() for _, image in source)
     return hashlib.sha256(b"".join(each)).hexdigest()
 
 
 def account(count: int, origin: str | Path, left_out: Mapping[str, int]) -> str:
-    """Say how many images were read, how many files were left out beside them, and what those are."""
+    """Return a sentence on the number of images read and of files left out, by kind."""
     return f"read {count} images of {origin}" + (f"; left out: {in_words(left_out)}" if left_out else "")
 
 
@@ -90,12 +89,12 @@ def read_image_zip(
     Args:
         path: the zip file.
         shape: (height, width, channels) that every image must have; None takes the first image's.
-        labels: what they are wanted for.
-        lossy: whether images in lossy formats are taken.
+        labels: what the labels are used for.
+        lossy: whether images in lossy formats are accepted.
 
     Raises:
         UserError: the zip is damaged, holds no image or two of one name, or `dataset.json` does not fit its images. A
-            damaged or unfit image inside is found when the iterator comes to it.
+            damaged or unfit image inside is found when the iterator reaches it.
     """
     with opened_zip(path) as archive:
         listing = list_zip(archive, path)
@@ -116,17 +115,17 @@ def read_image_zip(
 def read_image_folder(
     path: Path, shape: Shape | None = None, labels: Labels = Labels.NEEDED, lossy: bool = True
 ) -> ImageSource:
-    """Open a folder of images, subfolders and linked ones included, optionally with a `dataset.json` as in an EDM zip.
+    """Open a folder of images, including subfolders and linked ones, optionally with a `dataset.json` as in an EDM zip.
 
     Args:
         path: the folder.
         shape: (height, width, channels) that every image must have; None takes the first image's.
-        labels: what they are wanted for.
-        lossy: whether images in lossy formats are taken.
+        labels: what the labels are used for.
+        lossy: whether images in lossy formats are accepted.
 
     Raises:
         UserError: it is not a folder, holds no image or one that is no regular file, a folder in it may not be read, or
-            `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator comes to it.
+            `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator reaches it.
     """
     listing = list_folder(path)
     listing.take_images()
@@ -146,7 +145,7 @@ def folder_files(folder: Path) -> list[Path]:
     """List the files that make a folder a dataset: the images, and `dataset.json` if present.
 
     Raises:
-        UserError: as `list_folder` does.
+        UserError: as `list_folder`.
     """
     listing = list_folder(folder)
     return [*listing.images.values(), *listing.labels.values()]
@@ -157,7 +156,7 @@ def source_of_arrays(
     labels: Int64[np.ndarray, " count"] | None,
     origin: str,
 ) -> ImageSource:
-    """Give images that are already in memory the interface of a source."""
+    """Wrap images in memory as a source."""
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
         return ((f"image {index}", image) for index, image in enumerate(images))

@@ -1,6 +1,6 @@
-"""One image file: is it one by its name, what are its pixels, are they of the kind that is wanted.
+"""Decode one image file and check its format, size and channels.
 
-The content decides on the format, never the name: JPEG bytes in a file called `.png` are JPEG.
+The content decides the format, never the name: JPEG bytes in a file called `.png` are JPEG.
 """
 
 import io
@@ -17,7 +17,7 @@ from jlebm.errors import UserError
 
 Shape = tuple[int, int, int]  # (height, width, channels)
 
-# Suffixes of images. What has one of them is read or refused by name, never passed over.
+# Suffixes of images. A file with one of them is read or refused by name, never ignored.
 LOSSY_SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
 IMAGE_SUFFIXES = tuple(
     sorted((*LOSSY_SUFFIXES, ".apng", ".bmp", ".dib", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff"))
@@ -26,8 +26,8 @@ OTHER_SUFFIXES = (
     *(".avif", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".pcx", ".psd"),
     *(".qoi", ".sgi", ".tga"),
 )
-FORMATS = ("PNG", "BMP", "PPM", "TIFF", "WEBP", "JPEG")  # Pillow's names; it tries no other ones
-LOSSY_FORMATS = ("JPEG", "MPO")  # MPO is a JPEG with more pictures behind it
+FORMATS = ("PNG", "BMP", "PPM", "TIFF", "WEBP", "JPEG")  # Pillow's names; no other format is tried
+LOSSY_FORMATS = ("JPEG", "MPO")  # an MPO is a JPEG followed by more pictures
 LOSSLESS_TIFF = frozenset(
     (
         *("group3", "group4", "lzma", "packbits", "raw", "zstd"),
@@ -39,7 +39,7 @@ MODES = {1: "L", 3: "RGB"}  # by the number of channels
 LARGEST = 4096 * 4096  # pixels of one image
 BITS_PER_SAMPLE = 258  # a TIFF's tag
 
-# What Pillow raises for bytes that are cut short or altered.
+# Errors that Pillow raises for bytes that are cut short or altered.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -52,37 +52,37 @@ UNREADABLE = (
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a relative path is of a hidden file or folder, or of what a Mac leaves in a zip."""
+    """Tell whether a relative path is hidden, or is what macOS leaves in a zip."""
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a relative path is an image's: by its suffix, leaving out hidden files and `__MACOSX/`."""
+    """Tell whether a relative path is an image's by its suffix; hidden files and `__MACOSX/` are not."""
     return name.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES) and not is_hidden(name)
 
 
 def decode_image(
     data: bytes, name: str, where: Path, shape: Shape | None = None, lossy: bool = True
 ) -> UInt8[np.ndarray, "height width channels"]:
-    """Decode an image file's bytes to the very pixels that it stores.
+    """Decode an image file's bytes to exactly the pixels that it stores.
 
-    Palettes, single bits and an opacity that is full everywhere are brought to grey or RGB, which changes no pixel.
+    Palettes, single bits and full opacity are converted to grey or RGB, which changes no pixel.
 
     Args:
         data: the file's content.
         name: the file's name, for messages.
-        where: the zip or the folder that it is in, for messages.
-        shape: the (height, width, channels) it must have; None takes any 8-bit grey or RGB image.
-        lossy: whether lossy formats are taken, under names of their own.
+        where: the zip or the folder that contains it, for messages.
+        shape: the required (height, width, channels); None accepts any 8-bit grey or RGB image.
+        lossy: whether lossy formats are accepted, under their own suffixes.
 
     Raises:
-        UserError: the bytes are no whole image; it is lossy and must not be, or is called by another format's name; or
-            it has another size, other channels, transparent pixels, several pictures or 16 bits a channel.
+        UserError: the bytes are no whole image; it is lossy and must not be, or has another format's suffix; or it has
+            another size, other channels, transparent pixels, several pictures or 16 bits per channel.
     """
     what = f"{name} in {where}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own doubts: what it cannot read, it raises
+            warnings.simplefilter("ignore")  # Pillow raises an error for what it cannot read
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_format(image, data, name, where, lossy)
                 _check_size(image.size, what, shape)
@@ -95,7 +95,7 @@ def decode_image(
     except UNREADABLE as error:
         raise UserError(f"{what} is not a whole image ({error}); replace the file") from error
     if pixels is None:
-        found = f"{mode} with 16 bits a channel" if deep else KINDS.get(mode, f"of Pillow's mode {mode}")
+        found = f"{mode} with 16 bits per channel" if deep else KINDS.get(mode, f"of Pillow's mode {mode}")
         if mode in ("LA", "PA", "RGBA"):
             found += ", with transparent pixels"
         needed = " or ".join(KINDS[mode] for mode in wanted)
@@ -108,7 +108,7 @@ def decode_photograph(data: bytes, name: str, where: Path, side: int) -> UInt8[n
     """Decode a photograph of any size and format to RGB, cropped and reduced by `central_square`.
 
     Raises:
-        UserError: the bytes are no whole image, or one of more pixels than are read.
+        UserError: the bytes are no whole image, or the image is too large.
     """
     what = f"{name} in {where}"
     try:
@@ -148,7 +148,7 @@ def _check_format(image: Image.Image, data: bytes, name: str, where: Path, lossy
 
 
 def _lossy_format(image: Image.Image, data: bytes) -> str | None:
-    """Name the lossy format of an image; None where its pixels are stored exactly."""
+    """Return the name of an image's lossy format; None if its pixels are stored exactly."""
     if image.format in LOSSY_FORMATS:
         return "JPEG"
     if image.format == "WEBP" and not _is_lossless_webp(data):
@@ -159,7 +159,7 @@ def _lossy_format(image: Image.Image, data: bytes) -> str | None:
 
 
 def _is_lossless_webp(data: bytes) -> bool:
-    """Look for the chunk of lossless pixels among the chunks behind the 12 bytes of the header."""
+    """Tell whether a WebP is lossless: look for the lossless chunk after the 12 bytes of the header."""
     start = 12
     while start + 8 <= len(data):
         kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
@@ -181,21 +181,21 @@ def _check_size(size: tuple[int, int], what: str, shape: Shape | None) -> None:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Tell whether a file stores other levels than 0 to 255, which Pillow reduces to them without a word."""
+    """Tell whether a file stores other levels than 0 to 255, which Pillow rescales silently."""
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # pyright: ignore[reportAttributeAccessIssue]
         return any(bit > 8 for bit in (bits if isinstance(bits, tuple) else (bits,)))
     for _, _, _, raw in getattr(image, "tile", ()):
         if isinstance(raw, str) and "16" in raw and image.format == "PNG":
             return True
-        # A PPM with another largest level than 255 is stretched.
+        # Pillow stretches a PPM whose largest level is not 255.
         if image.format == "PPM" and isinstance(raw, tuple) and raw[1] != 255 and image.mode != "1":
             return True
     return False
 
 
 def _pixels(image: Image.Image, wanted: list[str]) -> np.ndarray | None:
-    """Give the pixels in one of the wanted modes; None where that would change or invent one."""
+    """Convert the pixels to one of the wanted modes; None if that would change or invent a pixel."""
     if image.has_transparency_data:
         if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # pyright: ignore[reportOperatorIssue]
             return None

@@ -1,4 +1,4 @@
-"""EDM's `dataset.json`: which image is of which class."""
+"""Read EDM's `dataset.json`, which gives the class of each image."""
 
 import json
 import posixpath
@@ -14,35 +14,35 @@ from jaxtyping import Int64
 from jlebm.data.listing import LABELS_FILE, Listing, Place, plain_name
 from jlebm.errors import UserError
 
-BYTES_PER_IMAGE = 2**10  # of a dataset.json at most, beside the first ones; a vector of 25 numbers has half as many
+BYTES_PER_IMAGE = 2**10  # size limit of a dataset.json per image, beside a fixed part; 25 numbers take half of it
 FIRST_BYTES = 2**16
 MOST_BYTES = 2**26
 LARGEST_CLASS = 2**63 - 1
 
 
 class Labels(Enum):
-    """What the labels beside images are wanted for."""
+    """What the labels beside images are used for."""
 
-    NEEDED = "classes"  # anything but class numbers is refused
-    WELCOME = "classes, if they are"  # vectors and fractions are left out
+    NEEDED = "classes"  # anything except class numbers is refused
+    WELCOME = "classes, if they are"  # vectors and fractions are ignored
     UNUSED = "nothing"  # the file is not even read
 
 
 def labels_of(
     listing: Listing[Place], wanted: Labels, read: Callable[[Place, int], bytes]
 ) -> Int64[np.ndarray, " count"] | None:
-    """Read the labels that lie beside images, at the top or beside the images' own top folder.
+    """Read the labels beside images, at the top or beside the images' own top folder.
 
     Args:
-        listing: of the zip or folder; what is not read is noted there.
-        wanted: what for.
-        read: reads a file of at most so many bytes.
+        listing: listing of the zip or folder, which notes what is not read.
+        wanted: what the labels are used for.
+        read: reads a file of at most the given number of bytes.
 
     Returns:
-        The class of each image in order; None where there are none or they are not wanted.
+        The class of each image in order; None if there are no labels or they are not used.
 
     Raises:
-        UserError: there are several such files, or as `parse_labels` raises.
+        UserError: there are several such files, or as `parse_labels`.
     """
     if not listing.labels or wanted is Labels.UNUSED:
         listing.left_out.update(
@@ -65,17 +65,17 @@ def parse_labels(
     file: str = LABELS_FILE,
     left_out: Counter[str] | None = None,
 ) -> Int64[np.ndarray, " count"] | None:
-    """Read a `dataset.json`: {"labels": [[name, class], ...]}, or null where there are none.
+    """Read a `dataset.json`: {"labels": [[name, class], ...]}, or null instead of the list.
 
     Args:
-        text: the content of the file.
-        names: the images in order; each must have exactly one label.
+        text: content of the file.
+        names: names of the images in order; each must have exactly one label.
         where: the zip or the folder, for messages.
-        file: the file's name in it; the images are named from its folder or from the top.
-        left_out: labels that are no class numbers are noted there; None refuses them.
+        file: the file's name in it; image names are relative to its folder or to the top.
+        left_out: counts labels that are no class numbers; None refuses them.
 
     Raises:
-        UserError: it is not such a file, names an image that is not there, or leaves one out.
+        UserError: the file is invalid, names an image that does not exist, or lacks one.
     """
     what = f"{file} in {where}"
     try:
@@ -108,7 +108,7 @@ def parse_labels(
 
 
 def _found(name: str, top: str, present: set[str]) -> str:
-    """Write a label's name as its image's; images may be named from the folder of the labels."""
+    """Return the image name of a label, which may be relative to the folder of the labels."""
     name = plain_name(name)
     below = posixpath.join(top, name)
     return below if below in present else name

@@ -1,4 +1,4 @@
-"""Layouts of a data root that are a library's own: torchvision's files, which it fetches, and LSUN's LMDB."""
+"""Library layouts of a data root: torchvision's files, which it downloads, and LSUN's LMDB."""
 
 import contextlib
 import http.client
@@ -24,33 +24,33 @@ from jlebm.progress import Reporter
 
 PATIENCE = 15.0  # seconds that a server may be silent
 
-# What torchvision raises for files that are absent, cut short or fail their checksum, and for lost downloads.
+# Errors that torchvision raises for files that are missing, cut short or fail their checksum, and for failed downloads.
 UNREADABLE_FILES = (OSError, RuntimeError, ValueError, TypeError, AssertionError, EOFError, KeyError)
 FAILED_DOWNLOAD = (*UNREADABLE_FILES, http.client.HTTPException, tarfile.TarError)
 
 
 class DownloadError(Exception):
-    """A download did not succeed; the message is the reason."""
+    """A download failed; the message is the reason."""
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """Files of a data root that belong together."""
+    """The protocol of a set of files in a data root that form a dataset."""
 
     def what(self, split: str) -> str:
-        """Name what a person has to put into the data root."""
+        """Name the files to put into the data root."""
         ...
 
     def files(self, root: Path, split: str) -> list[Path]:
-        """List the files of a split that are in the data root; empty where the layout is not there."""
+        """List the files of a split in the data root; empty if the layout is missing."""
         ...
 
     def open(self, root: Path, split: str) -> ImageSource:
-        """Open a split; raises UserError where its files are damaged."""
+        """Open a split; raises UserError if its files are damaged."""
         ...
 
     def download(self, root: Path, split: str, report: Reporter) -> None:
-        """Fetch the split's files into the data root; raises DownloadError."""
+        """Download the split's files into the data root; raises DownloadError."""
         ...
 
 
@@ -59,26 +59,26 @@ class Torchvision:
     """A dataset class of torchvision and its files."""
 
     dataset: str  # the class in torchvision.datasets
-    path: Mapping[str, str]  # split -> the file, or the folder with a final slash, in the data root
-    pattern: Mapping[str, str]  # split -> the files that make it, as a glob in the data root
+    path: Mapping[str, str]  # split -> file, or folder with a final slash, in the data root
+    pattern: Mapping[str, str]  # split -> its files, as a glob in the data root
 
     def what(self, split: str) -> str:
-        """Name what a person has to put into the data root."""
+        """Name the files to put into the data root."""
         return f"torchvision's {self.path[split]}"
 
     def files(self, root: Path, split: str) -> list[Path]:
-        """List the files of a split; empty where there are none."""
+        """List the files of a split; empty if there are none."""
         return matching(root, self.pattern[split])
 
     def open(self, root: Path, split: str) -> ImageSource:
         """Read a split through torchvision.
 
         Raises:
-            UserError: the files may not be read, or are not the ones that torchvision knows.
+            UserError: the files may not be read, or are not torchvision's.
         """
         place = root / self.path[split]
         for file in self.files(root, split):
-            with open_regular(file):  # what may not be read is not damaged
+            with open_regular(file):  # an unreadable file is not called damaged
                 pass
         construct = self._constructor(root, split)
         try:
@@ -96,7 +96,7 @@ class Torchvision:
         return source_of_arrays(images, labels, str(place))
 
     def download(self, root: Path, split: str, report: Reporter) -> None:
-        """Let torchvision fetch the files and check them.
+        """Let torchvision download the files and check them.
 
         Raises:
             DownloadError: no network, a server that does not answer, a checksum that differs, a full disk.
@@ -104,7 +104,7 @@ class Torchvision:
         report.line(f"downloading {self.dataset} with torchvision into {root}")
         construct = self._constructor(root, split)
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(PATIENCE)  # torchvision sets none, and would wait for minutes
+        socket.setdefaulttimeout(PATIENCE)  # torchvision sets no timeout, and would wait for minutes
         try:
             with _quiet():
                 construct(download=True)
@@ -114,7 +114,7 @@ class Torchvision:
             socket.setdefaulttimeout(before)
 
     def _constructor(self, root: Path, split: str) -> Any:
-        import torchvision.datasets  # here: it takes seconds, which an already decoded dataset need not pay
+        import torchvision.datasets  # imported here: it takes seconds, which an already decoded dataset need not spend
 
         which = {"split": split} if self.dataset == "SVHN" else {"train": split == "train"}
         return partial(getattr(torchvision.datasets, self.dataset), root=root, **which)
@@ -122,7 +122,7 @@ class Torchvision:
 
 @dataclass(frozen=True)
 class Lsun:
-    """A category of LSUN as its LMDB, each image cropped to its central square and reduced to `side` pixels.
+    """An LMDB of an LSUN category, each image cropped to its central square and reduced to `side` pixels.
 
     The order is that of the database's keys, as in `torchvision.datasets.LSUN`. The class itself is not used:
     it keeps the keys in a pickle in the working directory, under a name that two databases can share.
@@ -132,11 +132,11 @@ class Lsun:
     side: int  # pixels
 
     def what(self, split: str) -> str:
-        """Name what a person has to put into the data root."""
+        """Name the files to put into the data root."""
         return f"LSUN's {self._folder(split)}/"
 
     def files(self, root: Path, split: str) -> list[Path]:
-        """List the database's file; empty where it is not there."""
+        """List the database's file; empty if it is missing."""
         return matching(root, f"{self._folder(split)}/data.mdb")
 
     def open(self, root: Path, split: str) -> ImageSource:
@@ -166,7 +166,7 @@ class Lsun:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torchvision's warnings, prints and progress bars away from the person."""
+    """Suppress torchvision's warnings, prints and progress bars."""
     sink = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         warnings.simplefilter("ignore")
@@ -174,17 +174,17 @@ def _quiet() -> Iterator[None]:
 
 
 def _channels_last(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Bring torchvision's arrays, each dataset's in its own order, to (count, height, width, channels)."""
+    """Transpose torchvision's arrays, whose order differs by dataset, to (count, height, width, channels)."""
     if images.ndim == 3:  # MNIST: (count, height, width)
         return images[..., np.newaxis]
     return images.transpose(0, 2, 3, 1) if images.ndim == 4 and images.shape[1] == 3 else images  # SVHN: channels first
 
 
 def matching(root: Path, pattern: str) -> list[Path]:
-    """List the files of one folder below a data root by a pattern; empty where there is no such folder.
+    """List the files of a folder in a data root by a pattern; empty if there is no such folder.
 
     Raises:
-        UserError: the folder may not be read, which `Path.glob` takes for an empty one.
+        UserError: the folder may not be read, which `Path.glob` treats as empty.
     """
     folder = (root / pattern).parent
     try:
@@ -196,6 +196,6 @@ def matching(root: Path, pattern: str) -> list[Path]:
 
 
 def _reason(error: BaseException) -> str:
-    """Take the last line of an error: torchvision lists the mirrors it tried before it."""
+    """Return the last line of an error: torchvision lists the mirrors that it tried before."""
     lines = str(error).strip().splitlines()
     return lines[-1].rstrip(".") if lines else type(error).__name__

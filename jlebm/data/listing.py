@@ -1,7 +1,7 @@
-"""What a folder or a zip of images consists of: the images in order, their labels, and what is left out and why.
+"""List a folder or a zip of images: the images in order, their labels, and the files left out and why.
 
-Nothing is passed over in silence. A file is an image by its suffix and is then read or refused by name; hidden files
-and other kinds of files are left out and counted.
+No file is ignored silently. A file with an image's suffix is read, or refused by name; hidden files and other kinds of
+files are left out and counted.
 """
 
 import os
@@ -25,19 +25,19 @@ Place = TypeVar("Place", Path, zipfile.ZipInfo)  # where the bytes of a file are
 
 @dataclass
 class Listing(Generic[Place]):
-    """The files of a folder or a zip. Names are relative, with slashes, whichever way they were stored."""
+    """The files of a folder or a zip. Names are relative, with slashes, however they were stored."""
 
     where: Path
     images: dict[str, Place] = field(default_factory=dict)  # in the order of their names
     labels: dict[str, Place] = field(default_factory=dict)  # each `dataset.json`
     arrays: dict[str, Place] = field(default_factory=dict)  # .npy and .npz files, in the order of their names
-    left_out: Counter[str] = field(default_factory=Counter)  # how many files, by what they are
+    left_out: Counter[str] = field(default_factory=Counter)  # number of files, by kind
 
     def take_images(self) -> None:
-        """Decide for the images and leave out the arrays.
+        """Use the images and leave out the arrays.
 
         Raises:
-            UserError: there is no image; says what there is instead.
+            UserError: there is no image; the message says what there is instead.
         """
         self.left_out.update(posixpath.splitext(name)[1].lower() for name in self.arrays)
         if not self.images:
@@ -47,10 +47,10 @@ class Listing(Generic[Place]):
 
 
 def list_folder(folder: Path) -> Listing[Path]:
-    """List a folder with its subfolders, linked ones too.
+    """List a folder with its subfolders, including linked ones.
 
     Raises:
-        UserError: it is not a folder, a folder below it may not be read, or what has the name of an image is no file.
+        UserError: it is not a folder, a subfolder may not be read, or something with an image's name is no file.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -62,19 +62,19 @@ def list_zip(archive: zipfile.ZipFile, where: Path) -> Listing[zipfile.ZipInfo]:
     """List a zip.
 
     Raises:
-        UserError: two images in it have one name.
+        UserError: two images in it have the same name.
     """
     members = ((info.filename, info) for info in archive.infolist() if not info.is_dir())
     return _sorted_out(members, Listing[zipfile.ZipInfo](where))
 
 
 def plain_name(name: str) -> str:
-    r"""Write a name as all others are: `./a\b.png`, as some archivers and some systems store it, is `a/b.png`."""
+    r"""Normalise a name: `./a\b.png`, as some archivers and systems store it, becomes `a/b.png`."""
     return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
 
 
 def in_words(left_out: Mapping[str, int]) -> str:
-    """Say what was left out: "2 hidden, 1 .txt"; "nothing" where nothing was."""
+    """Describe what was left out: "2 hidden, 1 .txt"; "nothing" if nothing was."""
     return ", ".join(f"{number} {what}" for what, number in sorted(left_out.items())) or "nothing"
 
 
@@ -100,7 +100,7 @@ def _sorted_out(files: Iterable[tuple[str, Place]], listing: Listing[Place]) -> 
 
 
 def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a folder. Links are followed, after all that is not linked, and to each folder once."""
+    """Yield the files below a folder. Links are followed last, and to each folder once."""
     seen: set[tuple[int, int]] = set()
     real, linked = deque([("", folder)]), deque[tuple[str, Path]]()
     while real or linked:
@@ -127,7 +127,7 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[str, Path]]:
             elif is_hidden(name):
                 left_out["hidden"] += 1
             elif is_image_name(name) or entry.name == LABELS_FILE or name.lower().endswith(ARRAY_SUFFIXES):
-                with open_regular(Path(entry.path)):  # which says what it is instead
+                with open_regular(Path(entry.path)):  # raises, and says what it is
                     pass
             else:
                 left_out["neither files nor folders"] += 1
@@ -136,5 +136,5 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[str, Path]]:
 def _is(entry: "os.DirEntry[str]", folder: bool) -> bool:
     try:
         return entry.is_dir() if folder else entry.is_file()
-    except OSError:  # a link that leads to itself, or into a folder that may not be searched
+    except OSError:  # a link to itself, or into a folder that may not be searched
         return False

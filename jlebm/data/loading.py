@@ -1,4 +1,4 @@
-"""From a dataset's name to its images: the search in the data root, the download, the check of the pixels."""
+"""Load a dataset by name: search the data root, download, check the pixels."""
 
 import hashlib
 import os
@@ -23,16 +23,16 @@ from jlebm.progress import SILENT, Reporter
 
 
 class DatasetNotFound(UserError):
-    """A dataset is not in the data root and was not downloaded. The message says what to put where."""
+    """The dataset is not in the data root and was not downloaded. The message says what to put where."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in order, with what identifies them."""
+    """A dataset: images in order, labels, and the digest that identifies them."""
 
     name: str  # "cifar10", "photos", "digits", ...
     split: str  # "train" | "test"
-    images: UInt8[np.ndarray, "count channels height width"]  # read-only; memory-mapped where it comes from files
+    images: UInt8[np.ndarray, "count channels height width"]  # read-only; memory-mapped if it comes from files
     labels: Int64[np.ndarray, " count"] | None
     digest: str  # sha256 of the pixels as uint8 (count, height, width, channels) in order, hexadecimal
     origin: str  # one phrase: "cifar10-32x32.zip in the data root DIR", "embedded"
@@ -56,24 +56,23 @@ def load(
 ) -> Dataset:
     """Load a dataset by name.
 
-    Embedded datasets need no files. Any other is looked for in the data root, in this order (the test split
-    has `NAME-test` for NAME): `NAME-HxW.zip`, `NAME.zip`, the folders `NAME-HxW/` and `NAME/`, then
-    torchvision's own layout or LSUN's LMDB. The first that is there is taken, decoded once and memory-mapped
-    from then on. What is missing and known to torchvision is downloaded into the data root with torchvision's
-    checksum.
+    Embedded datasets need no files. Others are searched in the data root, in this order (the test split has `NAME-test`
+    for NAME): `NAME-HxW.zip`, `NAME.zip`, the folders `NAME-HxW/` and `NAME/`, then torchvision's own layout or LSUN's
+    LMDB. The first one found is decoded once and memory-mapped from then on. A missing dataset that torchvision knows
+    is downloaded into the data root with torchvision's checksum.
 
     Args:
-        name: one of `catalogue.CATALOGUE`.
+        name: a name in `catalogue.CATALOGUE`.
         root: the data root; None as in `data_root`.
         split: "train" or "test".
         download: whether missing files may be downloaded.
-        report: told about a download and how far the decoding is.
+        report: receives the progress of download and decoding.
 
     Raises:
-        DatasetNotFound: the data root does not have it and it was not downloaded; says what to put where.
-        UserError: an unknown name or split, a data root that is no folder or cannot be listed, files that are
-            damaged or of another size, that may not be read, or pixels that are not the official ones (a lossy copy,
-            a subset). The official ones in another order are taken, with the digest of that order.
+        DatasetNotFound: it is not in the data root and was not downloaded; the message says what to put where.
+        UserError: the name or split is unknown, the data root is no folder or cannot be listed, files are damaged,
+            unreadable or of another size, or the pixels are not the official ones (a lossy copy, a subset). Official
+            pixels in another order are accepted, with the digest of that order.
     """
     entry = entry_of(name, split)
     if entry.embedded is not None:
@@ -96,10 +95,10 @@ def load(
 
 
 def data_root(explicit: Path | None) -> Path:
-    """Name the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
+    """Return the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
 
     Raises:
-        UserError: $JLEBM_DATA is empty, which as a path would be the working folder, or the user has no home folder.
+        UserError: $JLEBM_DATA is empty, which as a path would mean the working folder, or the user has no home folder.
     """
     if explicit is not None:
         return expanded(explicit)
@@ -125,13 +124,13 @@ def _load_embedded(entry: Entry, make: Callable[[], tuple[np.ndarray, np.ndarray
 
 
 def _file_names(entry: Entry, split: str) -> tuple[str, str]:
-    """Give the two names, without suffix, under which a zip or a folder is looked for."""
+    """Return the two names, without suffix, under which a zip or a folder is searched."""
     stem = entry.name if split == "train" else f"{entry.name}-{split}"
     return f"{stem}-{entry.shape[0]}x{entry.shape[1]}", stem
 
 
 def _listing(root: Path) -> set[str]:
-    """List the names in a data root; empty where there is none."""
+    """List the names in a data root; empty if it does not exist."""
     name_one = "name one with --data-root or JLEBM_DATA"
     try:
         return {path.name for path in root.iterdir()}
@@ -167,7 +166,7 @@ def _is_folder(path: Path) -> bool:
     """Tell a dataset's folder from a file of its name.
 
     Raises:
-        UserError: it is a link to what is not there, or cannot be looked at.
+        UserError: it is a broken link, or cannot be examined.
     """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
@@ -203,7 +202,7 @@ def _what_to_do(entry: Entry, root: Path, split: str, why: str = "") -> str:
 
 
 def _check_official(entry: Entry, split: str, source: ImageSource, digest: str) -> None:
-    """Refuse images that would be stored under a dataset's name without being that dataset."""
+    """Refuse images that do not match the dataset that they are named after."""
     name = f"{entry.name} ({split})"
     if source.shape != entry.shape:
         raise UserError(f"{source.origin} has images of shape {source.shape} and {name} has {entry.shape}")

@@ -1,7 +1,7 @@
-"""The bytes of strangers' files: of regular files and of a zip's members, and never more of them than are wanted.
+"""Read untrusted files and zip members with size limits.
 
-A size is read from where the file states it and compared before anything is read or unpacked, so that a file made to
-fill the memory costs no more than its header.
+The stated size is checked before anything is read or unpacked, so that a file made to fill the memory costs no more
+than its header.
 """
 
 import lzma
@@ -18,12 +18,12 @@ from jlebm.errors import UserError
 from jlebm.files import open_regular
 
 LARGEST_IMAGE_FILE = 2**27  # bytes; 4096 x 4096 RGB pixels, not packed at all, are 2**25.6
-SUSPICIOUS = 2**28  # bytes; what unpacks to more than so many is asked for its ratio
-LARGEST_RATIO = 200  # of unpacked to packed bytes; images have 1 to 50, and deflate cannot do more than 1032
+SUSPICIOUS = 2**28  # bytes; the ratio is checked for members that unpack to more
+LARGEST_RATIO = 200  # unpacked over packed bytes; images have 1 to 50, and deflate reaches at most 1032
 PIECE = 2**20  # bytes that are unpacked at a time
-PACKED_PIECE = 2**12  # bytes, where the format can make any amount of them (LZMA, bzip2)
+PACKED_PIECE = 2**12  # bytes unpacked at a time in formats with unlimited ratio (LZMA, bzip2)
 
-# What zipfile and its decompressors raise for bytes that are cut short, altered, encrypted or packed in an unknown way.
+# Errors of zipfile and its decompressors for bytes that are cut short, altered, encrypted or packed in an unknown way.
 UNREADABLE_ZIP = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -40,15 +40,15 @@ UNREADABLE_ZIP = (
 
 @runtime_checkable
 class Readable(Protocol):
-    """What bytes can be read from."""
+    """A binary stream to read from."""
 
     def read(self, size: int, /) -> bytes:
-        """Read `size` bytes; fewer only at the end."""
+        """Read `size` bytes; fewer only at the end of the stream."""
         ...
 
 
 class _Unpacked:
-    """A member of a zip, unpacked piece by piece: zipfile itself unpacks all that it has read at once."""
+    """A zip member unpacked piece by piece: zipfile itself unpacks everything it has read at once."""
 
     def __init__(self, handle: Readable, piece: int):
         self.handle, self.piece = handle, piece
@@ -64,7 +64,7 @@ def file_bytes(path: Path, limit: int = LARGEST_IMAGE_FILE) -> bytes:
     """Read a regular file of at most `limit` bytes.
 
     Raises:
-        UserError: there is none, it may not be read, is no regular file, or is larger.
+        UserError: it is missing, unreadable, no regular file, or larger.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -78,7 +78,7 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip file.
 
     Raises:
-        UserError: there is none, it may not be read, is no regular file, or no whole zip.
+        UserError: it is missing, unreadable, no regular file, or damaged.
     """
     with open_regular(path) as file:
         try:
@@ -91,10 +91,10 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 @contextmanager
 def opened_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Path) -> Iterator[Readable]:
-    """Open a zip's member, to be unpacked as far as it is read; its checksum is compared at its end.
+    """Open a zip member, which is unpacked as it is read; its checksum is compared at its end.
 
     Raises:
-        UserError: it is damaged, encrypted or packed in an unknown way; within the block as well.
+        UserError: it is damaged, encrypted or packed in an unknown way; also raised inside the block.
     """
     piece = PIECE if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else PACKED_PIECE
     try:
@@ -108,10 +108,10 @@ def opened_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Path) 
 def member_bytes(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Path, limit: int = LARGEST_IMAGE_FILE
 ) -> bytes:
-    """Unpack a zip's member of at most `limit` bytes.
+    """Unpack a zip member of at most `limit` bytes.
 
     Raises:
-        UserError: it is larger, by the zip's own list, or as `opened_member` raises.
+        UserError: it is larger according to the zip's directory, or as `opened_member`.
     """
     if info.file_size > limit:
         raise UserError(
@@ -126,15 +126,15 @@ def member_bytes(
 
 
 def check_size(size: int, what: str, packed: int | None = None) -> None:
-    """Refuse what does not fit into this machine's memory, or was made to fill it.
+    """Refuse data that does not fit into this machine's memory, or was made to fill it.
 
     Args:
-        size: bytes that are about to be allocated.
-        what: they are of, for messages.
-        packed: bytes that they are unpacked from; None where they are not.
+        size: bytes to allocate.
+        what: what the bytes belong to, for messages.
+        packed: bytes that they are unpacked from; None if they are not packed.
 
     Raises:
-        UserError: they are more than the memory, or so many from so few that they cannot be images.
+        UserError: they exceed the memory, or unpack from so few bytes that they cannot be images.
     """
     if packed is not None and size > SUSPICIOUS and size > LARGEST_RATIO * packed:
         raise UserError(f"{what} unpacks from {in_words(packed)} to {in_words(size)}, as no images do; it is not read")
@@ -146,12 +146,12 @@ def check_size(size: int, what: str, packed: int | None = None) -> None:
 
 
 def in_words(size: int) -> str:
-    """Write a number of bytes: "17 bytes", "3.5 MiB"."""
+    """Format a number of bytes: "17 bytes", "3.5 MiB"."""
     if size < 2**20:
         return f"{size} bytes"
     return f"{size / 2**20:,.1f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
 
 
 def reason(error: BaseException) -> str:
-    """Take an error's text for a sentence, in one line; its kind where it has none."""
+    """Return an error's text in one line; its type if it has no text."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

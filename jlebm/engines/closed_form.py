@@ -1,7 +1,7 @@
-"""The gradient of the prior's log-density written out, where its networks are plain multi-layer perceptrons.
+"""Closed-form gradient of the prior's log-density, for priors of plain multi-layer perceptrons.
 
-A chain in the prior is a long sequence of small matrix products: recording a graph, and a kernel for each operation
-of its backward pass, costs more than they do. With u = (z_i - mu) / sigma, sigma = s + floor, of p(z_i|z_{i+1}),
+A chain in the prior is a long sequence of small matrix products: an autograd graph, and a kernel for each operation of
+its backward pass, cost more than the products. With u = (z_i - mu) / sigma, sigma = s + floor, of p(z_i|z_{i+1}),
 
     d log p(z_i|z_{i+1}) / d z_i   = -u / sigma
     d log p(z_i|z_{i+1}) / d mu    =  u / sigma
@@ -10,8 +10,8 @@ of its backward pass, costs more than they do. With u = (z_i - mu) / sigma, sigm
 (docs/facts, "Gaussian scales"); the last two go back through the conditional's network to z_{i+1}, and every energy's
 network to its own layer.
 
-Merging the first layers of the energy and of the conditional that read one layer was tried and costs on a CPU more than
-it saves: activations in slices of a wider matrix are slower by more than the product is faster.
+Merging the first layers of the energy and of the conditional that read the same layer costs more on a CPU than it
+saves: activations in slices of a wider matrix are slower by more than the product is faster.
 """
 
 import math
@@ -30,7 +30,7 @@ _leaky_backward = torch.ops.aten.leaky_relu_backward
 
 
 class MLPPrior:
-    """log p(z) = sum f_i(z_i) + log p0(z) and its gradient, of the weights as they are when this is made."""
+    """log p(z) = sum f_i(z_i) + log p0(z) and its gradient, with the weights at construction."""
 
     def __init__(self, energies: tuple[MLP, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float):
         self.energies, self.conditionals = energies, conditionals
@@ -38,7 +38,7 @@ class MLPPrior:
 
     @classmethod
     def of(cls, backbone: Backbone, energy: JointEnergy) -> "MLPPrior | None":
-        """Read the prior's weights; None where anything in it is not of this form."""
+        """Read the prior's weights; None if any part of it is not of this form."""
         hierarchy = backbone.mlp_hierarchy() if isinstance(backbone, HasMLPHierarchy) else None
         if hierarchy is None or type(energy) is not JointEnergy or energy._forward_hooks:
             return None
@@ -50,18 +50,18 @@ class MLPPrior:
 
     @torch.no_grad()
     def gradient(self, position: Latents) -> Latents:
-        """Return d log p / d z_i of every layer."""
+        """Return d log p / d z_i for every layer."""
         return self._gradient(position, None)
 
     @torch.no_grad()
     def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
-        """Return log p, up to log Z, of each element of the batch, and its gradient."""
+        """Return log p, up to log Z, and its gradient for each element of the batch."""
         terms: list[Tensor] = []
         gradient = self._gradient(position, terms)
         return torch.stack(terms).sum(0), gradient
 
     def _gradient(self, position: Latents, terms: list[Tensor] | None) -> Latents:
-        """Return the gradient, and add the terms of the log-density to `terms` where they are asked for."""
+        """Return the gradient, and append the terms of the log-density to `terms` if it is given."""
         top = position[0]
         gradient = [top / -(self.top_sigma**2)]
         if terms is not None:
@@ -82,7 +82,7 @@ class MLPPrior:
         return tuple(gradient)
 
     def _conditional(self, parameters: Tensor, z: Tensor, terms: list[Tensor] | None) -> Tensor:
-        """Return d log p(z|parameters) / d z; `parameters` are overwritten by the gradient in them."""
+        """Return d log p(z|parameters) / d z; overwrite `parameters` by their gradient."""
         mean, log_s = parameters.chunk(2, dim=1)
         s = log_s.exp()
         sigma = s + self.sigma_floor
@@ -95,7 +95,7 @@ class MLPPrior:
 
 
 def _log_normal(u: Tensor, sigma: Tensor) -> Tensor:
-    """Return the log-density at mu + sigma u of each element of the batch."""
+    """Return the log-density at mu + sigma u for each element of the batch."""
     return -(0.5 * u.square() + sigma.log() + 0.5 * math.log(2 * math.pi)).sum(1)
 
 
@@ -112,9 +112,9 @@ def _forward(network: MLP, z: Tensor) -> list[Tensor]:
 
 
 def _backward(network: MLP, outer: Tensor, hidden: list[Tensor], gradient: Tensor) -> Tensor:
-    """Go back from the gradient in the last activations to that in z, and add it to `gradient`.
+    """Backpropagate the gradient from the last activations to z, and add it to `gradient`.
 
-    An activation has the sign of what it was computed from, so that its derivative is read from itself.
+    A leaky ReLU's output has the sign of its input, so its derivative is read from the output.
     """
     outer = _leaky_backward(outer, hidden[-1], network.slope, True)
     for layer, activation in zip(network.layers[-2:0:-1], hidden[-2::-1], strict=True):

@@ -1,6 +1,6 @@
-"""Log-densities with their gradients: by autograd for any of them, written out where the density allows it.
+"""Gradients of log-densities: by autograd for any density, in closed form if the density allows it.
 
-Which way is taken depends on what the density is, on nothing that a caller says, and both give the same chain.
+The density alone decides, not the caller, and both ways give the same chain.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from jlebm.latents import Latents, map_latents
 
 @runtime_checkable
 class Field(Protocol):
-    """The gradient field that a chain follows; of the weights as they are when it is made."""
+    """The gradient field that a chain follows, with the weights at construction."""
 
     def gradient(self, position: Latents) -> Latents:
         """Return the gradient of the log-density in every layer; detached."""
         ...
 
     def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
-        """Return the log-density of each element of the batch too; both detached."""
+        """Return the log-density of each element of the batch and the gradient; both detached."""
         ...
 
 
 def field_of(log_density: LogDensity) -> Field:
-    """Return the fastest field of a density: written out for the EBM prior of perceptrons, else by autograd."""
+    """Return the fastest field of a density: closed form for an EBM prior of perceptrons, else autograd."""
     if isinstance(log_density, PriorInLatents | Posterior):
         prior = MLPPrior.of(log_density.backbone, log_density.energy)
         if prior is not None and type(log_density) is PriorInLatents:
@@ -41,7 +41,7 @@ def field_of(log_density: LogDensity) -> Field:
 
 @dataclass(frozen=True)
 class Autograd:
-    """Any log-density, differentiated by autograd."""
+    """The field of any log-density, by autograd."""
 
     log_density: LogDensity
 
@@ -59,7 +59,7 @@ class Autograd:
 
 
 class PosteriorField:
-    """log p(x|z) by autograd through the decoder, plus the prior written out."""
+    """The posterior's field: log p(x|z) by autograd through the decoder, plus the prior in closed form."""
 
     def __init__(self, prior: MLPPrior, posterior: Posterior):
         self.prior, self.likelihood = prior, Autograd(posterior.log_likelihood)

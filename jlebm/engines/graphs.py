@@ -1,14 +1,14 @@
-"""Steps of a chain recorded as CUDA graphs, which a GPU launches at once and not kernel by kernel.
+"""Record steps of a chain as CUDA graphs, which a GPU launches at once instead of kernel by kernel.
 
-A step is some fifty to two thousand kernels, and most of them run for a shorter time than their launch takes. Which
-chains are recorded depends on what their density is, on nothing that a caller says: a backbone that declares itself
-`recordable`, energies of torch's own layers, a density of this library. Everything else, and every device that is no
-GPU, takes its steps one by one (`jlebm.langevin`); both give the same chain.
+A step has fifty to two thousand kernels, most of which run for less time than their launch takes. The density alone
+decides whether a chain is recorded, not the caller: its backbone must declare itself `recordable`, its energies must
+consist of torch's own layers, and it must be a density of this library. All other chains, and all chains on other
+devices, run step by step (`jlebm.langevin`); both ways give the same chain.
 
-A graph holds a few steps, not a whole chain: while it runs the noise of the next ones is drawn, a chain of any length
-is made of it, and neither its memory nor the time to record it grows with the chain. What it reads and writes lies in
-fixed places: the position, the noise, images and given latents are copied into theirs, and weights are read where they
-lie, so that an update in place is seen.
+A graph holds a few steps, not a whole chain: the noise of the next steps is drawn while it runs, it serves chains of
+any length, and its memory and recording time do not grow with the chain. It reads and writes fixed memory: the
+position, the noise, images and given latents are copied into buffers, and weights are read in place, so that an update
+in place takes effect.
 """
 
 import warnings
@@ -26,30 +26,30 @@ from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, NoEnergy
 from jlebm.latents import Latents, map_latents
 
-MOST_STEPS = 10  # of vectors in one graph, whose launch is then a hundredth of its work; of maps one step is enough
-KEPT = 4  # graphs at a time, each with memory of its own: training has two, sampling one a batch size
-CLOSE = 1e-2  # of the farthest that a latent moves: what a recording may differ from the steps themselves
+MOST_STEPS = 10  # steps per graph for vectors: its launch is then a hundredth of its work; feature maps need one step
+KEPT = 4  # graphs at a time, each with its own memory: training has two, sampling one per batch size
+CLOSE = 1e-2  # tolerance between a recording and the steps themselves, relative to the farthest that a latent moves
 
 Step: TypeAlias = Callable[[Latents, Latents], Latents]
-"""From a position and its noise to the next position."""
+"""A step: from a position and its noise to the next position."""
 StepIn: TypeAlias = Callable[[LogDensity], Step]
 Work: TypeAlias = Callable[[], None]
 
 
 class Recordable(NamedTuple):
-    """A density taken apart: what a graph may read where it lies, and what is copied into its places."""
+    """A density split into modules that a graph reads in place, and inputs that are copied into its buffers."""
 
     modules: tuple[nn.Module, nn.Module]
-    """Backbone and energy, whose weights are read where they lie."""
+    """Backbone and energy, whose weights are read in place."""
     inputs: Latents
-    """Images or given latents, which are others in the next chain."""
+    """Images or given latents, which change from chain to chain."""
     rebuilt: Callable[[Latents], LogDensity]
-    """The same density of other inputs."""
+    """Builds the same density with other inputs."""
     kind: tuple[Any, ...]
 
 
 def recordable(density: LogDensity) -> Recordable | None:
-    """Take a density apart; None where its steps may depend on more than weights, position and inputs."""
+    """Split a density; None if its steps may depend on more than weights, position and inputs."""
     inputs, rebuilt, kind = (), lambda _: density, ()
     if type(density) not in (PriorInLatents, PriorInNoise, Posterior):
         return None
@@ -59,7 +59,7 @@ def recordable(density: LogDensity) -> Recordable | None:
         inputs, rebuilt = (density.x,), lambda images: replace(density, x=images[0])
     assert isinstance(density, PriorInLatents | PriorInNoise | Posterior)
     backbone, energy = density.backbone, density.energy
-    # Each class says it for itself: a subclass may do in Python what a recording would not repeat.
+    # Each class declares it for itself: a subclass may do something in Python that a recording would not repeat.
     if not isinstance(backbone, nn.Module) or not vars(type(backbone)).get("recordable", False):
         return None
     if type(energy) is not JointEnergy or not all(map(_known, energy.networks.modules())):
@@ -72,21 +72,21 @@ def _known(module: nn.Module) -> bool:
 
 
 class Differs(Exception):
-    """A recording does not repeat its steps."""
+    """A recording does not reproduce its steps."""
 
 
 class Recording:
-    """A few steps of one kind of chain, and the places that they read and write."""
+    """Recorded steps of one kind of chain, and the buffers that they read and write."""
 
     def __init__(self, parts: Recordable, step_in: StepIn, like: Latents, steps: int, record: Callable[[Work], Work]):
-        """Record `steps` steps of positions of the shapes of `like`, and see whether it repeats them.
+        """Record `steps` steps of positions shaped like `like`, and check that the recording reproduces them.
 
         Raises:
-            RuntimeError: they cannot be recorded.
-            Differs: the recording gives something else than they do.
+            RuntimeError: the steps cannot be recorded.
+            Differs: the recording gives other results.
         """
         self.position, self.inputs = map_latents(torch.clone, like), map_latents(torch.clone, parts.inputs)
-        # Some noise for the comparison: each step other than the one before it.
+        # Noise for the comparison, different in each step.
         self.draws = [map_latents(lambda layer, n=n: layer.roll(n, 0), like) for n in range(1, steps + 1)]
         density = parts.rebuilt(self.inputs)
 
@@ -107,7 +107,7 @@ class Recording:
                 raise Differs(f"a recording gives other latents than the steps, by {apart:.1e} of what they move")
 
     def run(self, position: Latents, inputs: Latents, steps: int, draws: Iterator[Latents]) -> Latents:
-        """Take `steps` steps from `position`, a multiple of the recorded ones, and return where they end."""
+        """Take `steps` steps from `position`, a multiple of the recorded number, and return the last position."""
         _copy(position, self.position)
         _copy(inputs, self.inputs)
         for _ in range(steps // len(self.draws)):
@@ -120,10 +120,10 @@ class Recording:
 class _Kept(NamedTuple):
     owners: tuple["weakref.ref[nn.Module]", ...]
     recording: Recording | None
-    """None where it was tried in vain."""
+    """The recorded steps; None if recording failed."""
 
     def of(self, modules: Sequence[nn.Module]) -> bool:
-        """Whether it is of these very modules, which are still there."""
+        """Whether it was recorded for these very module objects, which still exist."""
         return all(owner() is module for owner, module in zip(self.owners, modules, strict=True))
 
 
@@ -134,14 +134,14 @@ _off = False
 def recorded(
     density: LogDensity, step_in: StepIn, setting: Any, position: Latents, steps: int
 ) -> Callable[[Latents, Iterator[Latents]], Latents] | None:
-    """Return a way to take `steps` steps at once; None where they are to be taken one by one.
+    """Return a function that takes `steps` steps at once; None if they must run step by step.
 
     Args:
-        density: what the chain moves in.
-        step_in: makes a step of it; called anew for each recording.
-        setting: whatever else changes a step, such as its size.
+        density: the density that the chain samples.
+        step_in: builds a step in a density; called for each recording.
+        setting: everything else that changes a step, such as its size.
         position: where the chain starts.
-        steps: how many there are.
+        steps: number of steps.
     """
     device = position[0].device
     record = None if _off or steps == 0 or torch.is_autocast_enabled(device.type) else recorder(device)
@@ -165,33 +165,33 @@ def recorded(
 def _attempt(
     parts: Recordable, step_in: StepIn, position: Latents, steps: int, record: Callable[[Work], Work]
 ) -> Recording | None:
-    """Record, with room made for it; None, and a warning, where that fails."""
+    """Record steps after dropping the oldest graphs; on failure, warn and return None."""
     global _off
     for key in [key for key, kept in _kept.items() if any(owner() is None for owner in kept.owners)]:
         del _kept[key]
     while len(_kept) >= KEPT:
         _kept.popitem(last=False)
     try:
-        with torch.inference_mode(False):  # the places are written to in any mode
+        with torch.inference_mode(False):  # the buffers are written to in any mode
             return Recording(parts, step_in, position, steps, record)
     except Differs as error:
         why = error
     except RuntimeError as error:
-        # What broke the recording, if anything is known of it, and not only that it broke. Nothing is tried again in
-        # this process: an allocator that has seen a recording break is not to be trusted with another.
+        # Report the cause if it is known, not only the failure. This process does not record again: after a broken
+        # recording the allocator cannot be trusted with another.
         why, _off = error.__context__ or error, True
     warnings.warn(f"chains are run step by step, not as a CUDA graph: {why}", stacklevel=4)
     return None
 
 
 def recorder(device: torch.device) -> Callable[[Work], Work] | None:
-    """Return what records work on a device; None where launches cost next to nothing."""
+    """Return the recorder of a device; None if launches there cost next to nothing."""
     return _cuda_graph if device.type == "cuda" else None
 
 
 @contextmanager
 def step_by_step() -> Iterator[None]:
-    """Record nothing and launch no recording: for who watches each operation, which a recording hides."""
+    """Switch recording off, for profilers and hooks that must see each operation."""
     global _off
     before, _off = _off, True
     try:
@@ -201,19 +201,19 @@ def step_by_step() -> Iterator[None]:
 
 
 def _cuda_graph(work: Work) -> Work:
-    """Record what `work` launches, and return what launches it again (docs.pytorch.org, notes/cuda, CUDA graphs)."""
+    """Record what `work` launches; return what launches it again (docs.pytorch.org, notes/cuda, CUDA graphs)."""
     current = torch.cuda.current_stream()
     side = torch.cuda.Stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
-        work()  # libraries choose their algorithms and make their handles outside of the recording
+        work()  # libraries choose algorithms and create handles before the recording
     current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
-        # Another thread may ask the device something meanwhile, as NCCL's does.
+        # Another thread may query the device meanwhile, as NCCL's does.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             work()
-    finally:  # torch leaves its own stream the current one where ending the recording fails
+    finally:  # torch leaves its own stream current if ending the recording fails
         torch.cuda.set_stream(current)
     return graph.replay
 
@@ -232,9 +232,9 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _weights(modules: Sequence[nn.Module]) -> tuple[Any, ...] | None:
-    """Return where the weights lie and in which mode each part is: what a recording cannot see change.
+    """Return the weights' addresses and each submodule's mode, which a recording cannot see change.
 
-    None where a hook makes a call more than the module. One pass, since a deep hierarchy has thousands of parts.
+    None if a hook adds to a module's call. One pass, since a deep hierarchy has thousands of submodules.
     """
     found: list[Any] = []
     for module in modules:

@@ -1,8 +1,8 @@
-"""Several processes as one: what torchrun starts shares the work; one process alone shares nothing.
+"""Data parallelism: the processes that torchrun starts share the work; one process alone does all of it.
 
-All processes run the same code on the same configuration. The first one alone writes files and speaks; whatever depends
-on a clock, a signal or a file is decided by the first and agreed. Work is dealt out by whole batches, whose results
-come back to every process in order, so that nothing after it depends on how many there are.
+All processes run the same code on the same configuration. The first one alone writes files and reports; it also decides
+whatever depends on a clock, a signal or a file, for all. Work is shared by whole batches, whose results come back to
+every process in order, so that nothing later depends on the number of processes.
 """
 
 import datetime
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class PeerLost(UserError):
-    """Another process of the same run ended without a word."""
+    """Another process of the same run ended without an error message."""
 
 
-GRACE = 10.0  # seconds that the first process has to say why it leaves, before another one ends them all
-MEETING = datetime.timedelta(minutes=10)  # in which all processes must have been started
-PATIENCE = datetime.timedelta(days=2)  # a process may wait that long for the first one's download or evaluation
+GRACE = 10.0  # seconds for the first process to report why it ends, before another one ends them all
+MEETING = datetime.timedelta(minutes=10)  # within which all processes must have started
+PATIENCE = datetime.timedelta(days=2)  # longest wait for the first process's download or evaluation
 
 
 def rank() -> int:
@@ -36,17 +36,17 @@ def rank() -> int:
 
 
 def size() -> int:
-    """Return how many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Whether this process is the one that writes files and reports."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Return the number of this process on its machine: the GPU that it takes."""
+    """Return this process's number on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -54,17 +54,17 @@ def local_rank() -> int:
 def world(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started, gloo on CPUs and NCCL on GPUs; alone, do nothing.
 
-    A `UserError` that every process meets is said by the first one alone. The others give it `GRACE` seconds, in which
-    torchrun ends them; where the first one met none, they say theirs.
+    The first process alone reports a `UserError` that every process meets. The others give it `GRACE` seconds, in which
+    torchrun ends them; if the first one met none, they report theirs.
 
     Raises:
-        UserError: not all processes come within `MEETING`, or the environment does not say where they meet.
-        PeerLost: one of them ended without a word.
+        UserError: not all processes join within `MEETING`, or the environment does not say where they meet.
+        PeerLost: another process ended without an error message.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")  # objects travel by gloo also beside GPUs
+    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")  # gloo exchanges objects, also beside GPUs
     lost = False
     try:
         yield
@@ -74,15 +74,15 @@ def world(device: torch.device) -> Iterator[None]:
             time.sleep(GRACE)
         raise
     finally:
-        if not lost:  # the end of the group would wait for what is under way with the lost one
+        if not lost:  # destroying the group would wait for the lost process
             distributed.destroy_process_group()
 
 
 def _join(backend: str) -> None:
-    """Meet the other processes.
+    """Join the process group.
 
     Raises:
-        UserError: they do not all come, or the environment does not say where they meet.
+        UserError: not all processes join, or the environment does not say where they meet.
     """
     try:
         store, number, count = next(rendezvous("env://", timeout=MEETING))
@@ -94,13 +94,13 @@ def _join(backend: str) -> None:
 
 @contextmanager
 def _talking() -> Iterator[None]:
-    """Turn the error of a process whose peers do not answer into a sentence."""
+    """Turn the error of a process whose peers do not answer into a `PeerLost`."""
     try:
         yield
     except RuntimeError as error:
         raise PeerLost(
             "another process of this run is gone or can't be reached; start the same command again in all of them: it "
-            "goes on from the last checkpoint, where there is one"
+            "goes on from the last checkpoint, if there is one"
         ) from error
 
 
@@ -115,7 +115,7 @@ def agreed(value: T) -> T:
 
 
 def anywhere(value: bool) -> bool:
-    """Whether it is so in one process at least."""
+    """Whether a condition is true in at least one process."""
     if size() == 1:
         return value
     held = torch.tensor(int(value))
@@ -125,7 +125,7 @@ def anywhere(value: bool) -> bool:
 
 
 def barrier() -> None:
-    """Wait until every process is here: what the first one wrote before is there for all of them after."""
+    """Wait for every process: files that the first one wrote before exist for all of them after."""
     agreed(None)
     everywhere(None)
 
@@ -141,10 +141,10 @@ def everywhere(value: T) -> list[T]:
 
 
 def after_first(make: Callable[[], T]) -> T:
-    """Call `make` in the first process and then in the others, which find what it downloaded or cached.
+    """Call `make` in the first process and then in the others, which find what the first downloaded or cached.
 
     Raises:
-        UserError: what `make` raises in the first process ends all of them, and it alone says so.
+        UserError: `make` raised it in the first process, which ends all processes and alone reports it.
     """
     if size() == 1:
         return make()
@@ -163,7 +163,7 @@ def after_first(make: Callable[[], T]) -> T:
 
 
 def average(tensors: Sequence[Tensor | None]) -> None:
-    """Replace tensors by their mean over the processes, in one message; None is left out."""
+    """Replace tensors by their mean over the processes, in one message; skip None."""
     there = [tensor for tensor in tensors if tensor is not None]
     if size() == 1 or not there:
         return
@@ -179,7 +179,7 @@ def share(count: int, what: str) -> slice:
     """Return this process's part of `count` rows.
 
     Raises:
-        UserError: the processes cannot have equal parts.
+        UserError: the rows cannot be shared equally.
     """
     if count % size():
         raise UserError(
@@ -190,14 +190,14 @@ def share(count: int, what: str) -> slice:
 
 
 def dealt(items: Iterator[T] | None, count: int) -> Iterator[T]:
-    """Yield what all processes made of `count` items in order, in every process.
+    """Yield the results of all processes for `count` items in order, in every process.
 
     Args:
-        items: this process's results: those of the items rank, rank + size, rank + 2 size, ...; tensors on the CPU.
-        count: of items altogether.
+        items: this process's results, for the items rank, rank + size, rank + 2 size, ...; tensors on the CPU.
+        count: number of items over all processes.
 
     Raises:
-        UserError: what one of them met in making its items, in every process.
+        UserError: a process met it while making its items; every process raises it.
     """
     for begun in range(0, count, size()):
         try:

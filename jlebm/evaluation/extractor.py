@@ -18,13 +18,13 @@ from jlebm.errors import UserError
 from jlebm.files import atomic_write, open_regular, sha256_of_file
 from jlebm.progress import SILENT, Reporter
 
-FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's own file, by its own name
+FULL_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the name of torch-fidelity's own file
 PARTIAL_WEIGHTS = "weights-inception-2015-12-05-768.pth"  # exact up to Mixed_6e, NaN above
 PATIENCE = 15.0  # seconds that a server may be silent
 MEBIBYTE = 2**20  # bytes
 
 LAYERS = FeatureExtractorInceptionV3.get_provided_features_list()
-# The modules that each layer adds to those of the layers before it.
+# The modules that each layer adds to those of earlier layers.
 STAGES = {
     "64": ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"),
     "192": ("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
@@ -36,16 +36,16 @@ STAGES = {
 
 
 class ExtractorNotFound(UserError):
-    """The Inception weights are not there and were not downloaded. The message says what to put where."""
+    """The Inception weights are missing and were not downloaded. The message says what to put where."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A file of Inception weights and what can be trusted in it."""
+    """A file of Inception weights and the layers that it gives exactly."""
 
     path: Path
     digest: str  # sha256 of the file, hexadecimal
-    layers: tuple[str, ...]  # of `LAYERS`, those whose weights are all finite
+    layers: tuple[str, ...]  # those of `LAYERS` whose weights are all finite
 
     def __str__(self) -> str:
         return f"inception-2015-12-05, sha256:{self.digest[:12]}"
@@ -54,20 +54,20 @@ class Extractor:
 def find_extractor(root: Path, download: bool = True, report: Reporter = SILENT) -> Extractor:
     """Find the Inception weights: in the data root, in torch hub's cache, else downloaded there from torch-fidelity.
 
-    The full weights come first wherever they are, then those that are exact up to 768 in the data root. Nothing is
-    downloaded where either is there. What a file can give is read from its tensors, not from its name.
+    The full weights come first, in either place, then weights in the data root that are exact up to 768. Nothing is
+    downloaded if one of them is present. The layers of a file are read from its tensors, not from its name.
 
-    A download is kept if it has the length that the server announced and is a file of weights. Its bytes are held to
-    no digest: `self_check` is what tells the official weights from others, and it holds the 768 layer alone.
+    A download is kept if it has the length that the server announced and is a file of weights. Its bytes are compared
+    with no digest: `self_check` tells the official weights from others, by the 768 layer alone.
 
     Args:
         root: the data root.
         download: whether the weights may be downloaded.
-        report: told about a download and how far it is.
+        report: receives the progress of a download.
 
     Raises:
         ExtractorNotFound: there are no weights; says what to put where.
-        UserError: the file that was found is damaged or of another network, or its folder may not be searched.
+        UserError: the file found is damaged or of another network, or its folder may not be searched.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / FULL_WEIGHTS
     for path in (root / FULL_WEIGHTS, cached, root / PARTIAL_WEIGHTS):
@@ -99,7 +99,7 @@ def open_extractor(path: Path) -> Extractor:
     """Read a weights file and find the layers that it gives exactly.
 
     Raises:
-        UserError: the file is not whole, not a state dict of this network, or not finite from the first layer on.
+        UserError: the file is damaged, not a state dict of this network, or not finite from the first layer on.
     """
     state = _read_state(path)
     _module(state, ("64",), path)
@@ -116,12 +116,12 @@ def open_extractor(path: Path) -> Extractor:
 
 
 def unchanged_module(extractor: Extractor, layers: Sequence[str]) -> FeatureExtractorInceptionV3:
-    """Load torch-fidelity's module as it is: what the network starts from, and is held to."""
+    """Load torch-fidelity's unchanged module, from which the network is made and with which it is compared."""
     return _module(_read_state(extractor.path), layers, extractor.path)
 
 
 def _download(file: BinaryIO, report: Reporter) -> None:
-    """Fetch the weights and see that they came whole."""
+    """Download the weights and check their length."""
     with urllib.request.urlopen(URL_INCEPTION_V3, timeout=PATIENCE) as response:
         announced = int(response.headers.get("Content-Length") or 0)
         total = -(-announced // MEBIBYTE) or None
@@ -136,7 +136,7 @@ def _download(file: BinaryIO, report: Reporter) -> None:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Load a state dict, its bytes compared with their CRC-32, never executing what is in the file."""
+    """Load a state dict after checking its CRC-32, without executing anything in the file."""
     with open_regular(path) as file:
         try:
             state: Any = torch_files.read(file)
@@ -150,8 +150,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _module(state: dict[str, Tensor], layers: Sequence[str], path: Path) -> FeatureExtractorInceptionV3:
-    """Build torch-fidelity's module from a state dict that was read safely."""
-    # The module loads its file with arbitrary pickles allowed: it is handed our own bytes instead of the file's.
+    """Build torch-fidelity's module from a safely read state dict."""
+    # The module loads its file with arbitrary pickles allowed: it gets bytes that we wrote, not the file's.
     weights = io.BytesIO()
     torch.save(state, weights)
     weights.seek(0)

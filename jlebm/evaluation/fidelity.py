@@ -1,12 +1,11 @@
-"""How far samples are from a dataset: FID, Inception score, KID, precision and recall, and the 768-feature distance.
+"""Sample fidelity: FID, Inception score, KID, precision and recall, and the 768-feature Frechet distance.
 
-Every value is computed by torch-fidelity's own functions from features of torch-fidelity's own network. `fid768` is
+torch-fidelity's own functions compute every value from features of torch-fidelity's own network. `fid768` is
 the Frechet distance on the 768-feature layer; it has its own scale and is never called FID.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from jlebm.errors import UserError, nearest
 from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, PARTIAL_WEIGHTS, Extractor
 from jlebm.evaluation.inception import features_of, open_network
 from jlebm.evaluation.moments import Moments
-from jlebm.evaluation.reference import KEPT_LAYER, Reference, load_reference, reference_subset
+from jlebm.evaluation.reference import KEPT_LAYER, Reference, ReferenceSet, load_reference
 from jlebm.evaluation.sample_files import check_images
 from jlebm.progress import SILENT, Reporter
 
@@ -32,12 +31,12 @@ PRECISION_BATCH = 2000  # rows of the distance matrix at a time; does not change
 
 @dataclass(frozen=True)
 class Need:
-    """What a metric is computed from."""
+    """Requirements of a metric: the features and the number of images."""
 
-    layer: str  # of the Inception network
-    images: int  # that it needs at least
+    layer: str  # layer of the Inception network
+    images: int  # least number of images
     why: str
-    reference: bool = True  # whether it compares with reference images, of which it then needs as many
+    reference: bool = True  # whether it needs as many reference images
 
 
 NEEDS = {
@@ -49,7 +48,7 @@ NEEDS = {
     "recall": Need("2048", 2048, "the protocol of FID"),
 }
 ALL = tuple(NEEDS)
-FRECHET = ("fid768", "fid")  # the metrics that means and covariances are enough for
+FRECHET = ("fid768", "fid")  # the metrics that need means and covariances alone
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Score:
     metric: str  # a key of `NEEDS`
     value: float
     spread: float | None  # standard deviation over the splits of IS, the subsets of KID; None elsewhere
-    images: int  # how many images it is over
+    images: int  # number of images measured
 
 
 @dataclass(frozen=True)
@@ -73,39 +72,35 @@ class NotMeasured:
 
 def evaluate(
     images: UInt8[np.ndarray, "count channels height width"],
-    reference: Dataset,
+    reference: ReferenceSet,
     extractor: Extractor | None,
-    cache: Path,
     device: torch.device,
     *,
     metrics: Sequence[str] = ALL,
-    reference_images: int | None = None,
     report: Reporter = SILENT,
 ) -> list[Score | NotMeasured]:
-    """Measure images against a dataset.
+    """Measure how far images are from a reference set.
 
     Args:
-        images: uint8 (count, channels, height, width), of one channel (repeated to three) or three; an array in
-            memory or a memory map.
-        reference: the dataset.
-        extractor: the Inception weights; None where there are none.
-        cache: folder of the reference statistics, see `load_reference`.
+        images: uint8 (count, channels, height, width) with one channel (repeated to three) or three, in memory or
+            memory-mapped.
+        reference: the images to compare with, and the folder that caches their statistics.
+        extractor: the Inception weights; None if there are none.
         device: where the network runs.
-        metrics: names of `NEEDS`, in the order of the answer.
-        reference_images: how many of the dataset's images to compare with, at even distances; None for all.
-        report: told how far it is.
+        metrics: names of `NEEDS`, in the order of the result.
+        report: receives the progress.
 
     Returns:
-        For each metric its value, or why it is not measured and what to do about it.
+        Each metric's value, or the reason that it is not measured and the remedy.
 
     Raises:
-        UserError: `images` are no uint8 images, a metric is unknown, or the reference cannot be kept.
+        UserError: `images` are no uint8 images, a metric is unknown, or the statistics cannot be cached.
     """
     check_images(images)
     for metric in metrics:
         if metric not in NEEDS:
             raise UserError(f"there is no metric {metric!r}{nearest(metric, NEEDS)}")
-    references = len(reference_subset(reference.images, reference_images))
+    references = len(reference.images)
     refusals = {
         metric: found
         for metric in metrics
@@ -115,56 +110,50 @@ def evaluate(
     scores: dict[str, Score] = {}
     if possible and extractor is not None:
         layers = sorted({NEEDS[metric].layer for metric in possible if NEEDS[metric].reference}, key=LAYERS.index)
-        known = load_reference(reference, extractor, layers, cache, device, reference_images, report)
+        known = load_reference(reference, extractor, layers, device, report)
         scores = _scores(images, possible, known, extractor, device, report)
     return [scores.get(metric) or refusals[metric] for metric in metrics]
 
 
-def halves(
-    reference: Dataset,
-    extractor: Extractor,
-    cache: Path,
-    device: torch.device,
-    *,
-    reference_images: int | None = None,
-    report: Reporter = SILENT,
-) -> Score:
-    """Measure `fid768` between the even-indexed and the odd-indexed images of a dataset: the floor.
+def halves(reference: ReferenceSet, extractor: Extractor, device: torch.device, *, report: Reporter = SILENT) -> Score:
+    """Measure `fid768` between the even-indexed and the odd-indexed images of a reference set: the floor.
 
-    Its number of images is that of one half. The pass is the one of `evaluate`, so either makes the other free.
+    Its number of images is that of one half. `evaluate` uses the same cached statistics, so either makes the other
+    free.
 
     Raises:
         UserError: a half has too few images, or the extractor does not give the 768 layer.
     """
     need = NEEDS["fid768"].images
-    half = len(reference_subset(reference.images, reference_images)) // 2
+    half = len(reference.images) // 2
     if half < need:
-        raise UserError(f"fid768 needs {need} images and a half of {reference.name} has {half}; use more of them")
+        name = reference.dataset.name
+        raise UserError(f"fid768 needs {need} images and a half of {name} has {half}; use more of them")
     layer = NEEDS["fid768"].layer
-    moments = load_reference(reference, extractor, (layer,), cache, device, reference_images, report).moments[layer]
+    moments = load_reference(reference, extractor, (layer,), device, report).moments[layer]
     value = _frechet(moments.statistics("even"), moments.statistics("odd"))
     return Score("fid768", value, None, half)
 
 
 def describe_reference(dataset: Dataset, number: int | None = None) -> str:
-    """Say what samples were held against: "cifar10/train, 10000 images, sha256:47af8b02cfcf".
+    """Describe the images that samples were compared with: "cifar10/train, 10000 images, sha256:47af8b02cfcf".
 
     Args:
         dataset: the dataset.
-        number: how many of its images; None for all.
+        number: number of its images used; None for all.
     """
     count = len(dataset.images) if number is None else number
     return f"{dataset.name}/{dataset.split}, {count} images, sha256:{dataset.digest[:12]}"
 
 
 def refusal(metric: str, extractor: Extractor | None, images: int, references: int) -> NotMeasured | None:
-    """Say why `evaluate` would not measure a metric, before there are images; None where it would.
+    """Predict why `evaluate` would not measure a metric; None if it would.
 
     Args:
         metric: a key of `NEEDS`.
-        extractor: the Inception weights; None where there are none.
-        images: how many images would be measured.
-        references: how many of the dataset's images they would be compared with.
+        extractor: the Inception weights; None if there are none.
+        images: number of images to measure.
+        references: number of reference images.
     """
     need = NEEDS[metric]
     if extractor is None:
@@ -194,7 +183,7 @@ def _scores(
     device: torch.device,
     report: Reporter,
 ) -> dict[str, Score]:
-    """Compute the metrics that can be computed, in one pass over the images."""
+    """Compute the possible metrics in one pass over the images."""
     moments, collected = _pass(images, metrics, extractor, device, report)
     count = len(images)
     scores = {}
@@ -229,7 +218,7 @@ def _scores(
 def _pass(
     images: np.ndarray, metrics: Sequence[str], extractor: Extractor, device: torch.device, report: Reporter
 ) -> tuple[dict[str, Moments], dict[str, Tensor]]:
-    """Go through the images once: sums for the Frechet distances, features for the metrics that need each image's."""
+    """Extract features in one pass: sums for the Frechet distances, all features for the other metrics."""
     layers = sorted({NEEDS[metric].layer for metric in metrics}, key=LAYERS.index)
     summed = {NEEDS[metric].layer for metric in metrics if metric in FRECHET}
     kept = {NEEDS[metric].layer for metric in metrics if metric not in FRECHET}

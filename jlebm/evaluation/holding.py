@@ -1,4 +1,4 @@
-"""Writing into the cache folder: one process at a time for one result, and a sentence where it cannot be written."""
+"""Write results into the cache folder: one process at a time per result, clear errors if it cannot be written."""
 
 import errno
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,14 @@ from jlebm.errors import UserError
 from jlebm.folders import locked
 from jlebm.progress import Reporter
 
-# What a folder that cannot be written answers; a read-only disk gives EROFS, which is no PermissionError.
+# Error numbers of a folder that cannot be written; a read-only disk gives EROFS, which is no PermissionError.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def writing(cache: Path) -> Iterator[None]:
-    """Make the cache folder and let files be written there.
+    """Create the cache folder and turn failed writes inside the block into clear errors.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -36,11 +36,11 @@ def writing(cache: Path) -> Iterator[None]:
 
 @contextmanager
 def held(locks: Iterable[Path], name: str, report: Reporter) -> Iterator[None]:
-    """Hold the files that `locks` stand for against other processes; wait for one that holds them.
+    """Lock results against other processes; wait for a process that holds a lock.
 
     Args:
-        locks: one file for each, made where it is not there; it stays.
-        name: what is computed, for the sentence about the wait.
+        locks: one lock file per result, created if it is missing and never removed.
+        name: what is computed, for the message about the wait.
         report: told about a wait.
     """
     with ExitStack() as stack:

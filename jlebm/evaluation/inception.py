@@ -1,8 +1,8 @@
 """The metric network: torch-fidelity's Inception of 2015-12-05, checked and run fast.
 
-The blocks and their weights are torch-fidelity's own, and its module as it is (`unchanged_module`) is what the features
-are held to, within 1e-4 relative, the budget that torch-fidelity declares for features. What is done to it: the resize
-is two matrix products, batch norm is folded into the convolutions, which take their ReLU with them on a CPU, the memory
+The blocks and their weights are torch-fidelity's own. Features agree with those of its unchanged module
+(`unchanged_module`) within 1e-4 relative, the tolerance that torch-fidelity declares. Changes for speed: the resize is
+two matrix products, batch norm is folded into the convolutions, which are fused with their ReLU on a CPU, the memory
 layout is channels-last, and the pass stops after the highest layer asked for. TF32 is off, as everywhere in the
 project.
 """
@@ -27,36 +27,36 @@ from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, STAGES, Extractor, 
 # Statistics of the 768 features of `fixed_images` under the official weights, in float32 on a CPU.
 EXPECTED_MEAN = 0.0351275596
 EXPECTED_NORM = 4.5420888
-SELF_CHECK_TOLERANCE = 1e-4  # relative: torch-fidelity's declared budget for features
+SELF_CHECK_TOLERANCE = 1e-4  # relative: torch-fidelity's declared tolerance for features
 
 
 class Network:
-    """The Inception module, ready to turn images into features of some layers on some device."""
+    """The Inception network, prepared to compute features of some layers on a device."""
 
     def __init__(self, module: FeatureExtractorInceptionV3, device: torch.device):
         self.module, self.device = module, device
-        # Small batches keep a layer's output in a CPU's cache; a GPU wants to be filled.
+        # Small batches keep a layer's output in a CPU's cache; a GPU needs large ones.
         self.batch_size = 256 if device.type == "cuda" else 8
 
     def __call__(self, images: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
         """Compute features, float32 (batch, dimension) for each layer, on the network's device.
 
         Args:
-            images: of any size, with one channel (repeated to three) or three.
+            images: images of any size, with one channel (repeated to three) or three.
         """
-        # Only where it matters: the flags are the whole process's, and on a CPU several threads pass here at once.
+        # On a GPU alone: the flags belong to the whole process, and on a CPU several threads run here at once.
         full_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.inference_mode(), full_float32 if self.device.type == "cuda" else nullcontext():
             return self._features(self._input(images.to(self.device)))
 
     def _input(self, images: Tensor) -> Tensor:
-        """Scale to [-1, 1] and resize as TensorFlow 1 does: linear in rows and in columns, so two matrix products."""
+        """Scale to [-1, 1] and resize as TensorFlow 1 does: linear in rows and columns, hence two matrix products."""
         height, width = (_interpolation(size, self.module.INPUT_IMAGE_SIZE, self.device) for size in images.shape[2:])
         x = height @ ((images.float() - 128) / 128) @ width.T
         return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
-        """Go through the layers up to the highest one asked for."""
+        """Apply the layers up to the highest one asked for."""
         features = {}
         wanted = self.module.features_list
         for layer in LAYERS[: max(map(LAYERS.index, wanted)) + 1]:
@@ -72,7 +72,7 @@ class Network:
 
 
 class ConvolutionRelu(nn.Module):
-    """A convolution and its ReLU in one pass of oneDNN, which torch leaves for slower 1x1 products on one thread."""
+    """A convolution with its ReLU in one oneDNN call; torch itself uses slower 1x1 products on one thread."""
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -87,10 +87,10 @@ class ConvolutionRelu(nn.Module):
 
 
 def open_network(extractor: Extractor, layers: Sequence[str], device: torch.device) -> Network:
-    """Load the network so that it stops after the highest of `layers`.
+    """Load the network up to the highest of `layers`.
 
     Raises:
-        UserError: the weights do not give a layer that is asked for, or the file changed since it was found.
+        UserError: the weights lack a layer that is asked for, or the file changed since it was found.
     """
     if missing := [layer for layer in layers if layer not in extractor.layers]:
         raise UserError(
@@ -107,7 +107,7 @@ def open_network(extractor: Extractor, layers: Sequence[str], device: torch.devi
 
 
 def _interpolation(size: int, target: int, device: torch.device) -> Float[Tensor, "target size"]:
-    """Return the matrix of torch-fidelity's own interpolation along one axis: what it makes of unit vectors."""
+    """Return torch-fidelity's interpolation along one axis as a matrix, from its action on unit vectors."""
     unit = torch.eye(size, device=device)[None, None]
     return interpolate_bilinear_2d_like_tensorflow1x(unit, size=(target, size), align_corners=False)[0, 0]
 
@@ -115,11 +115,10 @@ def _interpolation(size: int, target: int, device: torch.device) -> Float[Tensor
 def features_of(
     network: Network, images: UInt8[np.ndarray, "count channels height width"], start: int = 0
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Go through `images` from index `start` on, in batches: pairs of the first index and the features, in order.
+    """Yield the features of `images` from index `start` on, in batches: first index and features, in order.
 
-    On a CPU as many batches are under way as torch has threads, each on one thread: that is faster than all threads
-    on one batch, and gives the same features. Several processes (`jlebm.engines.parallel`) are dealt the batches, and
-    each of them yields the features of all.
+    On a CPU torch's threads process one batch each: that is faster than all threads on one batch, and gives the same
+    features. Several processes (`jlebm.engines.parallel`) share the batches, and each yields the features of all.
     """
     firsts = range(start, len(images), network.batch_size)
     if parallel.size() == 1:
@@ -136,7 +135,7 @@ def features_of(
 def _computed(
     network: Network, images: UInt8[np.ndarray, "count channels height width"], firsts: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Go through the batches that begin at `firsts`."""
+    """Compute the batches that begin at `firsts`."""
 
     def pair(first: int) -> tuple[int, dict[str, Tensor]]:
         return first, network(torch.from_numpy(np.array(images[first : first + network.batch_size])))
@@ -154,25 +153,25 @@ def _computed(
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-    finally:  # also after an error, or where the consumer has seen enough
+    finally:  # also after an error, or if the consumer stops early
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # parts of torch count threads for the whole process
+        torch.set_num_threads(threads)  # in parts of torch the number of threads belongs to the whole process
 
 
 def fixed_images() -> UInt8[np.ndarray, "count=4 channels=3 height=32 width=32"]:
-    """Make the images of the self-check, by integer arithmetic alone."""
+    """Return the images of the self-check, made by integer arithmetic alone."""
     n, c, y, x = np.ogrid[:4, :3, :32, :32]
     return ((37 * n + 59 * c + 3 * x * x + 5 * (n + 1) * y + x * y) % 256).astype(np.uint8)
 
 
 def self_check(extractor: Extractor, device: torch.device) -> None:
-    """Hold the network's features of a few fixed images to the stored statistics of the official weights.
+    """Compare the features of a few fixed images with the stored statistics of the official weights.
 
-    The 768 features alone are held to their known mean and norm. The layers above them, which FID, IS, KID, precision
-    and recall are computed from, are only asked to be finite.
+    The 768 features must match their known mean and norm. The layers above them, which give FID, IS, KID, precision
+    and recall, must only be finite.
 
     Raises:
-        UserError: they differ, so the weights or the arithmetic of this machine are not the official ones.
+        UserError: they differ, so the weights are not the official ones or this machine computes wrongly.
     """
     layers = ("768",) if extractor.layers[-1] == "768" else ("768", extractor.layers[-1])
     given = open_network(extractor, layers, device)(torch.from_numpy(fixed_images()))

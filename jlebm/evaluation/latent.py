@@ -1,4 +1,4 @@
-"""Are two sets of latents from one distribution? A classifier's answer, without an image in between."""
+"""A classifier two-sample test of latents, without decoding to images."""
 
 import warnings
 
@@ -12,13 +12,13 @@ from sklearn.preprocessing import StandardScaler
 
 from jlebm.errors import UserError
 
-FEWEST = 50  # of each sample; with fewer the held-out AUC says nothing
+FEWEST = 50  # least size of each sample; with fewer the held-out AUC is meaningless
 
 
 def two_sample_auc(
     first: Float[np.ndarray, "n dimension"], second: Float[np.ndarray, "m dimension_of_second"], seed: int
 ) -> float:
-    """Train a classifier to tell two samples apart and give its AUC on the halves that it has not seen.
+    """Train a classifier to tell two samples apart; return its AUC on held-out halves.
 
     A classifier two-sample test (Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017): 0.5 when
     the samples cannot be told apart, 1 when they can without fail. Half of each sample, chosen by `seed`, trains a
@@ -28,7 +28,7 @@ def two_sample_auc(
     Args:
         first: latents (n, dimension), such as prior samples.
         second: latents (m, dimension), such as posterior samples.
-        seed: chooses the halves and the classifier's start; the answer is a function of the samples and of it.
+        seed: chooses the halves and the classifier's initial weights; the result depends on the samples and the seed.
 
     Raises:
         UserError: the dimensions differ, a sample is too small, or a value is not finite.
@@ -50,7 +50,7 @@ def two_sample_auc(
         MLPClassifier((256,), alpha=1.0, early_stopping=True, max_iter=60, random_state=seed),
     )
     with warnings.catch_warnings():
-        # Reaching `max_iter` is no fault: the held-out AUC is then that of the classifier as far as it got.
+        # Reaching `max_iter` is no error: the held-out AUC is then that of the classifier so far.
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(np.concatenate(train), _labels(train))
     scores = classifier.predict_proba(np.concatenate(held_out))[:, 1]

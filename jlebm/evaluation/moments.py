@@ -1,4 +1,4 @@
-"""Mean and covariance of features from sums: nothing grows with the number of images."""
+"""Mean and covariance of features from running sums, in constant memory."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ Half = Literal["even", "odd"]
 
 @dataclass
 class Moments:
-    """Sums over features, apart for even-indexed and odd-indexed images."""
+    """Sums over features, separate for even-indexed and odd-indexed images."""
 
     count: Int64[Tensor, "half=2"]
     total: Float64[Tensor, "half=2 dimension"]
@@ -21,7 +21,7 @@ class Moments:
 
     @classmethod
     def zero(cls, dimension: int, device: torch.device) -> "Moments":
-        """Begin with no images."""
+        """Return the sums over no images."""
         options = {"dtype": torch.float64, "device": device}
         return cls(
             torch.zeros(2, dtype=torch.int64),
@@ -30,7 +30,7 @@ class Moments:
         )
 
     def add(self, features: Float[Tensor, "batch dimension"], first: int) -> None:
-        """Add consecutive images, the first of which has the index `first`."""
+        """Add consecutive images; the first has index `first`."""
         for half in (0, 1):
             rows = features[(half - first) % 2 :: 2].double()
             self.count[half] += len(rows)
@@ -38,7 +38,7 @@ class Moments:
             self.product[half].addmm_(rows.T, rows)
 
     def statistics(self, half: Half | None = None) -> dict[str, np.ndarray]:
-        """Give the mean and the unbiased covariance of a half, or of all, as torch-fidelity wants them."""
+        """Return the mean and the unbiased covariance of a half, or of all images, in torch-fidelity's format."""
         which = {"even": [0], "odd": [1], None: [0, 1]}[half]
         count = int(self.count[which].sum())
         mean = self.total[which].sum(0) / count

@@ -1,8 +1,8 @@
-"""Statistics of the images that samples are held against: computed once, kept under a digest, resumed if interrupted.
+"""Feature statistics of a reference set: computed once, cached under a digest, resumed if interrupted.
 
-For each layer, the moments of the even-indexed and of the odd-indexed images are summed in float64 in one pass, so
-that the whole and both halves are known without anything that grows with the number of images. KID, precision and
-recall need the features themselves: those of the 2048 layer are kept beside the moments as float32 `.npy`.
+For each layer, the moments of the even-indexed and of the odd-indexed images are summed in float64 in one pass, which
+gives the whole set and both halves in constant memory. KID, precision and recall need the features themselves: those of
+the 2048 layer are stored beside the moments as float32 `.npy`.
 """
 
 import hashlib
@@ -32,61 +32,77 @@ from jlebm.files import atomic_write, growing, open_regular
 from jlebm.npz import UNREADABLE, read_arrays
 from jlebm.progress import SILENT, Reporter
 
-FORMAT_VERSION = 1  # of the cache files; part of their digest
-KEPT_LAYER, KEPT_DIMENSION = "2048", 2048  # whose features are kept, for KID, precision and recall
-SAVE_SECONDS = 60.0  # of work that an interruption loses at most
+FORMAT_VERSION = 1  # version of the cache files; part of their digest
+KEPT_LAYER, KEPT_DIMENSION = "2048", 2048  # the layer whose features are stored, for KID, precision and recall
+SAVE_SECONDS = 60.0  # the most work that an interruption loses
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What samples are held against."""
+    """Feature statistics of a reference set."""
 
     moments: dict[str, Moments]  # by layer
-    features: Float[np.ndarray, "count dimension"] | None  # of `KEPT_LAYER` where asked for; memory-mapped
+    features: Float[np.ndarray, "count dimension"] | None  # those of `KEPT_LAYER`, if asked for; memory-mapped
 
 
 def reference_subset(
     images: UInt8[np.ndarray, "count channels height width"], number: int | None
 ) -> UInt8[np.ndarray, "number channels height width"]:
-    """Take `number` images at even distances (None: all), so that an order by class leaves none out.
+    """Return `number` evenly spaced images (None: all), so that sorting by class leaves no class out.
 
     Raises:
-        UserError: there are not as many, or fewer than one is asked for.
+        UserError: there are fewer images, or `number` is less than one.
     """
     if number is None or number == len(images):
         return images
     if not 1 <= number < len(images):
-        raise UserError(f"{number} reference images were asked for and there are {len(images)}; ask for 1 to that")
+        raise UserError(
+            f"{number} reference images were asked for and there are {len(images)}; ask for 1 to {len(images)}"
+        )
     return images[np.arange(number) * len(images) // number]
 
 
+@dataclass(frozen=True)
+class ReferenceSet:
+    """The images that samples are compared with, and the folder that caches their statistics."""
+
+    dataset: Dataset
+    cache: Path
+    number: int | None = None  # how many images of the dataset, evenly spaced (`reference_subset`); None for all
+
+    @property
+    def images(self) -> UInt8[np.ndarray, "number channels height width"]:
+        """The images.
+
+        Raises:
+            UserError: `number` is out of range.
+        """
+        return reference_subset(self.dataset.images, self.number)
+
+
 def load_reference(
-    dataset: Dataset,
+    reference: ReferenceSet,
     extractor: Extractor,
     layers: Sequence[str],
-    cache: Path,
     device: torch.device,
-    number: int | None = None,
     report: Reporter = SILENT,
 ) -> Reference:
-    """Give the reference statistics of a dataset: from the cache folder, or computed now and kept there.
+    """Load the statistics of a reference set from its cache, or compute and cache them.
 
-    A pass that was interrupted goes on from where it was last saved, at most `SAVE_SECONDS` of work before. A cache
-    file that is damaged is computed anew. What another process computes at the same time is waited for.
+    An interrupted pass resumes from its last save, and so loses at most `SAVE_SECONDS` of work. A damaged cache file is
+    recomputed. If another process computes the same statistics, this one waits for it.
 
     Args:
-        dataset: the images.
+        reference: the images and the cache folder.
         extractor: the weights.
-        layers: those that are needed; `KEPT_LAYER` among them asks for its features too.
-        cache: the folder of the cache files.
+        layers: the layers to load; `KEPT_LAYER` among them asks for its features too.
         device: where to compute.
-        number: how many of the images to use, see `reference_subset`; None for all.
-        report: told how far the pass is, or that another process is waited for.
+        report: receives the progress, and a message while waiting for another process.
 
     Raises:
         UserError: the cache folder cannot be written, the disk is full, or `number` is out of range.
     """
-    images = reference_subset(dataset.images, number)
+    dataset, cache, images = reference.dataset, reference.cache, reference.images
     entries = {layer: _Entry.of(cache, dataset, extractor, layer, len(images)) for layer in layers}
     parallel.barrier()  # all processes see the cache as the first one left it
     known = {layer: entry.load(device) for layer, entry in entries.items()}
@@ -95,7 +111,7 @@ def load_reference(
         name = f"reference statistics of {dataset.name} ({dataset.split})"
         locks = [entry.lock for entry in missing.values()] if parallel.first() else []
         with writing(cache), held(locks, name, report):
-            parallel.barrier()  # the first one holds them for all
+            parallel.barrier()  # the first process holds the locks for all
             known |= {layer: entry.load(device) for layer, entry in missing.items()}  # as another process left them
             missing = {layer: entry for layer, entry in missing.items() if not entry.is_complete(known[layer])}
             if missing:
@@ -112,9 +128,9 @@ def load_reference(
 class _Entry:
     """The cache files of one layer."""
 
-    moments: Path  # .npz of the sums, of as many images as have been gone through
-    features: Path  # .npy of `KEPT_LAYER`, moved there when it is whole
-    key: str  # what the digest in the name is over
+    moments: Path  # .npz of the sums over the images processed so far
+    features: Path  # .npy of `KEPT_LAYER`, moved here when it is complete
+    key: str  # the text whose digest is in the name
     images: int
 
     @classmethod
@@ -138,16 +154,16 @@ class _Entry:
         return self.features.with_suffix(".part")
 
     def load(self, device: torch.device) -> Moments | None:
-        """Read the sums; None where there are none or they cannot be trusted.
+        """Read the sums; None if they are missing or damaged.
 
         Raises:
-            UserError: they are there and may not be read: computed anew, they could not be kept either.
+            UserError: the file exists and may not be read: recomputed sums could not be stored either.
         """
         if not self.moments.is_file():
             return None
         with open_regular(self.moments) as file:
             try:
-                # Twice the largest layer's sums: what is larger is of something else.
+                # Twice the largest layer's sums: a larger file is something else.
                 arrays = read_arrays(file, 4 * 8 * KEPT_DIMENSION**2)
             except Damaged:
                 return None
@@ -172,7 +188,7 @@ class _Entry:
             np.savez(file, key=np.array(self.key), **arrays)
 
     def is_complete(self, moments: Moments | None) -> bool:
-        """Whether nothing is left to do; the kept features must add up to the sums that were stored with them."""
+        """Whether the entry is complete; the stored features must add up to the stored sums."""
         if moments is None or int(moments.count.sum()) != self.images:
             return False
         if not self.keeps_features:
@@ -180,7 +196,7 @@ class _Entry:
         total = moments.total.sum(0).cpu().numpy()
         if not self.features.is_file():
             return False
-        with open_regular(self.features):  # what may not be read is said, and not computed anew
+        with open_regular(self.features):  # an unreadable file is an error, not recomputed
             try:
                 with warnings.catch_warnings(action="ignore"):
                     features = np.load(self.features, mmap_mode="r", allow_pickle=False)
@@ -191,7 +207,7 @@ class _Entry:
         return np.allclose(features.sum(0, dtype=np.float64), total, rtol=1e-9)
 
     def resumes_at(self, moments: Moments | None) -> int:
-        """How many images need not be gone through again."""
+        """Return the number of images that need not be processed again."""
         gone = 0 if moments is None else int(moments.count.sum())
         if gone == self.images or (self.keeps_features and not self.begun_features.is_file()):
             return 0
@@ -206,7 +222,7 @@ def _go_through(
     name: str,
     report: Reporter,
 ) -> dict[str, Moments]:
-    """Sum the features of every layer of `entries` in one pass, saving now and then."""
+    """Sum the features of every layer of `entries` in one pass, saving periodically."""
     starts = {entry.resumes_at(begun[layer]) for layer, entry in entries.items()}
     start = starts.pop() if len(starts) == 1 else 0
     moments = {layer: sums for layer, sums in begun.items() if sums is not None} if start else {}
@@ -242,7 +258,7 @@ def _go_through(
 
 @contextmanager
 def _rows(entry: _Entry, start: int) -> Iterator[BinaryIO]:
-    """Open the file of features at row `start`; it is written, not mapped, so that a full disk is a sentence."""
+    """Open the file of features at row `start`; it is written, not mapped, so that a full disk raises an error."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (entry.images, KEPT_DIMENSION)}
     with growing(entry.begun_features, "r+b" if start else "wb") as handle:
         np.lib.format.write_array_header_1_0(handle, header)

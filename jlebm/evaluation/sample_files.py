@@ -1,6 +1,6 @@
-"""Anybody's samples as uint8 images: arrays in files, a folder of PNG files or a StyleGAN/EDM dataset zip.
+"""Read samples as uint8 images: array files, a folder of PNG files or a StyleGAN/EDM dataset zip.
 
-What is there is known from headers before anything is decoded; what is measured must be lossless and from 0 to 255.
+Headers are checked before anything is decoded; samples must be lossless and from 0 to 255.
 """
 
 import math
@@ -22,38 +22,37 @@ from jlebm.errors import UserError
 from jlebm.files import cannot_read, open_regular
 from jlebm.progress import SILENT, Reporter
 
-NPZ_KEY = "arr_0"  # where guided-diffusion's evaluation, and numpy itself, put an array without a name
-CHUNK = 2**26  # bytes of an array that are looked at, or brought to uint8, at a time
-LOOKED_AT = 2**30  # bytes at most in which a value above 1 is looked for
+NPZ_KEY = "arr_0"  # the key of an unnamed array, in numpy and in guided-diffusion's evaluation
+CHUNK = 2**26  # bytes of an array that are checked, or converted to uint8, at a time
+LOOKED_AT = 2**30  # the most bytes searched for a value above 1
 
 Images = UInt8[np.ndarray, "count channels height width"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images that are known by their headers and not read yet."""
+    """Images whose headers have been read, but not their pixels."""
 
     path: Path
     count: int
-    shape: tuple[int, int, int]  # of every image: (channels, height, width)
-    left_out: Mapping[str, int]  # what lies beside the images and is not read: how many, by what they are
+    shape: tuple[int, int, int]  # shape of every image: (channels, height, width)
+    left_out: Mapping[str, int]  # number of ignored files beside the images, by kind
     read: Callable[[Reporter], Images]
 
 
 def open_images(path: Path, report: Reporter = SILENT) -> UInt8[np.ndarray, "count channels height width"]:
-    """Open the images of a file or a folder, in the order of their indices or names.
+    """Read the images of a file or a folder, in the order of their indices or names.
 
     Args:
         path: as in `find_images`.
-        report: told how far the decoding is, how many images there were, what was left out beside them and why, and
-            whether they look like a cast of [0, 1].
+        report: receives the progress, the number of images, the ignored files and why, and a warning if the images
+            look like a cast of [0, 1].
 
     Returns:
         uint8 images of one or three channels; those of a `.npy` file of uint8 are memory-mapped.
 
     Raises:
-        UserError: as `find_images`, or one of the images is damaged, lossy, not of the others' size, or not from 0 to
-            255.
+        UserError: as `find_images`, or an image is damaged, lossy, of another size, or not from 0 to 255.
     """
     samples = find_images(path)
     images = samples.read(report)
@@ -64,16 +63,16 @@ def open_images(path: Path, report: Reporter = SILENT) -> UInt8[np.ndarray, "cou
 
 
 def find_images(path: Path) -> Samples:
-    """Look at a file or a folder of images: how many there are and of what size, without reading them all.
+    """Find the images of a file or a folder: their number and size, without reading them all.
 
     Args:
         path: a `.npy` file; an `.npz` file with one array of images, and labels or other small arrays beside it; a
-            folder of PNG files, subfolders included, or of array files, one after the other; or a StyleGAN/EDM dataset
-            `.zip`. Which of them a file is, its content says. Arrays hold whole numbers from 0 to 255 with their
-            channels first, last or, of grey images, without that axis.
+            folder of PNG files, subfolders included, or of array files, concatenated in order; or a StyleGAN/EDM
+            dataset `.zip`. A file's content decides which it is. Arrays hold whole numbers from 0 to 255 with channels
+            first, last or, for grey images, without that axis.
 
     Raises:
-        UserError: there is no such file, it may not be read, it is damaged, lossy, or holds no images.
+        UserError: the file is missing, unreadable, damaged or lossy, or holds no images.
     """
     try:
         is_folder = path.is_dir()
@@ -98,18 +97,18 @@ def find_images(path: Path) -> Samples:
         chosen = _chosen(open_arrays(path))
         return Samples(path, chosen.shape[0], chosen.shape[1:], chosen.left_out, lambda report: chosen.read())
     if suffix == ".zip":
-        with opened_zip(path):  # which says what is wrong with it
+        with opened_zip(path):  # raises the reason
             pass
     if suffix in ARRAY_SUFFIXES:
         raise not_whole(path, "it does not begin as one")
-    raise UserError(f"{path} is none of a .npy, .npz or .zip file or a folder of PNG files; save the images as one")
+    raise UserError(f"{path} is neither a .npy, .npz or .zip file nor a folder of PNG files; save the images as one")
 
 
 def check_images(images: np.ndarray) -> None:
-    """Refuse what is not a batch of uint8 images.
+    """Check that an array is a batch of uint8 images.
 
     Raises:
-        UserError: another type, shape or number of channels, or no image at all.
+        UserError: it has another type, shape or number of channels, or no images.
     """
     if images.dtype != np.uint8:
         raise UserError(
@@ -124,7 +123,7 @@ def check_images(images: np.ndarray) -> None:
 
 
 def doubt_of(images: UInt8[np.ndarray, "count channels height width"], path: Path) -> str | None:
-    """Say that images look like [0, 1] cast to whole numbers; None where a value is above 1."""
+    """Warn that images look like [0, 1] cast to whole numbers; None if a value is above 1."""
     step = max(1, CHUNK // max(1, images[0].size))
     for first in range(0, min(len(images), LOOKED_AT // max(1, images[0].size) + 1), step):
         if images[first : first + step].max() > 1:
@@ -150,7 +149,7 @@ class _Chosen:
     left_out: Mapping[str, int]
 
     def read(self) -> Images:
-        """Read it, its channels in their place and its numbers as uint8."""
+        """Read the array as uint8 with its channels first."""
         array = self.stored.load()
         images = array if array.dtype == np.uint8 else _as_uint8(array, self.path)
         if images.ndim == 3:
@@ -159,10 +158,10 @@ class _Chosen:
 
 
 def _chosen(file: ArrayFile) -> _Chosen:
-    """Choose the array of images among those of a file: the only one that can be one."""
+    """Choose a file's array of images: the only one with a fitting shape."""
     arrays = list(file.arrays.values())
     fit = [one for one in arrays if one.header.dtype.kind in "iu" and _channels_first(one.header.shape) is not None]
-    if not fit:  # the one that was meant gets a sentence of its own
+    if not fit:  # the likely candidate gets its own message
         fit = [one for one in arrays if one.name == NPZ_KEY] or arrays
     if len(fit) != 1:
         names = ", ".join(file.arrays) or "none"
@@ -191,8 +190,8 @@ def _chosen(file: ArrayFile) -> _Chosen:
 
 
 def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
-    """Put the channels, the axis of one or three, before height and width; None where it is not clear which that is."""
-    if len(shape) == 3:  # grey images, but where it may be one picture
+    """Move the channels, the axis of length one or three, before height and width; None if that axis is ambiguous."""
+    if len(shape) == 3:  # grey images, unless it may be a single picture
         count, height, width = shape
         return None if count == 3 or width in (1, 3) else (count, 1, height, width)
     if len(shape) != 4 or (shape[1] in (1, 3)) == (shape[3] in (1, 3)):
@@ -202,7 +201,7 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
 
 
 def _as_uint8(array: np.ndarray, path: Path) -> np.ndarray:
-    """Bring whole numbers of another type to uint8, where all of them are from 0 to 255."""
+    """Convert whole numbers of another type to uint8, if all are from 0 to 255."""
     check_size(array.size, str(path))
     images = np.empty(array.shape, np.uint8)
     step = max(1, CHUNK // max(1, array[0].nbytes))
@@ -218,7 +217,7 @@ def _as_uint8(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _shards(listing: Listing[Path]) -> Samples:
-    """Take the arrays of a folder as one, in the order of the files' names."""
+    """Concatenate the arrays of a folder, in the order of the files' names."""
     files = [open_arrays(file) for file in listing.arrays.values()]
     left_out = Counter(listing.left_out)
     chosen = []

@@ -1,7 +1,7 @@
-"""Is an image one of the others? From a score an image to how well the score tells two sets apart.
+"""Detection: how well a score per image tells two sets of images apart.
 
-The scores are a model's: L^{>k} of Eq. 20 and what is made of it (`jlebm.hierarchy.scores_above`).
-Which set is called positive decides the AUPRC, its value at chance too, and is a part of every record.
+The scores come from a model: L^{>k} of Eq. 20 and differences of it (`jlebm.hierarchy.scores_above`).
+The choice of the positive set changes the AUPRC, even at chance, and is a part of every record.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jlebm.errors import UserError
 
-LEAST_TPR = 0.8  # at which the false positive rate is taken
+LEAST_TPR = 0.8  # true positive rate at which the false positive rate is read
 
 
 @dataclass(frozen=True)
 class Detection:
-    """How well one score tells the positive images from the negative ones."""
+    """Detection metrics of one score: AUROC, AUPRC and false positive rate."""
 
     positive: str
-    """Which images are the positive ones, "svhn" or "digit 9": those that a high score is meant to find."""
+    """Name of the positive images, which a high score should find: "svhn" or "digit 9"."""
     auroc: float
-    """The probability that a positive image has the higher score; of ties one half. 0.5 is chance."""
+    """Probability that a positive image has the higher score, ties counting one half; 0.5 is chance."""
     auprc: float
-    """Average precision: precision at every threshold, weighed by the recall that it adds, without interpolation.
+    """Average precision: precision at every threshold, weighted by the recall that it adds, without interpolation.
     Chance is the share of positive images."""
     fpr80: float
-    """The smallest false positive rate of a threshold that finds 80 % of the positive images or more."""
+    """Smallest false positive rate of a threshold that finds at least 80 % of the positive images."""
     positives: int
     negatives: int
 
@@ -35,15 +35,15 @@ class Detection:
 def detection(
     positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"], name: str
 ) -> Detection:
-    """Judge a score that is meant to be higher for positive images.
+    """Compute the detection metrics of a score that should be higher for positive images.
 
     Args:
         positive: scores of the positive images.
         negative: scores of the others.
-        name: of the positive images.
+        name: name of the positive images.
 
     Raises:
-        UserError: there are no images of one kind, or a score is not finite.
+        UserError: one set is empty, or a score is not finite.
     """
     if not len(positive) or not len(negative):
         raise UserError(f"detecting {name} needs scores of both kinds, not {len(positive)} and {len(negative)}")
@@ -65,10 +65,10 @@ def detection(
 def likelihood_ratio(
     whole: Float[np.ndarray, " images"], above: Float[np.ndarray, " images"]
 ) -> Float[np.ndarray, " images"]:
-    """Return L^{>0} - L^{>k} of each image: what its lower layers add to the upper ones' account of it.
+    """Return the likelihood-ratio score L^{>0} - L^{>k} of each image.
 
-    After Havtorn et al., "Hierarchical VAEs Know What They Don't Know" (ICML 2021), which the paper's is taken to be.
-    It is high where the lower layers account for an image that the upper ones miss: out of distribution.
+    From Havtorn et al., "Hierarchical VAEs Know What They Don't Know" (ICML 2021), assumed to be the paper's score. It
+    is high if the lower layers explain an image that the upper layers do not: out of distribution.
 
     Args:
         whole: L^{>0} of each image, in nats.

@@ -1,4 +1,4 @@
-"""Stage one of the two-stage scheme: a deep hierarchy with its Gaussian prior, by the ELBO (arXiv 2007.03898)."""
+"""Stage one of the two-stage scheme: train a deep hierarchy with its Gaussian prior by the ELBO (arXiv 2007.03898)."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -26,16 +26,16 @@ class ELBOConfig:
     warmup_steps: int = 1
     """Updates over which the weight of the KL rises to 1."""
     least_weight: float = 1e-4
-    """Its weight at the first update."""
+    """Weight of the KL at the first update."""
     balanced: bool = True
-    """Whether the groups' KLs are balanced during the warm-up."""
+    """Whether the KLs of the groups are balanced during the warm-up."""
     spectral: float = 0.0
-    """Weight of the convolutions' spectral norms and of the batch norms' scales, in nats an image."""
+    """Weight of the convolutions' spectral norms and of the batch norms' scales, in nats per image."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of the layers; densities and weights are float32 in both."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that could not be meant."""
+        """Refuse invalid weights."""
         if not 0 < self.least_weight <= 1 or self.warmup_steps < 1 or not self.spectral >= 0:
             raise UserError(
                 "elbo.least_weight must lie in (0, 1], elbo.warmup_steps be at least 1 and elbo.spectral not negative"
@@ -55,7 +55,7 @@ class AdamaxConfig:
     """The rate at the last step."""
     weight_decay: float = 3e-4
     largest_gradient: float | None = None
-    """Norm to which a longer gradient is shortened; None for none."""
+    """Largest norm of a gradient, to which longer ones are clipped; None for no limit."""
     ema_decay: float | None = 0.999
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class BackboneOnly(OneUpdate):
 
 @dataclass(frozen=True)
 class BackboneExperiment(Trainable):
-    """Stage one: what the backbone is and how it learns."""
+    """Configuration of stage one: the backbone's sizes, its objective and its optimiser."""
 
     model: NVAEConfig
     learning: Literal["backbone"] = "backbone"
@@ -106,7 +106,7 @@ class BackboneExperiment(Trainable):
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def build(self, backbone: Backbone | None = None) -> RegularisedNVAE:
-        """See `Trainable`; none is given."""
+        """See `Trainable`; `backbone` must be None."""
         return RegularisedNVAE(NVAE(self.model))
 
     def scheme(self) -> BackboneOnly:
@@ -122,17 +122,17 @@ class BackboneExperiment(Trainable):
 
 
 def balance(kl: Float[Tensor, " groups"], sizes: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:
-    """Return each group's factor during the warm-up, of mean 1: groups that hold little information are pulled less.
+    """Return each group's KL factor during the warm-up, of mean 1: groups with little information are penalised less.
 
-    In proportion to the group's KL and inversely to its share of the latents, so that a scale of higher resolution does
-    not take everything (arXiv 2007.03898, appendix A; the constants are this project's).
+    The factor is proportional to the group's KL and inversely to its share of the latents, so that a scale of higher
+    resolution does not take all information (arXiv 2007.03898, appendix A; the constants are this project's).
     """
     factors = (kl.abs() + 1e-2) / sizes
     return factors / factors.mean()
 
 
 def _sizes(config: NVAEConfig, like: Tensor) -> Float[Tensor, " groups"]:
-    """Return how many latents each group has, relative to the top's, over the number of groups of its scale."""
+    """Return each group's number of latents relative to the top group's, over the number of groups of its scale."""
     values = []
     for scale, count in enumerate(reversed(config.groups())):
         values += [4.0**scale / count] * count

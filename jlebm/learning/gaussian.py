@@ -1,4 +1,4 @@
-"""The Gaussian hierarchy alone by its ELBO: the twin, in every figure, of a model with an EBM prior."""
+"""Learning the Gaussian hierarchy alone by its ELBO: the twin, in every figure, of a model with an EBM prior."""
 
 from dataclasses import dataclass
 
@@ -14,20 +14,20 @@ from jlebm.randomness import Noise
 
 @dataclass(frozen=True)
 class Gaussian(OneUpdate):
-    """Backbone and inference network by E_q[log p(x|z)] - KL(q(z|x) | p0(z)); energies play no part."""
+    """Train backbone and inference network by E_q[log p(x|z)] - KL(q(z|x) | p0(z)), without energies."""
 
     kl_warmup: int = 0
     """Updates over which the KL's weight rises (Sonderby et al., 2016, arXiv 1602.02282)."""
     kl_weight: float = 1.0
-    """What it rises to; 1 is the ELBO."""
+    """Full weight of the KL; 1 is the ELBO."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ELBOUpdate:
-        """Draw once from q(z|x) and return minus the ELBO, its KL weighed by the warm-up.
+        """Draw once from q(z|x) and return minus the ELBO, its KL weighted by the warm-up.
 
         Raises:
-            UserError: the backbone's posterior does not say the KL of its layers.
+            UserError: the backbone's posterior does not give the KL of its layers.
         """
         posterior = model.backbone.posterior(x, noise)
         if posterior.kl is None:

@@ -17,7 +17,7 @@ from jlebm.randomness import Noise
 
 @dataclass(frozen=True)
 class JointMLE(OneUpdate):
-    """Posterior and prior samples by chains that start anew at every update."""
+    """Draw posterior and prior samples by short chains, restarted at every update."""
 
     prior_chain: Chain
     posterior_chain: Chain

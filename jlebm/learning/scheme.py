@@ -1,4 +1,4 @@
-"""What a learning scheme is: from a batch of images to a loss and to the figures worth watching."""
+"""The protocol of a learning scheme: from a batch of images to a loss and logged figures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from jlebm.randomness import Noise
 
 @runtime_checkable
 class Update(Protocol):
-    """What one update of a scheme is made from."""
+    """The loss of one update, and the figures to log."""
 
     def loss(self) -> Float[Tensor, ""]:
-        """Return what is differentiated, with its graph to the parameters."""
+        """Return the loss, with its autograd graph to the parameters."""
         ...
 
     def figures(self) -> dict[str, Tensor]:
-        """Return what is recorded, by name, as detached scalars; computed for the few updates that are recorded."""
+        """Return the figures to log, by name, as detached scalars; called only for logged updates."""
         ...
 
 
 @runtime_checkable
 class Scheme(Protocol):
-    """A way of learning; frozen configuration, no state between updates."""
+    """A learning scheme: frozen configuration, no state between updates."""
 
     def updates(
         self,
@@ -39,19 +39,19 @@ class Scheme(Protocol):
         noise: Noise,
         step: int,
     ) -> Iterator[tuple[Update, Sequence[nn.Parameter] | None]]:
-        """Yield what training step number `step` is made of, each update with the parameters that it moves.
+        """Yield the updates of training step number `step`, each with the parameters that it moves.
 
-        Most schemes have one (`OneUpdate`). One that learns in turns computes each from what the one before left.
+        Most schemes have one update (`OneUpdate`). An alternating scheme computes each after applying the one before.
 
         Args:
-            model: what is trained: a `JointModel`, or what else the scheme says.
+            model: the model to train: a `JointModel`, or whatever the scheme expects.
             x: images in [-1, 1].
-            labels: their classes, where the dataset has them.
+            labels: their classes; None if the dataset has none.
             noise: the source of every draw.
-            step: training steps made before, for what changes over a training.
+            step: training steps done before, for schedules.
 
         Yields:
-            An update, and the parameters that its gradient goes to; None for all.
+            Each update with the parameters that receive its gradient; None for all.
         """
         ...
 
@@ -78,20 +78,20 @@ class OneUpdate:
 
 
 def warmed_up(step: int, steps: int, full: float = 1.0) -> float:
-    """Return the weight of the KL at update number `step`: it rises by equal parts to `full` at the last of `steps`."""
+    """Return the weight of the KL at update number `step`: linear up to `full` at the last of `steps`."""
     return full * min(1.0, (step + 1) / max(steps, 1))
 
 
 @dataclass(frozen=True)
 class ContrastiveUpdate:
-    """A loss of samples z+ of the posterior and z- of the prior, both detached."""
+    """A loss computed from samples z+ of the posterior and z- of the prior, both detached."""
 
     model: JointModel
     losses: Losses
     posterior: Latents
     prior: Latents
     kl: Float[Tensor, "layers batch"] | None = None
-    """KL of q from p0 in each layer, top first, where it is known."""
+    """KL(q | p0) of each layer, top first; None if it is unknown."""
     kl_weight: float = 1.0
 
     def loss(self) -> Float[Tensor, ""]:
@@ -99,7 +99,7 @@ class ContrastiveUpdate:
         return self.losses.total(self.kl_weight)
 
     def figures(self) -> dict[str, Tensor]:
-        """Return losses, energies and the largest latent of each layer, and its KL: a collapsed one is seen."""
+        """Return losses, energies, the largest latent and the KL of each layer; the KL shows posterior collapse."""
         model = self.model
         positive, negative = model.energies(self.posterior), model.energies(self.prior)
         values = {
@@ -119,20 +119,20 @@ class ContrastiveUpdate:
 
 @dataclass(frozen=True)
 class ELBOUpdate:
-    """A loss and what it is made of."""
+    """A loss and its terms."""
 
     terms: ELBOTerms
     objective: Float[Tensor, ""]
-    """What is minimised: -E[log p(x|z)], the weighted KLs and the penalties, a mean over the batch in nats an image."""
+    """The objective: -E[log p(x|z)], weighted KLs and penalties, a mean over the batch in nats per image."""
     weight: float
-    """Of the KL, the full one after the warm-up."""
+    """Full weight of the KL, after the warm-up."""
 
     def loss(self) -> Float[Tensor, ""]:
         """See `Update`."""
         return self.objective
 
     def figures(self) -> dict[str, Tensor]:
-        """Return the objective, minus the ELBO and its parts, and the KL of each group: a collapsed one is seen."""
+        """Return the objective, minus the ELBO and its terms, and each group's KL, which shows posterior collapse."""
         terms = self.terms
         values = {
             "loss": self.objective,

@@ -1,4 +1,4 @@
-"""What `jlebm.training.fit` trains: a frozen configuration that says its model, its scheme and how its weights move."""
+"""Base class of what `jlebm.training.fit` trains: a frozen configuration of model, scheme and optimiser."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from jlebm.learning.scheme import Scheme
 
 
 def check_decay(decay: float | None) -> None:
-    """Refuse a moving average that would not move, or would not average.
+    """Refuse a decay that defines no moving average.
 
     Raises:
         UserError: the decay does not lie between 0 and 1.
@@ -26,7 +26,7 @@ def check_decay(decay: float | None) -> None:
 
 
 def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float = 0.0) -> None:
-    """Refuse averages of gradients that would not average, and weights that would reward what they are to hold back.
+    """Refuse decays that define no average of gradients, and negative weights of penalties.
 
     Raises:
         UserError: beta1 or beta2 does not lie in [0, 1), or energy_l2 or weight_decay is negative.
@@ -40,15 +40,15 @@ def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Steps, batch size, time budget."""
+    """Length of a training: steps, batch size, time budget."""
 
-    steps: int = field(default=50_500, metadata={"least": None})  # what is refused below has a sentence of its own
+    steps: int = field(default=50_500, metadata={"least": None})  # refused below with its own message
     batch_size: int = field(default=100, metadata={"least": None})
     budget_seconds: float | None = None
-    """Wall-clock time after which training ends early; None for none."""
+    """Wall-clock time after which training ends early; None for no limit."""
 
     def __post_init__(self) -> None:
-        """Refuse a training that could not run."""
+        """Refuse a length that allows no step."""
         if self.steps < 1 or self.batch_size < 1:
             raise UserError("training needs at least one step and one image a batch")
         if self.budget_seconds is not None and not self.budget_seconds > 0:
@@ -57,46 +57,46 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights move."""
+    """How an optimiser updates the weights."""
 
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler | None = None
     largest_gradient: float | None = None
-    """Norm to which a longer gradient is shortened."""
+    """Largest norm of a gradient, to which longer ones are clipped."""
 
 
 @dataclass(frozen=True)
 class Trainable(Config):
-    """One row of a table before its numbers.
+    """Base class of a configuration that `fit` trains: model, scheme, optimiser.
 
-    A learning scheme of your own is a subclass: `jlebm.training.fit`, runs and checkpoints know nothing else.
+    Your own learning scheme is a subclass: `jlebm.training.fit`, runs and checkpoints use nothing else.
     """
 
     protocol: str
-    """Bumped by every change that may move a number; rows of different protocols are never compared."""
+    """Increased by every change that may alter a number; rows of different protocols are never compared."""
     preset: str
     dataset: str
     model: Any
-    """The configuration of its networks, with an `image_shape` (channels, height, width)."""
+    """Configuration of the networks, with an `image_shape` (channels, height, width)."""
     learning: Any
-    """The scheme's name, as rows have it."""
+    """Name of the scheme, as stored in rows."""
     optimizer: Any
-    """The configuration of its optimiser, with an `ema_decay`."""
+    """Configuration of the optimiser, with an `ema_decay`."""
     training: TrainingConfig
 
     def build(self, backbone: Backbone | None = None) -> Any:
-        """Make the model, its new weights drawn from torch's global generator.
+        """Build the model, with initial weights drawn from torch's global generator.
 
         Args:
-            backbone: the trained one that the model stands on, where it does.
+            backbone: the trained backbone of a model that needs one.
 
         Raises:
-            UserError: the backbone is missing, or a library that the model needs.
+            UserError: the backbone or a library that the model needs is missing.
         """
         raise NotImplementedError
 
     def scheme(self) -> Scheme:
-        """Return how it learns."""
+        """Return the learning scheme."""
         raise NotImplementedError
 
     def optimisation(self, model: Any) -> Optimisation:
@@ -108,30 +108,30 @@ class Trainable(Config):
         return model
 
     def average(self, learned: nn.Module) -> AveragedModel | None:
-        """Return the moving average of what learns, batch statistics included; None where there is none."""
+        """Return the moving average of what learns, batch statistics included; None if there is none."""
         return moving_average(learned, self.optimizer.ema_decay)
 
     def restored(self, weights: dict[str, Tensor], backbone: Backbone | None = None) -> Any:
-        """Make the model and give it stored weights, in eval mode on the CPU.
+        """Build the model with stored weights, in eval mode on the CPU.
 
         Args:
-            weights: by name, as `jlebm.checkpoints.save_weights` writes them.
-            backbone: the trained one that the model stands on, where the weights lack it.
+            weights: stored weights by name, as `jlebm.checkpoints.save_weights` writes them.
+            backbone: the trained backbone, if the weights lack it.
 
         Raises:
             UserError: the backbone is missing, or a weight is missing, left over or of another shape.
         """
-        # Channels-last as in training: convolutions of another layout round otherwise.
+        # Channels-last as in training: convolutions of another layout round differently.
         model = self.build(backbone).to(memory_format=torch.channels_last)
         load_strictly(model, weights)
         return model.eval()
 
     def prior_sampling_chain(self) -> Chain | None:
-        """Return the chain by which the trained model's prior is sampled; None if the configuration has none."""
+        """Return the chain that samples the trained model's prior; None if the configuration has none."""
         return None
 
     def posterior_sampling_chain(self) -> Chain | None:
-        """Return the chain by which its posterior is sampled; None where the inference network draws."""
+        """Return the chain that samples the posterior; None if the inference network draws."""
         return None
 
 
@@ -139,7 +139,7 @@ def load_strictly(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load stored weights into a module, all of them and no others.
 
     Raises:
-        UserError: one is missing, left over or of another shape.
+        UserError: a weight is missing, left over or of another shape.
     """
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -153,12 +153,12 @@ def load_strictly(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def moving_average(learned: nn.Module, decay: float | None, buffers: bool = True) -> AveragedModel | None:
-    """Return an exponential moving average of weights, None where there is no decay.
+    """Return an exponential moving average of weights; None if there is no decay.
 
     Args:
-        learned: whose weights.
-        decay: of the average, between 0 and 1.
-        buffers: whether buffers are averaged too, or are those of the last step.
+        learned: the module whose weights are averaged.
+        decay: decay of the average, between 0 and 1.
+        buffers: whether buffers are averaged too, or copied from the last step.
     """
     if decay is None:
         return None

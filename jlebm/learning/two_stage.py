@@ -1,4 +1,4 @@
-"""Stage two of the two-stage scheme: the energies alone, on a trained backbone (docs/facts, "Two-stage training")."""
+"""Stage two of the two-stage scheme: train energies alone on a frozen backbone (docs/facts, "Two-stage training")."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -43,7 +43,7 @@ class EnergyOptimizer:
 
 @dataclass(frozen=True)
 class TwoStage(OneUpdate):
-    """Posterior samples from the backbone's q(z|x), prior samples by short chains; the backbone stays as it is."""
+    """Draw posterior samples from the backbone's q(z|x), prior samples by short chains; the backbone is frozen."""
 
     prior_chain: Chain
     energy_l2: float = 0.0
@@ -61,21 +61,21 @@ class TwoStage(OneUpdate):
 
 @dataclass(frozen=True)
 class TwoStageExperiment(Trainable):
-    """Stage two: energies upon a backbone that is trained already; the defaults are the paper's CIFAR-10 run."""
+    """Configuration of stage two, energies on a trained backbone; the defaults are the paper's CIFAR-10 run."""
 
     model: NVAEConfig
     backbone: str = field(kw_only=True)
-    """What it is put upon: the digest and seed of a stage one, or the digest of a published checkpoint's weights."""
+    """Identity of the backbone: digest and seed of a stage one, or the digest of a published checkpoint's weights."""
     learning: Literal["two-stage"] = "two-stage"
     energy: EnergyConfig = field(default_factory=ConvEnergy)
-    """The networks, one for each group."""
+    """Energy networks, one per group."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
-    """In training."""
+    """Chain of the EBM prior in training."""
     optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
 
     def __post_init__(self) -> None:
-        """Refuse a hierarchy that the energies do not fit, before a backbone is trained for them."""
+        """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
         side = self.model.top_side
         try:
             self.energy.check(((self.model.num_latent_per_group, side, side),))
@@ -104,7 +104,7 @@ class TwoStageExperiment(Trainable):
         return model.energy
 
     def restored(self, weights: dict[str, Tensor], backbone: Backbone | None = None) -> JointModel:
-        """See `Trainable`: weights of the whole model, its backbone frozen, or of the energies, the backbone given."""
+        """See `Trainable`: loads the whole model, or energies alone onto a given `backbone`; the backbone is frozen."""
         if any(name.startswith("backbone.") for name in weights):
             return super().restored(weights, frozen_copy(NVAE(self.model)))
         if backbone is None:

@@ -15,14 +15,14 @@ from jlebm.randomness import Noise
 
 @dataclass(frozen=True)
 class Variational(OneUpdate):
-    """Posterior samples from q(z|x), prior samples by chains that start anew at every update."""
+    """Draw posterior samples from q(z|x), prior samples by short chains restarted at every update."""
 
     prior_chain: Chain
     energy_l2: float = 0.0
     kl_warmup: int = 0
     """Updates over which the weight of KL(q(z|x) | p(z)) rises; the energies' own gradient has that weight too."""
     kl_weight: float = 1.0
-    """What it rises to; 1 is the ELBO."""
+    """Full weight of the KL; 1 is the ELBO."""
     conditional_gradient: ConditionalGradient = "exact"
 
     def update(

@@ -12,7 +12,7 @@ from jlebm.energies import mlp_energy
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
-from jlebm.sampling import generate, write
+from jlebm.sampling import Sampler, generate, write
 from reproduce.benchmark.part import noise
 
 
@@ -63,7 +63,7 @@ def points(paper: Experiment, small: Experiment, device: torch.device, scratch: 
             "sampling by number of images, to a file",
             f"{count} images, the sizes of {small.preset}",
             lambda count=count: write(
-                scratch / "scale.npy", generate(decoder, "ebm-prior", range(count), small.prior_chain), count
+                scratch / "scale.npy", generate(decoder, "ebm-prior", range(count), Sampler(small.prior_chain)), count
             ),
         )
 

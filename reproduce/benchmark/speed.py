@@ -14,7 +14,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.model import JointModel
-from jlebm.sampling import generate
+from jlebm.sampling import Sampler, generate
 from jlebm.training import initial_state
 from reproduce.benchmark.part import EXACT, SEED, Part, noise, relative, steps_of
 from reproduce.benchmark.plain import Plain
@@ -167,11 +167,11 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         "sampling",
         "",
         plain_samples,
-        lambda: list(generate(model, "ebm-prior", range(count), chains[0])),
+        lambda: list(generate(model, "ebm-prior", range(count), Sampler(chains[0]))),
         lambda: images_agree(double, plain_double, chains[0], device),
         EXACT,
         {"cpu": 1.3, "cuda": 20.0, "cuda, tf32": 20.0, "cuda, bf16": 20.0},
-        lambda: list(generate(model, "ebm-prior", range(1), chains[0])),
+        lambda: list(generate(model, "ebm-prior", range(1), Sampler(chains[0]))),
         times=count,
         bound="the decoder, and the noise of a generator for each image",
     )

@@ -182,12 +182,10 @@ def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
     started = time.monotonic()
     scores = fidelity.evaluate(
         images,
-        session.dataset,
+        session.reference,
         session.extractor,
-        session.cache,
         session.device,
         metrics=wanted,
-        reference_images=session.reference_images,
         report=session.report,
     )
     seconds = {"sample": samples.seconds[source], "evaluate": time.monotonic() - started}
@@ -218,14 +216,7 @@ def measure_floor(rows: Rows) -> None:
     if session.extractor is None or half < fidelity.NEEDS["fid768"].images:
         return
     if rows.find("fid768", "training-halves", half, judged=True) is None:
-        floor = fidelity.halves(
-            session.dataset,
-            session.extractor,
-            session.cache,
-            session.device,
-            reference_images=session.reference_images,
-            report=session.report,
-        )
+        floor = fidelity.halves(session.reference, session.extractor, session.device, report=session.report)
         rows.add(floor.metric, "training-halves", floor.value, floor.images, {}, weights="", **session.judged_by())
 
 

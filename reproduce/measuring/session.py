@@ -11,7 +11,7 @@ import torch
 import jlebm
 from jlebm.data import CATALOGUE, Dataset, DatasetNotFound, data_root, load, writable_cache
 from jlebm.engines import parallel
-from jlebm.evaluation import Extractor, ExtractorNotFound, fidelity, find_extractor, self_check
+from jlebm.evaluation import Extractor, ExtractorNotFound, ReferenceSet, fidelity, find_extractor, self_check
 from jlebm.folders import try_folder
 from jlebm.progress import Reporter
 from jlebm.run import provenance
@@ -82,6 +82,11 @@ class Session:
             self_check(session.extractor, device)
             parallel.after_first(lambda: try_folder(session.cache))
         return session
+
+    @property
+    def reference(self) -> ReferenceSet:
+        """The images that samples are compared with, and the cache of their statistics."""
+        return ReferenceSet(self.dataset, self.cache, self.reference_images)
 
     @property
     def references(self) -> int:

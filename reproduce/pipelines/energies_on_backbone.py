@@ -210,12 +210,14 @@ def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Argum
     (model, sampler, batch_size), images, seed = drawn, session.dataset.images, subject.seed
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
-    rest = {"batch_size": batch_size, "decoding": sampler.decoding}
-    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None, **rest), len(chosen))}
+    decoding = sampler.decoding
+    draws = {
+        "posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None, batch_size, decoding), len(chosen))
+    }
     for prior in PRIORS:
 
         def draw(prior: sampling.Prior = prior) -> Iterator[sampling.Samples]:
-            return sampling.generate(model, prior, numbers, sampler.chain, temperature=sampler.temperature, **rest)
+            return sampling.generate(model, prior, numbers, sampler, batch_size)
 
         draws[prior] = Draw(draw, session.images)
     folder = run.folder / f"{subject.identity.label.replace(' ', '').replace(':', '-')}-seed{seed}"

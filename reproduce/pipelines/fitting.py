@@ -13,7 +13,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.engines import parallel
 from jlebm.progress import Reporter
 from jlebm.run import Run
-from jlebm.training import TrainState, fit
+from jlebm.training import LoopControl, TrainState, fit
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
 
@@ -38,7 +38,7 @@ def fitted(
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
     with _stop_signals(report) as stop:
-        state = fit(run, images, device, report, stop=stop, backbone=backbone, labels=labels)
+        state = fit(run, images, device, LoopControl(report, stop=stop), backbone, labels)
         stopped = parallel.anywhere(stop(state.step) or not state.done(run.experiment))
     if stopped:
         report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")

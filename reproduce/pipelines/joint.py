@@ -46,7 +46,7 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
     for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
 
         def draw(prior: sampling.Prior = prior):
-            return sampling.generate(model, prior, range(session.images), experiment.prior_chain)
+            return sampling.generate(model, prior, range(session.images), sampling.Sampler(experiment.prior_chain))
 
         draws[prior] = Draw(draw, session.images)
     return SampleSets(draws, run.folder / "samples", session.report)

@@ -145,7 +145,8 @@ def reconstruction(pair: Pair, held_out: Dataset, rows: int) -> dict[str, np.nda
     for model, chain in pair.each():
         columns = [np.array(images[chosen])]
         for k in range(len(model.backbone.latent_shapes) + 1):
-            batches = hierarchy.reconstruct_from(model, images, chosen, k, chain, batch_size=pair.batch_size)
+            latents = hierarchy.PartialPosterior(k, chain)
+            batches = hierarchy.reconstruct_from(model, images, chosen, latents, pair.batch_size)
             columns.append(gathered(batches))
         drawn.append(np.stack(columns, axis=1))
     kind = "training images" if held_out.split == "train" else "held-out images"

@@ -63,7 +63,7 @@ def test_rgb_is_refused_where_grey_is_expected() -> None:
 def test_16_bit_grey_is_refused() -> None:
     """Breaks if 16-bit levels are cut to 8."""
     image = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
-    with pytest.raises(UserError, match="with 16 bits a channel"):
+    with pytest.raises(UserError, match="with 16 bits per channel"):
         decode_image(encoded(image), "a.png", WHERE)
 
 
@@ -78,7 +78,7 @@ def test_16_bit_rgb_is_refused() -> None:
     header = struct.pack(">2I5B", 2, 2, 16, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(12)) * 2)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    with pytest.raises(UserError, match="RGB with 16 bits a channel"):
+    with pytest.raises(UserError, match="RGB with 16 bits per channel"):
         decode_image(data, "a.png", WHERE, (2, 2, 3))
 
 

@@ -12,7 +12,7 @@ from jlebm.errors import UserError
 from jlebm.evaluation import fidelity
 from jlebm.evaluation.extractor import FULL_WEIGHTS, open_extractor
 from jlebm.evaluation.fidelity import ALL, NEEDS, NotMeasured, Score, describe_reference, evaluate, halves
-from jlebm.evaluation.reference import load_reference
+from jlebm.evaluation.reference import ReferenceSet, load_reference
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,9 @@ def test_the_frechet_distance_is_torch_fidelitys(
     monkeypatch.setitem(NEEDS, "fid768", replace(NEEDS["fid768"], layer="64", images=64))
     real, ours = make_dataset(68, size=8), make_dataset(66, seed=1, size=8)
     ours.images[:, :, ::2] = 100
-    (score,) = evaluate(ours.images, real, open_extractor(random_weights), tmp_path, CPU, metrics=["fid768"])
+    (score,) = evaluate(
+        ours.images, ReferenceSet(real, tmp_path), open_extractor(random_weights), CPU, metrics=["fid768"]
+    )
     upstream = torch_fidelity.calculate_metrics(
         input1=Images(torch.from_numpy(ours.images)),
         input2=Images(torch.from_numpy(real.images)),
@@ -68,7 +70,7 @@ def small_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_metric_is_torch_fidelitys_own(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if a metric gets the wrong layer, samples and reference change places, or an argument differs."""
     samples, real = make_dataset(60, seed=1).images // 2, make_dataset(80)
-    scores = {score.metric: score for score in evaluate(samples, real, extractor, tmp_path, CPU)}
+    scores = {score.metric: score for score in evaluate(samples, ReferenceSet(real, tmp_path), extractor, CPU)}
     assert tuple(scores) == ALL
     network = small_network(extractor, ["768", "2048", "logits_unbiased"], CPU)
     ours, theirs = network(torch.from_numpy(samples)), network(torch.from_numpy(real.images))
@@ -93,9 +95,9 @@ def test_every_metric_is_torch_fidelitys_own(small_network, extractor, make_data
 def test_halves_are_free_after_an_evaluation(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if the floor needs a pass of its own, or is not between even-indexed and odd-indexed images."""
     real = make_dataset(80)
-    evaluate(make_dataset(40, seed=1).images, real, extractor, tmp_path, CPU, metrics=["fid768"])
+    evaluate(make_dataset(40, seed=1).images, ReferenceSet(real, tmp_path), extractor, CPU, metrics=["fid768"])
     passed = small_network.passed
-    floor = halves(real, extractor, tmp_path, CPU)
+    floor = halves(ReferenceSet(real, tmp_path), extractor, CPU)
     assert small_network.passed == passed
     features = small_network(extractor, ["768"], CPU)(torch.from_numpy(real.images))["768"].double()
     statistics = [torch_fidelity.metric_fid.fid_features_to_statistics(features[start::2]) for start in (0, 1)]
@@ -103,7 +105,7 @@ def test_halves_are_free_after_an_evaluation(small_network, extractor, make_data
     assert floor.value == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     assert (floor.metric, floor.images) == ("fid768", 40)
     with pytest.raises(UserError, match="a half of noise has 10"):
-        halves(real, extractor, tmp_path, CPU, reference_images=20)
+        halves(ReferenceSet(real, tmp_path, 20), extractor, CPU)
 
 
 @pytest.mark.usefixtures("small_needs")
@@ -112,21 +114,25 @@ def test_one_channel_in_memory_or_mapped_is_the_same(small_network, extractor, m
     samples, real = make_dataset(40, seed=1), make_dataset(40)
     np.save(tmp_path / "samples.npy", samples.images)
     mapped = np.load(tmp_path / "samples.npy", mmap_mode="r")
-    assert evaluate(mapped, real, extractor, tmp_path, CPU) == evaluate(samples.images, real, extractor, tmp_path, CPU)
+    assert evaluate(mapped, ReferenceSet(real, tmp_path), extractor, CPU) == evaluate(
+        samples.images, ReferenceSet(real, tmp_path), extractor, CPU
+    )
 
 
 def test_too_few_images_are_not_measured_and_say_how_many_are_needed(
     small_network, extractor, make_dataset, tmp_path: Path
 ) -> None:
     """Breaks if a metric is given out at fewer images than it can be computed from, or a pass is wasted on it."""
-    scores = evaluate(make_dataset(99).images, make_dataset(5), extractor, tmp_path, CPU)
+    scores = evaluate(make_dataset(99).images, ReferenceSet(make_dataset(5), tmp_path), extractor, CPU)
     assert [score.metric for score in scores] == list(ALL)
     reasons = {score.metric: score.reason for score in scores if isinstance(score, NotMeasured)}
     assert reasons["fid768"] == "needs 768 images (the covariance of 768 features), got 99"
     assert reasons["is"] == "needs 100 images (10 in each of 10 splits), got 99"
     for metric in ("fid", "kid", "precision", "recall"):
         assert reasons[metric].startswith("needs 2048 images")
-    (score,) = evaluate(make_dataset(800).images, make_dataset(50), extractor, tmp_path, CPU, metrics=["fid768"])
+    (score,) = evaluate(
+        make_dataset(800).images, ReferenceSet(make_dataset(50), tmp_path), extractor, CPU, metrics=["fid768"]
+    )
     assert isinstance(score, NotMeasured)
     assert score.reason == "needs 768 reference images (the covariance of 768 features), got 50"
     assert small_network.opened == 0
@@ -136,7 +142,7 @@ def test_too_few_images_are_not_measured_and_say_how_many_are_needed(
 def test_partial_weights_measure_fid768_alone(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if a number comes under a standard name from weights that do not give it."""
     partial = replace(extractor, layers=("64", "192", "768"))
-    scores = evaluate(make_dataset(40, seed=1).images, make_dataset(40), partial, tmp_path, CPU)
+    scores = evaluate(make_dataset(40, seed=1).images, ReferenceSet(make_dataset(40), tmp_path), partial, CPU)
     assert [score.metric for score in scores if isinstance(score, Score)] == ["fid768"]
     for score in scores[1:]:
         assert isinstance(score, NotMeasured)
@@ -146,14 +152,16 @@ def test_partial_weights_measure_fid768_alone(small_network, extractor, make_dat
 
 def test_without_weights_nothing_is_measured(make_dataset, tmp_path: Path) -> None:
     """Breaks if there is a substitute for the metric network."""
-    scores = evaluate(make_dataset(40).images, make_dataset(40), None, tmp_path, CPU)
+    scores = evaluate(make_dataset(40).images, ReferenceSet(make_dataset(40), tmp_path), None, CPU)
     assert [type(score) for score in scores] == [NotMeasured] * len(ALL)
 
 
 @pytest.mark.usefixtures("small_needs")
 def test_the_inception_score_needs_no_reference(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if the score of samples waits for statistics that it does not use."""
-    (score,) = evaluate(make_dataset(40).images, make_dataset(2), extractor, tmp_path, CPU, metrics=["is"])
+    (score,) = evaluate(
+        make_dataset(40).images, ReferenceSet(make_dataset(2), tmp_path), extractor, CPU, metrics=["is"]
+    )
     assert isinstance(score, Score)
     assert small_network.passed == 40
 
@@ -162,7 +170,7 @@ def test_bad_arguments_get_a_sentence(extractor, make_dataset, tmp_path: Path) -
     """Breaks if an unknown metric, float images or another shape end in a traceback or a number."""
     real = make_dataset(5)
     with pytest.raises(UserError, match="there is no metric 'recal'; the nearest known one is 'recall'"):
-        evaluate(real.images, real, extractor, tmp_path, CPU, metrics=["recal"])
+        evaluate(real.images, ReferenceSet(real, tmp_path), extractor, CPU, metrics=["recal"])
     with pytest.raises(UserError, match="uint8 and are float32; round them once"):
         fidelity.check_images(real.images.astype(np.float32))
     for images in (real.images[0], real.images[:, :2], real.images[:0]):
@@ -172,7 +180,7 @@ def test_bad_arguments_get_a_sentence(extractor, make_dataset, tmp_path: Path) -
 
 def test_reference_and_samples_may_share_the_cache(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if statistics that `evaluate` left are not those that `load_reference` finds."""
-    load_reference(make_dataset(20), extractor, ["768"], tmp_path, CPU)
+    load_reference(ReferenceSet(make_dataset(20), tmp_path), extractor, ["768"], CPU)
     assert len(list(tmp_path.glob("*.npz"))) == 1
 
 

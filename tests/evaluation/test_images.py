@@ -122,7 +122,7 @@ def test_other_paths_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no images at"):
         open_images(tmp_path / "nothing.npz")
     (tmp_path / "x.tar").touch()
-    with pytest.raises(UserError, match=r"is none of a \.npy"):
+    with pytest.raises(UserError, match=r"is neither a \.npy"):
         open_images(tmp_path / "x.tar")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):

@@ -11,7 +11,7 @@ import torch
 from jlebm import files
 from jlebm.errors import UserError
 from jlebm.evaluation import reference
-from jlebm.evaluation.reference import load_reference, reference_subset
+from jlebm.evaluation.reference import ReferenceSet, load_reference, reference_subset
 from reproduce.terminal.console import ConsoleReporter
 
 CPU = torch.device("cpu")
@@ -39,26 +39,26 @@ def same(first: reference.Reference, second: reference.Reference) -> bool:
 
 def test_statistics_are_computed_once(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if a second evaluation goes through the reference images again, or reads other numbers."""
-    first = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    first = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU)
     assert (small_network.opened, small_network.passed) == (1, 50)
-    second = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    second = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU)
     assert (small_network.opened, small_network.passed) == (1, 50)
     assert same(first, second)
     assert second.features is not None
     np.testing.assert_allclose(second.features.mean(0), second.moments["2048"].statistics()["mu"], rtol=1e-5)
-    assert load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU).features is None
+    assert load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU).features is None
 
 
 def test_another_dataset_extractor_or_count_is_another_entry(
     small_network, extractor, make_dataset, tmp_path: Path
 ) -> None:
     """Breaks if statistics of other pixels, other weights or another number of images are taken for these."""
-    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU)
-    load_reference(make_dataset(50, seed=1), extractor, ["768"], tmp_path, CPU)
-    load_reference(make_dataset(50), replace(extractor, digest="1" * 64), ["768"], tmp_path, CPU)
-    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, number=20)
+    load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU)
+    load_reference(ReferenceSet(make_dataset(50, seed=1), tmp_path), extractor, ["768"], CPU)
+    load_reference(ReferenceSet(make_dataset(50), tmp_path), replace(extractor, digest="1" * 64), ["768"], CPU)
+    load_reference(ReferenceSet(make_dataset(50), tmp_path, 20), extractor, ["768"], CPU)
     assert small_network.passed == 50 + 50 + 50 + 20
-    load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, number=50)
+    load_reference(ReferenceSet(make_dataset(50), tmp_path, 50), extractor, ["768"], CPU)
     assert small_network.passed == 170  # all of them, said in another way
 
 
@@ -68,17 +68,17 @@ def test_a_damaged_cache_file_is_computed_anew(
     small_network, extractor, make_dataset, tmp_path: Path, suffix: str, damage: str
 ) -> None:
     """Breaks if a file that is cut short, altered or of another entry is trusted or ends in a traceback."""
-    first = load_reference(make_dataset(50), extractor, ["2048"], tmp_path, CPU)
+    first = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["2048"], CPU)
     (victim,) = tmp_path.glob(f"*{suffix}")
     content = bytearray(victim.read_bytes())
     if damage == "swapped":
-        load_reference(make_dataset(50, seed=1), extractor, ["2048"], tmp_path / "other", CPU)
+        load_reference(ReferenceSet(make_dataset(50, seed=1), tmp_path / "other"), extractor, ["2048"], CPU)
         content = bytearray(next((tmp_path / "other").glob(f"*{suffix}")).read_bytes())
     elif damage == "flipped":
         content[len(content) // 2 + 3] ^= 0x40
     victim.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
     passed = small_network.passed
-    again = load_reference(make_dataset(50), extractor, ["2048"], tmp_path, CPU)
+    again = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["2048"], CPU)
     assert small_network.passed == passed + 50
     assert same(first, again)
 
@@ -87,13 +87,13 @@ def test_an_interrupted_pass_goes_on(
     small_network, extractor, make_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks if an interruption costs more than the work since the last save, or changes the statistics."""
-    whole = load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "whole", CPU)
+    whole = load_reference(ReferenceSet(make_dataset(50), tmp_path / "whole"), extractor, LAYERS, CPU)
     monkeypatch.setattr(reference, "SAVE_SECONDS", -1.0)
     small_network.passed, small_network.fails_after = 0, 21
     with pytest.raises(KeyboardInterrupt):
-        load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "cut", CPU)
+        load_reference(ReferenceSet(make_dataset(50), tmp_path / "cut"), extractor, LAYERS, CPU)
     small_network.fails_after = None
-    resumed = load_reference(make_dataset(50), extractor, LAYERS, tmp_path / "cut", CPU)
+    resumed = load_reference(ReferenceSet(make_dataset(50), tmp_path / "cut"), extractor, LAYERS, CPU)
     assert small_network.passed == 50
     assert same(whole, resumed)
     assert whole.features is not None
@@ -109,9 +109,9 @@ def test_a_layer_that_lags_behind_is_not_mixed_with_another(
     monkeypatch.setattr(reference, "SAVE_SECONDS", -1.0)
     small_network.fails_after = 21
     with pytest.raises(KeyboardInterrupt):
-        load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU)
+        load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU)
     small_network.fails_after = None
-    both = load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+    both = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU)
     assert [moments.count.tolist() for moments in both.moments.values()] == [[25, 25], [25, 25]]
 
 
@@ -121,7 +121,7 @@ def test_a_cache_folder_that_cannot_be_written_gets_a_sentence(
     """Breaks if it ends in a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        load_reference(make_dataset(50), extractor, ["768"], tmp_path / "file", CPU)
+        load_reference(ReferenceSet(make_dataset(50), tmp_path / "file"), extractor, ["768"], CPU)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_disk_that_takes_no_files_gets_a_sentence(
 
     monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(UserError, match=sentence):
-        load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU)
+        load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU)
 
 
 def test_a_second_process_waits_for_the_first(
@@ -164,11 +164,13 @@ def test_a_second_process_waits_for_the_first(
 
     found = []
     first = threading.Thread(
-        target=lambda: found.append(load_reference(make_dataset(50), extractor, LAYERS, tmp_path, CPU, report=Slow()))
+        target=lambda: found.append(
+            load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU, report=Slow())
+        )
     )
     first.start()
     assert begun.wait(30)
-    second = load_reference(make_dataset(50), extractor, ["768"], tmp_path, CPU, report=Waiting())
+    second = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU, report=Waiting())
     first.join()
     assert small_network.passed == 50
     assert "another process computes the reference statistics of noise (train); waiting" in capsys.readouterr().err

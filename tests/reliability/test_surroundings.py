@@ -56,7 +56,7 @@ def test_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         UserError, match=r"no home folder here for data; name a folder with --data-root or \$JLEBM_DATA"
     ):
         data_root(None)
-    with pytest.raises(UserError, match="below a home folder that nobody knows here"):
+    with pytest.raises(UserError, match="below an unknown home folder"):
         data_root(Path("~/data"))
     assert data_root(tmp_path) == tmp_path
     assert cache_folders(tmp_path) == (tmp_path / ".jlebm-cache",)

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from jlebm import data
+from jlebm.hierarchy import PartialPosterior
 from reproduce import anomaly, results
 from reproduce.measuring.detection import METRICS
 from tests.small import ladder_experiment
@@ -94,12 +95,14 @@ def test_an_unlikely_digit_is_an_anomaly(
     assert LABELS is not None
     sevens = LABELS[1::3] == 7
 
-    def log_densities(model, images, chosen, k, chain, draws) -> np.ndarray:
-        assert (k, chain, draws, chosen) == (0, None, 2, list(range(1, 360, 3)))
+    def log_densities(model, images, chosen, latents, draws) -> np.ndarray:
+        assert (latents, draws, chosen) == (PartialPosterior(0, None), 2, list(range(1, 360, 3)))
         return np.where(sevens, likelihood, np.arange(120) / 120)
 
     monkeypatch.setattr(anomaly, "scores_above", log_densities)
-    monkeypatch.setattr(anomaly, "posterior_energies", lambda *_, draws: -log_densities(*_, 0, None, draws))
+    monkeypatch.setattr(
+        anomaly, "posterior_energies", lambda *_, draws: -log_densities(*_, PartialPosterior(0, None), draws)
+    )
     assert anomaly.main([*command, "--digits", "7"]) == 0
     for row in rows(tmp_path):
         if row.metric == "auroc":

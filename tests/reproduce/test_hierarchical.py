@@ -88,7 +88,9 @@ def test_columns_of_a_reconstruction(pair: Pair, digits: Dataset) -> None:
         np.testing.assert_array_equal(found[name][:, 0], digits.images[chosen])
         plain = gathered(sampling.reconstruct(model, digits.images, chosen, None, batch_size=4))
         np.testing.assert_array_equal(found[name][:, 1], plain)
-        last = gathered(hierarchy.reconstruct_from(model, 255 - digits.images, chosen, 3, chain, batch_size=4))
+        last = gathered(
+            hierarchy.reconstruct_from(model, 255 - digits.images, chosen, hierarchy.PartialPosterior(3, chain), 4)
+        )
         np.testing.assert_array_equal(found[name][:, -1], last, "nothing of the image is left")
 
 

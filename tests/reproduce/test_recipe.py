@@ -15,7 +15,7 @@ from jlebm import data
 from jlebm.backbones.conv import ConvConfig
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation import fidelity, find_extractor
-from jlebm.evaluation.reference import reference_subset
+from jlebm.evaluation.reference import ReferenceSet, reference_subset
 from jlebm.langevin import Chain
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.learning.trainable import TrainingConfig
@@ -148,10 +148,8 @@ def test_with_an_extractor(
         assert row.reference == "digits/train, 100 images, sha256:" + dataset.digest[:12]
         if row.seed == 2 and row.of.name != "training-halves":
             samples = np.load(folder / f"samples/{row.of.name}.npy")
-            cache, cpu = tmp_path / "another-cache", torch.device("cpu")
-            (score,) = fidelity.evaluate(
-                samples, dataset, extractor, cache, cpu, metrics=["fid768"], reference_images=100
-            )
+            reference = ReferenceSet(dataset, tmp_path / "another-cache", 100)
+            (score,) = fidelity.evaluate(samples, reference, extractor, torch.device("cpu"), metrics=["fid768"])
             assert isinstance(score, fidelity.Score)
             assert row.value == pytest.approx(score.value, rel=1e-9)
             assert row.images == 120

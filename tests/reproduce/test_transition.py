@@ -33,7 +33,7 @@ def seen(model: JointModel) -> dict[str, np.ndarray]:
 def test_it_begins_as_a_draw_of_the_gaussian_prior(model: JointModel, seen: dict[str, np.ndarray]) -> None:
     """The first image of a chain is what the Gaussian prior's noise of its number decodes to, with that energy."""
     for name, length in (("short", SHORT), ("long", LONG)):
-        plain = gathered(sampling.generate(model, "gaussian-prior", range(length.chains), CHAIN))
+        plain = gathered(sampling.generate(model, "gaussian-prior", range(length.chains), sampling.Sampler(CHAIN)))
         np.testing.assert_array_equal(seen[f"{name}_images"][:, 0], plain[:3])
         z = model.sample_gaussian(length.chains, PerImageNoise("sample", range(length.chains)))
         np.testing.assert_allclose(seen[f"{name}_energy"][0], model.energies(z).numpy(), rtol=2e-3, atol=1e-4)
@@ -46,7 +46,7 @@ def test_each_image_is_of_its_step(model: JointModel, seen: dict[str, np.ndarray
         assert seen[f"{name}_energy"].shape == (length.steps + 1, length.chains, 3)
         for number in range(length.images):
             chain = dataclasses.replace(CHAIN, steps=number * length.every)
-            ended = gathered(sampling.generate(model, "ebm-prior", range(length.chains), chain))
+            ended = gathered(sampling.generate(model, "ebm-prior", range(length.chains), sampling.Sampler(chain)))
             np.testing.assert_array_equal(seen[f"{name}_images"][:, number], ended[:3])
         whole = dataclasses.replace(CHAIN, steps=length.steps)
         z = model.sample_prior(length.chains, whole, PerImageNoise("sample", range(length.chains)))

@@ -11,7 +11,7 @@ from jlebm.backbones.nvae import NVAE
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import Run, open_run
-from jlebm.training import TrainState, fit
+from jlebm.training import LoopControl, TrainState, fit
 from reproduce import cifar10
 from reproduce.systems import presets_of
 from reproduce.systems.system import BaselineExperiment, OnBackbone
@@ -68,6 +68,5 @@ def train(folder: Path, one: BaselineExperiment, stop_after: int | None = None) 
         def stop(step: int) -> bool:
             return step == stop_after
 
-        backbone = backbone_of(one)
-        state = fit(run, IMAGES, cpu, stop=stop, checkpoint_seconds=1e9, backbone=backbone, labels=CLASSES)
+        state = fit(run, IMAGES, cpu, LoopControl(checkpoint_seconds=1e9, stop=stop), backbone_of(one), CLASSES)
         return run, state

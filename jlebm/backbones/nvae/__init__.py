@@ -1,4 +1,4 @@
-"""NVAE, the deep hierarchy of the two-stage experiments; reads the published checkpoints."""
+"""NVAE, the deep hierarchy of the two-stage experiments, with a reader of the published checkpoints."""
 
 from jlebm.backbones.nvae.checkpoint import digest_of, load_nvae, save_nvae
 from jlebm.backbones.nvae.frozen import frozen_copy

@@ -1,9 +1,10 @@
 """Building blocks of NVAE: weight-normalised convolutions, cells, combiners, masked flows.
 
 Written from the architecture's description (arXiv 2007.03898; docs/facts, "NVAE architecture"). The names of modules
-and parameters are those of the published checkpoints, which are read as they are.
+and parameters are those of the published checkpoints, which load without renaming.
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,7 +19,7 @@ SQUEEZE = 16  # channels over hidden units of squeeze-and-excitation
 
 
 class NormalisedConv(nn.Conv2d):
-    """A convolution of the weight exp(log_weight_norm) w / (|w| + 1e-5), the norm over input channels and positions."""
+    """A convolution with weight exp(log_weight_norm) w / (|w| + 1e-5), the norm over input channels and positions."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias, groups=groups)
@@ -26,7 +27,7 @@ class NormalisedConv(nn.Conv2d):
         self.log_weight_norm = nn.Parameter(torch.log(norm + 1e-2))
 
     def raw_weight(self) -> Float[Tensor, "outputs inputs height width"]:
-        """Return w; a masked convolution returns it with its mask."""
+        """Return w; a masked convolution returns w times its mask."""
         return self.weight
 
     def used_weight(self) -> Float[Tensor, "outputs inputs height width"]:
@@ -36,7 +37,7 @@ class NormalisedConv(nn.Conv2d):
         return torch.exp(self.log_weight_norm) * weight / (norm + WEIGHT_EPSILON)
 
     def plain(self) -> nn.Conv2d:
-        """Return a convolution of today's weight, which is normalised no more."""
+        """Return an ordinary convolution with the current normalised weight."""
         sizes = (self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0], int(self.padding[0]))
         plain = cast(nn.Conv2d, skip_init(nn.Conv2d, *sizes, groups=self.groups, bias=self.bias is not None))
         plain.weight = nn.Parameter(self.used_weight().detach())
@@ -58,7 +59,7 @@ class BatchNormSwish(nn.BatchNorm2d):
 
 
 class _BatchNorm(nn.Module):
-    """Batch norm one level deeper, as decoder-type cells hold it."""
+    """Batch norm one level deeper, as named in decoder-type cells."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -113,7 +114,7 @@ class DecoderOp(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale every channel by a gate of all channels' means."""
+    """Squeeze-and-excitation: scale every channel by a gate computed from all channels' means."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -128,7 +129,7 @@ class SqueezeExcitation(nn.Module):
 class ShiftedDown(nn.Module):
     """The skip connection of a cell that goes down: four 1x1 stride-2 convolutions of shifted inputs.
 
-    Every second position is taken before the convolutions: the same numbers, and torch 2.14 on a CPU with AVX-512
+    The input is subsampled before the convolutions, which gives the same numbers: on a CPU with AVX-512, torch 2.14
     crashes in the gradient of a strided 1x1 convolution of four channels to two in channels-last memory.
     """
 
@@ -166,14 +167,14 @@ class Cell(nn.Module):
 
 
 def encoder_cell(inputs: int, outputs: int, down: bool, use_se: bool) -> Cell:
-    """Return a cell of the bottom-up side; going down halves the resolution."""
+    """Return a cell of the bottom-up path; going down halves the resolution."""
     skip = ShiftedDown(inputs, outputs) if down else nn.Identity()
     ops: list[nn.Module] = [EncoderOp(inputs, outputs, 2 if down else 1), EncoderOp(outputs, outputs, 1)]
     return Cell(skip, ops, outputs, use_se)
 
 
 def decoder_cell(inputs: int, outputs: int, expansion: int, up: bool, use_se: bool) -> Cell:
-    """Return a cell of the top-down side; going up doubles the resolution."""
+    """Return a cell of the top-down path; going up doubles the resolution."""
     skip: nn.Module = nn.Identity()
     if up:
         bilinear = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
@@ -182,7 +183,7 @@ def decoder_cell(inputs: int, outputs: int, expansion: int, up: bool, use_se: bo
 
 
 class EncoderCombiner(nn.Module):
-    """What the posterior sees: the bottom-up state plus a 1x1 convolution of the top-down state."""
+    """Input of the posterior: the bottom-up state plus a 1x1 convolution of the top-down state."""
 
     def __init__(self, encoder: int, decoder: int):
         super().__init__()
@@ -194,39 +195,47 @@ class EncoderCombiner(nn.Module):
 
 
 class DecoderCombiner(nn.Module):
-    """The next top-down state: a 1x1 convolution of the state and the latents beside it."""
+    """The next top-down state: a 1x1 convolution of the state concatenated with the latents."""
 
     def __init__(self, channels: int, latents: int):
         super().__init__()
         self.conv = NormalisedConv(channels + latents, channels, 1)
 
     def forward(self, state: Tensor, z: Tensor) -> Tensor:
-        """Return the state for what comes below."""
+        """Return the state for the layers below."""
         return self.conv(torch.cat([state, z], dim=1))
 
 
-class MaskedConv(NormalisedConv):
-    """A convolution that sees only what comes before a position in raster order, over channels at the position itself.
+@dataclass(frozen=True)
+class CausalMask:
+    """The positions and channels that a masked convolution sees, in raster order."""
 
-    The mirrored one sees what comes after; its channels at the centre keep their order.
+    own: bool  # whether a channel sees itself at the position
+    mirror: bool  # whether it sees later positions instead of earlier ones
+
+
+class MaskedConv(NormalisedConv):
+    """A masked convolution that sees only earlier positions in raster order, and earlier channels at the same position.
+
+    The mirrored one sees later positions; the order of channels at the centre stays.
     """
 
     mask: Tensor
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, own: bool, mirror: bool, bias: bool, groups: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, order: CausalMask, bias: bool, groups: int = 1):
         super().__init__(inputs, outputs, kernel, bias=bias, groups=groups)
         centre = kernel // 2
         mask = torch.zeros(outputs, inputs // groups, kernel, kernel)
         mask[:, :, :centre] = 1
         mask[:, :, centre, :centre] = 1
-        if mirror:
+        if order.mirror:
             mask = mask.flip(2, 3)
-        # Units of input channel c stand together in the wider of the two layers; channel c sees those before it.
+        # Units of input channel c are contiguous in the wider of the two layers; channel c sees the channels before it.
         out_of, in_of = _channel_of(outputs, min(inputs, outputs)), _channel_of(inputs, min(inputs, outputs))
         if groups > 1:  # depthwise: each unit sees its own channel
-            seen = torch.full((outputs, 1), float(own))
+            seen = torch.full((outputs, 1), float(order.own))
         else:
-            seen = ((in_of[None] <= out_of[:, None]) if own else (in_of[None] < out_of[:, None])).float()
+            seen = ((in_of[None] <= out_of[:, None]) if order.own else (in_of[None] < out_of[:, None])).float()
         mask[:, :, centre, centre] = seen
         self.register_buffer("mask", mask, persistent=False)
 
@@ -244,9 +253,9 @@ class _FlowConv(nn.Module):
         super().__init__()
         wide = 6 * channels
         self.convz = nn.Sequential(
-            MaskedConv(channels, wide, 3, own=False, mirror=mirror, bias=False),
+            MaskedConv(channels, wide, 3, CausalMask(own=False, mirror=mirror), bias=False),
             nn.ELU(),
-            MaskedConv(wide, wide, 5, own=True, mirror=mirror, bias=False, groups=wide),
+            MaskedConv(wide, wide, 5, CausalMask(own=True, mirror=mirror), bias=False, groups=wide),
             nn.ELU(),
         )
 
@@ -254,7 +263,7 @@ class _FlowConv(nn.Module):
 class _FlowMean(nn.Module):
     def __init__(self, channels: int, mirror: bool):
         super().__init__()
-        self.conv_0 = MaskedConv(6 * channels, channels, 1, own=True, mirror=mirror, bias=True)
+        self.conv_0 = MaskedConv(6 * channels, channels, 1, CausalMask(own=True, mirror=mirror), bias=True)
 
 
 class FlowCell(nn.Module):

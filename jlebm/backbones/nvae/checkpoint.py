@@ -1,11 +1,11 @@
-"""The published NVAE checkpoints: read safely, strictly, with the sizes that their `args` say."""
+"""Read the published NVAE checkpoints safely and strictly, with the sizes in their `args`."""
 
 import dataclasses
 import hashlib
 import math
 import re
 import reprlib
-from argparse import Namespace  # what the published checkpoints keep their sizes in
+from argparse import Namespace  # the published checkpoints store their sizes in one
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from jlebm.errors import UserError
 from jlebm.files import open_regular
 
 SUFFIX_OF_COPIES = ".weight_normalized"  # a second copy of a weight without normalisation
-BUILT_WITHOUT = ("num_batches_tracked",)  # of batch norm: a count that changes nothing in eval mode
-WRAPPERS = ("module", "_orig_mod")  # parts of names that come from DataParallel and torch.compile
+BUILT_WITHOUT = ("num_batches_tracked",)  # batch norm's count, which changes nothing in eval mode
+WRAPPERS = ("module", "_orig_mod")  # prefixes that DataParallel and torch.compile add to names
 NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 COUNTS = (torch.int64, torch.int32, *NUMBERS)
-# Entries that older checkpoints lack, with what the code of their time did.
+# Entries that older checkpoints lack, with the behaviour of the code of their time.
 OLDER_DEFAULTS: dict[str, Any] = {
     "ada_groups": False,
     "min_groups_per_scale": 1,
@@ -44,7 +44,7 @@ def save_nvae(path: Path, network: NVAE) -> None:
 
 
 def digest_of(network: NVAE) -> str:
-    """Return the SHA-256 of all weights and statistics by name, as hexadecimal: which backbone a stage two is upon."""
+    """Return the SHA-256 of all weights and statistics by name, in hexadecimal: the identity of a backbone."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -55,20 +55,20 @@ def digest_of(network: NVAE) -> str:
 def load_nvae(path: Path) -> NVAE:
     """Build the network of a checkpoint and load its weights, in eval mode.
 
-    A published file is read with nothing allowed but tensors, plain values and `argparse.Namespace`. Its numbers may
-    have half or double precision, its names the prefixes of `DataParallel` and `torch.compile`. The sizes that a file
-    claims are compared with its tensors before a network is built.
+    A published file may contain tensors, plain values and `argparse.Namespace` alone. Its numbers may have half or
+    double precision, its names the prefixes of `DataParallel` and `torch.compile`. The sizes that a file states are
+    compared with its tensors before a network is built.
 
     Args:
-        path: `{"epoch", "state_dict", "args"}`, as NVlabs/NVAE writes it, or a .safetensors file of `save_nvae`.
+        path: a file of `{"epoch", "state_dict", "args"}` from NVlabs/NVAE, or a .safetensors file of `save_nvae`.
 
     Raises:
-        UserError: it may not or cannot be read safely, a bit of it is not as it was written, it is not of this
-            architecture, or a parameter is missing, left over or of another shape; the sentence names it.
+        UserError: the file cannot be read safely, was altered, has another architecture, or a parameter is missing,
+            left over or of another shape; the message names it.
     """
     named = path.suffix.lower() == ".safetensors"
     with open_regular(path, "weights file" if named else "checkpoint") as file:
-        if named or file.read(9)[8:] == b"{":  # behind the length of safetensors' header
+        if named or file.read(9)[8:] == b"{":  # after the length of safetensors' header
             return _load_own(path)
         try:
             content = torch_files.read(file, annotated=True)
@@ -77,7 +77,7 @@ def load_nvae(path: Path) -> NVAE:
     args, state = _parts(content, path)
     config = config_of(args, path)
     compare_shapes(config, {name: tuple(value.shape) for name, value in state.items()}, path)
-    # Several names may stand for the same stored numbers, and a stride of zero for one number as often as wished.
+    # Several names may share the same stored numbers, and a stride of zero repeats one number without limit.
     stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in state.values()}
     if sum(value.numel() for value in state.values()) > sum(stored.values()):
         raise UserError(f"{path} stores fewer numbers than the shapes of its parameters say")
@@ -98,15 +98,15 @@ def _load_own(path: Path) -> NVAE:
 
 
 def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
-    """Return the sizes that the `args` of a checkpoint say.
+    """Return the sizes in the `args` of a checkpoint.
 
     Raises:
-        UserError: an entry is missing, or is of an architecture that is not built here.
+        UserError: an entry is missing, or belongs to an architecture that is not built here.
     """
     cell = args.get("arch_instance", "res_mbconv")
     if cell != "res_mbconv":
         raise UserError(
-            f"{path} is of the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
+            f"{path} has the cells {reprlib.repr(cell)}; only 'res_mbconv', that of all published NVAEs, is built"
         )
     size, channels = _image(args.get("dataset", ""), path)
     values: dict[str, Any] = {"image_size": size, "image_channels": channels}
@@ -122,16 +122,16 @@ def config_of(args: dict[str, Any], path: Path) -> NVAEConfig:
     try:
         return NVAEConfig.of(values)
     except UserError as error:
-        raise UserError(f"the args of {path} are of no network: {error}") from error
+        raise UserError(f"the args of {path} define no network: {error}") from error
 
 
 def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """See that parameters fit a network of these sizes, of which nothing is allocated.
+    """Check that parameters fit a network of these sizes, without allocating it.
 
     Args:
-        config: the sizes that a file claims.
+        config: the sizes that a file states.
         given: the shapes of its parameters.
-        path: of the file, for the sentence.
+        path: the file, for the message.
 
     Raises:
         UserError: a parameter is missing, left over, or of another shape.
@@ -140,7 +140,7 @@ def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], pat
     if "prior_ftr0" not in given:
         raise UserError(f"{path} lacks the parameter 'prior_ftr0' of shape {top}")
     numbers = sum(math.prod(shape) for shape in given.values())
-    # A network on the meta device has no numbers, but modules: it is built where the file has as many.
+    # A network on the meta device has modules but no numbers: it is built only if the file has enough of both.
     if config.least_entries() > len(given) or config.least_numbers() > numbers:
         raise UserError(
             f"{path} has {len(given)} parameters of {numbers} numbers, and a network of the sizes that it claims has "
@@ -160,12 +160,12 @@ def compare_shapes(config: NVAEConfig, given: Mapping[str, tuple[int, ...]], pat
 
 
 def _loaded(config: NVAEConfig, state: dict[str, Tensor], path: Path) -> NVAE:
-    """Build a network and load numbers whose shapes fit it."""
+    """Build a network and load weights whose shapes fit it."""
     network = NVAE(config)
     for name, value in network.state_dict().items():
-        given = state.setdefault(name, value)  # of those that it may be built without
+        given = state.setdefault(name, value)  # entries that may be missing
         if given.dtype not in (NUMBERS if value.is_floating_point() else COUNTS):
-            raise UserError(f"the parameter {name!r} of {path} holds numbers of the kind {given.dtype}")
+            raise UserError(f"the parameter {name!r} of {path} holds numbers of type {given.dtype}")
         if not bool(torch.isfinite(given.to(value.dtype)).all()):
             raise UserError(f"the parameter {name!r} of {path} is not finite")
     network.load_state_dict(state)
@@ -173,7 +173,7 @@ def _loaded(config: NVAEConfig, state: dict[str, Tensor], path: Path) -> NVAE:
 
 
 def _parts(content: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the args and the weights of a published checkpoint, by the names that the network has."""
+    """Return the args and the weights of a published checkpoint, under the network's own names."""
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a published NVAE checkpoint, which holds 'state_dict' and 'args'")
     if content and all(isinstance(value, Tensor) for value in content.values()):
@@ -198,7 +198,7 @@ def _parts(content: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def _image(dataset: object, path: Path) -> tuple[int, int]:
-    """Return the image size and channels of a dataset by its published name."""
+    """Return the image size and channels of a dataset, by its published name."""
     if isinstance(dataset, str) and dataset in SMALL:
         return SMALL[dataset]
     number = re.search(r"(?<!\d)([0-9]{1,5})$", dataset) if isinstance(dataset, str) else None

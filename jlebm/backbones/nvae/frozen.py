@@ -1,7 +1,7 @@
-"""An NVAE that is trained no more, prepared for chains: every step goes forward and back through its decoder tower.
+"""A frozen NVAE prepared for chains, whose every step goes forward and back through the decoder tower.
 
-In eval mode a batch norm is an affine map of each channel, so that a convolution beside it can take it in: the one
-before it always, the one after it where that has no padding. A 1x1 convolution commutes with upsampling.
+In eval mode a batch norm is an affine map of each channel, which an adjacent convolution can absorb: the one before it
+always, the one after it if that has no padding. A 1x1 convolution commutes with upsampling.
 """
 
 from copy import deepcopy
@@ -16,11 +16,11 @@ from jlebm.backbones.nvae.network import NVAE
 
 
 def frozen_copy(network: NVAE) -> NVAE:
-    """Return a copy that gives the same numbers as `network` in eval mode, up to rounding, in less time.
+    """Return a faster copy with the same outputs as `network` in eval mode, up to rounding.
 
-    Weights are normalised once, the batch norms of decoder cells are parts of their convolutions, 1x1 convolutions come
-    before the upsampling, the memory is channels-last, and no parameter has a gradient. The copy is to stay in eval
-    mode, and its state dict is its own; `network` stays as it is, and what happens to it later is not seen.
+    Weights are normalised once, the batch norms of decoder cells are folded into their convolutions, 1x1 convolutions
+    come before the upsampling, the memory is channels-last, and no parameter has a gradient. The copy must stay in eval
+    mode and has its own state dict; `network` is not changed, and later changes to it do not reach the copy.
     """
     frozen = deepcopy(network).eval()
     for module in list(frozen.modules()):

@@ -1,9 +1,8 @@
 """NVAE: a deep hierarchy p(x|z) p(z_L) prod p(z_i|z_{>i}) with a bottom-up encoder (arXiv 2007.03898).
 
 The layers of latents are its groups, top first. Every Gaussian's mu and log sigma pass a soft clamp, and its sigma has
-a floor of 0.01, the top's as well: its N(0, I) has a sigma of 1.01, which is what the published checkpoints were
-trained with. Normalising flows, where there are any, are a part of q(z|x) alone
-(docs/facts, "NVAE architecture").
+a floor of 0.01. So the top's N(0, I) has a sigma of 1.01, as in the training of the published checkpoints. Normalising
+flows, if there are any, belong to q(z|x) alone (docs/facts, "NVAE architecture").
 """
 
 from collections.abc import Callable, Iterator
@@ -28,12 +27,12 @@ from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Likelihoo
 from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise
 
-TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # of the inverted residuals in the decoder tower and after it
+TOWER_EXPANSION, IMAGE_EXPANSION = 6, 3  # expansions of the inverted residuals in the decoder tower and after it
 RECOMPUTED_FROM = 256  # pixels of a side
 
 
 class Step(NamedTuple):
-    """What the top-down pass knows before it is given the latents of a group."""
+    """State of the top-down pass before the latents of a group are chosen."""
 
     group: int
     parameters: tuple[Tensor, Tensor]
@@ -43,7 +42,7 @@ class Step(NamedTuple):
 
 
 class NVAE(nn.Module):
-    """See the module; the methods are those of `Backbone`."""
+    """NVAE, a deep hierarchy of feature maps; `Backbone` documents the methods."""
 
     recordable = True
 
@@ -51,8 +50,8 @@ class NVAE(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = config.image_size >= RECOMPUTED_FROM
-        """Whether a backward pass in eval mode computes the tower's activations again instead of keeping them: the same
-        numbers to the bit, in less memory and more time."""
+        """Whether a backward pass in eval mode recomputes the tower's activations instead of storing them: equal to the
+        bit, in less memory and more time."""
         width, latents = config.num_channels_enc, config.num_latent_per_group
         top = 2 ** (config.num_preprocess_blocks + config.num_latent_scales - 1)
         size = config.top_side
@@ -126,9 +125,9 @@ class NVAE(nn.Module):
     # ---- top-down
 
     def top_down(self, batch: int, choose: Callable[[Step], Tensor]) -> Iterator[tuple[Step, Tensor]]:
-        """Go through the groups from the top, the latents of each chosen when its prior is known.
+        """Go through the groups from the top; `choose` picks each group's latents given its prior.
 
-        What comes after the last group's latents is not computed. Yields each step with its latents.
+        Nothing after the last group's latents is computed. Yields each step with its latents.
         """
         state = self.prior_ftr0.expand(batch, -1, -1, -1)
         group = 0
@@ -146,7 +145,7 @@ class NVAE(nn.Module):
                 state = self._along(module, state, latents)
 
     def _along(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        """Call a module of the tower, of which a backward pass keeps the inputs alone where it is to recompute."""
+        """Call a module of the tower; if recomputing, keep only its inputs for the backward pass."""
         # Not in train mode, where batch norms would see the batch a second time.
         if self.recompute and not self.training and torch.is_grad_enabled():
             return cast(Tensor, checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False))
@@ -159,7 +158,7 @@ class NVAE(nn.Module):
         return self._halves(self._along(self.dec_sampler[group - 1], state))
 
     def _halves(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log sigma, in the precision of the weights whatever the layers computed in."""
+        """Return mean and log sigma, in the weights' precision whatever precision the layers computed in."""
         mean, log_sigma = outputs.to(self.prior_ftr0.dtype).chunk(2, dim=1)
         return mean, log_sigma
 
@@ -173,7 +172,7 @@ class NVAE(nn.Module):
         return self.push_below((), noise, temperature)
 
     def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
-        """Return all layers: those given, from the top, and the ones below them from their whitened noise."""
+        """Return all layers: those given, from the top, and the lower ones from their whitened noise."""
         kept = len(given)
 
         def choose(step: Step) -> Tensor:
@@ -184,11 +183,11 @@ class NVAE(nn.Module):
         return tuple(latents for _, latents in self.top_down(len((*given, *noise)[0]), choose))
 
     def decode(self, z: Latents) -> Likelihood:
-        """Return p(x|z) of images in [-1, 1]."""
+        """Return p(x|z), over images in [-1, 1]."""
         return self.likelihood(self.decoder_parameters(z))
 
     def decoder_parameters(self, z: Latents) -> Float[Tensor, "batch outputs height width"]:
-        """Return the numbers that the decoder's distribution is made of."""
+        """Return the parameters of the decoder's distribution."""
         *_, (step, latents) = self.top_down(len(z[0]), lambda step: z[step.group])
         return self._image_side(step.state, latents)
 
@@ -201,7 +200,7 @@ class NVAE(nn.Module):
         return self.image_conditional(state).to(self.prior_ftr0.dtype)
 
     def likelihood(self, parameters: Float[Tensor, "batch outputs height width"]) -> Likelihood:
-        """Return the decoder's distribution of these parameters."""
+        """Return the decoder's distribution with these parameters."""
         if self.config.bernoulli:
             return Bernoulli(parameters)
         if self.config.num_mixture_dec == 1:
@@ -214,9 +213,9 @@ class NVAE(nn.Module):
     def quantised(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return images in [-1, 1] at the 2^num_x_bits levels a colour that the network knows, spread over [-1, 1].
+        """Quantise images in [-1, 1] to the network's 2^num_x_bits levels per colour, spread over [-1, 1].
 
-        A level of 8 bits loses its last bits, as in the public code; images at those levels stay where they are.
+        A level of 8 bits loses its last bits, as in the public code; images at these levels do not change.
         """
         bits = self.config.num_x_bits
         if bits == 8:
@@ -225,7 +224,7 @@ class NVAE(nn.Module):
         return kept * 2 / (2**bits - 1) - 1
 
     def bottom_up(self, x: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, list[Tensor]]:
-        """Return the features of the top group and the states that the others' combiners are given, top first."""
+        """Return the features of the top group and the inputs of the other groups' combiners, top first."""
         state = self.stem(self.quantised(x))
         for cell in self.pre_process:
             state = cell(state)
@@ -240,7 +239,7 @@ class NVAE(nn.Module):
     def posterior_steps(
         self, x: Float[Tensor, "batch channels height width"], noise: Latents
     ) -> Iterator[tuple[Step, Normal, Tensor, Tensor]]:
-        """Yield for each group its prior, q before the flows, its draw before them and the latents after them."""
+        """Yield each group's prior, its q before the flows, the draw before them and the latents after them."""
         features, kept = self.bottom_up(x)
         combiners = [module for module in self.enc_tower if isinstance(module, EncoderCombiner)][::-1]
         seen: list[tuple[Normal, Tensor]] = []

@@ -1,4 +1,4 @@
-"""Sizes of an NVAE, by the names that the published checkpoints use."""
+"""Sizes of an NVAE, under the names of the published checkpoints."""
 
 import dataclasses
 import reprlib
@@ -11,7 +11,7 @@ from jlebm.errors import UserError
 
 @dataclass(frozen=True)
 class NVAEConfig:
-    """Sizes of the hierarchy, by the names of the published `args`."""
+    """Sizes of the hierarchy, under the names of the published `args`."""
 
     image_size: int
     num_channels_enc: int
@@ -45,9 +45,9 @@ class NVAEConfig:
         return self.image_size // 2 ** (self.num_preprocess_blocks + self.num_latent_scales - 1)
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no hierarchy."""
+        """Refuse sizes that define no hierarchy."""
         if min(self.num_latent_scales, self.num_groups_per_scale, self.num_latent_per_group) < 1:
-            raise UserError("an NVAE needs at least one scale, one group a scale and one channel a group")
+            raise UserError("an NVAE needs at least one scale, one group per scale and one channel per group")
         sizes = ("image_size", "num_channels_enc", "num_channels_dec", "num_mixture_dec", "min_groups_per_scale")
         counts = ("num_preprocess_blocks", "num_cell_per_cond_enc", "num_cell_per_cond_dec", "num_nf")
         for least, names in ((1, sizes), (0, counts)):
@@ -71,13 +71,13 @@ class NVAEConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "NVAEConfig":
-        """Return the sizes that a file says.
+        """Return the sizes that a file states.
 
         Args:
-            values: by the names of the fields; those that have a default may be missing.
+            values: the sizes by field name; fields with a default may be missing.
 
         Raises:
-            UserError: one is missing, unknown or no size, or they make no hierarchy.
+            UserError: a size is missing, unknown or of the wrong type, or they define no hierarchy.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := [name for name in values if name not in fields]:
@@ -101,24 +101,24 @@ class NVAEConfig:
 
     @property
     def bernoulli(self) -> bool:
-        """Whether pixels are binary: images of one channel."""
+        """Whether pixels are Bernoulli, as for images of one channel."""
         return self.image_channels == 1
 
     def outputs(self) -> int:
-        """Return how many numbers the decoder gives for each pixel position."""
+        """Return the number of decoder outputs per pixel position."""
         if self.bernoulli:
             return 1
         return 6 if self.num_mixture_dec == 1 else 10 * self.num_mixture_dec
 
     def least_entries(self) -> int:
-        """Return how many tensors a network of these sizes has at least: one for each of its modules in a row."""
+        """Return a lower bound on the number of tensors in a network of these sizes: one per module in sequence."""
         groups = sum(self.groups())
         around = self.num_preprocess_blocks * (self.num_preprocess_cells + self.num_postprocess_cells)
         cells = groups * self.num_cell_per_cond_enc + (groups - 1) * self.num_cell_per_cond_dec
-        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers a group
+        return around + cells + 4 * groups - 2 + groups * self.num_nf  # with two combiners and two samplers per group
 
     def least_numbers(self) -> int:
-        """Return how many numbers the weights of such a network are at least: those of its widest convolutions."""
+        """Return a lower bound on the number of weights in such a network: those of its widest convolutions."""
         top = self.image_size // self.top_side
         encoder, decoder = top * self.num_channels_enc, top * self.num_channels_dec
         widest = encoder**2 + decoder**2 + 2 * self.num_latent_per_group * encoder

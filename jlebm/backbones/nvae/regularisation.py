@@ -1,8 +1,8 @@
-"""What keeps a deep hierarchy's training stable: its convolutions' spectral norms and its batch norms' scales.
+"""Regularisation of a deep hierarchy's training: spectral norms of convolutions, scales of batch norms.
 
-Both are penalised (arXiv 2007.03898, section 3.2): without it the KL is unbounded, and runs end in NaN (docs/facts,
-"NVAE trainings that end in NaN"). And the statistics of batch norm, which are those of posterior samples, can be
-re-estimated on the prior's own samples, as NVAE's public code does before it draws (docs/facts, "Sampling and
+Both are penalised (arXiv 2007.03898, section 3.2): without the penalty the KL is unbounded and runs end in NaN
+(docs/facts, "NVAE trainings that end in NaN"). The batch-norm statistics of training come from posterior samples; they
+can be re-estimated on samples of the prior, as NVAE's public code does before it samples (docs/facts, "Sampling and
 evaluation").
 """
 
@@ -17,11 +17,11 @@ from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.latents import Latents
 
-FIRST_ITERATIONS, ITERATIONS = 10, 4  # of the power method, when it starts and at every call
+FIRST_ITERATIONS, ITERATIONS = 10, 4  # power-method iterations at the start and at every call
 
 
 class RegularisedNVAE(nn.Module):
-    """A backbone in training, with the vectors of the power method, which are a part of what a resume needs."""
+    """A backbone in training with the vectors of the power method, which a checkpoint must include."""
 
     def __init__(self, backbone: NVAE):
         super().__init__()
@@ -32,7 +32,7 @@ class RegularisedNVAE(nn.Module):
                 self.register_buffer(f"u{index}", _iterated(matrices, u, FIRST_ITERATIONS))
 
     def _matrices(self) -> list[Float[Tensor, "count rows columns"]]:
-        """Return the weights of all normalised convolutions as matrices, those of one shape together."""
+        """Return the weights of all normalised convolutions as matrices, grouped by shape."""
         shapes: dict[tuple[int, ...], list[Tensor]] = {}
         for module in self.backbone.modules():
             if isinstance(module, NormalisedConv):
@@ -41,7 +41,7 @@ class RegularisedNVAE(nn.Module):
         return [torch.stack(matrices) for matrices in shapes.values()]
 
     def spectral_norms(self) -> Float[Tensor, ""]:
-        """Return the sum of the largest singular values, as far as the power method knows them; advances it."""
+        """Return the sum of the largest singular values as estimated by the power method, and advance it."""
         total = self.backbone.prior_ftr0.new_zeros(())
         for index, matrices in enumerate(self._matrices()):
             u = self.get_buffer(f"u{index}")
@@ -58,7 +58,7 @@ class RegularisedNVAE(nn.Module):
 
 
 def _iterated(matrices: Tensor, u: Tensor, iterations: int) -> Tensor:
-    """Return left singular vectors after some iterations of the power method."""
+    """Return left singular vectors after iterations of the power method."""
     for _ in range(iterations):
         v = nn.functional.normalize(torch.einsum("nrc,nr->nc", matrices, u), dim=1)
         u = nn.functional.normalize(torch.einsum("nrc,nc->nr", matrices, v), dim=1)
@@ -67,12 +67,12 @@ def _iterated(matrices: Tensor, u: Tensor, iterations: int) -> Tensor:
 
 @torch.no_grad()
 def re_estimated(network: NVAE, noise: Iterable[Latents], temperature: float = 1.0) -> NVAE:
-    """Return a copy whose batch norms hold the statistics of ancestral samples, in eval mode.
+    """Return a copy whose batch norms have the statistics of ancestral samples, in eval mode.
 
     Args:
-        network: left as it is.
-        noise: whitened noise of each pass, top first; the statistics are the mean over the passes.
-        temperature: of the samples.
+        network: the network to copy; it is not changed.
+        noise: whitened noise of each pass, top first; the statistics are the mean over passes.
+        temperature: temperature of the samples.
     """
     copied = copy.deepcopy(network).train()
     momenta = []
