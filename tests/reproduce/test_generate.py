@@ -230,7 +230,7 @@ def test_two_at_once(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("0-3", "a.npz", ("--batch", "0"), "at least one at a time"),
         ("0-3", "a.npz", ("--set", "chain.step=3"), "the nearest known one is 'chain.steps'"),
         ("0-3", "a.npz", ("--set", "batch_norm=re-estimated"), "--set does not change batch_norm"),
-        ("0-3", "a.npz", ("--set", "temperature=0.5"), "chains in whitened noise"),
+        ("0-3", "a.npz", ("--set", "temperature=0.5"), "a chain in whitened noise"),
         ("0-3", "a.npz", ("--device", "tpu"), "unknown device"),
     ],
 )
