@@ -147,16 +147,19 @@ def lint(session: nox.Session) -> None:
         run_module(session, *checks[name])
 
 
+IGNORED = ("--ignore", "tests/regression")  # which have a session of their own
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the unit tests (-- -k WORD for some of them, -- -n 2 on two cores)."""
-    run_module(session, "pytest", "tests", "--ignore", "tests/regression", *session.posargs)
+    """Run the unit tests on all cores (-- -k WORD for some of them, -- -n 0 in one process)."""
+    run_module(session, "pytest", "-n", "auto", "--dist", "loadfile", "tests", *IGNORED, *session.posargs)
 
 
 @nox.session(default=False)
 def fast(session: nox.Session) -> None:
     """Run the fast unit tests on two cores, in under two minutes (-- tests/data for some of them)."""
-    asked = session.posargs or ("tests", "--ignore", "tests/regression")
+    asked = session.posargs or ("tests", *IGNORED)
     run_module(session, "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", *asked)
 
 

@@ -66,7 +66,7 @@ def test_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_notebooks_backend_is_no_hindrance(tmp_path: Path, backend: str) -> None:
     """Breaks if a command that a notebook starts cannot draw; the variable is left as it was."""
     code = (
-        "import os, sys; from pathlib import Path; import numpy as np; from jlebm import plotting\n"
+        "import os, sys; from pathlib import Path; import numpy as np; from figures import plotting\n"
         "plotting.save(plotting.image_grid(np.zeros((4, 3, 8, 8), np.uint8), columns=2), Path(sys.argv[1]))\n"
         "print(os.environ['MPLBACKEND'])"
     )
