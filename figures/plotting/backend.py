@@ -8,12 +8,13 @@ import sys
 from contextlib import suppress
 
 # matplotlib cannot be imported beside a name that it does not know.
-_named = "" if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", "")
+_named = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
 
 import matplotlib  # noqa: E402
 
-if _named:
+if _named is not None:
     os.environ["MPLBACKEND"] = _named
+if _named:
     with suppress(ValueError):
         matplotlib.rcParams["backend"] = _named
 

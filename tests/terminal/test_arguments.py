@@ -142,11 +142,11 @@ def test_every_path_of_every_command(command: str, option: str, capsys: Any) -> 
 
 def test_there_is_one_reader() -> None:
     """Would break if a command called tyro past what is refused here."""
-    rooms = ("reproduce", "figures", "bench", "suite", "jlebm")
+    rooms = ("reproduce", "figures", "jlebm")
     for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
         if any(node.attr == "cli" and isinstance(node.value, ast.Name) and node.value.id == "tyro" for node in calls):
-            assert path == ROOT / "suite" / "arguments.py"
+            assert path == ROOT / "reproduce" / "terminal" / "parsing.py"
 
 
 def test_an_empty_data_root_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
