@@ -82,7 +82,7 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
         kl = model.backbone.posterior(x, PerImageNoise("posterior", chosen)).kl
     for name, layer in zip(("z3", "z2", "z1"), kl, strict=True):
         reference = f"digits/test, 1000 images, sha256:{held_out.digest[:12]}"
-        row = rows.find("kl", f"posterior/{name}", 1000, reference=reference)
+        row = rows.find("kl", Of("posterior", name), 1000, reference=reference)
         assert row is not None
         assert row.value == pytest.approx(float(layer.mean()), rel=1e-4)
 
