@@ -123,7 +123,14 @@ understated[at + 24 : at + 28] = (1000).to_bytes(4, "little")
 files["understated.npz"] = arrays
 
 del zeros, network
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def largest():
+    # Of this program alone: what getrusage says begins with the memory of the process that started it.
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+
 for name, read in files.items():
     start = time.monotonic()
     try:
@@ -131,7 +138,7 @@ for name, read in files.items():
         said = None
     except UserError as error:
         said = str(error)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = largest() * 1024
     print(json.dumps([name, time.monotonic() - start, peak, said]))
 """
 
