@@ -27,9 +27,9 @@ def test_tiny_system(tmp_path: Path, name: str, request: pytest.FixtureRequest, 
     row, *more = results.read_all(folder / "measured")
     assert (row.learning, row.metric, row.of.name, row.complete) == (name, "parameters", "samples", True)
     assert f"{row.value:,.0f}" in capsys.readouterr().out
-    likelihoods = {"glow": "8 bits a colour", "pixelcnn": "4 bits a colour"}
-    assert [(each.metric, each.source, each.images, each.chain) for each in more] == (
-        [("bits_per_dimension", "held-out", 1000, likelihoods[name])] if name in likelihoods else []
+    bits = {"glow": 8, "pixelcnn": 4}
+    assert [(each.metric, each.source, each.images, each.bits) for each in more] == (
+        [("bits_per_dimension", "held-out", 1000, bits[name])] if name in bits else []
     )
     assert all(0 < each.value < 8 for each in more)
     (run,) = (tmp_path / "runs").glob(f"photos-{name}-tiny-*")
