@@ -8,17 +8,13 @@ import pytest
 
 LARGEST_PEAK, LONGEST = 2**30, 5.0  # bytes and seconds of any of them
 
-# In a process of its own, so that its peak is of these files alone. Prints a line for each: name, seconds, sentence.
-SCRIPT = """
-import dataclasses, io, json, pickle, resource, sys, time, zipfile
+# Two processes: what it takes to write such files is no part of the peak of reading them.
+WRITE = """
+import dataclasses, io, json, pickle, sys, zipfile
 from argparse import Namespace
 from pathlib import Path
 import numpy as np, torch
-from jlebm import checkpoints
-from jlebm.backbones.nvae import NVAE, NVAEConfig, load_nvae
-from jlebm.errors import UserError
-from jlebm.evaluation import open_extractor
-from reproduce.results import read_artifact
+from jlebm.backbones.nvae import NVAE, NVAEConfig
 
 folder = Path(sys.argv[1])
 CONFIG = NVAEConfig(16, 4, 4, 1, 2, 3, num_preprocess_blocks=1, num_postprocess_blocks=1)
@@ -29,7 +25,7 @@ files = {}
 def published(name, state=None, dataset="pictures_16", **sizes):
     state = network.state_dict() if state is None else state
     torch.save({"state_dict": state, "args": Namespace(**{**SIZES, **sizes}, dataset=dataset)}, folder / name)
-    files[name] = load_nvae
+    files[name] = "published"
 
 published("groups.pt", num_groups_per_scale=10**6)
 published("groups-and-scales.pt", num_groups_per_scale=10**18, num_latent_scales=3)
@@ -57,22 +53,20 @@ def own(name, sizes, rest=0):
     with (folder / name).open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + rest)  # a file with a hole: it takes no space, and reading it would
-    files[name] = load_nvae
+    files[name] = "published"
 
 own("groups.safetensors", dataclasses.asdict(CONFIG) | {"num_groups_per_scale": 10**6})
 own("hole.safetensors", dataclasses.asdict(CONFIG), 2**35)
 
 def safetensors(name, length, header):
     (folder / name).write_bytes(length.to_bytes(8, "little") + header)
-    files[name] = checkpoints.load_weights
+    files[name] = "weights"
 
 safetensors("header.safetensors", 2**62, b"{}")
 huge = b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
 safetensors("shape.safetensors", len(huge), huge)
 
-load = lambda path: checkpoints.load(path, "digest", 1)
-
-def archive(name, members, kind=zipfile.ZIP_STORED, read=load):
+def archive(name, members, kind=zipfile.ZIP_STORED, read="checkpoint"):
     with zipfile.ZipFile(folder / name, "w", kind, compresslevel=1) as file:
         for inside, content in members.items():
             with file.open(inside, "w") as handle:
@@ -82,9 +76,9 @@ def archive(name, members, kind=zipfile.ZIP_STORED, read=load):
 
 zeros = [bytes(2**20)] * 1100
 archive("packed.pt", {"x/data.pkl": zeros, "x/version": [b"3"]}, zipfile.ZIP_DEFLATED)
-files["packed-nvae.pt"] = load_nvae
+files["packed-nvae.pt"] = "published"
 (folder / "packed-nvae.pt").write_bytes((folder / "packed.pt").read_bytes())
-files["packed-inception.pt"] = open_extractor
+files["packed-inception.pt"] = "extractor"
 (folder / "packed-inception.pt").write_bytes((folder / "packed.pt").read_bytes())
 archive("bytes.pt", {"x/data.pkl": [b"\\x80\\x02c__builtin__\\nbytearray\\nJ\\xff\\xff\\xff\\x7f\\x85R."]})
 archive("bytes3.pt", {"x/data.pkl": [b"\\x80\\x02cbuiltins\\nbytearray\\nJ\\xff\\xff\\xff\\x7f\\x85R."]})
@@ -109,20 +103,38 @@ altered("size.pt", 2**20 + 3, 10**12)
 legacy = io.BytesIO(); torch.save({"a": torch.zeros(2**20 + 3)}, legacy, _use_new_zipfile_serialization=False)
 count = b"J" + (2**20 + 3).to_bytes(4, "little")
 (folder / "legacy.pt").write_bytes(legacy.getvalue().replace(count, b"\\x8a\\x08" + (10**13).to_bytes(8, "little")))
-files["legacy.pt"] = load
+files["legacy.pt"] = "checkpoint"
 
-arrays = lambda path: read_artifact(path, (), [])
-archive("packed.npz", {"energy.npy": zeros}, zipfile.ZIP_DEFLATED, arrays)
+archive("packed.npz", {"energy.npy": zeros}, zipfile.ZIP_DEFLATED, "arrays")
 header = io.BytesIO(); np.lib.format.write_array_header_1_0(
     header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
-archive("shape.npz", {"energy.npy": [header.getvalue(), bytes(800)]}, zipfile.ZIP_DEFLATED, arrays)
+archive("shape.npz", {"energy.npy": [header.getvalue(), bytes(800)]}, zipfile.ZIP_DEFLATED, "arrays")
 understated = bytearray((folder / "packed.npz").read_bytes())
 at = understated.rindex(b"PK\\x01\\x02")
 understated[at + 24 : at + 28] = (1000).to_bytes(4, "little")
 (folder / "understated.npz").write_bytes(understated)
-files["understated.npz"] = arrays
+files["understated.npz"] = "arrays"
 
-del zeros, network
+print(json.dumps(files))
+"""
+
+# Prints a line for each file: name, seconds, peak in bytes, sentence.
+READ = """
+import json, resource, sys, time
+from pathlib import Path
+from jlebm import checkpoints
+from jlebm.backbones.nvae import load_nvae
+from jlebm.errors import UserError
+from jlebm.evaluation import open_extractor
+from reproduce.results import read_artifact
+
+READERS = {
+    "arrays": lambda path: read_artifact(path, (), []),
+    "checkpoint": lambda path: checkpoints.load(path, "digest", 1),
+    "extractor": open_extractor,
+    "published": load_nvae,
+    "weights": checkpoints.load_weights,
+}
 
 def largest():
     # Of this program alone: what getrusage says begins with the memory of the process that started it.
@@ -131,10 +143,10 @@ def largest():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
 
-for name, read in files.items():
+for name, kind in json.loads(sys.argv[2]).items():
     start = time.monotonic()
     try:
-        read(folder / name)
+        READERS[kind](Path(sys.argv[1]) / name)
         said = None
     except UserError as error:
         said = str(error)
@@ -146,9 +158,15 @@ for name, read in files.items():
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, float, int, str | None]]:
     folder = tmp_path_factory.mktemp("bombs")
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=280)
+    files = printed(WRITE, str(folder))
+    return [tuple(json.loads(line)) for line in printed(READ, str(folder), files).splitlines()]
+
+
+def printed(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140)
     assert not done.returncode, done.stderr[-3000:]
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    return done.stdout
 
 
 def test_what_claims_more_than_it_holds_is_refused(tried: list[tuple[str, float, int, str | None]]) -> None:
