@@ -10,6 +10,7 @@ puts its energies upon a BIVA here, whose configuration is not released, and has
 these are upon an NVAE.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
 from reproduce.presets.recipes import Recipe
-from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
+from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
 
 PROTOCOL = "celeba64-two-stage/1"
 DATASET = "celeba64"
@@ -42,33 +43,11 @@ TINY_64 = NVAEConfig(
 
 # 19 minutes on one CPU core for both stages, as measured: two groups of 4 x 8 x 8 and two of 4 x 16 x 16.
 CPU = TwoStagePreset(
-    two_stage(
+    cpu(
         PROTOCOL,
         DATASET,
-        "cpu",
-        NVAEConfig(
-            image_size=64,
-            num_channels_enc=8,
-            num_channels_dec=8,
-            num_latent_scales=2,
-            num_groups_per_scale=2,
-            num_latent_per_group=4,
-            num_preprocess_cells=1,
-            num_postprocess_cells=1,
-            num_mixture_dec=1,
-        ),
-        (
-            ELBOConfig(warmup_steps=350, spectral=0.1),
-            AdamaxConfig(least_lr=1e-3, largest_gradient=200.0, ema_decay=0.99),
-            TrainingConfig(steps=1_000, batch_size=32),
-        ),
-        (
-            ConvEnergy(32, 64),
-            EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
-            TrainingConfig(steps=600, batch_size=16),
-        ),
-        train=Chain.from_two_stage_paper(20, 0.04),
-        test=Chain.from_two_stage_paper(20, 0.04),
+        dataclasses.replace(TINY_64, num_channels_enc=8, num_channels_dec=8, num_groups_per_scale=2),
+        Lengths(TrainingConfig(1_000, 32), TrainingConfig(600, 16), warmup=350),
     ),
     images=10_000,
     reference_images=7_000,
@@ -77,10 +56,9 @@ CPU = TwoStagePreset(
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. An image costs about one and a half
 # times one of the CIFAR-10 recipe's `budget`, whose speed is itself estimated.
 BUDGET = TwoStagePreset(
-    two_stage(
+    budget(
         PROTOCOL,
         DATASET,
-        "budget",
         NVAEConfig(
             image_size=64,
             num_channels_enc=32,
@@ -92,18 +70,7 @@ BUDGET = TwoStagePreset(
             num_postprocess_blocks=1,
             num_mixture_dec=1,
         ),
-        (
-            ELBOConfig(warmup_steps=2_100, spectral=0.1, precision="bf16"),
-            AdamaxConfig(largest_gradient=200.0),
-            TrainingConfig(steps=7_000, batch_size=64, budget_seconds=1200.0),
-        ),
-        (
-            ConvEnergy(),
-            EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
-            TrainingConfig(steps=1_000, batch_size=32, budget_seconds=300.0),
-        ),
-        train=Chain.from_two_stage_paper(20, 0.01),
-        test=Chain.from_two_stage_paper(20, 0.01),
+        Lengths(TrainingConfig(7_000, 64, 1200.0), TrainingConfig(1_000, 32, 300.0), warmup=2_100),
     ),
     images=10_000,
 )
@@ -125,22 +92,20 @@ PUBLIC_64 = NVAEConfig(
     num_nf=1,
     num_mixture_dec=1,
 )
+ENERGIES_64 = StageTwo(
+    ConvEnergy(), EnergyOptimizer(), TrainingConfig(16_000, 64), Chain.from_two_stage_paper(30, 4e-5)
+)
+TEST_64 = Chain.from_two_stage_paper(40, 4e-5)
+
+
+def backbone_64(warmup: int, steps: int) -> StageOne:
+    """Return stage one of both 64x64 datasets at the paper's size, for a number of updates and of its KL warm-up."""
+    elbo = ELBOConfig(warmup_steps=warmup, spectral=0.1, precision="bf16")
+    return StageOne(PUBLIC_64, elbo, AdamaxConfig(ema_decay=None), TrainingConfig(steps, 256))
+
+
 PAPER = TwoStagePreset(
-    two_stage(
-        PROTOCOL,
-        DATASET,
-        "paper",
-        PUBLIC_64,
-        (
-            ELBOConfig(warmup_steps=9_500, spectral=0.1, precision="bf16"),
-            AdamaxConfig(ema_decay=None),
-            TrainingConfig(steps=31_750, batch_size=256),
-        ),
-        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
-        train=Chain.from_two_stage_paper(30, 4e-5),
-        test=Chain.from_two_stage_paper(40, 4e-5),
-    ),
-    images=50_000,
+    two_stage(PROTOCOL, DATASET, "paper", backbone_64(9_500, 31_750), ENERGIES_64, TEST_64), images=50_000
 )
 
 RECIPE = Recipe(

@@ -24,7 +24,7 @@ from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.recipes import Recipe
-from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
+from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, tiny, two_stage
 
 PROTOCOL = "celebahq256-two-stage/1"
 DATASET = "celebahq256"
@@ -81,15 +81,18 @@ PAPER = TwoStagePreset(
         PROTOCOL,
         DATASET,
         "paper",
-        PUBLISHED,
-        (
+        StageOne(
+            PUBLISHED,
             ELBOConfig(warmup_steps=25_300, spectral=0.01, precision="bf16"),
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=84_300, batch_size=96),
         ),
-        (ConvEnergy(), EnergyOptimizer(2e-5), TrainingConfig(steps=6_500, batch_size=4)),
-        train=Chain.from_two_stage_paper(10, 1e-5),
-        test=Chain.from_two_stage_paper(10, 1e-5),
+        StageTwo(
+            ConvEnergy(),
+            EnergyOptimizer(2e-5),
+            TrainingConfig(steps=6_500, batch_size=4),
+            Chain.from_two_stage_paper(10, 1e-5),
+        ),
     ),
     images=30_000,
     batch_size=2,

@@ -11,13 +11,8 @@ church_outdoor_train_lmdb/. The paper reports FID 8.38, and 38.13 for the backbo
 import sys
 from collections.abc import Sequence
 
-from jlebm.energies import ConvEnergy
 from jlebm.errors import exit_on_user_error
-from jlebm.langevin import Chain
-from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
-from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyOptimizer
-from reproduce.celeba64 import PUBLIC_64, TINY_64
+from reproduce.celeba64 import ENERGIES_64, TEST_64, TINY_64, backbone_64
 from reproduce.presets.recipes import Recipe
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
@@ -28,21 +23,7 @@ DATASET = "church64"
 # backbone are those of VAEBM's public command, its 60 epochs are of 126,227 images, its KL warm-up (0.3 of the updates)
 # is NVAE's default.
 PAPER = TwoStagePreset(
-    two_stage(
-        PROTOCOL,
-        DATASET,
-        "paper",
-        PUBLIC_64,
-        (
-            ELBOConfig(warmup_steps=8_900, spectral=0.1, precision="bf16"),
-            AdamaxConfig(ema_decay=None),
-            TrainingConfig(steps=29_580, batch_size=256),
-        ),
-        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=16_000, batch_size=64)),
-        train=Chain.from_two_stage_paper(30, 4e-5),
-        test=Chain.from_two_stage_paper(40, 4e-5),
-    ),
-    images=50_000,
+    two_stage(PROTOCOL, DATASET, "paper", backbone_64(8_900, 29_580), ENERGIES_64, TEST_64), images=50_000
 )
 
 RECIPE = Recipe(

@@ -23,9 +23,10 @@ from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
+from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import colour32
 from reproduce.presets.recipes import Preset, Recipe
-from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
+from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
 
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
@@ -46,7 +47,8 @@ TINY = Preset(
     ),
     images=768,  # the fewest that fid768 can be measured on
     reference_images=768,
-    judged=("gaussian-prior", "ebm-prior"),  # the third pass is what five minutes on two cores have no room for
+    judged=PRIORS,  # a third pass would not fit into five minutes on two cores
+    kept=False,
 )
 
 # What is reasonable on a CPU, 10 to 20 minutes of training a seed: the same model, narrower by a factor of 16, with
@@ -111,23 +113,11 @@ TWO_STAGE_TINY = tiny(
 
 # Half an hour on one CPU core for both stages: 4 groups of 4 x 8 x 8, 0.65 M parameters, one and a half epochs.
 TWO_STAGE_CPU = TwoStagePreset(
-    two_stage(
+    cpu(
         TWO_STAGE_PROTOCOL,
         DATASET,
-        "cpu",
         NARROW,
-        (
-            ELBOConfig(warmup_steps=800, spectral=0.1),
-            AdamaxConfig(least_lr=1e-3, largest_gradient=200.0, ema_decay=0.99),
-            TrainingConfig(steps=2_400, batch_size=32),
-        ),
-        (
-            ConvEnergy(32, 64),
-            EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
-            TrainingConfig(600, 32),
-        ),
-        train=Chain.from_two_stage_paper(20, 0.04),
-        test=Chain.from_two_stage_paper(20, 0.04),
+        Lengths(TrainingConfig(2_400, 32), TrainingConfig(600, 32), warmup=800),
     ),
     images=10_000,
     reference_images=10_000,
@@ -138,10 +128,9 @@ TWO_STAGE_CPU = TwoStagePreset(
 # times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. A cosine schedule
 # has to reach its end within them.
 TWO_STAGE_BUDGET = TwoStagePreset(
-    two_stage(
+    budget(
         TWO_STAGE_PROTOCOL,
         DATASET,
-        "budget",
         NVAEConfig(
             image_size=32,
             num_channels_enc=64,
@@ -153,18 +142,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
             num_postprocess_blocks=1,
             num_mixture_dec=1,
         ),
-        (
-            ELBOConfig(warmup_steps=1_800, spectral=0.1, precision="bf16"),
-            AdamaxConfig(largest_gradient=200.0),
-            TrainingConfig(steps=6_000, batch_size=128, budget_seconds=1200.0),
-        ),
-        (
-            ConvEnergy(),
-            EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
-            TrainingConfig(steps=1_500, batch_size=64, budget_seconds=300.0),
-        ),
-        train=Chain.from_two_stage_paper(20, 0.01),
-        test=Chain.from_two_stage_paper(20, 0.01),
+        Lengths(TrainingConfig(6_000, 128, 1200.0), TrainingConfig(1_500, 64, 300.0), warmup=1_800),
     ),
     images=50_000,
 )
@@ -178,28 +156,32 @@ TWO_STAGE_PAPER = TwoStagePreset(
         TWO_STAGE_PROTOCOL,
         DATASET,
         "paper",
-        NVAEConfig(
-            image_size=32,
-            num_channels_enc=128,
-            num_channels_dec=128,
-            num_latent_scales=1,
-            num_groups_per_scale=30,
-            num_latent_per_group=20,
-            num_preprocess_blocks=1,
-            num_postprocess_blocks=1,
-            num_cell_per_cond_enc=2,
-            num_cell_per_cond_dec=2,
-            num_nf=1,
-            num_mixture_dec=1,
-        ),
-        (
+        StageOne(
+            NVAEConfig(
+                image_size=32,
+                num_channels_enc=128,
+                num_channels_dec=128,
+                num_latent_scales=1,
+                num_groups_per_scale=30,
+                num_latent_per_group=20,
+                num_preprocess_blocks=1,
+                num_postprocess_blocks=1,
+                num_cell_per_cond_enc=2,
+                num_cell_per_cond_dec=2,
+                num_nf=1,
+                num_mixture_dec=1,
+            ),
             ELBOConfig(warmup_steps=23_400, spectral=0.1, precision="bf16"),
             AdamaxConfig(ema_decay=None),
             TrainingConfig(steps=78_000, batch_size=256),
         ),
-        (ConvEnergy(), EnergyOptimizer(), TrainingConfig(steps=5_000, batch_size=64)),
-        train=Chain.from_two_stage_paper(20, 4e-5),
-        test=Chain.from_two_stage_paper(40, 4e-5),
+        StageTwo(
+            ConvEnergy(),
+            EnergyOptimizer(),
+            TrainingConfig(steps=5_000, batch_size=64),
+            Chain.from_two_stage_paper(20, 4e-5),
+        ),
+        Chain.from_two_stage_paper(40, 4e-5),
     ),
     images=50_000,
 )

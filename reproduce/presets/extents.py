@@ -1,4 +1,4 @@
-"""Whose samples are measured, and how much is drawn for the figures."""
+"""Size of a preset: which samples are measured, how many, and how much is drawn for the figures."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,31 @@ SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How a preset is measured: images, references, sources, and whether its arrays are kept."""
+
+    images: int
+    """Images sampled from each prior."""
+    reference_images: int | None = None
+    """Training images that the samples are compared with; None for all."""
+    judged: tuple[str, ...] = SOURCES
+    """Sources whose images go through Inception; the others are decoded and compared in latents only."""
+    kept: bool = True
+    """Whether the arrays of the first seed are kept in `results/artifacts`; false for a first look."""
+
+
 @dataclass(frozen=True)
 class Length:
-    """How long chains run, how many of them, and how often they are looked at."""
+    """Length and number of chains, and how often their images are stored."""
 
     steps: int
     every: int
     """Steps from one image to the next; the first is the start."""
     images: int
-    """Kept of each chain."""
+    """Images kept per chain."""
     chains: int
-    """At one time, fewer where memory has room for fewer."""
+    """Chains run in parallel; fewer if memory is short."""
 
 
 SHORT = Length(steps=100, every=5, images=20, chains=100)
@@ -30,7 +44,7 @@ class Extent:
     """How much is drawn for the figures of a hierarchy."""
 
     draws: int = 100
-    """Of each panel of hierarchical sampling."""
+    """Images per panel of hierarchical sampling."""
     rows: int = 8
     """Images that are reconstructed."""
     short: Length = SHORT
@@ -38,5 +52,5 @@ class Extent:
 
 
 WHOLE = Extent()
-# Of a first look: pictures of the same kinds in seconds.
+# For a first look: the same kinds of pictures in seconds.
 FIRST_LOOK = Extent(10, 4, Length(20, 1, 20, 10), Length(100, 4, 25, 10))

@@ -9,24 +9,18 @@ from pathlib import Path
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.experiment import Experiment
-from reproduce.presets.extents import SOURCES
+from reproduce.presets.extents import Size
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.staged import TwoStagePreset
 
 
 @dataclass(frozen=True)
-class Preset:
-    """One size of a recipe: what is trained, and how many images it is measured on."""
+class Preset(Size):
+    """One size of the two-layer generator: what is trained and how it is measured."""
 
     experiment: Experiment
-    images: int
-    """Sampled from each prior."""
-    reference_images: int | None = None
-    """Training images that the samples are held against; None for all."""
-    judged: tuple[str, ...] = SOURCES
-    """The sources whose images go through Inception; the others are drawn, decoded and compared in latents alone."""
     variational: Experiment | None = None
-    """What variational learning trains, where its chains and rates are not those of `experiment`."""
+    """Configuration of variational learning, if its chains and rates differ from those of `experiment`."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +28,35 @@ class Recipe:
     """One dataset of the paper and its presets by name."""
 
     name: str
+    """Name of the dataset."""
     presets: Mapping[str, Preset]
-    """Of the two-layer generator; empty where the paper has none of it."""
+    """Presets of the two-layer generator; empty if the paper trains none on this dataset."""
     fallback: str
-    """The embedded dataset that the tiny preset takes where the recipe's own cannot be had."""
+    """Embedded dataset that the tiny preset takes if the recipe's own cannot be found."""
     two_stage: Mapping[str, TwoStagePreset] = field(default_factory=dict)
-    """Of the deep hierarchy."""
+    """Presets of the two-stage model."""
     ladder: Mapping[str, LadderPreset] = field(default_factory=dict)
-    """Of the ladder of vector latents."""
+    """Presets of the ladder of vector latents."""
+
+    @property
+    def module(self) -> str:
+        """Module of `reproduce` that holds the recipe: "fashion_mnist" for the dataset "fashion-mnist"."""
+        return self.name.replace("-", "_")
 
 
 def recipes() -> dict[str, Recipe]:
-    """Return every recipe by its module's name: the files at the top of `reproduce` that say a `RECIPE`."""
+    """Return every recipe by its module's name: the files at the top of `reproduce` that define a `RECIPE`."""
     top = Path(__file__).resolve().parents[1]
-    said = [path.stem for path in sorted(top.glob("*.py")) if re.search("^RECIPE = ", path.read_text(), re.MULTILINE)]
-    return {name: import_module(f"reproduce.{name}").RECIPE for name in said}
+    defining = [
+        path.stem for path in sorted(top.glob("*.py")) if re.search("^RECIPE = ", path.read_text(), re.MULTILINE)
+    ]
+    return {name: import_module(f"reproduce.{name}").RECIPE for name in defining}
 
 
 def with_inference_network(experiment: Experiment) -> Experiment:
-    """Return what variational learning makes of an experiment on the two-layer generator."""
+    """Return the experiment with variational learning and an inference network."""
     model = experiment.model
-    assert isinstance(model, ConvConfig)  # a ladder has one always
+    assert isinstance(model, ConvConfig)  # a ladder always has one
     return dataclasses.replace(
         experiment, learning="variational", model=dataclasses.replace(model, inference_network=True)
     )

@@ -10,12 +10,12 @@ from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
-from reproduce.presets.extents import FIRST_LOOK, PRIORS, SOURCES, WHOLE, Extent
+from reproduce.presets.extents import FIRST_LOOK, PRIORS, WHOLE, Extent, Size
 
 
 @dataclass(frozen=True)
 class TwoStagePlan(Config):
-    """A whole two-stage row: backbone, energies, sampling."""
+    """Configuration of a two-stage row: backbone, energies, sampling."""
 
     preset: str
     backbone: BackboneExperiment
@@ -25,59 +25,123 @@ class TwoStagePlan(Config):
 
 @dataclass(frozen=True)
 class Sampled(Config):
-    """What the digest of a two-stage row is taken of: the energies, the backbone within them, and the sampling."""
+    """What a two-stage row's digest covers: the energies, the backbone named in them, and the sampling."""
 
     energies: TwoStageExperiment
     sampler: Sampler
     training_seed: int = field(default=1, metadata={"since": "0.2", "least": None})
-    """Of the energies; the backbone's is in its name. Rows have the seed of their samples."""
+    """Seed of the energies; the backbone's is in its name, and a row's `seed` is that of its samples."""
+
+
+SHORT_RUN = EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3)  # for hundreds of updates
 
 
 @dataclass(frozen=True)
-class TwoStagePreset:
-    """One size of the two-stage recipe: what is trained, and how many images it is measured on."""
+class TwoStagePreset(Size):
+    """One size of the two-stage model: what is trained and how it is measured."""
 
     plan: TwoStagePlan
-    images: int
-    """Sampled from each prior."""
-    reference_images: int | None = None
-    """Training images that the samples are held against; None for all."""
-    judged: tuple[str, ...] = SOURCES
-    """The sources whose images go through Inception."""
     batch_size: int = 100
-    """Samples that are drawn at a time, as many as memory has room for; the images do not depend on it."""
+    """Samples drawn at a time, as many as fit in memory; the images do not depend on it."""
     extent: Extent = WHOLE
-    """Of the figures of the hierarchy."""
+    """How much is drawn for the figures of the hierarchy."""
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """Training of the backbone."""
+
+    model: NVAEConfig
+    elbo: ELBOConfig
+    optimizer: AdamaxConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class StageTwo:
+    """Training of the energies on the frozen backbone."""
+
+    energy: ConvEnergy
+    optimizer: EnergyOptimizer
+    training: TrainingConfig
+    chain: Chain
+    """Chain of the prior in training."""
 
 
 def two_stage(
-    protocol: str,
-    dataset: str,
-    preset: str,
-    model: NVAEConfig,
-    backbone: tuple[ELBOConfig, AdamaxConfig, TrainingConfig],
-    energies: tuple[ConvEnergy, EnergyOptimizer, TrainingConfig],
-    train: Chain,
-    test: Chain,
+    protocol: str, dataset: str, preset: str, backbone: StageOne, energies: StageTwo, test: Chain | None = None
 ) -> TwoStagePlan:
-    """Put a two-stage row together; which backbone the energies are upon is known when there is one."""
-    elbo, adamax, length = backbone
-    energy, adam, energy_length = energies
+    """Return the plan of a two-stage row; the energies name their backbone once it is trained.
+
+    Args:
+        protocol: of both stages.
+        dataset: whose images both stages see.
+        preset: its name.
+        backbone: stage one.
+        energies: stage two.
+        test: chain at test time; None for the chain of training.
+    """
+    names, model = (protocol, preset, dataset), backbone.model
     return TwoStagePlan(
         preset,
-        BackboneExperiment(protocol, preset, dataset, model, elbo=elbo, optimizer=adamax, training=length),
+        BackboneExperiment(*names, model, elbo=backbone.elbo, optimizer=backbone.optimizer, training=backbone.training),
         TwoStageExperiment(
-            protocol,
-            preset,
-            dataset,
+            *names,
             model,
             backbone="",
-            energy=energy,
-            prior_chain=train,
-            optimizer=adam,
-            training=energy_length,
+            energy=energies.energy,
+            prior_chain=energies.chain,
+            optimizer=energies.optimizer,
+            training=energies.training,
         ),
-        Sampler(test),
+        Sampler(test or energies.chain),
+    )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Length of both stages' training."""
+
+    backbone: TrainingConfig
+    energies: TrainingConfig
+    warmup: int
+    """Updates over which the weight of the backbone's KL rises to its full value."""
+
+
+def cpu(protocol: str, dataset: str, model: NVAEConfig, lengths: Lengths) -> TwoStagePlan:
+    """Return the plan of a short training on one CPU core."""
+    return two_stage(
+        protocol,
+        dataset,
+        "cpu",
+        StageOne(
+            model,
+            ELBOConfig(warmup_steps=lengths.warmup, spectral=0.1),
+            AdamaxConfig(least_lr=1e-3, largest_gradient=200.0, ema_decay=0.99),
+            lengths.backbone,
+        ),
+        StageTwo(ConvEnergy(32, 64), SHORT_RUN, lengths.energies, Chain.from_two_stage_paper(20, 0.04)),
+    )
+
+
+def budget(protocol: str, dataset: str, model: NVAEConfig, lengths: Lengths) -> TwoStagePlan:
+    """Return the plan of a training that a time budget ends, on one data-centre GPU."""
+    return two_stage(
+        protocol,
+        dataset,
+        "budget",
+        StageOne(
+            model,
+            ELBOConfig(warmup_steps=lengths.warmup, spectral=0.1, precision="bf16"),
+            AdamaxConfig(largest_gradient=200.0),
+            lengths.backbone,
+        ),
+        StageTwo(
+            ConvEnergy(),
+            EnergyOptimizer(5e-4, beta1=0.9, energy_l2=1e-3),
+            lengths.energies,
+            Chain.from_two_stage_paper(20, 0.01),
+        ),
     )
 
 
@@ -89,24 +153,23 @@ def tiny(
     updates: tuple[int, int] = (60, 40),
     images: int = 768,  # the fewest that fid768 can be measured on
 ) -> TwoStagePreset:
-    """Return the size of a first look, under a minute of training on one core, for a hierarchy of two groups."""
+    """Return the size of a first look: under a minute of training on one core for a hierarchy of two groups."""
     steps, energy_steps = updates
     plan = two_stage(
         protocol,
         dataset,
         "tiny",
-        model,
-        (
+        StageOne(
+            model,
             ELBOConfig(warmup_steps=20, spectral=0.1),
             AdamaxConfig(least_lr=1e-3, largest_gradient=200.0, ema_decay=0.9),
             TrainingConfig(steps, batch_size),
         ),
-        (
+        StageTwo(
             ConvEnergy(8, 16),
-            EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3),
+            SHORT_RUN,
             TrainingConfig(energy_steps, batch_size),
+            Chain.from_two_stage_paper(10, 0.04),
         ),
-        train=Chain.from_two_stage_paper(10, 0.04),
-        test=Chain.from_two_stage_paper(10, 0.04),
     )
-    return TwoStagePreset(plan, images, reference_images=images, judged=PRIORS, extent=FIRST_LOOK)
+    return TwoStagePreset(plan, images=images, reference_images=images, judged=PRIORS, kept=False, extent=FIRST_LOOK)
