@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -33,9 +32,9 @@ from jlebm.run import Run, open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
+from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.measuring.session import Rows
-from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.arguments import Training
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
@@ -44,6 +43,7 @@ from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 PROTOCOL = "anomaly/1"
+RECIPE_NAME = "anomaly"
 DATASET, FALLBACK = "mnist", "digits"
 PAPER_DIGITS = (1, 4, 5, 7, 9)
 DEVELOPMENT = 6  # one training image of so many is held out instead of the test images: MNIST's 10,000
@@ -103,13 +103,11 @@ PRESETS = {"tiny": TINY, "cpu": CPU}
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What a person can say to the detection of anomalies."""
+class Arguments(Training):
+    """Command-line options of anomaly detection."""
 
     digits: tuple[int, ...] = PAPER_DIGITS
     """Held out, one after the other; by default the paper's five."""
-    seeds: tuple[int, ...] = (1,)
-    """One run and one set of rows for each, and for each digit."""
     preset: str = "tiny"
     """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed."""
     learning: Literal["variational", "gaussian"] = "variational"
@@ -119,18 +117,6 @@ class Arguments:
     development: bool = False
     """Whether to leave the test images alone: each sixth training image is held out and judged instead, and the preset
     is called so. For choosing settings."""
-    data_root: Path | None = None
-    """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
-    download: bool = True
-    """Whether what the data root lacks may be downloaded into it."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    runs: Path = Path("runs")
-    """Where the runs' folders lie; the same command goes on where it was stopped."""
-    results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
-    set: tuple[str, ...] = ()
-    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
 
 
 @exit_on_user_error
@@ -159,7 +145,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     chosen = posterior_indices(len(test.images), wanted)
     normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
     try_places(arguments.results, arguments.runs)
-    session, subjects = session_of(test, arguments.data_root, device, report), []
+    session, subjects = session_of(RECIPE_NAME, test, False, arguments.root(report), device), []
     size = "custom" if arguments.set else arguments.preset
     variation = {"development": True} if arguments.development else {}
     for digit in arguments.digits:
@@ -168,7 +154,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
             with open_run(arguments.runs, experiment, seed) as run:
                 state = fitted(run, normal[digit].images, device, report)
                 subject = dataclasses.replace(
-                    subject_of(run, experiment, state), dataset=test.name, preset=size, variation=variation
+                    subject_of(RECIPE_NAME, run, experiment, state), dataset=test.name, preset=size, variation=variation
                 )
                 rows = Rows(subject, session, arguments.results)
                 _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
@@ -239,7 +225,7 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
         questions[name] = Question(of(digit, name), f"digit {digit}", said, len(chosen))
     path = run.folder / "scores.npz"
     if all(stands(rows, question) for question in questions.values()) and path.exists():
-        session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
+        session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows are kept")
         return
     kept: dict[str, np.ndarray] = {}
     seconds = []

@@ -39,21 +39,22 @@ from jlebm.training import TrainState, initial_state
 from reproduce import results
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
+from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.measuring.session import Rows, Subject
-from reproduce.pipelines.arguments import RESULTS
+from reproduce.pipelines.arguments import Machine
 from reproduce.pipelines.joint import subject_of
-from reproduce.pipelines.pictures import KEPT
+from reproduce.presets.recipes import kept
 from reproduce.results.identity import Of
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 PROTOCOL = "ood/1"
+RECIPE_NAME = "ood"
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """What a person can say to the detection of images from elsewhere."""
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Machine):
+    """Command-line options of out-of-distribution detection."""
 
     run: Path
     """The folder of a trained ladder, whose config.json names the dataset inside."""
@@ -62,19 +63,11 @@ class Arguments:
     held_out: str | None = None
     """Images inside that training has not seen, such as cifar10-test1000; by default the dataset's own test split."""
     images: int = 2_000
-    """On each side, at even distances; of both sides as many as the smaller one has, where that is fewer."""
+    """Images on each side, evenly spaced; fewer if the smaller side has fewer."""
     draws: int = 1
-    """Of the latents, over which each score is a mean."""
+    """Draws of the latents that each score is averaged over."""
     resize: bool = False
-    """Whether images outside of another size are brought to that inside (bilinear); the rows say so."""
-    data_root: Path | None = None
-    """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
-    download: bool = True
-    """Whether what the data root lacks may be downloaded into it."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
+    """Whether images outside are resized to the size inside (bilinear); the rows record it."""
 
 
 @exit_on_user_error
@@ -90,27 +83,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     outside = sized(found, inside.images.shape[1:], arguments.resize)
     state = restored(run, experiment, device)
     try_folder(run.folder)
-    try_places(arguments.results, artifacts=experiment.preset in KEPT and run.seed == 1)
-    count = min(arguments.images, len(inside.images), len(outside.images))
-    report.line(f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {count} of each")
-    subject = dataclasses.replace(subject_of(run, experiment, state), protocol=PROTOCOL)
-    rows = Rows(subject, session_of(inside, arguments.data_root, device, report), arguments.results)
-    resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
-    sides = (
-        f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
-        f"negative: inside, {count} of {inside.name}/{inside.split}; mean of {arguments.draws} draws"
+    try_places(arguments.results, artifacts=kept(experiment) and run.seed == 1)
+    sides = Sides(inside, outside, min(arguments.images, len(inside.images), len(outside.images)), arguments.draws)
+    report.line(
+        f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {sides.count} of each"
     )
-    questions = asked(experiment, outside.name, sides, 2 * count)
+    subject = dataclasses.replace(subject_of(RECIPE_NAME, run, experiment, state), protocol=PROTOCOL)
+    session = session_of(RECIPE_NAME, inside, kept(experiment), arguments.root(report), device)
+    rows = Rows(subject, session, arguments.results)
+    resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
+    questions = asked(experiment, sides, resized)
     path = run.folder / f"ood_{outside.name}.npz"
-    copy = copy_of(subject, outside.name, arguments.results)
+    copy = copy_of(rows, outside.name)
     if all(stands(rows, question) for question in questions.values()) and path.exists():
-        report.line(f"{path} was measured before; its rows stand")
+        report.line(f"{path} was measured before; its rows are kept")
         keep(path, [] if copy is None or copy.exists() else [copy])
     else:
-        _measure(rows, questions, state.evaluated_model(), experiment, (inside, outside), count, arguments.draws, path)
+        _measure(rows, questions, state.evaluated_model(), experiment, sides, path)
         keep(path, [] if copy is None else [copy])
     print_table([subject], [question.of for question in questions.values()], arguments.results)
     return 0
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Images inside and outside the distribution, and how they are scored."""
+
+    inside: data.Dataset
+    outside: data.Dataset
+    count: int
+    """Images scored on each side, evenly spaced."""
+    draws: int
+    """Draws of the latents that each score is averaged over."""
 
 
 def open_trained(folder: Path) -> tuple[Run, Experiment]:
@@ -155,7 +159,7 @@ def restored(run: Run, experiment: Experiment, device: torch.device) -> TrainSta
 def _load(name: str, arguments: Arguments, report: Reporter) -> data.Dataset:
     """Load a dataset's test split where it has one, else the whole of it."""
     split = "test" if "test" in entry_of(name, "train").splits else "train"
-    return data.load(name, arguments.data_root, split, arguments.download, report)
+    return arguments.root(report).load(name, split)
 
 
 def _held_out(experiment: Experiment, arguments: Arguments, report: Reporter) -> data.Dataset:
@@ -199,30 +203,35 @@ def sized(dataset: data.Dataset, shape: tuple[int, ...], resize: bool) -> data.D
     return dataclasses.replace(dataset, images=images)
 
 
-def asked(experiment: Experiment, outside: str, sides: str, images: int) -> dict[str, Question]:
-    """Return the question that each score is an answer to, by the score's name, in the order of the artifact."""
+def asked(experiment: Experiment, sides: Sides, resized: str) -> dict[str, Question]:
+    """Return the detection task of each score, by the score's name, in the order of the artifact.
+
+    Args:
+        experiment: configuration of the ladder.
+        sides: images inside and outside.
+        resized: how the images outside were resized, for the rows; empty if they were not.
+    """
+    inside, outside, count = sides.inside, sides.outside, sides.count
+    reference = (
+        f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
+        f"negative: inside, {count} of {inside.name}/{inside.split}; mean of {sides.draws} draws"
+    )
     layers = len(experiment.model.latent_dims)
     chain = experiment.prior_chain.describe() if experiment.learning == "variational" else ""
     questions = {}
     for kind, sign, first in (("L", "-", 0), ("LLR", "", 1)):
         for k in range(first, layers):
             name = f"{kind}>{k}"
-            of = Of("out-of-distribution", target=outside, score=name)
-            questions[name] = Question(of, outside, f"{sides}; score: {sign}{name}", images, chain if k else "")
+            of = Of("out-of-distribution", target=outside.name, score=name)
+            said = f"{reference}; score: {sign}{name}"
+            questions[name] = Question(of, outside.name, said, 2 * count, chain if k else "")
     return questions
 
 
 def _measure(
-    rows: Rows,
-    questions: dict[str, Question],
-    model: JointModel,
-    experiment: Experiment,
-    sides: tuple[data.Dataset, data.Dataset],
-    count: int,
-    draws: int,
-    path: Path,
+    rows: Rows, questions: dict[str, Question], model: JointModel, experiment: Experiment, sides: Sides, path: Path
 ) -> None:
-    """Store what the results lack, and all scores with how well they tell the sides apart."""
+    """Store the rows that the results lack, and the scores of both sides."""
     chain = experiment.prior_chain if experiment.learning == "variational" else None
     scores: dict[str, tuple[np.ndarray, ...]] = {}
     seconds: list[float] = []
@@ -232,14 +241,14 @@ def _measure(
         if kind == "L":
             latents = PartialPosterior(int(k), chain)
             scores[name] = tuple(
-                scores_above(model, side.images, posterior_indices(len(side.images), count), latents, draws)
-                for side in sides
+                scores_above(model, side.images, posterior_indices(len(side.images), sides.count), latents, sides.draws)
+                for side in (sides.inside, sides.outside)
             )
         else:
             scores[name] = tuple(map(likelihood_ratio, scores["L>0"], scores[f"L>{k}"]))
         seconds.append(time.monotonic() - started)
     found: list[Detection] = []
-    # After all of them: no row is stored of a network that gives NaN in a later score.
+    # All scores are checked before the first row is stored.
     refuse_lost(scores)
     for (name, question), spent in zip(questions.items(), seconds, strict=True):
         inside, outside = scores[name] if name.startswith("LLR") else (-side for side in scores[name])
@@ -254,15 +263,16 @@ def _measure(
     results.write_artifact(path, arrays, rows.subject.provenance(rows.session.provenance["commit"]))
 
 
-def copy_of(subject: Subject, outside: str, folder: Path) -> Path | None:
-    """Return where the repository keeps the scores of a full preset's first seed for its figures, None of others."""
-    if subject.preset not in KEPT or subject.seed != 1 or subject.learning != "variational":
+def copy_of(rows: Rows, outside: str) -> Path | None:
+    """Return the path of the scores in the repository's artifacts; None if they are not kept there."""
+    subject = rows.subject
+    if not rows.kept or subject.learning != "variational":
         return None
-    return folder / "artifacts" / f"{f'{subject.dataset}_ood_{outside}'.replace('-', '_')}.npz"
+    return rows.folder / "artifacts" / f"{f'{subject.dataset}_ood_{outside}'.replace('-', '_')}.npz"
 
 
 def keep(path: Path, copies: Sequence[Path]) -> None:
-    """Copy the scores."""
+    """Copy the scores to each path."""
     for copy in copies:
         with atomic_write(copy) as file:
             file.write(path.read_bytes())

@@ -20,13 +20,14 @@ from pathlib import Path
 from jlebm.errors import UserError, exit_on_user_error, nearest
 from jlebm.run import resolve_device
 from reproduce import results
+from reproduce.measuring.data_root import loaded, unseen
 from reproduce.measuring.places import paper_of, try_places
-from reproduce.measuring.session import Session, loaded, unseen
-from reproduce.pipelines.arguments import RESULTS, parse_duration, refuse_what_does_not_fit
+from reproduce.measuring.session import Session
+from reproduce.pipelines.arguments import Training, parse_duration, refuse_what_does_not_fit
 from reproduce.pipelines.fitting import STOPPED, Stopped
-from reproduce.pipelines.pictures import KEPT
 from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources
+from reproduce.results.identity import TABLE
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import DATASET, SIZES, built, presets_of
 from reproduce.systems.system import BaselineExperiment
@@ -39,35 +40,21 @@ LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What a person can say."""
+class Arguments(Training):
+    """Command-line options of the table."""
 
     systems: tuple[str, ...] = ()
-    """Which, such as ddpm ncsn; by default all that are built."""
+    """Systems to train, such as ddpm ncsn; by default all."""
     preset: str | None = None
     """tiny, cpu, budget or paper; by default budget on a GPU and tiny elsewhere."""
-    seeds: tuple[int, ...] = (1,)
-    """One run and one set of rows for each."""
     dataset: str | None = None
-    """Another dataset of 32 x 32 pixels than CIFAR-10, such as photos; stored under its name."""
+    """Another dataset of 32x32 images than CIFAR-10, such as photos; rows carry its name."""
     only_table: bool = False
     """Print the table of the stored rows and run nothing."""
-    data_root: Path | None = None
-    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
-    download: bool = True
-    """Whether what the data root lacks may be downloaded into it."""
     budget: str | None = None
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each system; by default the preset's."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    runs: Path = Path("runs")
-    """Where the runs' folders lie; the same command goes on where it was stopped."""
-    results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
-    set: tuple[str, ...] = ()
-    """Configuration keys to set, such as training.steps=100, of one system; its preset is then called custom."""
 
 
 @exit_on_user_error
@@ -85,26 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     report = ConsoleReporter()
     experiments = [_experiment(name, preset, arguments) for name in _chosen(arguments)]
-    kept = 1 in arguments.seeds and any(one.preset in KEPT for one in experiments)
+    kept = 1 in arguments.seeds and any(one.preset == preset and SIZES[preset].kept for one in experiments)
     try_places(arguments.results, arguments.runs, kept)
     fallback = FALLBACK if preset == "tiny" else None
-    dataset = loaded(DATASET, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
+    root = arguments.root(report)
+    dataset = loaded(root, DATASET, arguments.dataset, fallback)
     report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     size = SIZES[preset]
-    images, root = size.images if arguments.images is None else arguments.images, arguments.data_root
+    images = size.images if arguments.images is None else arguments.images
     if images < 1:
         raise UserError(f"--images must be at least 1, not {images}")
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
-    judged = (SOURCE,)
-    session = Session.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
+    size = dataclasses.replace(size, images=images, judged=(SOURCE,))
+    session = Session.prepare(TABLE, dataset, size, root, device)
     session.provenance["versions"] |= _versions()
-    held_out = functools.cache(lambda: unseen(dataset, root, arguments.download, report))
+    held_out = functools.cache(lambda: unseen(root, dataset))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:
         named = dataclasses.replace(one, dataset=dataset.name)
         classes = one.learning in conditional
         try:
-            run_system(named, classes, arguments.seeds, arguments.runs, arguments.results, session, held_out)
+            run_system(named, classes, arguments, session, held_out)
         except Stopped:
             return STOPPED
     print_table(arguments.results, dataset.name, experiments[0].preset)

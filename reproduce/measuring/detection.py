@@ -1,4 +1,4 @@
-"""From scores to rows: how well a score tells one set of images from another, with the protocol in the row."""
+"""Detection metrics as rows: how well a score separates two sets of images."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,42 +8,40 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import jlebm
-from jlebm.data import Dataset, data_root, writable_cache
+from jlebm.data import Dataset
 from jlebm.evaluation import Detection, detection
 from jlebm.images import NotFinite
-from jlebm.progress import Reporter
-from jlebm.run import provenance
 from reproduce import results
-from reproduce.measuring.session import Rows, Session, Subject
+from reproduce.measuring.data_root import DataRoot
+from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.session import Session
 from reproduce.measuring.summary import print_verdicts
+from reproduce.presets.extents import Size
 from reproduce.results.identity import Of
 from reproduce.results.metrics import measured_of
 
-METRICS = measured_of("anomaly")  # the same as of images outside the distribution
+METRICS = measured_of("anomaly")  # out-of-distribution detection has the same
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which images a score is to find among which others; all of it but the scores is in the rows."""
+    """A detection task: which images a score should find among which others. Its rows carry all of it."""
 
     of: Of
-    """What is detected, and by which score."""
+    """Target and score."""
     positive: str
-    """The images that a high score is meant to find, in words."""
+    """Description of the images that a high score should find."""
     reference: str
-    """Which class is positive, how many images there are of each, and what the score is."""
+    """Positive class, number of images in each class, and score."""
     images: int
-    """Of both kinds."""
+    """Number of images of both classes."""
     chain: str = ""
-    """That the score needs, in words."""
+    """Description of the chain that the score runs; empty without one."""
 
 
-def session_of(dataset: Dataset, root: Path | None, device: torch.device, report: Reporter) -> Session:
-    """Return what the rows of a detection are measured with: no metric network among it."""
-    known = provenance(device)
-    known["versions"]["jlebm"] = jlebm.__version__
-    return Session(dataset, len(dataset.images), None, None, writable_cache(data_root(root)), device, report, known)
+def session_of(recipe: str, dataset: Dataset, kept: bool, root: DataRoot, device: torch.device) -> Session:
+    """Return the session of a detection, which needs no metric network; `kept` is whether its preset keeps arrays."""
+    return Session.prepare(recipe, dataset, Size(images=len(dataset.images), judged=(), kept=kept), root, device)
 
 
 def stands(rows: Rows, question: Question) -> bool:
@@ -57,7 +55,7 @@ def _stored(rows: Rows, question: Question) -> set[str]:
 
 
 def refuse_lost(scores: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Check that a trained network scores every image with a number.
+    """Refuse scores that are not finite.
 
     Raises:
         NotFinite: a score is NaN or infinite; it is named.
@@ -66,20 +64,20 @@ def refuse_lost(scores: Mapping[str, Sequence[np.ndarray]]) -> None:
         lost = sum(int((~np.isfinite(each)).sum()) for each in some)
         if lost:
             raise NotFinite(
-                f"the trained network gives {lost} scores {name} that are not finite; nothing of them is stored: train "
-                "it in another --runs with smaller learning rates, or a smaller epsilon of the chains"
+                f"the trained network gives {lost} scores {name} that are not finite; none of them is stored: train it "
+                "again in another --runs with smaller learning rates, or a smaller epsilon of the chains"
             )
 
 
 def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.ndarray, seconds: float) -> Detection:
-    """Return how well scores answer a question; say it, and store its rows where they are not.
+    """Compute, report and store the detection metrics of a question.
 
     Args:
         rows: of the model that made the scores.
-        question: which.
-        positive: scores of the positive images; they are meant to be the higher ones.
+        question: the detection task.
+        positive: scores of the positive images, which should be higher.
         negative: scores of the others.
-        seconds: that the scores took.
+        seconds: time taken by the scores.
 
     Raises:
         UserError: a score is not finite, or the disk is full.
@@ -88,7 +86,7 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
     found = detection(positive, negative, question.positive)
     parts = {"sample": seconds, "evaluate": time.monotonic() - started}
     for metric in METRICS:
-        if metric not in _stored(rows, question):  # a run that was killed between two rows adds the second alone
+        if metric not in _stored(rows, question):  # a run killed between two rows adds only the second
             said = {"reference": question.reference, "chain": question.chain}
             rows.add(metric, question.of, getattr(found, metric), question.images, parts, **said)
     rows.session.report.line(
@@ -99,7 +97,7 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
 
 
 def print_table(subjects: Sequence[Subject], asked: Sequence[Of], folder: Path) -> None:
-    """Print the verdicts of these subjects' rows of these detections, beside what the paper reports."""
+    """Print the verdicts on the subjects' rows of these detections, beside the paper's values."""
     digests, seeds = {one.config_digest for one in subjects}, {one.seed for one in subjects}
     told = {(one.protocol, one.dataset, one.identity.label, one.learning) for one in subjects}
 

@@ -26,8 +26,8 @@ from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.sampling import batch_of, decoded, gathered
+from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.measuring.session import Rows
 from reproduce.results.identity import Of
 
 ENCODED = 1_000  # images over which a KL is the mean
@@ -96,7 +96,7 @@ def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
     """Store how far images of the prior move when one layer is drawn anew, in pixels and in Inception's features."""
     prior, session = "gaussian-prior" if chain is None else "ebm-prior", rows.session
     drawn, judged = FROZEN * REDRAWN, FROZEN * JUDGED
-    if session.judged and session.extractor is not None:
+    if session.size.judged and session.extractor is not None:
         network = open_network(session.extractor, ("768",), session.device)
     else:
         network, judged = None, 0

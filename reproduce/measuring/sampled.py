@@ -20,7 +20,7 @@ from jlebm.latents import LatentShapes, layer_names
 from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
 from jlebm.sampling import Prior, SampleFiles
-from reproduce.measuring.session import Rows
+from reproduce.measuring.row_store import Rows
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.results.identity import Of
 from reproduce.results.metrics import METRICS, measured_of
@@ -166,7 +166,7 @@ def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
     for metric in computed:
         measure_by_function(rows, samples, source, metric)
     wanted = []
-    if source not in session.judged:
+    if source not in session.size.judged:
         return
     for metric in measured_of(source):
         if metric in computed:
@@ -224,7 +224,7 @@ def measure_gap(rows: Rows, samples: SampleSets) -> None:
     """Store (a - b) / (a - c), the share of the prior's gap that the energies close, where there is a gap."""
     if rows.session.extractor is None:
         return
-    if unjudged := set(SOURCES) - set(rows.session.judged):
+    if unjudged := set(SOURCES) - set(rows.session.size.judged):
         reason = f"the images of the {', '.join(sorted(unjudged))} do not go through Inception here"
         rows.session.lacks(
             fidelity.NotMeasured("prior_gap_closed", reason, "take a larger --preset without a variation")

@@ -1,4 +1,4 @@
-"""What a person can say to a recipe."""
+"""Command-line options shared by the recipes."""
 
 import math
 import re
@@ -12,84 +12,102 @@ import tyro
 
 from jlebm.densities import Drift
 from jlebm.errors import UserError
+from jlebm.progress import Reporter
+from reproduce.measuring.data_root import DataRoot
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Options of every command that measures: data root, device, results folder."""
+
+    data_root: Path | None = None
+    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
+    download: bool = True
+    """Whether files missing from the data root may be downloaded into it."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    results: Path = RESULTS
+    """The folder with paper.toml, expected.toml and measured/."""
+
+    def root(self, report: Reporter) -> DataRoot:
+        """Return the data root that datasets are loaded from."""
+        return DataRoot(self.data_root, self.download, report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Machine):
+    """Options of every command that trains."""
+
+    seeds: tuple[int, ...] = (1,)
+    """One run and one set of rows per seed; for the two-stage model, one set of samples per seed."""
+    runs: Path = Path("runs")
+    """The folder of the runs; the same command continues an interrupted one."""
+    set: tuple[str, ...] = ()
+    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
+
+
 @dataclass(frozen=True)
 class Variation:
-    """Of the two-stage model: which backbone, and how its samples are drawn where that is not as the preset says."""
+    """Options of the two-stage model: its backbone, and sampling that differs from the preset's."""
 
     backbone_checkpoint: Path | None = None
-    """A published NVAE checkpoint, or a backbone.safetensors of this program, instead of training one."""
+    """A published NVAE checkpoint, or a backbone.safetensors of this program, instead of training a backbone."""
     training_seed: int = 1
-    """Of both stages; --seeds are those of the samples."""
+    """Seed of both stages; --seeds are those of the samples."""
     energies_seed: int | None = None
-    """Of the energies alone, upon the backbone of the training seed; by default the same seed."""
+    """Seed of the energies alone, on the backbone of the training seed; by default the same seed."""
     chain_steps: int | None = None
-    """Another number of Langevin steps at test time; 0 shows what the start is."""
+    """Number of Langevin steps at test time; 0 shows the starting points."""
     drift: Drift | None = None
-    """The drift of the chain at test time: exact, or what the public code climbs."""
+    """Drift of the chain at test time: exact, or that of the released code."""
     chain_noise: bool = True
-    """Whether the chain at test time is given noise; without, it is gradient ascent."""
+    """Whether the chain at test time adds noise; without, it is gradient ascent."""
     temperature: float | None = None
-    """Of the hierarchy, a factor of every sigma."""
+    """Factor of every sigma of the hierarchy."""
     batch_norm: Literal["trained", "re-estimated"] | None = None
-    """Statistics of the decoder's batch norms: as trained, or of samples of the Gaussian prior."""
+    """Statistics of the decoder's batch norms: as trained, or re-estimated on samples of the Gaussian prior."""
     decoding: Literal["mean", "sample"] | None = None
     """The decoder's mean, or a draw from its distribution."""
     decoder: Literal["gaussian", "mixture"] | None = None
-    """Another decoder than the preset's; alone of these it is trained anew."""
+    """Another decoder than the preset's; the only one of these options that trains a backbone anew."""
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What a person can say to a recipe."""
+class Arguments(Training):
+    """Command-line options of a recipe."""
 
     preset: str | None = None
     """tiny, cpu, budget or paper; by default the largest that this machine can run."""
     model: ModelName | None = None
-    """The two-layer generator that is trained with its prior, a deep hierarchy that the prior is put upon, or a ladder
-    of vector latents beside its twin with a Gaussian prior; by default the first that the recipe has."""
+    """The two-layer generator trained with its prior, the two-stage model with energies on a trained backbone, or a
+    ladder of vector latents beside its twin with a Gaussian prior; by default the first that the recipe has."""
     learning: Literal["joint-mle", "variational"] | None = None
-    """Of the two-layer generator: joint maximum likelihood by posterior chains, the default, or variational learning by
-    an inference network."""
+    """Learning of the two-layer generator: joint maximum likelihood with posterior chains, the default, or variational
+    learning with an inference network."""
     dataset: str | None = None
-    """Another dataset than the recipe's own, of the same image size, such as photos; stored under its name."""
-    seeds: tuple[int, ...] = (1,)
-    """One run and one set of rows for each; of the two-stage model, one set of samples for each."""
-    data_root: Path | None = None
-    """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
-    download: bool = True
-    """Whether what the data root lacks may be downloaded into it."""
+    """Another dataset of the same image size than the recipe's own, such as photos; rows carry its name."""
     budget: str | None = None
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    runs: Path = Path("runs")
-    """Where the runs' folders lie; the same command goes on where it was stopped."""
-    results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
-    set: tuple[str, ...] = ()
-    """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
 
 def refuse_what_does_not_fit(images: int, shape: Sequence[int], sets: int, runs: Path) -> None:
-    """See, before anything is trained, whether the disk has room for the images that are to be sampled.
+    """Check, before anything is trained, that the disk has room for the images to be sampled.
 
     Args:
-        images: of one set; how many --images asks for.
-        shape: of one image, channels, height and width, a byte each.
-        sets: how many sets of images are stored: each source of each seed.
-        runs: the folder that they go into; what earlier calls stored there counts as room.
+        images: number in each set, as --images asks.
+        shape: channels, height and width of an image, one byte each.
+        sets: number of sets that are stored: each source of each seed.
+        runs: the folder they go into; images of earlier calls there count as free space.
 
     Raises:
-        UserError: there is not.
+        UserError: the disk is too small.
     """
     there = next((folder for folder in (runs, *runs.absolute().parents) if folder.is_dir()), None)
     if there is None:

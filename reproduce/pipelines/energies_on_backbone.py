@@ -1,7 +1,7 @@
-"""The two-stage model: a backbone that is trained or given, energies upon it, and rows of both priors on its weights.
+"""Two-stage model: train or load a backbone, train energies on it, measure both priors.
 
 The order is that of docs/facts, "Two-stage training". Both priors, the decoded posterior samples and every variation of
-the sampling are of the same weights.
+the sampling use the same weights.
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ from jlebm.randomness import PerImageNoise
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from jlebm.weights import save_model
+from reproduce.measuring.data_root import unseen
+from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import (
     Draw,
     SampleSets,
@@ -36,26 +38,26 @@ from reproduce.measuring.sampled import (
     measure_parameters,
     posterior_indices,
 )
-from reproduce.measuring.session import Rows, Session, Subject, unseen
+from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
-from reproduce.presets.extents import PRIORS, SOURCES
+from reproduce.presets.extents import PRIORS, SOURCES, Extent
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 from reproduce.results.identity import Option
 
-RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
+RE_ESTIMATION = 50  # passes of 100 samples that re-estimate batch statistics
 
 
 class Trained(NamedTuple):
-    """A backbone in eval mode, and what rows have to tell of it."""
+    """A backbone in eval mode, and what rows record of its training."""
 
     network: NVAE
     name: str
-    """In the energies' configuration."""
+    """Name in the energies' configuration."""
     complete: bool = True
-    """Whether its training, if it was trained here, went to its end."""
+    """Whether its training, if it was trained here, ran to the end."""
     seconds: float = 0.0
     """Wall-clock time of that training."""
 
@@ -63,50 +65,51 @@ class Trained(NamedTuple):
 def run_two_stage(
     plan: TwoStagePlan, variation: dict[str, Option], preset: TwoStagePreset, arguments: Arguments, session: Session
 ) -> list[Subject]:
-    """Train what is not trained yet, measure every seed of samples, and return what the rows are about.
+    """Train both stages if needed, measure every seed of samples, and return the subjects of the rows.
 
     Args:
-        plan: the whole row.
-        variation: the options that make it another one than the preset's.
-        preset: how much is drawn, and at a time.
-        arguments: what the person said.
+        plan: configuration of the row.
+        variation: options that differ from the preset.
+        preset: extent of the figures and batch size of the samples.
+        arguments: command-line options.
         session: what it is measured with.
 
     Raises:
         UserError: the given backbone cannot be read or makes other images than the dataset's; a full disk; a stored row
             that cannot be read.
     """
-    for stage in (plan.backbone, plan.energies):  # before the first of them trains for hours
+    for stage in (plan.backbone, plan.energies):  # refused before the first stage trains for hours
         parallel.share(stage.training.batch_size, f"the batch of {stage.learning}")
-    session = dataclasses.replace(session, judged=touched(arguments, session.judged))
+    size = dataclasses.replace(session.size, judged=touched(arguments, session.size.judged))
+    session = dataclasses.replace(session, size=size)
     varied = arguments.variation
     trained = trained_backbone(plan.backbone, varied.training_seed, arguments.runs, session, varied.backbone_checkpoint)
     backbone, name = trained.network, trained.name
     if varied.backbone_checkpoint is not None:
         variation = variation | {"backbone_checkpoint": name[:17]}
     energies = dataclasses.replace(plan.energies, model=backbone.config, backbone=name)
-    subjects = []
+    stored: list[Rows] = []
     energies_seed = varied.training_seed if varied.energies_seed is None else varied.energies_seed
     with open_run(arguments.runs, energies, energies_seed) as run:
-        hold_to(run, digest_of(backbone))
+        record_backbone(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
         unvaried, _ = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         stage = _StageTwo(run, energies, state, trained, variation)
-        model = _sampled(backbone, state, plan.sampler)
+        drawn = _Drawn(_sampled(backbone, state, plan.sampler), plan.sampler, preset.batch_size)
         for seed in arguments.seeds:
-            subject = stage.subject(plan, seed)
-            _measure(stage, subject, _Drawn(model, plan.sampler, preset.batch_size), arguments, session)
-            subjects.append(subject)
+            rows = Rows(stage.subject(plan, session.recipe, seed), session, arguments.results)
+            _measure(stage, drawn, rows)
+            stored.append(rows)
         if arguments.seeds[0] == 1:
-            _draw_layers(stage, subjects[0], _Drawn(model, plan.sampler, preset.batch_size), preset, arguments, session)
-    return subjects
+            _draw_layers(run, drawn, preset.extent, stored[0], arguments)
+    return [rows.subject for rows in stored]
 
 
 @dataclass(frozen=True)
 class _StageTwo:
-    """Trained energies, and what their rows say of their training."""
+    """Trained energies, and what their rows record of the training."""
 
     run: Run
     energies: TwoStageExperiment
@@ -114,12 +117,14 @@ class _StageTwo:
     trained: Trained
     variation: dict[str, Option]
 
-    def subject(self, plan: TwoStagePlan, seed: int) -> Subject:
-        """Return what the rows of one seed of samples are about."""
+    def subject(self, plan: TwoStagePlan, recipe: str, seed: int) -> Subject:
+        """Return the subject of the rows of one seed of samples."""
         energies, state, sampler = self.energies, self.state, plan.sampler
         alone = sampler.describe(chain=False)
         decoded = dataclasses.replace(sampler, temperature=1.0).describe(chain=False)  # q(z|x) has no temperature
         return Subject(
+            recipe=recipe,
+            model="two-stage",
             protocol=energies.protocol,
             dataset=energies.dataset,
             preset=plan.preset,
@@ -146,7 +151,7 @@ class _Drawn(NamedTuple):
 
 
 def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> JointModel:
-    """Return the trained model with the statistics of batch norms that a sampler says."""
+    """Return the trained model, with re-estimated batch statistics if the sampler asks for them."""
     model = state.evaluated_model()
     if sampler.batch_norm == "trained":
         return model
@@ -156,30 +161,30 @@ def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> Jo
 
 
 def _keep_weights(run: Run, model: JointModel, state: TrainState, sampler: sampling.Sampler, batch_size: int) -> None:
-    """Write the whole model beside the run, with the sampler of the recipe and not that of a variation."""
+    """Write the whole model into the run's folder, with the sampler of the recipe, not of a variation."""
     if parallel.first():
         header = run.header() | {"step": state.step, "weights": "raw" if state.ema is None else "ema"}
         save_model(run.weights, model, header, sampler, batch_size)
 
 
-def hold_to(run: Run, digest: str) -> None:
-    """Note which weights the energies of a run are learned upon, and hold a later call to them.
+def record_backbone(run: Run, digest: str) -> None:
+    """Record the backbone's digest in the run's folder; refuse to resume on another backbone.
 
     Raises:
-        UserError: the run's energies are upon other weights: the backbone was trained anew, elsewhere or otherwise.
+        UserError: the run's energies were trained on another backbone, which has been trained anew since.
     """
     path = run.folder / "backbone.sha256"
     if parallel.first() and not path.exists():
         write_text(path, digest + "\n")
     parallel.barrier()
     if read_bytes(path).strip() != digest.encode():
-        raise UserError(f"the energies in {run.folder} were learned upon another backbone; choose another --runs")
+        raise UserError(f"the energies in {run.folder} were trained on another backbone; choose another --runs")
 
 
 def trained_backbone(
     experiment: BackboneExperiment, seed: int, runs: Path, session: Session, given: Path | None = None
 ) -> Trained:
-    """Train a backbone to its end, or read the given one.
+    """Train a backbone, or load the given one.
 
     Raises:
         UserError: the given one cannot be read or makes other images than the dataset's.
@@ -204,9 +209,9 @@ def _noises(model: JointModel) -> Iterator[Latents]:
         yield model.noise(100, PerImageNoise("re-estimation", range(100 * index, 100 * (index + 1))))
 
 
-def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Arguments, session: Session) -> None:
-    """Measure one seed of samples of trained weights; image i of seed s has the noise of number (s - 1) N + i."""
-    run, trained = stage.run, stage.trained
+def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
+    """Measure one seed of samples of trained weights; image i of seed s has noise number (s - 1) N + i."""
+    run, trained, session, subject = stage.run, stage.trained, rows.session, rows.subject
     (model, sampler, batch_size), images, seed = drawn, session.dataset.images, subject.seed
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
@@ -222,44 +227,42 @@ def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Argum
         draws[prior] = Draw(draw, session.images)
     folder = run.folder / f"{subject.identity.label.replace(' ', '').replace(':', '-')}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
-    rows = Rows(subject, session, arguments.results)
     measure(rows, samples)
     measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
     measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
     measure_layers(rows, samples, model.backbone.latent_shapes)
-    there = pictures.there([run.weights, *samples.paths, *pictures.left(subject, arguments.results, folder)])
+    there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
-        session.report.line(f"everything of {folder} was measured before; its rows stand")
+        session.report.line(f"everything in {folder} was measured before; its rows are kept")
         return
     shown = {source: samples[source].images for source in SOURCES}
     if parallel.first():
         shown["data"] = images[np.array(chosen[: pictures.SHOWN]) % len(images)]
-        chains = min(pictures.TRACED, batch_size)
-        pictures.draw(run, model, sampler.chain, shown, subject, session, arguments.results, folder, chains)
+        traced = pictures.Traced(model, sampler.chain)
+        traced = dataclasses.replace(traced, count=min(traced.count, batch_size))
+        pictures.draw(run, traced, shown, rows, folder)
         session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")
 
 
-def _draw_layers(
-    stage: _StageTwo, subject: Subject, drawn: _Drawn, preset: TwoStagePreset, arguments: Arguments, session: Session
-) -> None:
-    """Draw the hierarchy, which no seed of samples changes.
+def _draw_layers(run: Run, drawn: _Drawn, extent: Extent, rows: Rows, arguments: Arguments) -> None:
+    """Draw the figures of the hierarchy, once for all seeds of samples.
 
-    Of one group, of chains in latents and of varied sampling there is no figure.
+    There is no such figure of a single group, of chains in latents or of a variation of the sampling.
     """
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
     varied = dataclasses.replace(arguments.variation, **plain) != Variation()
-    model, chain, folder = drawn.model, drawn.sampler.chain, stage.run.folder
+    model, chain = drawn.model, drawn.sampler.chain
     layers = len(model.backbone.latent_shapes)
     if varied or layers < 2 or chain.space != "noise":
         return
-    if parallel.agreed(pictures.there(layer_panels.left(subject, arguments.results, folder))):
+    if parallel.agreed(pictures.there(layer_panels.left(rows, run.folder))):
         return
     twin = JointModel(model.backbone, no_energy(layers))
     pair = layer_panels.Pair(model, chain, twin, drawn.batch_size)
-    images = unseen(session.dataset, arguments.data_root, arguments.download, session.report)
-    layer_panels.draw(pair, preset.extent, images, subject, session, arguments.results, folder)
+    images = unseen(arguments.root(rows.session.report), rows.session.dataset)
+    layer_panels.draw(pair, extent, images, rows, run.folder)
 
 
 def dimensions(model: JointModel) -> int:
-    """Return how many latents an image has."""
+    """Return the number of latents of an image."""
     return sum(math.prod(shape) for shape in model.backbone.latent_shapes)

@@ -1,4 +1,4 @@
-"""Training that a person may interrupt: the first Ctrl-C ends it with a checkpoint."""
+"""Training that stops with a checkpoint on the first Ctrl-C."""
 
 import signal
 import time
@@ -19,7 +19,7 @@ STOPPED = 130  # the exit code of a command that Ctrl-C ended
 
 
 class Stopped(Exception):
-    """A person ended the training early; its checkpoint is written."""
+    """The user ended the training early; its checkpoint is written."""
 
 
 def fitted(
@@ -30,10 +30,10 @@ def fitted(
     backbone: Backbone | None = None,
     labels: np.ndarray | None = None,
 ) -> TrainState:
-    """Train a run to its end, from its checkpoint where it has one.
+    """Train a run to its end, resuming from its checkpoint if it has one.
 
     Raises:
-        Stopped: by Ctrl-C or SIGTERM, of any of the processes that share the training, until its last step is saved.
+        Stopped: Ctrl-C or SIGTERM reached one of the training processes before the last step was saved.
     """
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
@@ -49,7 +49,7 @@ def fitted(
 
 @contextmanager
 def _stop_signals(report: Reporter) -> Iterator[Callable[[int], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; a second one ends the process at once."""
+    """Turn the first Ctrl-C or SIGTERM into a stop after the current step; a second one ends the process at once."""
     wished = []
 
     def wish(number: int, frame: FrameType | None) -> None:

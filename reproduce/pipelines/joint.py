@@ -1,28 +1,30 @@
-"""From a jointly trained state to its rows, weights and pictures."""
-
-from pathlib import Path
+"""Measuring a jointly trained model: rows, weights and pictures."""
 
 import numpy as np
 
 from jlebm import sampling
+from jlebm.backbones.ladder import LadderConfig
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
 from jlebm.run import Run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
+from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
-from reproduce.measuring.session import Rows, Session, Subject
+from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
 from reproduce.presets.extents import PRIORS, SOURCES
 
 
-def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
-    """Return what the rows of a joint training, or of a twin without energies, are about."""
+def subject_of(recipe: str, run: Run, experiment: Experiment, state: TrainState) -> Subject:
+    """Return the subject of the rows of a joint training, or of a twin without energies."""
     chains = {"ebm-prior": experiment.prior_chain.describe()}
     if experiment.learning == "joint-mle":
         chains["posterior"] = experiment.posterior_chain.describe()
     return Subject(
+        recipe=recipe,
+        model="ladder" if isinstance(experiment.model, LadderConfig) else "two-layer",
         protocol=experiment.protocol,
         dataset=experiment.dataset,
         preset=experiment.preset,
@@ -38,7 +40,7 @@ def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:
-    """Return the samples of both priors, or of the one that a twin has, and as many decoded posterior samples."""
+    """Return the samples of both priors, or of a twin's only one, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
     chain = experiment.posterior_sampling_chain()
@@ -52,29 +54,29 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
     return SampleSets(draws, run.folder / "samples", session.report)
 
 
-def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: Session, folder: Path) -> Subject:
-    """Store every row that `folder/measured` lacks of this state, draw its pictures, return what the rows are about.
+def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Rows) -> None:
+    """Store the rows that the results still lack, the weights and the pictures.
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
     """
-    subject = subject_of(run, experiment, state)
-    rows, samples = Rows(subject, session, folder), samples_of(run, experiment, state, session)
+    session = rows.session
+    samples = samples_of(run, experiment, state, session)
     measure(rows, samples)
-    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, folder, run.folder)])
+    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, run.folder)])
     if parallel.agreed(rows.added == 0 and drawn):
-        session.report.line(f"everything of {run.folder} was measured before; its rows stand")
-        return subject
+        session.report.line(f"everything in {run.folder} was measured before; its rows are kept")
+        return
     shown = {source: samples[source].images for source in SOURCES}
     if not parallel.first():
-        return subject
-    header = run.header() | {"step": state.step, "weights": subject.weights}
+        return
+    header = run.header() | {"step": state.step, "weights": rows.subject.weights}
     save_model(run.weights, state.evaluated_model(), header, Sampler(experiment.prior_chain))
     chosen = posterior_indices(len(session.dataset.images), samples.count("posterior"))
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
-    pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, session, folder)
+    traced = pictures.Traced(state.evaluated_model(), experiment.prior_chain)
+    pictures.draw(run, traced, shown, rows, run.folder)
     session.report.line(
         f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
         f"are in {run.folder}"
     )
-    return subject

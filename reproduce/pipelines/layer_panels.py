@@ -1,7 +1,7 @@
-"""What each layer of a hierarchy holds, as arrays for figures: some layers drawn anew, and reconstructions from few.
+"""Arrays for the figures of a hierarchy: layers drawn anew, and reconstructions from few layers.
 
-The model with its EBM prior stands beside a twin with a Gaussian one, which runs no chain: of a ladder a model of its
-own, of a two-stage model the same backbone without the energies.
+The model with its EBM prior is compared with a twin with a Gaussian prior, which runs no chain: for a ladder a model
+trained beside it, for a two-stage model the same backbone without the energies.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,14 @@ from jlebm.langevin import Chain
 from jlebm.latents import layer_names
 from jlebm.model import JointModel
 from jlebm.sampling import gathered
+from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.measuring.session import Session, Subject
 from reproduce.pipelines import transition
 from reproduce.pipelines.pictures import files_of, store, there
 from reproduce.presets.extents import Extent
 
-FROZEN = 1  # the seed of the draw that panels keep layers of
-PANELS = 3  # of hierarchical sampling: one a layer, or a group of layers of a deeper model
+FROZEN = 1  # seed of the draw whose layers panels keep
+PANELS = 3  # of hierarchical sampling: one per layer, or per group of layers of a deeper model
 PLACES = {2: ("bottom", "top"), 3: ("bottom", "middle", "top")}
 
 
@@ -36,28 +36,24 @@ class Pair:
 
     model: JointModel
     chain: Chain
-    """Of the model's prior, in whitened noise."""
+    """Chain of the model's prior, in whitened noise."""
     twin: JointModel
     batch_size: int = 100
-    """Images at a time."""
+    """Images drawn at a time."""
 
     def each(self) -> tuple[tuple[JointModel, Chain | None], ...]:
-        """Return both with their chains: the twin has none."""
+        """Return both models with their chains; the twin has none."""
         return (self.model, self.chain), (self.twin, None)
 
 
-def draw(
-    pair: Pair, extent: Extent, held_out: Dataset, subject: Subject, session: Session, folder: Path, into: Path
-) -> None:
-    """Write the artifacts that `into` lacks, and where the repository keeps them, there too.
+def draw(pair: Pair, extent: Extent, held_out: Dataset, rows: Rows, into: Path) -> None:
+    """Write the arrays that `into` lacks and, if the repository keeps them, its artifacts.
 
     Args:
-        pair: whose.
+        pair: model and twin.
         extent: how much is drawn.
-        held_out: the images that are reconstructed.
-        subject: what the model's rows are about.
-        session: for the training images, the provenance and the reporter.
-        folder: the results folder.
+        held_out: images to reconstruct.
+        rows: of the model.
         into: the folder of the run.
 
     Raises:
@@ -70,24 +66,24 @@ def draw(
             transition.transition,
             pair.model,
             pair.chain,
-            session.dataset.images,
+            rows.session.dataset.images,
             extent.short,
             extent.long,
             pair.batch_size,
         ),
     }
     for kind, make in kinds.items():
-        if parallel.agreed(there(files_of(subject, folder, into, (kind,)))):
+        if parallel.agreed(there(files_of(rows, into, (kind,)))):
             continue
-        session.report.line(f"drawing {kind}")
-        arrays = make()  # by all processes: batches are dealt
+        rows.session.report.line(f"drawing {kind}")
+        arrays = make()  # by all processes, which share the batches
         if parallel.first():
-            store(kind, arrays, subject, session, folder, into)
+            store(kind, arrays, rows, into)
 
 
-def left(subject: Subject, folder: Path, into: Path) -> list[Path]:
-    """Return all files that `draw` leaves."""
-    return files_of(subject, folder, into, ("layers", "reconstruction", "transition"))
+def left(rows: Rows, into: Path) -> list[Path]:
+    """Return all files that `draw` writes."""
+    return files_of(rows, into, ("layers", "reconstruction", "transition"))
 
 
 def groups_of(count: int) -> tuple[tuple[int, ...], ...]:
@@ -103,14 +99,14 @@ def groups_of(count: int) -> tuple[tuple[int, ...], ...]:
 
 
 def panel_names(count: int) -> list[str]:
-    """Return what each panel draws anew, bottom panel first: "z1, bottom"."""
+    """Return the names of the panels, the bottom one first: "z1, bottom"."""
     names, groups = layer_names(count), groups_of(count)
     said = [names[group[0]] if len(group) == 1 else f"{names[group[0]]} to {names[group[-1]]}" for group in groups]
     return [f"{layer}, {place}" for layer, place in zip(said, PLACES[len(groups)], strict=True)]
 
 
 def layers(pair: Pair, draws: int) -> dict[str, np.ndarray]:
-    """Draw hierarchical sampling: one full draw of the prior kept, in each panel one layer or group drawn anew.
+    """Draw hierarchical sampling: each panel keeps one draw of the prior except a layer or group, which is drawn anew.
 
     Returns:
         panels: uint8 (panels, draws, channels, height, width), bottom panel first.
@@ -130,12 +126,12 @@ def layers(pair: Pair, draws: int) -> dict[str, np.ndarray]:
 
 
 def reconstruction(pair: Pair, held_out: Dataset, rows: int) -> dict[str, np.ndarray]:
-    """Draw hierarchical reconstruction: images, and what is left of each when k layers come from the prior.
+    """Draw hierarchical reconstruction: images, and each reconstructed with k layers taken from the prior.
 
     Returns:
         images: uint8 (rows, layers + 2, channels, height, width): the image, then k = 0 to L.
         twin: the same of the twin.
-        note: which images they are.
+        note: names the images.
 
     Raises:
         UserError: the model's chain is not one in whitened noise.

@@ -1,7 +1,8 @@
-"""What a person looks at after a run, and what the repository keeps for its figures."""
+"""Pictures of a run, and the arrays that the repository keeps for its figures."""
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,25 @@ from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
 from jlebm.run import Run
 from reproduce import results
-from reproduce.measuring.session import Session, Subject
+from reproduce.measuring.row_store import Rows
 
 SHOWN = 32  # images of each source in the grid
 PICTURES = ("samples", "energy", "training")
 ARRAYS = ("samples", "langevin")
-TRACED = 100  # chains in the energy trace and its diagnostics
-KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Chains of a trained model's prior whose energies are recorded."""
+
+    model: JointModel
+    chain: Chain
+    """As the prior is sampled."""
+    count: int = 100
 
 
 def there(paths: Iterable[Path]) -> bool:
-    """Whether all files are there: what one of them is missing of is made again, however the run ended before."""
+    """Whether all files exist; if one is missing, all are made again, however the run ended before."""
     return all(path.exists() for path in paths)
 
 
@@ -33,83 +42,69 @@ def figures_of(into: Path, names: Iterable[str] = PICTURES) -> list[Path]:
     return [into / f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")]
 
 
-def files_of(subject: Subject, folder: Path, into: Path, names: Iterable[str] = ARRAYS) -> list[Path]:
-    """Return the files that `store` writes: in the run's folder, and where the repository keeps them, there too."""
+def files_of(rows: Rows, into: Path, names: Iterable[str] = ARRAYS) -> list[Path]:
+    """Return the files that `store` writes: in the run's folder and, if the repository keeps them, in its artifacts."""
     places = [into / f"{name}.npz" for name in names]
-    if subject.preset in KEPT and subject.seed == 1:
+    if rows.kept:
+        subject = rows.subject
         stem = f"{subject.dataset}_{subject.identity.artifact}_{subject.preset}"
-        places += [folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
+        places += [rows.folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
     return places
 
 
-def left(subject: Subject, folder: Path, into: Path) -> list[Path]:
-    """Return all files that `draw` leaves."""
-    return [*files_of(subject, folder, into), into / "diagnostics.json", *figures_of(into)]
+def left(rows: Rows, into: Path) -> list[Path]:
+    """Return all files that `draw` writes."""
+    return [*files_of(rows, into), into / "diagnostics.json", *figures_of(into)]
 
 
-def draw(
-    run: Run,
-    model: JointModel,
-    chain: Chain,
-    images: Mapping[str, np.ndarray],
-    subject: Subject,
-    session: Session,
-    folder: Path,
-    into: Path | None = None,
-    chains: int = TRACED,
-) -> None:
-    """Write samples, energy and training pictures, the arrays behind them and the chains' diagnostics into the folder.
+def draw(run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows, into: Path) -> None:
+    """Draw samples, energy traces and training curves; store their arrays and the chains' diagnostics.
 
     Args:
-        run: whose pictures.
-        model: trained.
-        chain: of the prior, as it is sampled.
+        run: whose events give the training curves.
+        traced: chains of the prior.
         images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
-        subject: what the run's rows are about.
-        session: for the provenance; its reporter is told how the chains did.
-        folder: the results folder, where the first seed of a full preset leaves its artifacts.
-        into: where the pictures go, if not into the run's folder: beside samples that are one of several sets.
-        chains: to watch, at one time.
+        rows: of the trained model.
+        into: the folder of the pictures: the run's, or that of one of several sets of samples.
     """
-    into = into or run.folder
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    record = _watched(model, chain, chains)
+    model = traced.model
+    record = _recorded(traced)
     energy = record.energy()
-    notes = _tell(run, into, subject.steps, record.diagnosis(model.layer_names, chain), session)
+    notes = _tell(run, into, record.diagnosis(model.layer_names, traced.chain), rows)
     for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
-        store(name, arrays, subject, session, folder, into)
+        store(name, arrays, rows, into)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
     curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
-    curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
+    curves = curves if rows.subject.learning == "two-stage" else ["reconstruction", *curves]
     plotting.save(plotting.training_curves(run.events(), curves), into / "training")
 
 
-def store(
-    name: str, arrays: Mapping[str, np.ndarray], subject: Subject, session: Session, folder: Path, into: Path
-) -> None:
-    """Write arrays with the run that they are of to `into/name.npz`, and where the repository keeps them, there too."""
-    made = subject.provenance(session.provenance["commit"])
-    for path in files_of(subject, folder, into, (name,)):
+def store(name: str, arrays: Mapping[str, np.ndarray], rows: Rows, into: Path) -> None:
+    """Write arrays with their provenance to `into/name.npz` and, if the repository keeps them, to its artifacts."""
+    made = rows.subject.provenance(rows.session.provenance["commit"])
+    for path in files_of(rows, into, (name,)):
         results.write_artifact(path, arrays, made)
 
 
-def _watched(model: JointModel, chain: Chain, chains: int) -> Record:
-    """Run some prior chains and return what was seen of them."""
-    # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
-    record = Record(model.energies, model.start(chains, chain, PerImageNoise("sample", range(chains))))
-    model.sample_prior(chains, chain, PerImageNoise("sample", range(chains)), record)
+def _recorded(traced: Traced) -> Record:
+    """Run prior chains and return their energies."""
+    # The start is drawn twice, from the same seeds: once to record it, once by the chain itself.
+    model, chain, count = traced.model, traced.chain, traced.count
+    record = Record(model.energies, model.start(count, chain, PerImageNoise("sample", range(count))))
+    model.sample_prior(count, chain, PerImageNoise("sample", range(count)), record)
     return record
 
 
-def _tell(run: Run, into: Path, step: int, diagnosis: Diagnosis, session: Session) -> list[str]:
-    """Leave the diagnosis of the prior chains in diagnostics.json and, once, in the events; say it and return it."""
+def _tell(run: Run, into: Path, diagnosis: Diagnosis, rows: Rows) -> list[str]:
+    """Write the diagnosis of the prior chains to diagnostics.json and, once, to the events; report and return it."""
     told = diagnosis.to_json()
     write_text(into / "diagnostics.json", json.dumps(told, indent=1) + "\n")
-    event = {"step": step, "diagnostics": told}
+    event = {"step": rows.subject.steps, "diagnostics": told}
     if event not in run.events():  # the same weights may be measured again, on more images
         run.append_event(event)
     for sentence in diagnosis.sentences():
-        session.report.line(f"prior chain: {sentence}")
+        rows.session.report.line(f"prior chain: {sentence}")
     return diagnosis.sentences()

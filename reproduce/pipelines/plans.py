@@ -1,4 +1,4 @@
-"""What a two-stage recipe does: how its presets are put together, and how a person's arguments change them."""
+"""Plan of a two-stage row: a preset as the command line changes it."""
 
 import dataclasses
 
@@ -14,11 +14,11 @@ NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
 
 def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[TwoStagePlan, dict[str, Option]]:
-    """Return the plan as the arguments change it, and the options of a variation that do change it.
+    """Return the plan with the arguments applied, and the options of the variation that change it.
 
     Raises:
-        UserError: a key is unknown or not for --set, a value does not fit, or a learning of the two-layer model is
-            asked for.
+        UserError: a key is unknown or not for --set, a value does not fit, or --learning of the two-layer model
+            is given.
     """
     if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
@@ -75,7 +75,7 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[Two
 
 
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the judged sources that a variation or another training of the energies changes; all where it is none."""
+    """Return the judged sources whose images a variation changes; all sources without a variation."""
     varied = arguments.variation
     if varied.batch_norm is not None or varied.decoding is not None or varied.decoder is not None:
         return judged

@@ -1,4 +1,4 @@
-"""What every recipe does with its presets: train, sample, evaluate, store the rows, compare them, draw."""
+"""Command of a recipe: parse, choose model and preset, train, measure, print the table."""
 
 import dataclasses
 import sys
@@ -17,15 +17,16 @@ from jlebm.experiment import Experiment
 from jlebm.progress import SILENT, Reporter
 from jlebm.run import open_run, resolve_device
 from reproduce import results
+from reproduce.measuring.data_root import loaded
 from reproduce.measuring.places import try_places
-from reproduce.measuring.session import Session, Subject, loaded
+from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.session import Session
 from reproduce.measuring.summary import print_verdicts
 from reproduce.pipelines.arguments import Arguments, Variation, parse_duration, refuse_what_does_not_fit
 from reproduce.pipelines.energies_on_backbone import run_two_stage
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
-from reproduce.pipelines.joint import measure_joint
+from reproduce.pipelines.joint import measure_joint, subject_of
 from reproduce.pipelines.ladder_and_twin import run_ladder
-from reproduce.pipelines.pictures import KEPT
 from reproduce.pipelines.plans import planned
 from reproduce.presets.extents import SOURCES
 from reproduce.presets.ladder_sizes import LadderPreset
@@ -36,7 +37,7 @@ from reproduce.terminal.parsing import parse
 
 
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
-    """Parse the arguments, do the work for each seed, print the table; return the exit code."""
+    """Parse the arguments, train and measure each seed, print the table; return the exit code."""
     arguments = parse(Arguments, argv, description)
     device = resolve_device(arguments.device)
     with parallel.world(device):
@@ -84,17 +85,9 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
             work = partial(run_ladder, experiment, preset.extent, arguments)
         else:
             work = partial(_run_joint, _experiment(preset, arguments, dataset.name, device), arguments)
-    try_places(arguments.results, arguments.runs, name in KEPT and 1 in arguments.seeds and not arguments.set)
-    session = Session.prepare(
-        dataset,
-        images,
-        preset.reference_images,
-        arguments.data_root,
-        arguments.download,
-        device,
-        report,
-        preset.judged,
-    )
+    try_places(arguments.results, arguments.runs, preset.kept and 1 in arguments.seeds and not arguments.set)
+    size = dataclasses.replace(preset, images=images)
+    session = Session.prepare(recipe.module, dataset, size, arguments.root(report), device)
     print_table(work(session), session, arguments.seeds, arguments.results)
 
 
@@ -103,7 +96,9 @@ def _run_joint(experiment: Experiment, arguments: Arguments, session: Session) -
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run:
             state = fitted(run, session.dataset.images, session.device, session.report)
-            subjects.append(measure_joint(run, experiment, state, session, arguments.results))
+            rows = Rows(subject_of(session.recipe, run, experiment, state), session, arguments.results)
+            measure_joint(run, experiment, state, rows)
+            subjects.append(rows.subject)
     return subjects
 
 
@@ -115,9 +110,9 @@ def _choose_preset(presets: Mapping[str, object], asked: str | None, device: tor
     if device.type == "cuda" and "budget" in presets:
         return (
             "budget",
-            "the largest that a CUDA device finishes within an hour a seed; --preset paper takes hours more",
+            "the largest that a CUDA device finishes within an hour per seed; --preset paper takes hours more",
         )
-    larger = "--preset cpu takes far longer" if "cpu" in presets else "the others are for GPUs, for days"
+    larger = "--preset cpu takes far longer" if "cpu" in presets else "the others take a GPU for days"
     return "tiny", f"the largest that a {device.type.upper()} finishes within minutes; {larger}"
 
 
@@ -144,11 +139,11 @@ def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> E
 
 def _dataset(recipe: Recipe, arguments: Arguments, report: Reporter) -> data.Dataset:
     fallback = recipe.fallback if arguments.preset in (None, "tiny") else None
-    return loaded(recipe.name, arguments.dataset, fallback, arguments.data_root, arguments.download, report)
+    return loaded(arguments.root(report), recipe.name, arguments.dataset, fallback)
 
 
 def print_table(questions: Sequence[Subject], session: Session, seeds: Sequence[int], folder: Path) -> None:
-    """Print the verdicts of this command's own rows, what is expected of them, and what was not measured and why."""
+    """Print the verdicts on this command's rows, then what was not measured and why."""
     if not parallel.first():
         return
     wanted = {(one.dataset, one.identity.label, one.learning) for one in questions}

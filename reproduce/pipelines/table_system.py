@@ -1,8 +1,8 @@
-"""One other system of the table, from its frozen configuration to its rows, weights and pictures."""
+"""Training and measuring one other system of Table 2: rows, weights and pictures."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,41 +20,40 @@ from jlebm.run import Run, open_run
 from jlebm.sampling import Samples
 from jlebm.training import TrainState
 from reproduce import cifar10
+from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measure_parameters, posterior_indices
-from reproduce.measuring.session import Rows, Session, Subject
-from reproduce.pipelines.energies_on_backbone import Trained, hold_to, trained_backbone
+from reproduce.measuring.session import Session
+from reproduce.pipelines.arguments import Training
+from reproduce.pipelines.energies_on_backbone import Trained, record_backbone, trained_backbone
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
+from reproduce.results.identity import TABLE
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
 SOURCE = "samples"
 HELD_OUT = "held-out"
-DRAWN = ("samples", "training")  # of a run
-LIKELIHOODS = 1_000  # images over which bits per dimension are the mean
-BATCH = 100  # images at a time; they do not depend on it
-BACKBONE_SEED = 1  # of the backbone that systems share with the two-stage rows
+DRAWN = ("samples", "training")  # pictures of a run
+LIKELIHOODS = 1_000  # images that bits per dimension are averaged over
+BATCH = 100  # images at a time; results do not depend on it
+BACKBONE_SEED = 1  # of the backbone shared with the two-stage rows
 
 
 def run_system(
     experiment: BaselineExperiment,
     conditional: bool,
-    seeds: Sequence[int],
-    runs: Path,
-    results: Path,
+    options: Training,
     session: Session,
     held_out: Callable[[], Dataset],
 ) -> None:
-    """Train each seed to its end and store every row that the results still lack.
+    """Train each seed and store every row that the results still lack.
 
     Args:
-        experiment: the row before its numbers.
+        experiment: configuration of the system.
         conditional: whether it learns from the images' classes.
-        seeds: one run for each.
-        runs: where runs' folders lie.
-        results: the folder with measured/.
+        options: seeds, and the folders of runs and results.
         session: what it is measured with.
-        held_out: returns images that no training saw, where the system has a likelihood.
+        held_out: returns images not used in training, for a system with a likelihood.
 
     Raises:
         UserError: it needs classes and the dataset has none; a library is missing; a full disk.
@@ -63,73 +62,75 @@ def run_system(
         raise UserError(f"{experiment.learning} learns from classes, and {session.dataset.name} has none; leave it out")
     trained, frozen = None, None
     if isinstance(experiment, OnBackbone):
-        trained = _backbone(experiment, runs, session)
+        trained = _backbone(experiment, options.runs, session)
         frozen = frozen_copy(trained.network).to(session.device)
         experiment = dataclasses.replace(experiment, model=trained.network.config, backbone=trained.name)
-    for seed in seeds:
-        with open_run(runs, experiment, seed) as run:
+    for seed in options.seeds:
+        with open_run(options.runs, experiment, seed) as run:
             if trained is not None:
-                hold_to(run, digest_of(trained.network))
+                record_backbone(run, digest_of(trained.network))
             labels = session.dataset.labels if conditional else None
             state = fitted(run, session.dataset.images, session.device, session.report, frozen, labels)
-            _measure(run, experiment, state, trained, session, results, held_out)
+            rows = Rows(_subject(run, experiment, state, trained), session, options.results)
+            _measure(run, state, trained, rows, held_out)
 
 
 def _backbone(experiment: BaselineExperiment, runs: Path, session: Session) -> Trained:
-    """Return the backbone of the two-stage rows of the same preset and dataset."""
+    """Return the backbone that the two-stage rows of the same preset and dataset have."""
     presets = cifar10.RECIPE.two_stage
     if experiment.preset not in presets:
-        raise UserError(f"{experiment.learning} stands on the backbone of a preset; leave --set and --budget out")
+        raise UserError(f"{experiment.learning} uses the backbone of a preset; leave --set and --budget out")
     stage = dataclasses.replace(presets[experiment.preset].plan.backbone, dataset=session.dataset.name)
     return trained_backbone(stage, BACKBONE_SEED, runs, session)
 
 
-def _measure(
-    run: Run,
-    experiment: BaselineExperiment,
-    state: TrainState,
-    trained: Trained | None,
-    session: Session,
-    folder: Path,
-    held_out: Callable[[], Dataset],
-) -> None:
-    before = (0.0, True) if trained is None else (trained.seconds, trained.complete)
-    subject = Subject(
+def _subject(run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None) -> Subject:
+    """Return the subject of a system's rows; a backbone's training counts as part of the system's."""
+    seconds, complete = (0.0, True) if trained is None else (trained.seconds, trained.complete)
+    return Subject(
+        recipe=TABLE,
+        model=experiment.learning,
         protocol=experiment.protocol,
         dataset=experiment.dataset,
         preset=experiment.preset,
         learning=experiment.learning,
         seed=run.seed,
         steps=state.step,
-        complete=before[1] and state.step >= experiment.training.steps,
+        complete=complete and state.step >= experiment.training.steps,
         weights="raw" if state.ema is None else "ema",
         config_digest=experiment.digest(),
         chains={SOURCE: experiment.describe_sampling()},
-        train_seconds=before[0] + state.seconds,
+        train_seconds=seconds + state.seconds,
         shared=(),
     )
-    system: System = state.evaluated_model()
+
+
+def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, held_out: Callable[[], Dataset]) -> None:
+    """Store the rows that the results still lack, the weights and the pictures."""
+    session, system = rows.session, state.evaluated_model()
+    assert isinstance(system, System)
     draw = Draw(lambda: _drawn(system, session.images), session.images)
-    samples, rows = SampleSets({SOURCE: draw}, run.folder / "samples", session.report), Rows(subject, session, folder)
-    upon = () if trained is None else (trained.network,)
+    samples = SampleSets({SOURCE: draw}, run.folder / "samples", session.report)
+    backbone = () if trained is None else (trained.network,)
     if rows.find("parameters", SOURCE, session.images, judged=False) is None:
-        _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
-    measure_parameters(rows, samples, SOURCE, system, *upon)
+        _ = samples[SOURCE]  # drawn now, so that the row has the sampling time even without Inception
+    measure_parameters(rows, samples, SOURCE, system, *backbone)
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE)
-    drawn = [*files_of(subject, folder, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
+    drawn = [*files_of(rows, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
-        session.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        session.report.line(f"everything in {run.folder} was measured before; its rows are kept")
         return
     _ = samples[SOURCE]
-    checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
-    _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, session, folder)
+    header = run.header() | {"step": state.step, "weights": rows.subject.weights}
+    checkpoints.save_weights(run.weights, system, header)
+    _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), rows)
     session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
 
 
 def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
-    """Store the bits that a number of an image takes, a mean over images at even distances."""
+    """Store the bits per dimension, averaged over evenly spaced images."""
     count = min(LIKELIHOODS, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
     if rows.find("bits_per_dimension", HELD_OUT, count, reference=reference) is not None:
@@ -148,16 +149,16 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
 
 
 def _drawn(system: System, count: int) -> Iterator[Samples]:
-    """Yield image i of seed i, in batches; a system has no latents to keep."""
+    """Yield image i from seed i, in batches; a system has no latents to store."""
     for first in range(0, count, BATCH):
         images = system.sample(range(first, min(first + BATCH, count)))
         yield Samples(images, (system.empty(len(images), 0),))
 
 
-def _pictures(run: Run, images: np.ndarray, subject: Subject, session: Session, folder: Path) -> None:
-    """Draw the first samples, uncurated, and the curves of all recorded figures, and store what they are drawn from."""
+def _pictures(run: Run, images: np.ndarray, rows: Rows) -> None:
+    """Draw the first samples, uncurated, and the curves of all recorded losses, and store their arrays."""
     curves = plotting.recorded(run.events())
-    store("samples", {"samples": images}, subject, session, folder, run.folder)
-    store("training", curves, subject, session, folder, run.folder)
+    store("samples", {"samples": images}, rows, run.folder)
+    store("training", curves, rows, run.folder)
     plotting.save(plotting.image_grid(images, columns=SHOWN // 2), run.folder / "samples")
     plotting.save(plotting.curve_panels(curves), run.folder / "training")

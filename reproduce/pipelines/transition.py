@@ -1,7 +1,7 @@
-"""Langevin transitions: prior chains from reference noise, short and long, as arrays for figures.
+"""Langevin transitions: short and long prior chains from reference noise, as arrays for figures.
 
-Whether a long chain goes on sampling is told by three numbers along it: the drift of its energy, the share of pixels at
-the ends of their range, and how far apart the images of independent chains are.
+Three numbers along a long chain tell whether it keeps sampling: the drift of its energy, the share of saturated pixels,
+and the distance between images of independent chains.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ SHOWN = 3  # chains whose images are kept
 ENDS = (1, 254)  # pixels at or beyond these are saturated
 BURN_IN = 100  # steps of a long chain
 JUDGED = 1000  # training images whose saturated pixels are counted
-LARGEST_HALF = 60_000  # that float16 is trusted with
+LARGEST_HALF = 60_000  # largest energy stored as float16
 
 
 class Watched:
-    """An observer that keeps energies and, every few steps, the decoded images: of no step the latents.
+    """Observer of a chain that records energies and, every few steps, decoded images.
 
     Args:
-        model: whose chains they are.
-        start: where they start.
-        length: how often to look.
+        model: whose chains are observed.
+        start: their starting points.
+        length: how often images are stored.
     """
 
     def __init__(self, model: JointModel, start: Latents, length: Length):
@@ -40,7 +40,7 @@ class Watched:
         self._see(0, start)
 
     def __call__(self, index: int, position: Latents, info: StepInfo) -> None:
-        """Look at the position after a step."""
+        """Record the position after a step."""
         self._see(index + 1, position)
 
     def _see(self, step: int, z: Latents) -> None:
@@ -57,15 +57,15 @@ def transition(
     long: Length = LONG,
     batch_size: int = 100,
 ) -> dict[str, np.ndarray]:
-    """Run short and long prior chains from reference noise and return what was seen of them.
+    """Run short and long prior chains from reference noise and record them.
 
     Args:
         model: with the energies.
-        chain: of its prior, in whitened noise; its number of steps is that of `short` and `long`.
+        chain: of its prior, in whitened noise; `short` and `long` replace its number of steps.
         data: training images, for comparison.
-        short: of the short chains.
-        long: of the long ones.
-        batch_size: chains that memory has room for.
+        short: length of the short chains.
+        long: length of the long ones.
+        batch_size: most chains that fit in memory.
 
     Returns:
         short_images, long_images: uint8 (shown chains, images, channels, height, width).
@@ -78,7 +78,7 @@ def transition(
     for length in (short, long):
         chains = min(length.chains, max(batch_size, 2))
         run = dataclasses.replace(chain, steps=length.steps)
-        # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
+        # The start is drawn twice, from the same seeds: once to record it, once by the chain itself.
         watched = Watched(model, model.start(chains, run, PerImageNoise("sample", range(chains))), length)
         model.sample_prior(chains, run, PerImageNoise("sample", range(chains)), watched)
         seen.append(watched)
@@ -111,7 +111,7 @@ def diversity(images: UInt8[np.ndarray, "count channels height width"]) -> float
 
 
 def drifts(energy: Float[np.ndarray, "steps_and_start chains layers"]) -> list[str]:
-    """Say of each layer and of their sum how the energy drifts after burn-in."""
+    """Describe the drift of the energy after burn-in, for each layer and for their sum."""
     first = min(BURN_IN, len(energy) // 2)
     steps, chains, layers = len(energy) - 1, energy.shape[1], energy.shape[2]
     curves = {"all layers": energy.sum(axis=2)}

@@ -53,6 +53,13 @@ def recipes() -> dict[str, Recipe]:
     return {name: import_module(f"reproduce.{name}").RECIPE for name in defining}
 
 
+def kept(experiment: Experiment) -> bool:
+    """Whether a ladder's experiment is of a preset whose arrays are kept, also on another dataset."""
+    presets = [recipe.ladder.get(experiment.preset) for recipe in recipes().values()]
+    protocols = [one.experiment.protocol for one in presets if one is not None and one.kept]
+    return experiment.protocol in protocols
+
+
 def with_inference_network(experiment: Experiment) -> Experiment:
     """Return the experiment with variational learning and an inference network."""
     model = experiment.model

@@ -1,30 +1,22 @@
-"""The presets of the other systems of the table: a module each, named as the system, with its `PRESETS`."""
+"""The other systems of Table 2: one module each, named after the system, with its `PRESETS`."""
 
 import pkgutil
 from importlib import import_module
-from typing import NamedTuple
 
+from reproduce.presets.extents import Size
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems.system import BaselineExperiment
 
 PROTOCOL = "table/1"
 DATASET = "cifar10"
 
-
-class Size(NamedTuple):
-    """How many images a preset is measured on, the same for every system."""
-
-    images: int
-    reference_images: int | None
-    """Training images that they are held against; None for all."""
-
-
 SIZES = {
-    "tiny": Size(768, 768),  # the fewest that fid768 can be measured on
-    "cpu": Size(10_000, 10_000),
-    "budget": Size(50_000, None),
-    "paper": Size(50_000, None),
+    "tiny": Size(images=768, reference_images=768, kept=False),  # the fewest that fid768 can be measured on
+    "cpu": Size(images=10_000, reference_images=10_000),
+    "budget": Size(images=50_000),
+    "paper": Size(images=50_000),
 }
+"""How the presets of every system are measured."""
 
 
 def built() -> tuple[str, ...]:

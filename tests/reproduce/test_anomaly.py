@@ -57,7 +57,7 @@ def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys
 
     assert anomaly.main(arguments) == 0
     assert rows(tmp_path) == measured
-    assert capsys.readouterr().err.count("measured before; its rows stand") == 2
+    assert capsys.readouterr().err.count("measured before; its rows are kept") == 2
 
 
 def test_a_row_is_made_of_the_stored_scores(tmp_path: Path, command: list[str]) -> None:

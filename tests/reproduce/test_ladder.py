@@ -13,13 +13,12 @@ from jlebm.backbones.ladder import LadderConfig
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
-from jlebm.learning.trainable import TrainingConfig
 from jlebm.progress import SILENT
 from reproduce import results
-from reproduce.measuring.session import unseen
+from reproduce.measuring.data_root import unseen
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
-from reproduce.presets.ladder_sizes import LadderPreset, ladder, twin_of
+from reproduce.presets.ladder_sizes import ADAM, LadderPreset, Updates, ladder, twin_of
 from reproduce.presets.recipes import Recipe, recipes
 from reproduce.results import read_artifact
 from reproduce.terminal.console import ConsoleReporter
@@ -29,10 +28,9 @@ SMALL = dataclasses.replace(
         "digits28",
         "cpu",
         LadderConfig((1, 28, 28), (2, 3, 4), channels=(6, 5, 4), conditional_hidden=(7,), features=9),
-        TrainingConfig(20, 20),
-        kl_warmup=8,
+        Updates(20, 20, warmup=8),
+        dataclasses.replace(ADAM, ema_decay=0.9),
         energy_units=6,
-        ema_decay=0.9,
     ),
     prior_chain=Chain.from_two_stage_paper(4, 0.2),
 )
@@ -131,7 +129,7 @@ def test_the_same_command_again_changes_nothing(
     run, measured = run_of(folder, "variational"), rows(folder)
     before = {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
     assert run_recipe(RECIPE, arguments, "") == 0
-    assert "its rows stand" in capsys.readouterr().err
+    assert "its rows are kept" in capsys.readouterr().err
     assert rows(folder) == measured
     assert {path: path.stat().st_mtime_ns for path in run.glob("*.npz")} == before
 
@@ -202,6 +200,6 @@ def test_presets_are_whole(recipe: Recipe) -> None:
 def test_held_out_images(capsys: pytest.CaptureFixture[str]) -> None:
     """A test split is taken where there is one; without, the very training images, which is said."""
     digits, photos = data.load("digits28"), data.load("photos")
-    assert unseen(digits, None, False, SILENT).split == "test"
-    assert unseen(photos, None, False, ConsoleReporter()) is photos
-    assert "photos has no test split: training images stand for images that no training saw" in capsys.readouterr().err
+    assert unseen(DataRoot(None, False, SILENT), digits).split == "test"
+    assert unseen(DataRoot(None, False, ConsoleReporter()), photos) is photos
+    assert "photos has no test split: training images are used as held-out images" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_the_whole_way(root: Path, learning, capsys: pytest.CaptureFixture[str])
         assert bool(row.chain) == (learning == "variational" and name != "L>0")
     assert ood.main(command(root, run)) == 0
     assert results.read_all(root.parent / "results/measured") == measured
-    assert "was measured before; its rows stand" in capsys.readouterr().err
+    assert "was measured before; its rows are kept" in capsys.readouterr().err
 
 
 def test_the_artifact_holds_the_scores_of_the_rows(root: Path) -> None:

@@ -23,10 +23,13 @@ from jlebm.progress import SILENT
 from jlebm.run import open_run
 from jlebm.training import initial_state
 from reproduce import cifar10, results
+from reproduce.measuring.data_root import DataRoot
+from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import measure_gap, posterior_indices
-from reproduce.measuring.session import Rows, Session
+from reproduce.measuring.session import Session
 from reproduce.pipelines.joint import samples_of, subject_of
 from reproduce.pipelines.recipe import parse_duration, run_recipe
+from reproduce.presets.extents import Size
 from reproduce.presets.recipes import Preset, Recipe
 from tests.commands import instead
 from tests.small import experiment
@@ -39,7 +42,7 @@ SMALL = dataclasses.replace(
     prior_chain=Chain.from_joint_paper(4, 0.4),
     training=TrainingConfig(steps=20, batch_size=20),
 )
-RECIPE = Recipe("digits", {"tiny": Preset(SMALL, images=120, reference_images=100)}, fallback="photos")
+RECIPE = Recipe("digits", {"tiny": Preset(SMALL, images=120, reference_images=100, kept=False)}, fallback="photos")
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert not (tmp_path / "results/artifacts").exists(), "a first look is not kept as the repository's figure"
 
     assert run_recipe(RECIPE, arguments, "") == 0
-    assert "its rows stand" in capsys.readouterr().err
+    assert "its rows are kept" in capsys.readouterr().err
     assert rows(tmp_path) == measured
 
 
@@ -181,10 +184,16 @@ def test_prior_gap_closed(
     """(a - b) / (a - c) of the same weights; where the posterior is no better than the prior there is no gap."""
     (tmp_path / "root" / small_inception.name).symlink_to(small_inception)
     device, dataset = torch.device("cpu"), data.load("digits")
-    session = Session.prepare(dataset, 120, 100, tmp_path / "root", False, device, SILENT)
+    session = Session.prepare(
+        "digits",
+        dataset,
+        Size(images=120, reference_images=100),
+        DataRoot(tmp_path / "root", False, SILENT),
+        device,
+    )
     with open_run(tmp_path / "runs", SMALL, 1) as run:
         state = initial_state(SMALL, 1, device)
-        stored = Rows(subject_of(run, SMALL, state), session, tmp_path / "results")
+        stored = Rows(subject_of("digits", run, SMALL, state), session, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
             stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
         measure_gap(stored, samples_of(run, SMALL, state, session))

@@ -17,9 +17,12 @@ from jlebm.run import open_run
 from jlebm.sampling import gathered
 from jlebm.training import initial_state
 from reproduce.measuring import representation
+from reproduce.measuring.data_root import DataRoot
 from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
-from reproduce.measuring.session import Rows, Session
+from reproduce.measuring.row_store import Rows
+from reproduce.measuring.session import Session
 from reproduce.pipelines.joint import subject_of
+from reproduce.presets.extents import Size
 from reproduce.results.identity import Of
 from tests.small import ladder_experiment
 
@@ -30,9 +33,15 @@ ONE = ladder_experiment(dataset="digits")
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
     """The rows of a model that is not trained, on digits, of which none is stored yet."""
-    session = Session.prepare(data.load("digits"), 60, 100, tmp_path, False, CPU, SILENT, judged=())
+    session = Session.prepare(
+        "digits",
+        data.load("digits"),
+        Size(images=60, reference_images=100, judged=()),
+        DataRoot(tmp_path, False, SILENT),
+        CPU,
+    )
     with open_run(tmp_path / "runs", ONE, 1) as run:
-        return Rows(subject_of(run, ONE, initial_state(ONE, 1, CPU)), session, tmp_path / "results")
+        return Rows(subject_of("digits", run, ONE, initial_state(ONE, 1, CPU)), session, tmp_path / "results")
 
 
 def model_of() -> JointModel:

@@ -11,8 +11,10 @@ import torch
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.progress import SILENT
-from reproduce.measuring.session import Rows, Session, Subject
+from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import parse_duration, refuse_what_does_not_fit
+from reproduce.presets.extents import Size
 from reproduce.results import read
 
 PROVENANCE = {"commit": "d" * 40, "dirty": False, "device": "cpu-avx2", "versions": {"python": "3.11"}}
@@ -21,8 +23,10 @@ PROVENANCE = {"commit": "d" * 40, "dirty": False, "device": "cpu-avx2", "version
 def rows_of(seed: int, folder: Path) -> Rows:
     images = np.zeros((4, 3, 8, 8), np.uint8)
     dataset = Dataset("photos", "train", images, None, "0" * 64, "made up")
-    session = Session(dataset, 4, None, None, folder, torch.device("cpu"), SILENT, PROVENANCE)
-    subject = Subject("cifar10/1", "photos", "tiny", "joint-mle", seed, 3, True, "raw", "a" * 64, {}, 1.0)
+    session = Session("cifar10", dataset, Size(images=4), None, folder, torch.device("cpu"), SILENT, PROVENANCE)
+    subject = Subject(
+        "cifar10", "two-layer", "cifar10/1", "photos", "tiny", "joint-mle", seed, 3, True, "raw", "a" * 64, {}, 1.0
+    )
     return Rows(subject, session, folder)
 
 

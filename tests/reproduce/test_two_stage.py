@@ -25,22 +25,25 @@ from reproduce.pipelines.plans import planned
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.recipes import Recipe, recipes
-from reproduce.presets.staged import TwoStagePreset, two_stage
+from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, two_stage
 from tests.public_numbers import nvae
 
 PLAN = two_stage(
     "photos-two-stage/1",
     "photos",
     "tiny",
-    NVAEConfig(32, 4, 4, 1, 2, 2, num_preprocess_cells=1, num_postprocess_cells=1, num_mixture_dec=1),
-    (ELBOConfig(warmup_steps=2, spectral=0.1), AdamaxConfig(ema_decay=0.5), TrainingConfig(4, 8)),
-    (ConvEnergy(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8)),
-    train=Chain.from_two_stage_paper(2, 0.04),
+    StageOne(
+        NVAEConfig(32, 4, 4, 1, 2, 2, num_preprocess_cells=1, num_postprocess_cells=1, num_mixture_dec=1),
+        ELBOConfig(warmup_steps=2, spectral=0.1),
+        AdamaxConfig(ema_decay=0.5),
+        TrainingConfig(4, 8),
+    ),
+    StageTwo(ConvEnergy(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8), Chain.from_two_stage_paper(2, 0.04)),
     test=Chain.from_two_stage_paper(3, 0.04),
 )
 FILES = {"backbone": "backbone.safetensors", "two-stage": "weights.safetensors"}
 EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
-PRESET = TwoStagePreset(PLAN, 60, reference_images=100, extent=EXTENT)
+PRESET = TwoStagePreset(PLAN, images=60, reference_images=100, kept=False, extent=EXTENT)
 RECIPE = Recipe("photos", {}, "photos", two_stage={"tiny": PRESET})
 RECIPES = [recipe for recipe in recipes().values() if recipe.two_stage]
 
@@ -125,7 +128,7 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
 
     before = weights(folder)
     assert run_recipe(RECIPE, arguments, "") == 0
-    assert "its rows stand" in capsys.readouterr().err
+    assert "its rows are kept" in capsys.readouterr().err
     assert rows(folder) == measured
     assert weights(folder) == before
 

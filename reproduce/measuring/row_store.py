@@ -1,0 +1,172 @@
+"""The rows of one trained model: which are stored, and how another is added with its provenance."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jlebm.engines import parallel
+from reproduce import results
+from reproduce.measuring.session import Session
+from reproduce.results.identity import Identity, Of, Option
+
+ASKED = (
+    "protocol",
+    "metric",
+    "of",
+    "bits",
+    "images",
+    "reference",
+    "extractor",
+    "weights",
+    "chain",
+)  # fields that tell the rows of one subject apart
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model that rows are measured on, and how its samples are drawn."""
+
+    recipe: str
+    """Module of `reproduce` that trained it."""
+    model: str
+    """two-layer, two-stage or ladder; in the recipe `table`, the system's name."""
+    protocol: str
+    dataset: str
+    preset: str
+    learning: str
+    seed: int
+    steps: int
+    complete: bool
+    weights: str
+    """raw or ema"""
+    config_digest: str
+    chains: Mapping[str, str]
+    """Description of the chain of each source; a source without one is drawn without a chain."""
+    train_seconds: float
+    shared: tuple[str, ...] = ("training-halves",)
+    """Sources whose rows are the same for all seeds."""
+    variation: Mapping[str, Option] = field(default_factory=dict)
+    """Options that differ from the preset."""
+    twin_digest: str = ""
+    """Configuration digest of the twin with a Gaussian prior that is shown beside the model; empty without a twin."""
+    run: tuple[str, int] | None = None
+    """Digest and seed in the run's header, if they differ from those of the rows (samples of its weights)."""
+
+    @property
+    def identity(self) -> Identity:
+        """Recipe, model and preset of the training."""
+        return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+
+    def provenance(self, commit: str) -> dict[str, Any]:
+        """Return the provenance of an artifact."""
+        names = ("protocol", "dataset", "preset", "learning", "seed", "config_digest")
+        rest: dict[str, Any] = {"twin_digest": self.twin_digest} if self.twin_digest else {}
+        if self.variation:
+            rest["variation"] = dict(self.variation)
+        if self.run is not None:
+            rest["run_digest"], rest["run_seed"] = self.run
+        return {name: getattr(self, name) for name in names} | {"commit": commit} | rest
+
+
+class Rows:
+    """The stored rows of one subject; a new one is appended as soon as it is measured."""
+
+    def __init__(self, subject: Subject, session: Session, folder: Path):
+        self.path = folder / "measured" / f"{subject.dataset}.jsonl"
+        self.folder, self.subject, self.session = folder, subject, session
+        self.added = 0
+        parallel.barrier()  # all processes read the stored rows before the first one adds to them
+        self.standing = [row for row in results.read(self.path) if self._ours(row)]
+        parallel.barrier()
+
+    @property
+    def kept(self) -> bool:
+        """Whether the repository keeps the arrays behind the rows for its figures: of the first seed of a preset."""
+        return self.session.size.kept and self.subject.preset != "custom" and self.subject.seed == 1
+
+    def _ours(self, row: results.Measurement) -> bool:
+        subject = self.subject
+        same = (row.config_digest, row.device) == (subject.config_digest, self.session.provenance["device"])
+        run = (row.seed, row.steps) == (subject.seed, subject.steps)
+        return row.intact and same and (run or row.source in subject.shared)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a row of these weights is stored, not only one shared by all seeds."""
+        return any(row.source not in self.subject.shared or row.seed == self.subject.seed for row in self.standing)
+
+    def _answers(self, stored: results.Measurement, new: results.Measurement) -> bool:
+        """Whether a row stored by another process in the meantime answers the same question as a new one."""
+        seen = any(stored.row_digest == row.row_digest for row in self.standing)
+        return not seen and self._ours(stored) and all(getattr(stored, name) == getattr(new, name) for name in ASKED)
+
+    def find(
+        self, metric: str, of: Of | str, images: int, judged: bool = False, reference: str = ""
+    ) -> results.Measurement | None:
+        """Return the stored row of a metric, with the same number of images and the same extractor; None without one.
+
+        Args:
+            metric: its name.
+            of: what it measures; a string stands for a source.
+            images: how many were measured.
+            judged: whether an extractor judged them.
+            reference: of a metric that no extractor judges.
+        """
+        by = self.session.judged_by() if judged else {"reference": reference, "extractor": ""}
+        for row in reversed(self.standing):
+            asked = (metric, _of(of), images, by["reference"], by["extractor"])
+            if (row.metric, row.of, row.images, row.reference, row.extractor) == asked:
+                return row
+        return None
+
+    def add(
+        self, metric: str, of: Of | str, value: float, images: int, seconds: dict[str, float], **rest: Any
+    ) -> results.Measurement:
+        """Store a row with its provenance; `rest` sets further fields.
+
+        If another process has stored the same measurement in the meantime, that row is returned and nothing is stored:
+        two seeds running at once store what they share once.
+        """
+        subject, of = self.subject, _of(of)
+        fields = {
+            "weights": subject.weights,
+            "spread": None,
+            "reference": "",
+            "extractor": "",
+            "chain": subject.chains.get(of.source, ""),
+        }
+        names = (
+            "recipe",
+            "model",
+            "protocol",
+            "dataset",
+            "preset",
+            "learning",
+            "seed",
+            "steps",
+            "complete",
+            "config_digest",
+        )
+        row = results.Measurement(
+            **{name: getattr(subject, name) for name in names},
+            **of._asdict(),
+            metric=metric,
+            variation=dict(subject.variation),
+            value=value,
+            images=images,
+            wall_seconds={"train": subject.train_seconds, **seconds},
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **self.session.provenance,
+            **(fields | rest),
+        )
+        if parallel.first():
+            (row,) = results.append(self.path, [row], stands=self._answers)
+        self.standing.append(row)
+        self.added += 1
+        return row
+
+
+def _of(of: Of | str) -> Of:
+    return Of(of) if isinstance(of, str) else of
