@@ -176,11 +176,11 @@ def unwritable(folder: Path) -> None:
 
 
 def one_of_several(folder: Path, number: str) -> None:
-    """Run the recipe as one of the processes that the environment names; the second one gets a signal at a step."""
+    """Run the recipe as one of the processes that the environment names; the second one, or VICTIM, gets a signal at a step."""
     update, steps = JointMLE.update, iter(range(10**6))
 
     def interrupted(self: JointMLE, *arguments: Any) -> Any:
-        if os.environ["RANK"] == "1" and next(steps) == 7:
+        if os.environ["RANK"] == os.environ.get("VICTIM", "1") and next(steps) == 7:
             os.kill(os.getpid(), int(number))
         return update(self, *arguments)
 
