@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
-from typing import ParamSpec, TextIO
+from pathlib import Path
+from typing import ParamSpec
 
 from jlebm.text import in_plain_characters, printable
 
@@ -50,7 +51,9 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
-        sys.stdout, sys.stderr = _written(sys.stdout), _written(sys.stderr)
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed before the command began, as by `>&-`
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=PLAIN)
@@ -62,13 +65,13 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
             _say(f"error: {printable(str(error))}")
             return error.exit_code
         except BrokenPipeError:
-            _drop(sys.stdout)
+            _drop("stdout")
             return NOBODY_READS
         except OSError as error:
             if error.filename is None and error.errno != errno.ENOSPC:
                 raise
             if error.filename is None:
-                _drop(sys.stdout)
+                _drop("stdout")
             name = "the output" if error.filename is None else printable(str(error.filename))
             _say(f"error: {name} cannot be used ({error.strerror})")
             return UserError.exit_code
@@ -79,20 +82,15 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
     return guarded
 
 
-def _written(stream: TextIO | None) -> TextIO:
-    """Return an output; Python has None for one that was closed before the command began, as by `>&-`."""
-    return open(os.devnull, "w", encoding="utf-8") if stream is None else stream
-
-
 def _say(line: str) -> None:
     try:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     except OSError:  # the exit code is left to tell
-        _drop(sys.stderr)
+        _drop("stderr")
 
 
-def _drop(stream: TextIO) -> None:
-    """Send what Python flushes at exit nowhere."""
+def _drop(name: str) -> None:
+    """Send what Python flushes at exit into an output nowhere."""
     with suppress(OSError, ValueError):  # a stream without a descriptor has nothing to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())

@@ -95,7 +95,8 @@ def read(file: Readable, annotated: bool = False, unchecked: bool = False) -> An
         unchecked: whether the format before torch 1.6 is read too.
 
     Raises:
-        Damaged: the file is not whole, or of the format before torch 1.6 and not `unchecked`, or holds something other than tensors and plain values.
+        Damaged: the file is not whole, or of the format before torch 1.6 and not `unchecked`, or holds something other
+            than tensors and plain values.
     """
     file.seek(0)
     head = file.read(len(MAGIC))

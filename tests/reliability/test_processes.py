@@ -66,6 +66,17 @@ def test_a_permission_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
         assert "damaged" not in said, place
 
 
+def test_a_permission_that_another_command_lacks_is_a_sentence(tmp_path: Path) -> None:
+    """Breaks if check, evaluate, generate or the figures end in a traceback, or pass over what they may not read."""
+    found = told("other_commands", tmp_path)
+    assert len(found) == 37
+    for place, (code, said) in found.items():
+        assert "Traceback" not in said, f"{place}: {said}"
+        assert code == 2, f"{place}: {said}"
+        assert said.count("error: ") == 1, f"{place}: {said}"
+        assert "damaged" not in said, f"{place}: {said}"
+
+
 def test_what_cannot_be_written_shows_before_the_training(tmp_path: Path) -> None:
     """Breaks if hours of training come before a results folder that is read-only."""
     found = told("unwritable", tmp_path)
