@@ -39,7 +39,8 @@ def load(path: Path, config_digest: str, seed: int) -> dict[str, Any]:
     """Read a checkpoint of this configuration and seed, on the CPU.
 
     Raises:
-        UserError: it is missing, unreadable, altered or of another format, holds anything but tensors and plain values
+        UserError: it is missing, unreadable, altered or of another format (this program never wrote that of torch
+            before 1.6, which has no checksums), holds anything but tensors and plain values
             (which are never executed), or belongs to another configuration or seed.
     """
     with open_regular(path, "checkpoint") as file:

@@ -7,7 +7,9 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import ParamSpec
 
 from jlebm.text import in_plain_characters, printable
@@ -43,11 +45,15 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
 
     An operating system's error about a named file is reported in the same way: its cause lies outside this code.
     Characters that the output's encoding lacks (ASCII has no frames, cp1252 no Greek) are replaced by plain ones,
-    whichever library prints them. An output that is closed early, as by `| head`, ends the command silently.
+    whichever library prints them. An output that is closed early, as by `| head`, ends the command silently; one on a
+    full disk is a sentence, and where that cannot be written either, the exit code alone.
     """
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed before the command began, as by `>&-`
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=PLAIN)
@@ -56,19 +62,35 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
             sys.stdout.flush()  # here, where a failed write is still reported
             return code
         except UserError as error:
-            sys.stderr.write(f"error: {printable(str(error))}\n")
+            _say(f"error: {printable(str(error))}")
             return error.exit_code
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            _drop("stdout")
             return NOBODY_READS
         except OSError as error:
             if error.filename is None and error.errno != errno.ENOSPC:
                 raise
+            if error.filename is None:
+                _drop("stdout")
             name = "the output" if error.filename is None else printable(str(error.filename))
-            sys.stderr.write(f"error: {name} cannot be used ({error.strerror})\n")
+            _say(f"error: {name} cannot be used ({error.strerror})")
             return UserError.exit_code
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted; nothing that was stored is lost\n")
+            _say("interrupted; nothing that was stored is lost")
             return 130
 
     return guarded
+
+
+def _say(line: str) -> None:
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except OSError:  # the exit code is left to tell
+        _drop("stderr")
+
+
+def _drop(name: str) -> None:
+    """Send what Python flushes at exit into an output nowhere."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor has nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())

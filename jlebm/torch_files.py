@@ -81,19 +81,22 @@ INSTEAD: Mapping[str, Any] = {
 }
 
 
-def read(file: Readable, annotated: bool = False) -> Any:
+def read(file: Readable, annotated: bool = False, unchecked: bool = False) -> Any:
     """Read a file of `torch.save` onto the CPU without executing anything in it.
 
     Every byte of a zip file is checked against the CRC-32, the sizes and the names that the file contains: one flipped
-    bit is noticed. The format before torch 1.6 has no checksums.
+    bit is noticed. The format before torch 1.6 has no checksums: a bit that flips in it is not noticed, so that it is
+    read only where other people's files may have it.
 
     Args:
         file: opened for reading in binary, with a descriptor; it stays open.
         annotated: whether `argparse.Namespace`, paths and numpy scalars are allowed; the latter two are returned as
             strings and as Python numbers.
+        unchecked: whether the format before torch 1.6 is read too.
 
     Raises:
-        Damaged: the file is not whole, or holds something other than tensors and plain values.
+        Damaged: the file is not whole, or of the format before torch 1.6 and not `unchecked`, or holds something other
+            than tensors and plain values.
     """
     file.seek(0)
     head = file.read(len(MAGIC))
@@ -101,6 +104,8 @@ def read(file: Readable, annotated: bool = False) -> Any:
         archive = open_archive(file)
         _look_through(_pickle_of(archive), 1, annotated)
     elif head[:2] == bytes((0x80, PROTOCOL)):
+        if not unchecked:
+            raise Damaged("it is of the format before torch 1.6, whose bytes no checksum guards")
         file.seek(0)
         _look_through(file.read(LARGEST_PICKLE), LEGACY_PICKLES, annotated)
     else:

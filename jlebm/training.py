@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from jlebm import checkpoints, guard, resuming
+from jlebm import checkpoints, guard, resuming, sizes
 from jlebm.backbones.protocol import Backbone
 from jlebm.energies import JointEnergy
 from jlebm.engines import parallel
@@ -124,7 +124,12 @@ class TrainState:
 def initial_state(
     experiment: Trainable, seed: int, device: torch.device, backbone: Backbone | None = None
 ) -> TrainState:
-    """Build the state before the first step; torch's global generator is left unchanged."""
+    """Build the state before the first step; torch's global generator is left unchanged.
+
+    Raises:
+        UserError: the model is larger than the device's memory.
+    """
+    sizes.refuse_what_does_not_fit(lambda: experiment.build(backbone), experiment.to_json(), device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.

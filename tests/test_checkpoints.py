@@ -87,3 +87,11 @@ def test_weights_round_trip_with_their_header(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match="not a whole weights file"):
         checkpoints.load_weights(path)
+
+
+def test_the_format_without_checksums_is_not_read_as_our_own(path: Path) -> None:
+    """Breaks if a checkpoint of torch's format before 1.6, which this program never wrote, is loaded unchecked."""
+    content = torch.load(path, weights_only=True)
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match=r"the format before torch 1\.6, whose bytes no checksum guards"):
+        checkpoints.load(path, content["config_digest"], content["seed"])

@@ -35,6 +35,7 @@ LAYERS = (
         "npz",
         "torch_files",
         "resuming",
+        "sizes",
         "errors",
         "files",
         "folders",

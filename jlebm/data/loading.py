@@ -98,8 +98,16 @@ def data_root(explicit: Path | None) -> Path:
     """Return the folder that holds datasets: `explicit`, else $JLEBM_DATA, else the user's cache folder.
 
     Raises:
-        UserError: $JLEBM_DATA is empty, which as a path would mean the working folder, or the user has no home folder.
+        UserError: it is a file or a device, $JLEBM_DATA is empty, which as a path would mean the working folder, or the
+            user has no home folder.
     """
+    folder = _named_root(explicit)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the data root {folder} is no folder; name one with --data-root or $JLEBM_DATA")
+    return folder
+
+
+def _named_root(explicit: Path | None) -> Path:
     if explicit is not None:
         return expanded(explicit)
     named = os.environ.get("JLEBM_DATA")

@@ -27,7 +27,9 @@ class PeerLost(UserError):
 
 GRACE = 10.0  # seconds for the first process to report why it ends, before another one ends them all
 MEETING = datetime.timedelta(minutes=10)  # within which all processes must have started
-PATIENCE = datetime.timedelta(days=2)  # longest wait for the first process's download or evaluation
+PATIENCE = 4 * 3600.0  # seconds; longest wait for another process, such as for the first one's download
+LONGEST = 1e9  # seconds
+PATIENCE_VARIABLE = "JLEBM_PATIENCE"  # of the environment; another number of seconds
 
 
 def rank() -> int:
@@ -50,6 +52,24 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def patience() -> float:
+    """Return the seconds that a process waits for another, in `JLEBM_PATIENCE` or `PATIENCE`.
+
+    A machine that vanishes does not close its connections: this wait alone notices it.
+
+    Raises:
+        UserError: the variable is not a positive number.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE, str(PATIENCE))
+    try:
+        seconds = float(text)
+        if not 0 < seconds < LONGEST:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{PATIENCE_VARIABLE} is a positive number of seconds, not {text!r}") from None
+    return seconds
+
+
 @contextmanager
 def world(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started, gloo on CPUs and NCCL on GPUs; alone, do nothing.
@@ -59,7 +79,7 @@ def world(device: torch.device) -> Iterator[None]:
 
     Raises:
         UserError: not all processes join within `MEETING`, or the environment does not say where they meet.
-        PeerLost: another process ended without an error message.
+        PeerLost: another process ended without an error message, or did not answer within `patience()`.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
@@ -84,9 +104,10 @@ def _join(backend: str) -> None:
     Raises:
         UserError: not all processes join, or the environment does not say where they meet.
     """
+    timeout = datetime.timedelta(seconds=patience())
     try:
         store, number, count = next(rendezvous("env://", timeout=MEETING))
-        distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
+        distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         why = f"{error}".splitlines()[0]
         raise UserError(f"the processes of this run do not find each other ({why}); start it with torchrun") from error
@@ -99,8 +120,9 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLost(
-            "another process of this run is gone or can't be reached; start the same command again in all of them: it "
-            "goes on from the last checkpoint, if there is one"
+            f"another process of this run is gone, or has not answered for {patience():g} seconds "
+            f"({PATIENCE_VARIABLE}); start the same command again in all of them: it goes on from the last "
+            "checkpoint, if there is one"
         ) from error
 
 

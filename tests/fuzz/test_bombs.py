@@ -103,7 +103,7 @@ altered("size.pt", 2**20 + 3, 10**12)
 legacy = io.BytesIO(); torch.save({"a": torch.zeros(2**20 + 3)}, legacy, _use_new_zipfile_serialization=False)
 count = b"J" + (2**20 + 3).to_bytes(4, "little")
 (folder / "legacy.pt").write_bytes(legacy.getvalue().replace(count, b"\\x8a\\x08" + (10**13).to_bytes(8, "little")))
-files["legacy.pt"] = "checkpoint"
+files["legacy.pt"] = "published"
 
 archive("packed.npz", {"energy.npy": zeros}, zipfile.ZIP_DEFLATED, "arrays")
 header = io.BytesIO(); np.lib.format.write_array_header_1_0(

@@ -57,7 +57,7 @@ class Format:
     """Whether each bit of it is held by a digest or a CRC."""
 
 
-def checkpoint(folder: Path, legacy: bool = False) -> Format:
+def checkpoint(folder: Path) -> Format:
     run, _ = train(folder, stop_after=2)
     fresh = initial_state(experiment(), 1, CPU)
     digest = experiment().digest()
@@ -66,7 +66,7 @@ def checkpoint(folder: Path, legacy: bool = False) -> Format:
     def read(path: Path) -> None:
         fresh.load_state_dict(checkpoints.load(path, digest, 1))
 
-    return Format(content, by_torch(legacy), read, not legacy)
+    return Format(content, by_torch(False), read, True)
 
 
 def published(legacy: bool = False) -> Format:
@@ -159,7 +159,6 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
     save_nvae(folder / "own", backbone())
     return {
         "checkpoint": checkpoint(folder / "new"),
-        "legacy checkpoint": checkpoint(folder / "old", legacy=True),
         "published NVAE": published(),
         "legacy NVAE": published(legacy=True),
         "own NVAE": weights((folder / "own").read_bytes(), load_nvae),
@@ -271,7 +270,7 @@ def made_odd(content: Any, dice: random.Random) -> Any:
 
 BYTES = (flipped, flipped, cut, spliced, head_changed, repacked, pickle_changed)
 NAMES = (
-    *("checkpoint", "legacy checkpoint", "published NVAE", "legacy NVAE", "own NVAE", "weights"),
+    *("checkpoint", "published NVAE", "legacy NVAE", "own NVAE", "weights"),
     *("Inception", "artifact", "cached sums", "golden curves"),
 )
 

@@ -1,18 +1,34 @@
 """Disks that are full at every stage of a run: a sentence, and once there is space the same command ends it."""
 
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from figures import plotting
+from jlebm import evaluation
+from jlebm.data import cache, load, writable_cache
+from jlebm.data.catalogue import CATALOGUE, Entry
 from jlebm.errors import exit_on_user_error
+from jlebm.evaluation import find_extractor, reference
 from jlebm.evaluation.reference import KEPT_DIMENSION, KEPT_LAYER, _Entry, _rows
-from jlebm.files import growing
+from jlebm.files import growing, write_text
+from jlebm.run import Run
+from reproduce.measuring.session import Rows
+from reproduce.pipelines import joint, pictures
 from reproduce.results import read_all
+from tests.inception import partial_weights, random_state, small_inception
 from tests.reliability import commands
+from tests.reliability.worker import state
+
+__all__ = ["partial_weights", "random_state", "small_inception"]
 
 STAGES = ("config.json", "checkpoint.pt", "posterior.npy")
 SAMPLES = {"posterior.npy", "gaussian-prior.npy", "ebm-prior.npy"}
@@ -111,3 +127,136 @@ def test_reference_features_that_do_not_fit_are_a_sentence(tmp_path: Path) -> No
     assert (tmp_path / "features.part").stat().st_size == 128 + 2 * len(row)
     with pytest.raises(ZeroDivisionError), growing(tmp_path / "features.part", "r+b"):
         _ = 1 / 0
+
+
+# Where a run of the two-layer recipe is when its disk becomes full: the disk, what is about to write, and the file.
+FULL = {
+    "events": ("runs", Run, "append_event", "events.jsonl"),
+    "weights": ("runs", joint, "save_model", "weights.safetensors"),
+    "diagnostics": ("runs", pictures, "write_text", "diagnostics.json"),
+    "rows": ("results", Rows, "add", "digits.jsonl"),
+}
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """Make a folder a file system of its own; skip the test where nobody may."""
+    folder.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a disk can't be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Write until the kernel says that there is no space."""
+    with (disk / "filler").open("wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    assert shutil.disk_usage(disk).free == 0
+
+
+def filled_before(owner: object, name: str, disk: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let the disk be full from the first call of a function on."""
+    original = getattr(owner, name)
+
+    def full(*arguments: object, **named: object) -> object:
+        if not (disk / "filler").exists():
+            fill(disk)
+        return original(*arguments, **named)
+
+    patch.setattr(owner, name, full)
+
+
+@pytest.fixture
+def _pictures_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a word where a figure would be drawn."""
+
+    def save(figure: object, stem: Path) -> list[Path]:
+        paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
+        for path in paths:
+            write_text(path, "a figure")
+        return paths
+
+    monkeypatch.setattr(plotting, "save", save)
+
+
+@pytest.mark.usefixtures("_pictures_in_no_time")
+@pytest.mark.parametrize("case", FULL)
+def test_a_disk_that_fills_up_in_a_run(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks if a writer of a run ends in a traceback, or if with space the same command comes to other bytes or rows.
+
+    Runs, results and data lie on file systems of their own, of which one is really full from a moment on.
+    """
+    name, owner, function, file = FULL[case]
+    whole, work = commands.fresh(tmp_path / "whole"), commands.fresh(tmp_path / "work")
+    assert commands.joint(whole) == 0
+    capsys.readouterr()
+    with mounted(work / name), pytest.MonkeyPatch.context() as patch:
+        filled_before(owner, function, work / name, patch)
+        assert commands.joint(work) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith(f"error: no space left to write {work / name}"), said
+        assert f"/{file}; free some and run the same command again" in said
+        assert not list(work.rglob("*.part"))
+        patch.undo()
+        (work / name / "filler").unlink()
+        assert commands.joint(work) == 0
+        for part in ("runs", "results"):
+            ours, theirs = (state(folder / part) for folder in (work, whole))
+            assert ours == theirs
+
+
+CACHES = {
+    "pixels": (cache, "_write_entry", ".npy", ()),
+    "sums": (reference, "_go_through", ".npz", ("fid768",)),
+}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_a_disk_of_data_that_fills_up(
+    tmp_path: Path, case: str, small_inception: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if decoded pixels or reference statistics end in a traceback, or differ where there is space again."""
+    owner, function, suffix, metrics = CACHES[case]
+    root, pictures_folder = tmp_path / "root", tmp_path / "pictures"
+    draw = np.random.default_rng(0)
+    pictures_folder.mkdir()
+    for index in range(40):
+        pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures_folder / f"{index:02}.png")
+
+    @exit_on_user_error
+    def run() -> None:
+        dataset = load("noise", root, download=False)
+        extractor = find_extractor(root, download=False)
+        images = np.array(dataset.images)[::-1]
+        known = evaluation.ReferenceSet(dataset, writable_cache(root))
+        found = evaluation.evaluate(images, known, extractor, torch.device("cpu"), metrics=metrics)
+        values.append([score.value for score in found if isinstance(score, evaluation.Score)])
+
+    values: list[list[float]] = []
+    with mounted(root), pytest.MonkeyPatch.context() as patch:
+        (root / "noise").symlink_to(pictures_folder)
+        (root / small_inception.name).symlink_to(small_inception)
+        patch.setitem(CATALOGUE, "noise", Entry("noise", shape=(8, 8, 1)))
+        with pytest.MonkeyPatch.context() as full:
+            filled_before(owner, function, root, full)
+            assert run() == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith(f"error: no space left to write {root}"), said
+        assert said.partition(";")[0].endswith(suffix)
+        assert not list(root.rglob("*.part"))
+        (root / "filler").unlink()
+        assert run() == 0
+        kept = {path.name: path.read_bytes() for path in (root / ".jlebm-cache").glob("*.np?")}
+        shutil.rmtree(root / ".jlebm-cache")
+        assert run() == 0
+        assert values[0] == values[1]
+        again = {path.name: path.read_bytes() for path in (root / ".jlebm-cache").glob("*.np?")}
+        assert kept.keys() == again.keys()
+        assert all(kept[name] == again[name] for name in kept if name.endswith(".npy"))

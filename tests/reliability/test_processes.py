@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from jlebm.engines import parallel
+from jlebm.errors import UserError
 from reproduce.results import read_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +66,17 @@ def test_a_permission_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
         assert "damaged" not in said, place
 
 
+def test_a_permission_that_another_command_lacks_is_a_sentence(tmp_path: Path) -> None:
+    """Breaks if check, evaluate, generate or the figures end in a traceback, or pass over what they may not read."""
+    found = told("other_commands", tmp_path)
+    assert len(found) == 37
+    for place, (code, said) in found.items():
+        assert "Traceback" not in said, f"{place}: {said}"
+        assert code == 2, f"{place}: {said}"
+        assert said.count("error: ") == 1, f"{place}: {said}"
+        assert "damaged" not in said, f"{place}: {said}"
+
+
 def test_what_cannot_be_written_shows_before_the_training(tmp_path: Path) -> None:
     """Breaks if hours of training come before a results folder that is read-only."""
     found = told("unwritable", tmp_path)
@@ -75,13 +88,19 @@ def test_what_cannot_be_written_shows_before_the_training(tmp_path: Path) -> Non
         assert "seed 1:" not in said, place
 
 
-def several(folder: Path, number: int) -> list[tuple[int, str]]:
-    """Start two processes without torchrun, of which the second one gets a signal; return exit codes and output."""
+def started(folder: Path, number: int, **environment: str) -> "list[subprocess.Popen[str]]":
+    """Start two processes without torchrun, of which one gets a signal."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [start("one_of_several", folder, str(number), RANK=str(rank), **meeting) for rank in range(2)]
+    meeting |= environment
+    return [start("one_of_several", folder, str(number), RANK=str(rank), **meeting) for rank in range(2)]
+
+
+def several(folder: Path, number: int) -> list[tuple[int, str]]:
+    """Start two processes, of which the second one gets a signal; return exit codes and output."""
+    both = started(folder, number)
     ended = [each.communicate(timeout=PATIENCE) for each in both]
     return [(each.returncode, said[1]) for each, said in zip(both, ended, strict=True)]
 
@@ -100,6 +119,30 @@ def test_a_process_that_is_lost_is_a_sentence(tmp_path: Path) -> None:
     assert (first, second) == (2, -signal.SIGKILL), said
     assert "error: another process of this run is gone" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_stays_silent_is_lost(tmp_path: Path, victim: int) -> None:
+    """Breaks if a machine that is gone without closing its connections is waited for for days, or is a traceback."""
+    both = started(tmp_path, signal.SIGSTOP, JLEBM_PATIENCE="8", VICTIM=str(victim))
+    try:
+        _, said = both[1 - victim].communicate(timeout=PATIENCE)
+        assert both[victim].poll() is None, "it is stopped, and its connections are open"
+    finally:
+        both[victim].kill()
+        both[victim].communicate()
+    assert both[1 - victim].returncode == 2, said
+    assert "error: another process of this run is gone, or has not answered for 8 seconds (JLEBM_PATIENCE)" in said
+    assert "Traceback" not in said
+    assert read_all(tmp_path / "results/measured") == []
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "nan", "inf"])
+def test_a_patience_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if it is a traceback, or waits for ever."""
+    monkeypatch.setenv("JLEBM_PATIENCE", text)
+    with pytest.raises(UserError, match="JLEBM_PATIENCE is a positive number of seconds"):
+        parallel.patience()
 
 
 @pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR", "MASTER_PORT"])

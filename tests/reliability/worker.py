@@ -16,15 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
+import figures.__main__
 from figures import plotting
 from jlebm import checkpoints
+from jlebm.data.catalogue import CATALOGUE, Entry
 from jlebm.files import write_text
 from jlebm.learning.joint_mle import JointMLE
 from jlebm.training import fit
+from reproduce import check, evaluate, generate
 from tests.reliability import commands
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.truncate")
 
 
@@ -175,12 +181,77 @@ def unwritable(folder: Path) -> None:
     sys.stdout.write(json.dumps(said))
 
 
+def other_commands(folder: Path) -> None:
+    """Take each permission that check, evaluate, generate and the figures need, and print what each command says."""
+    log, said = folder / "log", {}
+    whole = commands.fresh(folder / "whole")
+    assert commands.joint(whole) == 0
+    results, out, images = whole / "results", whole / "out", whole / "images"
+    measured, (run,) = results / "measured", (whole / "runs").iterdir()
+    (results / "artifacts").mkdir()
+    for name in ("paper.toml", "expected.toml"):
+        (results / name).write_bytes((RESULTS / name).read_bytes() if name == "paper.toml" else b"")
+    artifact = results / "artifacts/cifar10_pixels_cpu_training.npz"
+    artifact.write_bytes((RESULTS / "artifacts" / artifact.name).read_bytes())
+    (results / "measured/cifar10.jsonl").write_bytes((RESULTS / "measured/cifar10.jsonl").read_bytes())
+    for place in (out, images, whole / "root/noise", whole / "root/.jlebm-cache"):
+        place.mkdir()
+    draw = np.random.default_rng(0)
+    for index in range(60):
+        for place in (images, whole / "root/noise"):
+            Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(place / f"{index:02}.png")
+    np.save(whole / "images.npy", np.zeros((60, 8, 8, 1), np.uint8))
+    CATALOGUE["noise"] = Entry("noise", shape=(8, 8, 1))
+    judge = ["--against", "noise", "--data-root", str(whole / "root"), "--no-download", "--device", "cpu"]
+    for name in ("made.npz", "made.zip"):
+        assert generate.main(["--run", str(run), "--seeds", "0-3", "--out", str(out / name), "--device", "cpu"]) == 0
+    lines = {
+        "check": (check.main, ["--results", str(results)]),
+        "check --write-expected": (check.main, ["--results", str(results), "--write-expected", "preset=tiny"]),
+        "evaluate folder": (evaluate.main, ["--images", str(images), *judge]),
+        "evaluate array": (evaluate.main, ["--images", str(whole / "images.npy"), *judge]),
+        "figures": (figures.__main__.main, ["--results", str(results), "--out", str(out)]),
+        **{
+            f"generate {name}": (
+                generate.main,
+                ["--run", str(run), "--seeds", "0-3", "--out", str(out / name), "--device", "cpu"],
+            )
+            for name in ("new.npz", "new.zip", "new", "made.npz", "made.zip")
+        },
+    }
+    rows = [results / "paper.toml", results / "expected.toml", measured, measured / "digits.jsonl"]
+    readings = {
+        "check": rows,
+        "check --write-expected": [*rows[1:], results],
+        "evaluate folder": [images, images / "07.png", whole / "root/noise", whole / "root/noise/07.png"],
+        "evaluate array": [whole / "images.npy", whole / "root/noise/00.png"],
+        "figures": [*rows, artifact, artifact.parent, out],
+        **{f"generate {name}": [run / "weights.safetensors", run, out] for name in ("new.npz", "new.zip", "new")},
+        **{f"generate {name}": [out / name] for name in ("made.npz", "made.zip")},
+    }
+    writings = {
+        "check --write-expected": [results],
+        "figures": [out],
+        **{f"generate {name}": [out] for name in ("new.npz", "new.zip", "new")},
+    }
+    tries = [(name, path, 0) for name, paths in readings.items() for path in paths]
+    tries += [(name, path, 0o555) for name, paths in writings.items() for path in paths]
+    for name, path, less in tries:
+        main, words = lines[name]
+        mode = path.stat().st_mode
+        path.chmod(less)
+        code = forked(lambda main=main, words=words: (without_privileges(), main(words))[1], log)
+        path.chmod(mode)
+        said[f"{name}: {path.relative_to(whole)} {less:o}"] = [code, log.read_text()]
+    sys.stdout.write(json.dumps(said))
+
+
 def one_of_several(folder: Path, number: str) -> None:
-    """Run the recipe as one of the processes that the environment names; the second one gets a signal at a step."""
+    """Run the recipe as one of the processes that the environment names; the VICTIM, or second, gets a signal."""
     update, steps = JointMLE.update, iter(range(10**6))
 
     def interrupted(self: JointMLE, *arguments: Any) -> Any:
-        if os.environ["RANK"] == "1" and next(steps) == 7:
+        if os.environ["RANK"] == os.environ.get("VICTIM", "1") and next(steps) == 7:
             os.kill(os.getpid(), int(number))
         return update(self, *arguments)
 
@@ -191,7 +262,7 @@ def one_of_several(folder: Path, number: str) -> None:
 def main() -> None:
     """Do one job."""
     torch.set_num_threads(1)
-    jobs = {each.__name__: each for each in (kills, denied, unwritable, one_of_several)}
+    jobs = {each.__name__: each for each in (kills, denied, unwritable, other_commands, one_of_several)}
     jobs[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
 
 

@@ -185,3 +185,33 @@ def test_an_output_that_nobody_reads_to_its_end() -> None:
     assert ran.returncode in (0, 141)
     assert "Traceback" not in ran.stderr
     assert "Exception" not in ran.stderr
+
+
+OUTPUTS = {
+    "a full disk": ("> /dev/full", 2, ["error: the output cannot be used (No space left on device)"]),
+    "both on one": ("> /dev/full 2> /dev/full", 2, []),
+    "closed": (">&-", 0, []),
+    "both closed": (">&- 2>&-", 0, []),
+    "nobody reads": ("| true; exit ${PIPESTATUS[0]}", 141, []),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("words", ["-m reproduce.check", "-m reproduce.check --format markdown"])
+def test_an_output_that_takes_nothing(output: str, words: str) -> None:
+    """Would break if `> /dev/full` ended in a traceback, or with a code of success."""
+    where, code, said = OUTPUTS[output]
+    command = f"{sys.executable} {words} {where}"
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ran.stderr.splitlines() == said
+    assert ran.returncode == code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
+@pytest.mark.parametrize("words", ["--help", "--results /there-is-none", "--no-such-option"])
+def test_a_screen_that_takes_nothing(words: str) -> None:
+    """Would break if a sentence that cannot be written changed the exit code."""
+    command = f"{sys.executable} -m reproduce.check {words} > /dev/full 2> /dev/full"
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "")
