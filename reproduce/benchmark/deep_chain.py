@@ -49,7 +49,7 @@ def setting(config: NVAEConfig, batch: int, steps: int = 1) -> str:
 
 
 class Plain:
-    """Plain decoder of an NVAE, as a state dict and functions, with the energy networks; top first, as in the library."""
+    """Plain decoder of an NVAE, as a state dict and functions, with the energy networks; top first."""
 
     def __init__(self, network: NVAE, energy: JointEnergy):
         state = network.state_dict()

@@ -31,8 +31,7 @@ def interleaved(
 ) -> Medians:
     """Time plain and ours alternately, A B A B, after one warm-up run of each.
 
-    Short parts are repeated more often than asked for, as a median of seven depends on what else the machine does within
-    half a second.
+    Short parts are repeated more often than asked for, as a median of seven is sensitive to other work on the machine.
     """
     parts = [ours] if plain is None else [plain, ours]
     seconds: list[list[float]] = [[] for _ in parts]

@@ -113,7 +113,7 @@ class DDPM(System):
         yield Turn("network", loss, {"loss": loss.detach()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return images denoised from N(0, I), with the estimate of x clipped to [-1, 1] at each step as in the paper."""
+        """Return images denoised from N(0, I), the estimate of x clipped to [-1, 1] at each step as in the paper."""
         config = self.config
         (x,) = noise((self.empty(count, *config.image_shape),))
         for one in steps(config):
