@@ -7,8 +7,8 @@ The data root holds celebahq256-256x256.zip (a StyleGAN/EDM dataset zip) or a fo
 paper reports FID 9.89, and 30.25 for the backbone alone (30,000 images, Table 3); it trains its energies on the public
 "qualitative" NVAE checkpoint, which --backbone-checkpoint reads.
 
-Memory of `paper`, in float32, counted on torch's meta device from what autograd keeps (tests/test_backbones_nvae.py); not
-run on a GPU. One chain step of two images keeps 0.85 GiB, as the tower's activations are computed again, module by
+Memory of `paper`, in float32, counted on torch's meta device from what autograd keeps (tests/test_backbones_nvae.py);
+not run on a GPU. One chain step of two images keeps 0.85 GiB, as the tower's activations are computed again, module by
 module, in the backward pass; 9.69 GiB if they were kept. Weights are 1.2 GiB. Stage one, which recomputes nothing,
 keeps 26.0 GiB of two images.
 """

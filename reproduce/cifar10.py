@@ -67,7 +67,7 @@ _CPU = Experiment(
 )
 
 # An inference network makes p(z1|z2) sharp in z2 within 250 updates, where the step above is unstable (NaN at update
-# 251); and with faster energies it leaves the region that chains reach (NaN at 181 with the rate above, at 321 with 1e-4).
+# 251). With faster energies it leaves the region that chains reach (NaN at 181 with the rate above, at 321 with 1e-4).
 _CPU_VARIATIONAL = dataclasses.replace(
     _CPU,
     prior_chain=Chain(40, epsilon=0.005, start="ancestral"),
