@@ -118,7 +118,7 @@ class Drawing:
         """Return the artifacts of this kind in a run's folder.
 
         Raises:
-            UserError: it is no run's folder, its model has no such figure or too few layers, or the artifact is missing.
+            UserError: it is no run's folder, its model has no such figure or too few layers, or nothing is there.
         """
         header = _header(folder)
         config, model = header["config"], _model(header["config"])

@@ -30,8 +30,7 @@ from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
 from reproduce.benchmark import deep_chain, lines, scale, speed, stopwatch, throughput
-from reproduce.benchmark.part import Part
-from reproduce.benchmark.part import agreed
+from reproduce.benchmark.part import Part, agreed
 from reproduce.results import TIMINGS, Timing, append, timing
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse

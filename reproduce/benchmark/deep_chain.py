@@ -1,7 +1,7 @@
 """Chain step of the two-stage model on a deep hierarchy, against a plain version of the released code.
 
 The mathematics is that of docs/facts, "Whitened noise" and "Two-stage training", with the exact base term. The released
-code normalises every weight at every step, computes batch norms separately, goes on to the parameters of the image,
+code normalises every weight at every step, computes batch norms separately, continues to the parameters of the image,
 which no drift needs, and evaluates the energies one after the other; memory is contiguous. Written for this comparison
 only; the library does not use it.
 """

@@ -33,7 +33,7 @@ class Part:
     times: float = 1.0
     """Number of times that `counted` is done in the timed part."""
     bound: str = ""
-    """What bounds the part on a CPU, if known."""
+    """Bottleneck on a CPU, if known."""
     precision: Precision = "float32"
     """Arithmetic of ours and of the ceiling behind its floor."""
     whole: str | None = None
