@@ -19,16 +19,16 @@ class Arguments:
     """Draw figures and tables from stored artifacts."""
 
     out: Path | None = None
-    """Where they go, build/figures by default."""
+    """Output folder; by default build/figures."""
     results: Path = ROOT / "results"
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
     readme: Path | None = None
-    """A README.md: its pictures docs/NAME.png are written anew, each where NAME is a figure that was drawn."""
+    """A README.md whose pictures docs/NAME.png are replaced by the figures of the same names."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what can be drawn, say what is missing and what would make it; return the exit code."""
+    """Draw every stored figure, print which are missing and what makes them; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     out = folder_for(arguments.out)
     drawn, missing = draw_stored(arguments.results, out)

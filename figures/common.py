@@ -1,4 +1,4 @@
-"""What every figure script shares: where its artifact is, what makes it, and its own command."""
+"""Shared by the figure scripts: artifacts, the kinds of figures, and the command line."""
 
 import json
 import sys
@@ -21,18 +21,18 @@ NAMED = ("protocol", "dataset", "preset", "learning")  # in a run's configuratio
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stored npz file that a figure is drawn from."""
+    """A stored npz file with the arrays of a figure."""
 
     name: str
     arrays: tuple[str, ...]
 
     @property
     def again(self) -> str:
-        """What makes it anew, in words."""
+        """Description of how to make it again."""
         return "make it again with its recipe"
 
     def path(self, results: Path) -> Path:
-        """Return where it is stored."""
+        """Return its path in a results folder."""
         return results / "artifacts" / f"{self.name}.npz"
 
     def load(self, results: Path) -> dict[str, np.ndarray]:
@@ -47,33 +47,33 @@ class Artifact:
 
 @dataclass(frozen=True)
 class OfRun(Artifact):
-    """An artifact in the folder of a run, or of one set of a run's samples, that must be of that run."""
+    """An artifact in the folder of a run, or of one set of its samples, which must belong to the run."""
 
     command: str
-    """What makes it."""
+    """Command that makes it."""
     folder: Path
     digest: str
-    """Of the configuration in the run's config.json."""
+    """Digest in the run's config.json."""
     seed: int
-    """Of the run's training."""
+    """Seed of the run's training."""
 
     @property
     def again(self) -> str:
-        """What makes it anew, in words."""
+        """Description of how to make it again."""
         return f"make it again with `{self.command}`"
 
     def path(self, results: Path) -> Path:
-        """Return where it lies, whatever the results folder."""
+        """Return its path, independent of the results folder."""
         return self.folder / f"{self.name}.npz"
 
     def load(self, results: Path) -> dict[str, np.ndarray]:
         """Return its arrays.
 
-        The provenance names the run as `run_digest` and `run_seed` where its rows have another configuration or seed,
-        those of samples of the run's weights.
+        The provenance has `run_digest` and `run_seed` if the rows, of samples of the run's weights, have another
+        configuration or seed.
 
         Raises:
-            UserError: the file is damaged, or is of another run.
+            UserError: the file is damaged, or belongs to another run.
         """
         arrays, made = read_artifact(self.path(results), self.arrays, [])
         digest, seed = made.get("run_digest", made["config_digest"]), made.get("run_seed", made["seed"])
@@ -87,30 +87,30 @@ class OfRun(Artifact):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a figure is drawn from: the kind of its artifact, the arrays in it, and the models that have one."""
+    """One kind of figure: its artifact, the arrays in it, and the models that have one."""
 
     kind: str
-    """Its file's name in a run's folder, without .npz, with a star where a run may have several; in the results folder
-    the run's name and a line stand before it."""
+    """Name of its file in a run's folder, without .npz, with a star if a run may have several; in the results folder
+    the run's name precedes it."""
     title: str
     arrays: tuple[str, ...]
     models: tuple[str, ...]
     layers: int = 1
-    """That the model must have at least."""
+    """Fewest layers of the model."""
     command: str = ""
-    """What makes the artifact of a run, where its recipe does not."""
+    """Command that makes the artifact, if the recipe does not."""
 
     def stored(self, results: Path) -> list[Artifact]:
-        """Return the artifacts of a results folder that are of this kind, by their names and the arrays in them.
+        """Return the artifacts of this kind in a results folder, by name and arrays.
 
         Raises:
-            UserError: one of that name is damaged.
+            UserError: an artifact of that name is damaged.
         """
         paths = sorted((results / "artifacts").glob(f"*_{self.kind}.npz"))
         return [Artifact(path.stem, self.arrays) for path in paths if set(self.arrays) <= array_names(path)]
 
     def nothing(self, results: Path) -> str:
-        """Say that there is no such artifact in a results folder, and what leaves one there."""
+        """Return the sentence for a results folder without such an artifact, with what makes one."""
         made = f"`{self.command}`" if self.command else "a recipe's full preset"
         return f"not drawn: {self.title}: {results / 'artifacts'} holds no *_{self.kind}.npz; {made} leaves one there"
 
@@ -118,7 +118,7 @@ class Drawing:
         """Return the artifacts of this kind in a run's folder.
 
         Raises:
-            UserError: it is no run's folder, its model has no such figure or too few layers, or no artifact is there.
+            UserError: it is no run's folder, its model has no such figure or too few layers, or nothing is there.
         """
         header = _header(folder)
         config, model = header["config"], _model(header["config"])
@@ -144,12 +144,12 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draw one kind of figure, of every stored artifact or of one run."""
+    """Draw one kind of figure, for every stored artifact or for one run."""
 
     run: Path | None = None
-    """The folder of a run, or of a set of its samples; without it every stored artifact is drawn."""
+    """The folder of a run, or of a set of its samples; by default every stored artifact is drawn."""
     out: Path | None = None
-    """Where the drawings go; by default into the run's folder, or build/figures."""
+    """Output folder; by default the run's folder, or build/figures."""
     results: Path = ROOT / "results"
     """The folder with artifacts/ and measured/."""
 
@@ -159,7 +159,7 @@ Draw = Callable[[Artifact, Path, Path], list[Path]]
 
 @exit_on_user_error
 def main(drawing: Drawing, draw: Draw, argv: Sequence[str] | None = None) -> int:
-    """Draw one kind of figure and say what was written; return the exit code."""
+    """Draw one kind of figure and print the files written; return the exit code."""
     arguments = parse(Arguments, argv, f"Draw {drawing.title}.")
     artifacts = drawing.stored(arguments.results) if arguments.run is None else drawing.of_run(arguments.run)
     out = folder_for(arguments.out or arguments.run)
@@ -170,7 +170,7 @@ def main(drawing: Drawing, draw: Draw, argv: Sequence[str] | None = None) -> int
 
 
 def folder_for(out: Path | None) -> Path:
-    """Return the folder that drawings go into, build/figures where none is given.
+    """Return the output folder, by default build/figures.
 
     Raises:
         UserError: it is a file.
@@ -181,7 +181,7 @@ def folder_for(out: Path | None) -> Path:
 
 
 def array_names(path: Path) -> set[str]:
-    """Return the names of the arrays in an npz file, read from its directory alone.
+    """Return the names of the arrays in an npz file without reading them.
 
     Raises:
         UserError: it is damaged.
@@ -196,10 +196,10 @@ def array_names(path: Path) -> set[str]:
 def require(
     path: Path, array: np.ndarray, ndim: int, dtype: type[np.generic], meaning: str, channels: int | None = None
 ) -> np.ndarray:
-    """Return the array where it has `ndim` axes, the dtype, and 1 or 3 entries along the axis `channels`, if any.
+    """Return the array if it has `ndim` axes, the dtype, and 1 or 3 entries along the axis `channels`.
 
     Raises:
-        UserError: it has not, or is empty; `meaning` says what it should be.
+        UserError: it does not, or is empty; `meaning` describes the expected array.
     """
     fits = array.ndim == ndim and np.issubdtype(array.dtype, dtype) and array.size > 0
     if not fits or (channels is not None and array.shape[channels] not in (1, 3)):
@@ -210,12 +210,12 @@ def require(
 
 
 def sentences(arrays: dict[str, np.ndarray], name: str) -> list[str]:
-    """Return the texts of an artifact's array, none where it has no such array."""
+    """Return the texts in an artifact's array; empty if it has no such array."""
     return [str(text) for text in np.atleast_1d(arrays[name])] if name in arrays else []
 
 
 def scale_for(size: int) -> int:
-    """Return how many figure pixels an image pixel takes, so that small images have as many as large ones."""
+    """Return the number of figure pixels per image pixel, so that small images are drawn as large as others."""
     return max(1, 64 // size)
 
 
@@ -236,10 +236,10 @@ def _header(folder: Path) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> str:
-    """Return what a recipe calls the model.
+    """Return the kind of a run's model.
 
-    Beside its models that is "backbone", a two-stage model's first stage; "gaussian", a ladder's twin; "anomaly", a
-    ladder that lacks a digit; and "system", another system of the paper's Table 2.
+    In addition to the recipes' models: "backbone", the first stage of a two-stage model; "gaussian", a ladder's twin;
+    "anomaly", a ladder trained without a digit; and "system", another system of Table 2.
     """
     for protocol, name in (("anomaly/", "anomaly"), ("table/", "system")):
         if config["protocol"].startswith(protocol):

@@ -1,4 +1,4 @@
-"""The README's tables of what is detected, beside what papers report: functions from stored rows to cells."""
+"""README tables of anomaly and out-of-distribution detection, with the papers' values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ OUTSIDE_HEADER = ("data", "score", "AUROC here", "AUROC reported", "seeds", "ima
 
 
 def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tuple[Cells, list[Cells]]:
-    """Return the header and a line for each digit held out: AUPRC of each score here, and of the paper's systems."""
+    """Return the header and a line for each held-out digit: AUPRC of each score here and of the paper's systems."""
     kept = [row for row in rows if (row.dataset, row.label, row.source) == ("mnist", PRESET, "anomaly")]
     reported = {}
     for one in paper.values():
@@ -38,9 +38,9 @@ def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tup
 
 
 def out_of_distribution(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[Cells]:
-    """Return a line for each score measured here and each that a paper reports, in the order of `OUTSIDE_HEADER`.
+    """Return a line for each score measured here or reported, in the order of `OUTSIDE_HEADER`.
 
-    They share no line: another paper's hierarchy has other layers, so its L>k is another score.
+    No line has both: another hierarchy has other layers, so its L>k is another score.
     """
     asked_of = (PRESET, "auroc", "out-of-distribution")
     kept = [row for row in rows if (row.label, row.metric, row.source) == asked_of]
@@ -54,7 +54,7 @@ def out_of_distribution(rows: Sequence[Measurement], paper: Mapping[str, Reporte
     for pair, asked in scores.items():
         for dataset, of, learning in sorted(asked):
             mean = mean_of(kept, "auroc", of, dataset=dataset, learning=learning)
-            assert mean is not None  # it is of a row
+            assert mean is not None  # there is a row of it
             score = of.score + ", Gaussian twin" * (learning == "gaussian")
             lines.append((pair, score, cell(mean), "-", str(len(mean.seeds)), str(mean.row.images)))
         if not asked:

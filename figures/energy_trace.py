@@ -1,4 +1,4 @@
-"""The energy along prior chains, layer by layer."""
+"""Figure of the energy along prior chains, by layer."""
 
 import sys
 from pathlib import Path

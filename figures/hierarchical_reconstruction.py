@@ -1,4 +1,4 @@
-"""Images, and what is left of each when its k bottom layers come from the prior instead of the posterior."""
+"""Figure of hierarchical reconstruction: images with their k bottom layers taken from the prior."""
 
 import sys
 from pathlib import Path
@@ -13,13 +13,13 @@ DRAWING = Drawing("reconstruction", "hierarchical reconstruction", ("images",), 
 PRIORS = {"images": "EBM", "twin": "Gauss"}  # as wide as a column
 SHOWN = 5  # values of k for each prior
 MEANING = (
-    "k: how many layers from the bottom up, those named, come from the prior given the layers above, which are "
-    "samples of q(z|x); at the largest k nothing is left of the image."
+    "k: number of bottom layers, those named, that come from the prior given the layers above, which are samples of "
+    "q(z|x); at the largest k nothing is left of the image."
 )
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw the input and the reconstructions by k, those of the twin beside, and return the files written.
+    """Draw the input and the reconstructions by k, of model and twin, and return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not images of two layers or more.

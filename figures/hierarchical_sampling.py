@@ -1,4 +1,4 @@
-"""One full draw of the prior, of which each panel draws one layer, or group of layers, anew a hundred times."""
+"""Figure of hierarchical sampling: one draw of the prior, with one layer or group redrawn in each panel."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from figures.plotting import image_panels, save
 from jlebm.errors import UserError
 
 DRAWING = Drawing("layers", "hierarchical sampling", ("panels", "twin", "names"), ("ladder", "two-stage"), layers=2)
-SIDE = 5  # of a panel of the sheet, which is for a page
+SIDE = 5  # images along a panel of the sheet, which fits on a page
 ROWS = {"panels": "EBM\nprior", "twin": "Gaussian\ntwin"}
 
 

@@ -1,4 +1,4 @@
-"""Prior chains from reference noise, short and long: strips of images over the energy along them."""
+"""Figure of Langevin transitions: strips of images above the energy along short and long prior chains."""
 
 import sys
 from pathlib import Path
@@ -42,7 +42,7 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
         strips = require(path, arrays[f"{length}_images"], 5, np.uint8, meaning, channels=2)
         meaning = f"{length}_energy: floating point (steps + 1, chains, layers)"
         energy = require(path, arrays[f"{length}_energy"], 3, np.floating, meaning).astype(np.float64)
-        # Levels and notes are of the long chains.
+        # Only the long chains have levels and notes.
         more = (levels, sentences(arrays, "notes")) if length == "long" else ({}, ())
         try:
             figure = transition(strips, energy, *more, scale=scale_for(strips.shape[-1]))

@@ -1,4 +1,4 @@
-"""Everything measured and timed, as tables; `python -m figures.pages` writes them into both README files anew."""
+"""Tables of everything measured and timed; `python -m figures.pages` rewrites them in README and docs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Mark(NamedTuple):
-    """The two comments of a page between which a table stands."""
+    """Comments before and after a table in a page."""
 
     begin: str
     end: str
 
     @classmethod
     def of(cls, name: str) -> "Mark":
-        """Return the marks of one table."""
+        """Return the marks of a table."""
         return cls(f"<!-- {name}: written by `python -m figures.pages` -->\n", f"<!-- /{name} -->\n")
 
 
@@ -49,7 +49,7 @@ PAGES = {
     "results/README.md": ("measured",),
     "docs/figures.md": ("figures",),
 }  # fmt: skip
-"""Which tables stand where, by the names of `texts`."""
+"""Tables of each page, by the names of `texts`."""
 FIGURES_HEADER = ("command", "draws", "from", "of the models")
 HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
 
@@ -81,12 +81,12 @@ def texts(results: Path) -> dict[str, str]:
 
 
 def _figure(command: str, drawing: Drawing) -> tuple[str, ...]:
-    """Return the line of one kind of figure, in the order of `FIGURES_HEADER`."""
+    """Return the cells of one kind of figure, in the order of `FIGURES_HEADER`."""
     return f"python -m {command}", drawing.title, f"{drawing.kind}.npz", ", ".join(drawing.models)
 
 
 def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
-    """Return a line for each mean over seeds, with what it is held to."""
+    """Return a line for each mean over seeds, with its expectation."""
     lines = []
     for verdict in verdicts:
         one = verdict.expectation
@@ -100,7 +100,7 @@ def _lines(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
 
 
 def performance(results: Path) -> str:
-    """Return the Markdown tables of the benchmark's newest rows: speed beside plain, and how cost grows.
+    """Return the Markdown tables of the benchmark's newest rows: speed against plain, and how cost grows.
 
     Raises:
         UserError: a file of the results folder cannot be read, or a row was changed by hand.
@@ -126,8 +126,8 @@ def _beside_the_authors(rows: Sequence[Timing], paper: Mapping[str, Reported]) -
         return ""
     ours = "; ".join(f"{row.device}: {timing.duration(row.ours)} for {row.setting}" for row in extrapolated)
     return (
-        f"The authors report {' and '.join(said)} an iteration of 100 images on a GPU that they do not name. "
-        f"Extrapolated from the iteration measured here, nobody waited for it: {ours}.\n"
+        f"The authors report {' and '.join(said)} per iteration of 100 images on an unnamed GPU. "
+        f"Extrapolated from one iteration; not run: {ours}.\n"
     )
 
 
@@ -146,10 +146,10 @@ def draw(results: Path, out: Path) -> list[Path]:
 
 
 def update(page: Path, tables: Mapping[str, str]) -> None:
-    """Put tables between the marks of their names in a page.
+    """Write tables between the marks of their names in a page.
 
     Raises:
-        UserError: the marks are not there.
+        UserError: the page lacks the marks.
     """
     text = page.read_text(encoding="utf-8")
     for name, content in tables.items():
@@ -164,7 +164,7 @@ def update(page: Path, tables: Mapping[str, str]) -> None:
 
 @exit_on_user_error
 def main() -> int:
-    """Write the tables of both pages anew; return the exit code."""
+    """Rewrite the tables of all pages; return the exit code."""
     tables = texts(ROOT / "results")
     for page, names in PAGES.items():
         update(ROOT / page, {name: tables[name] for name in names})

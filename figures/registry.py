@@ -1,6 +1,6 @@
-"""Every kind of figure: what it is drawn from, and what draws it. `python -m figures` and docs/figures read this alone.
+"""Registry of the kinds of figures, read by `python -m figures` and docs/figures.
 
-A new one is a script of its own beside these, and a line here (docs/extending, "A figure").
+A new kind is a script beside these and a line here (docs/extending, "A figure").
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from figures.common import Artifact, Draw, Drawing
 
 
 class Script(Protocol):
-    """A module that draws one kind of figure, an artifact at a time."""
+    """A module that draws one kind of figure, one artifact at a time."""
 
     __name__: str
     DRAWING: Drawing
@@ -31,15 +31,15 @@ class Script(Protocol):
 
 
 class Figure(NamedTuple):
-    """One kind of figure; it draws each artifact for itself, or all of them on sheets."""
+    """One kind of figure, drawn from each artifact or from all of them on sheets."""
 
     command: str
-    """The script, as `python -m` takes it."""
+    """Module of the script, for `python -m`."""
     drawing: Drawing
     draw: Draw | None = None
-    """One artifact."""
+    """Draws one artifact."""
     sheets: Callable[[Path, Path], list[Path]] | None = None
-    """All stored ones: from the results folder and the output folder to the files written."""
+    """Draws all stored artifacts, given the results and the output folder, and returns the files written."""
 
     @classmethod
     def of(cls, script: Script) -> "Figure":
@@ -60,10 +60,10 @@ FIGURES = [
 
 
 def draw_stored(results: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """Draw every artifact of a results folder; return the files written, and a sentence for all that was not drawn.
+    """Draw every artifact of a results folder; return the files written, and a sentence for each that was not drawn.
 
     Raises:
-        UserError: an artifact is damaged, or is not what its figure is drawn from.
+        UserError: an artifact is damaged or has the wrong arrays.
     """
     written, missing, drawn = [], [], set()
     for figure in FIGURES:
@@ -76,5 +76,5 @@ def draw_stored(results: Path, out: Path) -> tuple[list[Path], list[str]]:
         elif figure.draw is not None:
             written += [path for artifact in artifacts for path in figure.draw(artifact, results, out)]
     for path in sorted(set((results / "artifacts").glob("*.npz")) - drawn):
-        missing.append(f"not drawn: {path} is of no figure; figures/registry.py names the kinds that there are")
+        missing.append(f"not drawn: {path} belongs to no kind of figure in figures/registry.py")
     return written, missing

@@ -1,4 +1,4 @@
-"""Images of the priors, of decoded posterior samples and of the data one under another; and the two priors alone."""
+"""Figure of samples: both priors, decoded posterior samples and data; and a sheet of the two priors."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ COLUMNS = 16
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw all kinds, and a sheet of the EBM prior beside the Gaussian one, or the twin's; return the files written.
+    """Draw all sources, and a sheet of the EBM prior and the Gaussian one, or the twin's; return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not images.

@@ -1,4 +1,4 @@
-"""Histograms of the scores of images that the model was trained on the like of, and of others."""
+"""Figure of out-of-distribution scores: histograms for images inside and outside."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ DRAWING = Drawing("ood_*", "out-of-distribution detection", ARRAYS, ("ladder", "
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw a histogram a score, its AUROC, AUPRC and FPR at 80 % TPR above it, and return the files written.
+    """Draw one histogram per score, titled with AUROC, AUPRC and FPR at 80 % TPR, and return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not scores with their numbers.

@@ -1,7 +1,7 @@
-"""The README's tables that answer one question each: functions from stored rows to cells.
+"""README tables that answer one question each, as cells computed from stored rows.
 
-All of them are of complete runs, and each number is a mean over the newest row of each seed, of rows that may be
-averaged; of several such groups the one over the most images.
+They use complete runs only. Each number is a mean over the newest row of each seed, among rows that may be averaged;
+of several such groups, the one with the most images.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,8 @@ PRIORS = (
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
 RETRAINED = "ours, each seed a training"
-ANEW = ("energies_seed",)  # the variation that is another training; with another option, samples are drawn otherwise
-MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # in the order of the lines
+ANEW = ("energies_seed",)  # the variation that is another training; other options change the sampling
+MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # order of the lines
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
 HEADLINE_HEADER = (
@@ -41,7 +41,7 @@ LAYERS_HEADER = (
 
 
 class Mean(NamedTuple):
-    """A mean over seeds, its standard deviation, the seeds, and one of the rows."""
+    """Mean over seeds, standard deviation, seeds, and one of the rows."""
 
     value: float
     spread: float | None
@@ -50,7 +50,7 @@ class Mean(NamedTuple):
 
 
 def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: object) -> Mean | None:
-    """Return the mean of the rows of a metric, a source and the given values of other fields; None without any."""
+    """Return the mean of the rows with a metric, a source and given fields; None without such rows."""
     asked |= {"metric": metric, "of": Of(of) if isinstance(of, str) else of}
     found = [row for row in rows if all(getattr(row, name) == value for name, value in asked.items())]
     most = max((row.images for row in found), default=0)
@@ -62,14 +62,14 @@ def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: obj
 
 
 def cell(mean: Mean | None) -> str:
-    """Write a mean and its spread with the decimals of its metric; "-" for none."""
+    """Format a mean and its spread with the decimals of its metric; "-" for None."""
     return "-" if mean is None else number(mean.value, mean.row.metric, mean.spread)
 
 
 def priors(rows: Sequence[Measurement]) -> list[Cells]:
     """Return a line for each prior of one backbone, in the order of `PRIORS_HEADER`: by `fid768`, as ours is judged.
 
-    A prior that was only judged otherwise, on fewer images say, is shown below, with the others judged so.
+    A prior judged only in another way, for example on fewer images, is shown below with the others judged that way.
     """
     asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, PRESET, "fid768")]
     backbone = _current([row for row in asked if row.learning == "two-stage"])
@@ -99,10 +99,10 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 
 
 def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | None:
-    """Return the mean over trainings of the energies, each of its first set of samples; None where there is one alone.
+    """Return the mean over trainings of the energies, each with its first set of samples; None with a single one.
 
     Args:
-        rows: those of the preset, whose energies have seed 1, and those of its `--energies-seed` N.
+        rows: of the preset, whose energies have seed 1, and of its `--energies-seed` N.
         way: how they must have been judged.
     """
     asked = [row for row in rows if (row.metric, row.of, row.seed) == ("fid768", Of(EBM), 1) and _evaluator(row) == way]
@@ -126,7 +126,7 @@ def _drawn(row: Measurement) -> tuple[object, ...]:
 def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[Cells]:
     """Return a line for each dataset and model with `fid768` of both priors, in the order of `HEADLINE_HEADER`.
 
-    A ladder's twin, learned with its Gaussian prior, has a line of its own.
+    A ladder's twin with a Gaussian prior has a line of its own.
     """
     lines = []
     for (dataset, model), group in _models([row for row in rows if row.metric == "fid768"]).items():
@@ -139,14 +139,14 @@ def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[C
             mean_of(group, "fid768", source, images=images) for source in (GAUSSIAN, EBM, POSTERIOR)
         )
         shown = ebm or gaussian
-        assert shown is not None  # of one of the counted rows
+        assert shown is not None  # one of the counted rows
         means = (cell(gaussian), cell(ebm), cell(posterior), _gap(gaussian, ebm, posterior))
         lines.append((dataset, model, *means, str(len(shown.seeds)), str(images), _verdict(shown, verdicts)))
     return lines
 
 
 def systems(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[Cells]:
-    """Return the paper's Table 2 with what was measured here, in the order of `comparison.HEADER`.
+    """Return the paper's Table 2 with the values measured here, in the order of `comparison.HEADER`.
 
     Raises:
         UserError: a row was changed since it was stored.
@@ -158,7 +158,7 @@ def systems(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[
 def variations(rows: Sequence[Measurement]) -> list[Cells]:
     """Return a line for each preset with a flag, in the order of `VARIATIONS_HEADER`, below that of the plain preset.
 
-    The plain preset's is of the same images and of the seeds at which its variations were measured.
+    The plain preset's line has the same number of images and the seeds at which its variations were measured.
     """
     family = [row for row in rows if (row.dataset, row.learning) == (DATASET, "two-stage")]
     varied: dict[tuple[str, int], dict[str, Mapping[str, Option]]] = {}
@@ -204,7 +204,7 @@ def layers(rows: Sequence[Measurement]) -> list[Cells]:
 
 
 def _models(rows: Iterable[Measurement]) -> dict[tuple[str, str], list[Measurement]]:
-    """Return the rows at the preset by dataset and model, those of the newest configuration, in the order of MODELS."""
+    """Return the rows at the preset by dataset and model, of the newest configuration, in the order of MODELS."""
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for row in rows:
         if row.label == PRESET and (model := _model(row)):
@@ -232,14 +232,14 @@ def _evaluator(row: Measurement) -> tuple[object, ...]:
 
 
 def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
-    """Return the order of the lines: by the first option as it is typed, numbers by their size."""
+    """Return the sort key of a line: its first option as typed, with numbers by size."""
     name, value = next(iter(variation.items()))
     number = 0.0 if isinstance(value, bool | str) else float(value)
     return option(name, value).split()[0], number, str(value)
 
 
 def _gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
-    """Write the share of the way from the Gaussian prior to the posterior, of the means shown beside it."""
+    """Format the share of the gap between Gaussian prior and posterior that is closed, from the means shown."""
     if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
         return "-"
     share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)

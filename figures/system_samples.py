@@ -1,4 +1,4 @@
-"""What the other systems of the paper's Table 2 recorded in training, and the first samples of all of them."""
+"""Figures of the other systems of Table 2: training curves, and a sheet of first samples."""
 
 import sys
 from pathlib import Path
@@ -19,10 +19,10 @@ SHOWN = 12  # images of each system
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw a panel for each figure that the system recorded and return the files written.
+    """Draw a panel for each value that the system recorded and return the files written.
 
     Raises:
-        UserError: the artifact is damaged or of another run, or holds something else than curves.
+        UserError: the artifact is damaged or of another run, or does not hold curves.
     """
     arrays, path = artifact.load(results), artifact.path(results)
     for name, array in arrays.items():
@@ -35,7 +35,7 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
 
 
 def draw_sheets(results: Path, out: Path) -> list[Path]:
-    """Draw the first samples of the systems on one sheet a dataset and preset, in the table's order.
+    """Draw the first samples of the systems on one sheet per dataset and preset, in the table's order.
 
     Those of the two-stage model, which share its lines of the table, stand first where they are stored. Returns the
     files written.

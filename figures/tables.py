@@ -1,4 +1,4 @@
-"""Tables 1 to 5 of the paper and its out-of-distribution numbers, with what was measured, as Markdown and LaTeX."""
+"""Tables 1 to 5 of the paper and its out-of-distribution results with measured values, in Markdown and LaTeX."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from reproduce.results import METRICS, Reported, Verdict, check, read_all, read_
 from reproduce.results.rendering import latex, markdown, measured, number
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "ood")
-PRESETS = ("paper", "budget")  # the nearest to the paper's settings first; then the others by name
+PRESETS = ("paper", "budget")  # closest to the paper's settings first, then the others by name
 
 
 def draw(results: Path, out: Path) -> list[Path]:
@@ -30,10 +30,10 @@ def draw(results: Path, out: Path) -> list[Path]:
 
 
 def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of one table: a row a system, two columns a dataset and metric.
+    """Return the header and the rows of one table: one row per system, two columns per dataset and metric.
 
-    A measured number stands there where `expected.toml` names the paper's key for it and the metric is the same;
-    the last column says the protocol it was measured under. Scores that the paper has not stand below.
+    A measured value is shown if `expected.toml` names the paper's key for it and the metric is the same; the last
+    column has its protocol. Scores that the paper lacks follow below.
     """
     entries = [one for one in paper.values() if one.key.split(".")[0] == table]
     columns = list(dict.fromkeys((one.dataset, one.metric) for one in entries))
@@ -58,7 +58,7 @@ def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict])
 
 
 def _other_scores(columns: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]) -> list[list[str]]:
-    """Return rows for the measured scores that the paper has no number of: its model has other layers."""
+    """Return rows for measured scores that the paper does not report, as its model has other layers."""
     systems: dict[tuple[str, str], dict[tuple[str, str], Verdict]] = {}
     for verdict in verdicts:
         one = verdict.expectation

@@ -1,13 +1,13 @@
-"""Anomaly detection on MNIST, a digit held out: rows of the paper's Table 4.
+"""Anomaly detection on MNIST with one digit held out: rows of the paper's Table 4.
 
     python -m reproduce.anomaly                                     a first look, every held-out digit
     python -m reproduce.anomaly --preset cpu --seeds 1 2 3
     python -m reproduce.anomaly --preset cpu --digits 1 9 --learning gaussian
 
-For each digit and seed a ladder learns from the training images of all other digits. The score of a test image is
--L^{>0}, minus the unnormalised log posterior at posterior samples (docs/facts, "Scores above a layer"), and the
-held-out digit is the positive class among all test images: at chance the AUPRC is its share, about a tenth. Without
-MNIST `tiny` takes the embedded digits, of which each fifth image is held out of all training.
+For each digit and seed a ladder is trained on all other digits. The score of a test image is -L^{>0}, minus the
+unnormalised log posterior at posterior samples (docs/facts, "Scores above a layer"). The held-out digit is the positive
+class among all test images, so the AUPRC at chance is its share, about a tenth. Without MNIST, `tiny` takes the
+embedded digits, every fifth of which is held out of training.
 """
 
 import dataclasses
@@ -46,19 +46,19 @@ PROTOCOL = "anomaly/1"
 RECIPE_NAME = "anomaly"
 DATASET, FALLBACK = "mnist", "digits"
 PAPER_DIGITS = (1, 4, 5, 7, 9)
-DEVELOPMENT = 6  # one training image of so many is held out instead of the test images: MNIST's 10,000
-SCORES = {"L>0": "-L>0", "E": "E(z), the energies alone"}  # by name, and as the rows say it
+DEVELOPMENT = 6  # every sixth training image is held out instead of the test images: 10,000 for MNIST
+SCORES = {"L>0": "-L>0", "E": "E(z), the energies alone"}  # by name, as the rows describe them
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One size: what is trained for each digit, and how it is judged."""
+    """One size: what is trained for each digit and how it is evaluated."""
 
     experiment: Experiment
     draws: int
-    """Posterior samples of each test image, over which its score is a mean."""
+    """Posterior samples that the score of a test image is averaged over."""
     images: int | None = None
-    """Test images, at even distances; None for all."""
+    """Number of test images, evenly spaced; None for all."""
 
 
 TINY = Preset(
@@ -79,9 +79,9 @@ TINY = Preset(
     images=500,
 )
 
-# So few latents because what can hold any digit also holds the one left out: on held-out training images
-# (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and of 0.51 with 8, 16 and 32 latents and a sigma of 1.
-# With so few a chain can leave for far away: at the ladders' rate of the energies one did at update 121 (digit 7).
+# Few latents, as a model that can represent any digit also represents the one left out: on held-out training images
+# (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and 0.51 with 8, 16 and 32 latents and a sigma of 1.
+# With few latents chains can diverge: one did at update 121 at the ladders' energy rate (digit 7).
 CPU = Preset(
     Experiment(
         PROTOCOL,
@@ -107,21 +107,21 @@ class Arguments(Training):
     """Command-line options of anomaly detection."""
 
     digits: tuple[int, ...] = PAPER_DIGITS
-    """Held out, one after the other; by default the paper's five."""
+    """Digits held out, one after the other; by default the paper's five."""
     preset: str = "tiny"
-    """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed."""
+    """tiny: minutes for all digits; cpu: a few minutes of one core per digit and seed."""
     learning: Literal["variational", "gaussian"] = "variational"
-    """With the joint EBM prior, or the same ladder with its Gaussian prior, which is a VAE."""
+    """The ladder with the joint EBM prior, or with its Gaussian prior, which is a VAE."""
     images: int | None = None
-    """Test images, at even distances; by default the preset's."""
+    """Number of test images, evenly spaced; by default the preset's."""
     development: bool = False
-    """Whether to leave the test images alone: each sixth training image is held out and judged instead, and the preset
-    is called so. For choosing settings."""
+    """Whether to hold out every sixth training image and evaluate on those instead of the test images, for choosing
+    settings; the rows record it."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and judge one model for each digit and seed; return the exit code."""
+    """Train and evaluate one model per digit and seed; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     try:
         _run(arguments, ConsoleReporter())
@@ -143,7 +143,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     if not 1 <= wanted <= len(test.images):
         raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
     chosen = posterior_indices(len(test.images), wanted)
-    normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
+    normal = {digit: data.without(train, digit) for digit in arguments.digits}  # an unknown digit is refused here
     try_places(arguments.results, arguments.runs)
     session, subjects = session_of(RECIPE_NAME, test, False, arguments.root(report), device), []
     size = "custom" if arguments.set else arguments.preset
@@ -164,17 +164,17 @@ def _run(arguments: Arguments, report: Reporter) -> None:
 
 
 def scores_of(learning: str) -> tuple[str, ...]:
-    """Return the names of the scores that a model has: one with a Gaussian prior has no energies."""
+    """Return the names of a model's scores; with a Gaussian prior there are no energies."""
     return tuple(SCORES) if learning == "variational" else ("L>0",)
 
 
 def of(digit: int, score: str) -> Of:
-    """Return what the rows of a held-out digit and a score are of."""
+    """Return the source of the rows of a held-out digit and a score."""
     return Of("anomaly", target=str(digit), score=score)
 
 
 def experiment_without(arguments: Arguments, preset: Preset, normal: data.Dataset) -> Experiment:
-    """Return what is trained on these images: their name, which says the digit, is part of the configuration.
+    """Return the configuration for these images, whose name, which contains the digit, is part of it.
 
     Raises:
         UserError: a key of --set is unknown or names the rows, or a value does not fit.
@@ -202,7 +202,7 @@ def _images(arguments: Arguments, report: Reporter) -> tuple[data.Dataset, data.
         if arguments.preset != "tiny":
             raise
         report.line(f"{missing}")
-        report.line(f"this tiny run is on the embedded {FALLBACK!r} and its rows are stored under that name")
+        report.line(f"this tiny run uses the embedded {FALLBACK!r}; rows carry that name")
         train, test = data.held_out(FALLBACK)
     if not arguments.development:
         return train, test
@@ -210,7 +210,7 @@ def _images(arguments: Arguments, report: Reporter) -> tuple[data.Dataset, data.
 
 
 def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int], draws: int) -> None:
-    """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
+    """Store the rows that the results lack, and the scores, which are higher for anomalies."""
     session = rows.session
     labels, where = session.dataset.labels, f"{session.dataset.name}/{session.dataset.split}"
     assert labels is not None  # `without` found the digit by them

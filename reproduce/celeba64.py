@@ -1,4 +1,4 @@
-"""CelebA-64 in two stages: energies upon a deep hierarchy, for the paper's figures of hierarchical sampling.
+"""CelebA-64 in two stages: energies on a deep hierarchy, for the paper's figures of hierarchical sampling.
 
     python -m reproduce.celeba64                                  the largest preset that this machine can run
     python -m reproduce.celeba64 --preset cpu --data-root DIR
@@ -6,8 +6,8 @@
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
-puts its energies upon a BIVA here, whose configuration is not released, and has no number of it;
-these are upon an NVAE.
+trains its energies on a BIVA here, whose configuration is not released, and reports no number; this recipe uses an
+NVAE.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ BUDGET = TwoStagePreset(
     images=10_000,
 )
 
-# The sizes that the paper has for LSUN-Church-64, which are those of VAEBM's public CelebA-64 command, too: 3 scales of
+# The paper's sizes for LSUN-Church-64, which are also those of VAEBM's public CelebA-64 command: 3 scales of
 # 5 groups, batch of 8 x 32, 50 epochs of 162,770 images, spectral weight 0.1; the KL warm-up (0.3 of the updates) is
 # NVAE's default. Stage two as on LSUN-Church-64 (docs/facts, "Training settings").
 PUBLIC_64 = NVAEConfig(

@@ -1,14 +1,14 @@
-"""CelebA-HQ-256 in two stages: energies upon a deep hierarchy of 5-bit images, a row of the paper's Table 3.
+"""CelebA-HQ-256 in two stages: energies on a deep hierarchy of 5-bit images, a row of the paper's Table 3.
 
     python -m reproduce.celebahq256                               a first look
     python -m reproduce.celebahq256 --preset paper --backbone-checkpoint FILE --data-root DIR
 
 The data root holds celebahq256-256x256.zip (a StyleGAN/EDM dataset zip) or a folder celebahq256/ of 256x256 images. The
-paper reports FID 9.89, and 30.25 for the backbone alone (30,000 images, Table 3); it puts its energies upon the public
+paper reports FID 9.89, and 30.25 for the backbone alone (30,000 images, Table 3); it trains its energies on the public
 "qualitative" NVAE checkpoint, which --backbone-checkpoint reads.
 
-Memory of `paper`, in float32, by counting on torch's meta device what autograd keeps (tests/test_backbones_nvae.py); no
-GPU has run it. One chain step of two images keeps 0.85 GiB, as the tower's activations are computed again, module by
+Memory of `paper`, in float32, counted on torch's meta device from what autograd keeps (tests/test_backbones_nvae.py);
+not run on a GPU. One chain step of two images keeps 0.85 GiB, as the tower's activations are computed again, module by
 module, in the backward pass; 9.69 GiB if they were kept. Weights are 1.2 GiB. Stage one, which recomputes nothing,
 keeps 26.0 GiB of two images.
 """
@@ -73,7 +73,7 @@ PUBLISHED = NVAEConfig(
     min_groups_per_scale=4,
 )
 
-# Stage two is the published one (docs/facts, "Training settings"). For whoever trains a backbone: batch of 24 x 4, 300
+# Stage two is the published one (docs/facts, "Training settings"). For training the backbone: batch of 24 x 4, 300
 # epochs of 27,000 images and spectral weight are those of NVAE's public command, 94 hours on 24 V100s; that command
 # lets the spectral weight fall from 1 to 0.01 over the training, which is not built.
 PAPER = TwoStagePreset(

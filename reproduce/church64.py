@@ -1,4 +1,4 @@
-"""LSUN-Church-64 in two stages: energies upon a deep hierarchy, a row of the paper's Table 3.
+"""LSUN-Church-64 in two stages: energies on a deep hierarchy, a row of the paper's Table 3.
 
     python -m reproduce.church64                                  a first look
     python -m reproduce.church64 --preset paper --data-root DIR

@@ -3,11 +3,11 @@
     python -m reproduce.cifar10                                   the largest preset that this machine can run
     python -m reproduce.cifar10 --preset budget --data-root DIR --seeds 1 2 3
     python -m reproduce.cifar10 --learning variational
-    python -m reproduce.cifar10 --model two-stage                 energies upon a deep hierarchy: Table 2
+    python -m reproduce.cifar10 --model two-stage                 energies on a deep hierarchy: Table 2
     python -m reproduce.cifar10 --model ladder                    a ladder of vector latents beside its Gaussian twin
 
 The paper reports FID 66.32 for joint maximum likelihood and 68.45 for the inference network (50,000 images, Tables 1
-and 5). What this code is held to stands in results/expected.toml, next to the rows that it comes from.
+and 5). This code's expected values are in results/expected.toml, next to the rows behind them.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
 
-# A minute of training on any CPU: a first look, and what CI runs. Expected: an energy prior that is nearer to the
-# posterior than the Gaussian one (latent AUC), blurred images.
+# A minute of training on any CPU: a first look, which CI runs. Expected: an EBM prior closer to the posterior than the
+# Gaussian one (latent AUC), and blurred images.
 TINY = Preset(
     Experiment(
         PROTOCOL,
@@ -51,10 +51,9 @@ TINY = Preset(
     kept=False,
 )
 
-# What is reasonable on a CPU, 10 to 20 minutes of training a seed: the same model, narrower by a factor of 16, with
-# energies that learn at the rate that closes a visible part of the prior's gap within a thousand updates
-# (docs/facts, "Energy rates of short trainings"). Its posterior chains are short, so its posterior samples are those of
-# a short-run sampler.
+# 10 to 20 minutes of training per seed on a CPU: the same model with a sixteenth of the width, and an energy rate that
+# closes a visible part of the prior's gap within a thousand updates (docs/facts, "Energy rates of short trainings").
+# Posterior chains are short, so posterior samples are those of a short-run sampler.
 _CPU = Experiment(
     PROTOCOL,
     "cpu",
@@ -68,7 +67,7 @@ _CPU = Experiment(
 )
 
 # An inference network makes p(z1|z2) sharp in z2 within 250 updates, where the step above is unstable (NaN at update
-# 251); and it follows faster energies out of the chains' reach (NaN at 181 with the rate above, at 321 with 1e-4).
+# 251). With faster energies it leaves the region that chains reach (NaN at 181 with the rate above, at 321 with 1e-4).
 _CPU_VARIATIONAL = dataclasses.replace(
     _CPU,
     prior_chain=Chain(40, epsilon=0.005, start="ancestral"),
@@ -77,8 +76,8 @@ _CPU_VARIATIONAL = dataclasses.replace(
 
 CPU = Preset(_CPU, images=10_000, reference_images=10_000, variational=_CPU_VARIATIONAL)
 
-# The paper's model for half an hour on one data-centre GPU, in full float32; how many of its 50,500 iterations that
-# makes has not been measured, and every row says its own.
+# The paper's model for half an hour on one data-centre GPU, in full float32. How many of the 50,500 iterations that
+# allows has not been measured; each row has its number.
 BUDGET = Preset(
     Experiment(PROTOCOL, "budget", DATASET, training=TrainingConfig(budget_seconds=1800.0)),
     images=50_000,
@@ -104,7 +103,7 @@ NARROW = NVAEConfig(
     num_mixture_dec=1,
 )
 
-# Under a minute of training on one CPU core, of 2 groups: a first look, and what CI can run.
+# Under a minute of training on one CPU core, of 2 groups: a first look, which CI can run.
 TWO_STAGE_TINY = tiny(
     TWO_STAGE_PROTOCOL,
     DATASET,
@@ -125,8 +124,8 @@ TWO_STAGE_CPU = TwoStagePreset(
 
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. The public network sees 20 million
 # images in 55 hours of 8 V100s, 13 a second on each. A sixth of its groups' cells at half its width, on a GPU with four
-# times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. A cosine schedule
-# has to reach its end within them.
+# times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. The cosine
+# schedule has to end within them.
 TWO_STAGE_BUDGET = TwoStagePreset(
     budget(
         TWO_STAGE_PROTOCOL,
@@ -147,7 +146,7 @@ TWO_STAGE_BUDGET = TwoStagePreset(
     images=50_000,
 )
 
-# The published configuration (docs/facts, "Training settings"), of which the paper reports FID 11.34. The backbone's
+# The published configuration (docs/facts, "Training settings"), for which the paper reports FID 11.34. The backbone's
 # cells, batch of 8 x 32, 400 epochs, spectral weight and rates are those of VAEBM's public command, its KL warm-up (0.3
 # of the updates) is NVAE's default; 55 hours on 8 V100s, in fp16 with a scaled loss, which bf16 does without. The
 # public code's five epochs of learning rate warm-up are not built.

@@ -1,10 +1,10 @@
-"""Anybody's samples against a dataset: FID, Inception score, KID, precision, recall and fid768.
+"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall and fid768.
 
     python -m reproduce.evaluate --images samples.npz --against cifar10
     python -m reproduce.evaluate --images folder/ --against cifar10 --data-root DIR --json
 
-The images are a .npy or .npz file of uint8, a folder of PNG files or a StyleGAN/EDM dataset zip. What cannot be
-measured is listed with the reason and the remedy. The exit code is 2 where nothing can be.
+The images are a .npy or .npz file of uint8, a folder of PNG files or a StyleGAN/EDM dataset zip. Metrics that
+cannot be measured are listed with the reason and the remedy; if there are no others, the exit code is 2.
 """
 
 import json
@@ -28,7 +28,7 @@ HEADER = ("metric", "value", "images", "reference", "extractor, or remedy")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure images against a dataset."""
+    """Command-line options of an evaluation."""
 
     images: Path
     """A .npy or .npz file of uint8 images, a folder of PNG files, or a StyleGAN/EDM dataset zip."""
@@ -41,9 +41,9 @@ class Arguments:
     download: bool = True
     """Whether what the data root lacks may be downloaded."""
     reference_images: int | None = None
-    """How many of the dataset's images to compare with, at even distances; by default all."""
+    """Number of the dataset's images to compare with, evenly spaced; by default all."""
     name: str = ""
-    """What to call the images in the table; by default the name of their file."""
+    """Name of the images in the table; by default that of their file."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = data_root(arguments.data_root)
     samples = find_images(arguments.images)
     dataset = load(arguments.against, root, arguments.split, arguments.download, report)
-    if samples.shape[1:] != dataset.images.shape[2:]:  # known before the images are read
+    if samples.shape[1:] != dataset.images.shape[2:]:  # refused before the images are read
         ours, theirs = (" x ".join(map(str, sides)) for sides in (samples.shape[1:], dataset.images.shape[2:]))
         raise UserError(
             f"the images of {arguments.images} are {ours} pixels (height x width) and those of {dataset.name} are "
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _of_floor(floor: evaluation.Score, images: int) -> str:
-    """Say whether the floor is one of the measurement's: the distance falls as the number of images grows."""
+    """Describe how the floor relates to the measurement, as the distance falls with the number of images."""
     if floor.images == images:
         return f"a floor of {images} images, as many as here"
     relation = "above" if floor.images < images else "below"

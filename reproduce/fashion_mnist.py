@@ -4,7 +4,7 @@
     python -m reproduce.fashion_mnist --preset cpu --data-root DIR --seeds 1 2 3
 
 Each seed trains a model with a joint EBM prior and its twin with a Gaussian one. The paper's own hierarchical models
-are of other datasets and deeper backbones. Without Fashion-MNIST the first look is of digits.
+are of other datasets and deeper backbones. Without Fashion-MNIST the first look uses digits.
 """
 
 import sys

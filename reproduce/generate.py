@@ -1,12 +1,12 @@
-"""Images of a trained model in a file: image i from seed i, the same as its recipe's own samples.
+"""Sample images of a trained model into a file: image i from seed i, as its recipe samples them.
 
     python -m reproduce.generate --run runs/cifar10-joint-mle-cpu-... --seeds 0-49999 --out samples.npz
     python -m reproduce.generate --run weights.safetensors --seeds 0-15 --out samples --prior gaussian-prior
     python -m reproduce.generate --run weights.safetensors --seeds 0-9999 --out samples.zip --set chain.steps=100
 
-By its suffix the output is an .npz file (`arr_0`, uint8 (N, C, H, W)), a .zip in StyleGAN's and EDM's layout, or a
-folder of PNG files. Memory does not grow with the number of images. A command that was stopped or killed goes on where
-it was when it is given again; one that has ended draws nothing anew. `reproduce.evaluate --images` takes all three.
+The suffix chooses the output: an .npz file (`arr_0`, uint8 (N, C, H, W)), a .zip in StyleGAN's and EDM's layout, or a
+folder of PNG files. Memory does not grow with the number of images. A command that was stopped or killed continues
+when it is given again; a finished one draws nothing. `reproduce.evaluate --images` reads all three.
 """
 
 import re
@@ -32,29 +32,29 @@ LARGEST_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which model, which seeds, and where the images go."""
+    """Command-line options of generation: model, seeds, output."""
 
     run: Path
-    """The folder of a run that has ended, or a weights file."""
+    """The folder of a finished run, or a weights file."""
     seeds: str
-    """Ascending numbers and ranges, such as 0-49999 or 0-9,20,30-39; one image each."""
+    """Ascending numbers and ranges, such as 0-49999 or 0-9,20,30-39; one image per seed."""
     out: Path
     """NAME.npz, NAME.zip, or NAME for a folder of PNG files."""
     prior: Prior = "ebm-prior"
-    """The EBM prior, by the recipe's own chain, or the Gaussian hierarchy alone."""
+    """The EBM prior, sampled by the recipe's chain, or the Gaussian prior."""
     device: str = "auto"
     """auto, cpu or cuda."""
     batch: int | None = None
-    """Images drawn at a time; by default the recipe's own number, which gives its images to the bit."""
+    """Images drawn at a time; by default the recipe's number, which gives its images to the bit."""
     backbone: Path | None = None
-    """For two-stage energies that earlier versions stored alone: the file of the NVAE that they were learned on."""
+    """The NVAE file that two-stage energies were trained on, if an earlier version stored the energies alone."""
     set: tuple[str, ...] = ()
     """Keys of the sampler to set, such as chain.steps=100 or temperature=0.8."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what is not there yet; return the exit code."""
+    """Draw the missing images; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     report = ConsoleReporter()
     seeds = parse_seeds(arguments.seeds)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with output.held():
         done = output.drawn(size)
         if done:
-            report.line(f"going on after {done} of {len(seeds)} images in {output.partial}")
+            report.line(f"continuing after {done} of {len(seeds)} images in {output.partial}")
         batches = model.draw(seeds[done:], arguments.prior, batch_size=size)
         with report.task("generating", len(seeds)) as task:
             task.advance(done)
@@ -84,7 +84,7 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds of "0-49999" or "0-9,20,30-39".
 
     Raises:
-        UserError: it is no such list, a seed stands twice or does not ascend, or there are too many.
+        UserError: it is no such list, seeds repeat or do not ascend, or there are too many.
     """
     seeds: list[int] = []
     for part in text.replace(" ", "").split(","):
@@ -117,7 +117,7 @@ def _loaded(arguments: Arguments) -> jlebm.TrainedModel:
 
 
 def _request(arguments: Arguments, model: jlebm.TrainedModel, seeds: Sequence[int], size: int) -> dict[str, Any]:
-    """Return all that the images depend on."""
+    """Return everything that the images depend on."""
     return {
         "weights": sha256_of_file(weights_file(arguments.run)),
         "backbone": None if arguments.backbone is None else sha256_of_file(arguments.backbone),

@@ -1,16 +1,16 @@
-"""Out-of-distribution detection by the scores of a trained ladder: L^{>k} of Eq. 20, and their ratios.
+"""Out-of-distribution detection with a trained ladder: the scores L^{>k} of Eq. 20 and their ratios.
 
     python -m reproduce.ood --run runs/fashion-mnist-variational-cpu-... --outside mnist
     python -m reproduce.ood --run runs/cifar10-... --outside svhn-first1083 --held-out cifar10-test1000
     python -m reproduce.ood --run runs/celeba64-... --held-out NAME --outside svhn --resize
 
-The images outside are the positive class, found by -L^{>k} and by LLR^{>k} = L^{>0} - L^{>k} (Havtorn et al., 2021)
-among as many images of the dataset inside that training has not seen. With CIFAR-10 inside and SVHN outside the paper's
-AUROC is .087 at k = 0, where SVHN is the likelier one, and .927 by LLR^{>9} (docs/facts, "Scores above a layer"). A
-score is a mean over `--draws` of the latents; L^{>0} needs no chain, and a Gaussian twin never does.
+Images outside are the positive class, detected by -L^{>k} and by LLR^{>k} = L^{>0} - L^{>k} (Havtorn et al., 2021)
+among as many unseen images inside. With CIFAR-10 inside and SVHN outside the paper's AUROC is .087 at k = 0, where SVHN
+is the likelier one, and .927 by LLR^{>9} (docs/facts, "Scores above a layer"). A score is averaged over `--draws` of
+the latents; L^{>0} needs no chain, nor does a Gaussian twin.
 
-The scores themselves, L and LLR in nats and not turned round, go to `ood_<outside>.npz` in the run's folder, and those
-of the first seed of an EBM prior to results/artifacts/<inside>_ood_<outside>.npz.
+The scores, L and LLR in nats without a change of sign, go to `ood_<outside>.npz` in the run's folder, and, for the
+first seed of an EBM prior, to results/artifacts/<inside>_ood_<outside>.npz.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Arguments(Machine):
     outside: str
     """The dataset outside, such as svhn or svhn-first1083; its test split where it has one."""
     held_out: str | None = None
-    """Images inside that training has not seen, such as cifar10-test1000; by default the dataset's own test split."""
+    """Images inside not used in training, such as cifar10-test1000; by default the dataset's own test split."""
     images: int = 2_000
     """Images on each side, evenly spaced; fewer if the smaller side has fewer."""
     draws: int = 1
@@ -142,7 +142,7 @@ def restored(run: Run, experiment: Experiment, device: torch.device) -> TrainSta
     """Return the state at the end of a run's training.
 
     Raises:
-        UserError: there is no checkpoint, it is unusable, or training has not ended.
+        UserError: there is no usable checkpoint, or training has not ended.
     """
     if not run.checkpoint.exists():
         raise UserError(f"{run.folder} has no checkpoint; train it with its recipe first")
@@ -150,14 +150,14 @@ def restored(run: Run, experiment: Experiment, device: torch.device) -> TrainSta
     state.load_state_dict(checkpoints.load(run.checkpoint, experiment.digest(), run.seed))
     if not state.done(experiment):
         raise UserError(
-            f"the training in {run.folder} has come to step {state.step} of {experiment.training.steps}; "
-            "let its recipe end it first"
+            f"the training in {run.folder} is at step {state.step} of {experiment.training.steps}; "
+            "let its recipe finish it first"
         )
     return state
 
 
 def _load(name: str, arguments: Arguments, report: Reporter) -> data.Dataset:
-    """Load a dataset's test split where it has one, else the whole of it."""
+    """Load a dataset's test split, or all of it if it has none."""
     split = "test" if "test" in entry_of(name, "train").splits else "train"
     return arguments.root(report).load(name, split)
 
@@ -171,7 +171,7 @@ def _held_out(experiment: Experiment, arguments: Arguments, report: Reporter) ->
     except data.DatasetNotFound as missing:
         if arguments.held_out is not None:
             raise
-        raise UserError(f"{missing}; or name images that training has not seen with --held-out") from missing
+        raise UserError(f"{missing}; or name images not used in training with --held-out") from missing
     if found.images.shape[1:] != experiment.model.image_shape:
         raise UserError(
             f"the run is of images of {experiment.model.image_shape}, and {name} has {found.images.shape[1:]}; "
@@ -181,10 +181,10 @@ def _held_out(experiment: Experiment, arguments: Arguments, report: Reporter) ->
 
 
 def sized(dataset: data.Dataset, shape: tuple[int, ...], resize: bool) -> data.Dataset:
-    """Return the dataset outside with images of the shape inside, brought to it where that is wished.
+    """Return the dataset outside with images of the shape inside, resized if `resize` is set.
 
     Raises:
-        UserError: they are of another shape, and it is not wished or they differ in channels.
+        UserError: the shapes differ, and `resize` is not set or the channels differ.
     """
     found = dataset.images.shape[1:]
     if found == shape:
@@ -197,7 +197,7 @@ def sized(dataset: data.Dataset, shape: tuple[int, ...], resize: bool) -> data.D
     images = np.empty((len(dataset.images), *shape), np.uint8)
     for index, image in enumerate(dataset.images):
         for channel, pixels in enumerate(image):
-            # Pillow's bilinear filter widens where it reduces, so that nothing is aliased.
+            # Pillow's bilinear filter widens when it reduces, which avoids aliasing.
             resized = Image.fromarray(pixels).resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
             images[index, channel] = np.asarray(resized)
     return dataclasses.replace(dataset, images=images)

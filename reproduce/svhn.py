@@ -17,7 +17,7 @@ from reproduce.presets.recipes import Recipe
 
 DATASET = "svhn"
 
-# A subset of a thousand images is held against as many as the whole set is.
+# The subset of 1,083 images and the whole set are compared with the same number of images.
 RECIPE = Recipe(DATASET, {}, fallback="photos", ladder=colour32(DATASET, reference_images=1_000))
 
 

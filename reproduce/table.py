@@ -1,11 +1,11 @@
-"""The whole table: every system trained and judged under one protocol, a row each of the paper's Table 2.
+"""Table 2 of the paper: every system trained and evaluated under one protocol.
 
     python -m reproduce.table                                     every system at the machine's preset
     python -m reproduce.table --systems ddpm ncsn --preset cpu --seeds 1 2 3
-    python -m reproduce.table --only-table --preset cpu           the stored rows, nothing is run
+    python -m reproduce.table --only-table --preset cpu           print the stored rows, run nothing
 
-All have the same data, the same evaluator and, at `budget`, the same 20 minutes. The rows of NVAE and of ours are those
-of `reproduce.cifar10 --model two-stage`. What the paper reports stands beside what is measured here and is no gate.
+All have the same data, the same evaluator and, at `budget`, the same 20 minutes. The rows of NVAE and of ours come
+from `reproduce.cifar10 --model two-stage`. The paper's values are shown for comparison and are no criterion.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ from reproduce.terminal import printing
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
-FALLBACK = "photos"  # for `tiny`, where CIFAR-10 cannot be had
-LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], beside the versions that every row has
+FALLBACK = "photos"  # for `tiny`, if CIFAR-10 cannot be found
+LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], in addition to the versions in every row
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Arguments(Training):
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, sample and evaluate what is asked for, print the table; return the exit code."""
+    """Train, sample and evaluate the chosen systems, print the table; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("the systems of the table are trained by one process; leave torchrun out")
@@ -108,7 +108,7 @@ def _chosen(arguments: Arguments) -> tuple[str, ...]:
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
         raise UserError("--seeds needs at least one seed, each only once")
     if arguments.set and len(arguments.systems) != 1:
-        raise UserError("--set is of one system; name it with --systems")
+        raise UserError("--set applies to one system; name it with --systems")
     return tuple(dict.fromkeys(arguments.systems)) or known
 
 
@@ -134,7 +134,7 @@ def _versions() -> dict[str, str]:
 
 
 def print_table(folder: Path, dataset: str, preset: str) -> None:
-    """Print the table of the stored rows, where its reported numbers were read, and what was not run."""
+    """Print the table of the stored rows, the sources of reported values, and the systems not run."""
     measured = results.read_all(folder / "measured")
     paper = paper_of(folder)
     printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))

@@ -1,4 +1,4 @@
-"""matplotlib, also where a notebook left a backend of its own in the environment that is not installed here.
+"""matplotlib, even if a notebook's environment names a backend that is not installed here.
 
 Figures are only written to files, for which none is needed; a backend that matplotlib knows stays the user's choice.
 """

@@ -1,4 +1,4 @@
-"""Chains as strips of images over their energy, as the paper shows short and long ones."""
+"""Figures of chains: strips of images above the energy, as in the paper."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ SPARE = 0.15  # of the energy's range above it, for the legend
 
 
 class Level(NamedTuple):
-    """What was measured of the images at every snapshot, and of the data."""
+    """A statistic of the images at every snapshot, and of the data."""
 
     values: Float[np.ndarray, " snapshots"]
     data: float

@@ -1,4 +1,4 @@
-"""Curves over steps: the energy along chains, and what a training recorded."""
+"""Curves over steps: energies along chains, and values recorded in training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,7 +70,7 @@ def energy_curves(axes: Axes, traces: Float[np.ndarray, "steps chains *layers"])
 
 
 def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
-    """Draw the figures that a run recorded, a panel each, over the training step.
+    """Draw the values that a run recorded over the training step, one panel each.
 
     Args:
         events: records of `events.jsonl`.
@@ -87,7 +87,7 @@ def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | 
 
 
 def recorded(events: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, "2 records"]]:
-    """Return each figure that a run recorded, by name, sorted: its training steps above its values.
+    """Return each value that a run recorded, sorted by name: training steps above values.
 
     Args:
         events: records of `events.jsonl`; those with a whole-numbered "step" count, and of them the numbers, but not
@@ -111,7 +111,7 @@ def recorded(events: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray,
 
 @styled
 def curve_panels(curves: Mapping[str, Float[np.ndarray, "2 records"]]) -> Figure:
-    """Draw curves over the training step, a panel each.
+    """Draw curves over the training step, one panel each.
 
     Args:
         curves: by name, at least one: training steps above values, as `recorded` returns them.

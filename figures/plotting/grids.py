@@ -1,4 +1,4 @@
-"""Images side by side: grids, rows of grids with their names. Each image pixel is a whole number of figure pixels."""
+"""Grids of images, and rows of named grids. Each image pixel is a whole number of figure pixels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ def image_grid(images: UInt8[np.ndarray, "n c h w"], columns: int, scale: int = 
 
 @styled
 def image_rows(groups: Mapping[str, UInt8[np.ndarray, "_ c h w"]], columns: int, scale: int = 2) -> Figure:
-    """Draw one grid for each group, one under another, with the group's name at its left.
+    """Draw one grid per group, one below another, with the group's name at its left.
 
     Raises:
         UserError: there is no group, a group has no images, or `columns` or `scale` is below 1.
@@ -101,7 +101,7 @@ def image_panels(
 
 
 def picture(figure: Figure, grid: UInt8[np.ndarray, "height width 3"], left: int, top: int, scale: int) -> Axes:
-    """Put a grid into a figure, its upper left corner so many figure pixels from the left and from below."""
+    """Add a grid to a figure, with its upper left corner at these figure pixels from the left and the bottom."""
     width, height = round(figure.bbox.width), round(figure.bbox.height)
     tall, wide = grid.shape[0] * scale, grid.shape[1] * scale
     axes = figure.add_axes((left / width, (top - tall) / height, wide / width, tall / height))

@@ -21,7 +21,7 @@ def score_histograms(
     labels: tuple[str, str],
     note: str = "",
 ) -> Figure:
-    """Draw the densities of each score on two sets, a panel a score.
+    """Draw the densities of each score on two sets, one panel per score.
 
     The sets differ in colour, in filling and in the line, so that they are told apart in grey print. The few scores of
     long tails are counted in the outermost bins.

@@ -1,11 +1,11 @@
-"""Time each part beside a plain implementation of the same mathematics, and how its cost grows.
+"""Benchmark: time each part against a plain implementation of the same mathematics, and how its cost grows.
 
-    python -m reproduce.benchmark                          all of it, ten minutes on two cores; one stored row a line
-    python -m reproduce.benchmark --only "prior chain"     the lines whose name begins so
-    python -m reproduce.benchmark --no-store               nothing is stored
+    python -m reproduce.benchmark                          everything, ten minutes on two cores; one stored row per line
+    python -m reproduce.benchmark --only "prior chain"     only lines whose name begins with this
+    python -m reproduce.benchmark --no-store               store nothing
 
-Plain and ours run in turn in one process, after both were found equal in float64 with the same noise; a line shows
-medians. The floor is the number of operations over the speed of this machine's own matrix products.
+Plain and ours run alternately in one process, after a check that both agree in float64 with the same noise; a line
+shows medians. The floor is the number of operations divided by the speed of this machine's own matrix products.
 """
 
 import datetime
@@ -30,26 +30,25 @@ from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
 from reproduce.benchmark import deep_chain, lines, scale, speed, stopwatch, throughput
-from reproduce.benchmark.part import Part
-from reproduce.benchmark.part import held as held_to_plain
+from reproduce.benchmark.part import Part, agreed
 from reproduce.results import TIMINGS, Timing, append, timing
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-FEWEST = 7  # repetitions that a median is taken of
+FEWEST = 7  # repetitions behind a median
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a person can say to the benchmark."""
+    """Command-line options of the benchmark."""
 
     device: str = "auto"
     """auto, cpu or cuda."""
     repetitions: int = FEWEST
-    """How often each of the two is timed, short parts more often."""
+    """Repetitions of plain and ours; short parts are repeated more often."""
     only: tuple[str, ...] = ()
-    """The lines whose metric begins with one of these words; by default all."""
+    """Only lines whose metric begins with one of these words; by default all."""
     data_root: Path | None = None
     """The folder with the Inception weights; by default $JLEBM_DATA or the user's cache folder."""
     store: bool = True
@@ -57,7 +56,7 @@ class Arguments:
     results: Path = RESULTS
     """The folder of measured/."""
     write_awaited: bool = False
-    """Time nothing; write down which lines a GPU has, so that the table can say of each whether it was measured."""
+    """Time nothing; write the list of lines that a GPU has, so that the table can name those not measured."""
 
 
 @exit_on_user_error
@@ -83,20 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             append(arguments.results / "measured" / TIMINGS, [row])
         report.line(f"{row.metric}, {row.setting}: {timing.duration(row.plain)} -> {timing.duration(row.ours)}")
     if not rows:
-        raise UserError(f"no line begins with {' or '.join(arguments.only)}; leave --only out to see them all")
+        raise UserError(f"no line begins with {' or '.join(arguments.only)}; leave --only out to see all lines")
     sys.stdout.write(_render(rows))
     return 0
 
 
 class Ceilings(dict[Precision, float]):
-    """FLOP/s of this device's matrix products in each arithmetic, measured where it is first asked for."""
+    """FLOP/s of this device's matrix products in each arithmetic, measured on first use."""
 
     def __init__(self, device: torch.device):
         super().__init__()
         self.device = device
 
     def __missing__(self, precision: Precision) -> float:
-        """Measure one."""
+        """Measure the FLOP/s in one arithmetic."""
         self[precision] = stopwatch.ceiling(self.device, precision)
         return self[precision]
 
@@ -129,7 +128,7 @@ def measured(
     for part in _parts(arguments, device, report):
         if not wanted(part.metric):
             continue
-        agreement = held_to_plain(part)
+        agreement = agreed(part)
         counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
         floor = None if counted is None else counted / tops[part.precision]
         medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
@@ -149,7 +148,7 @@ def measured(
 
 
 def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
-    """Extrapolate the paper's whole training from one measured iteration."""
+    """Extrapolate the paper's whole training from one iteration; it is not run."""
     plain = None if medians.plain is None else part.iterations * medians.plain
     return medians._replace(plain=plain, ours=part.iterations * medians.ours)
 
@@ -171,7 +170,7 @@ def _render(rows: Sequence[Timing]) -> str:
     console = Console(width=max(shutil.get_terminal_size().columns, 160), markup=False)
     with console.capture() as captured:
         for title, header, cells in (
-            ("beside a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows, gpus)),
+            ("against a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows, gpus)),
             ("how cost grows", timing.SCALE_HEADER, timing.scale_cells(rows)),
         ):
             if cells:

@@ -1,9 +1,9 @@
-"""A step of a two-stage chain on a deep hierarchy, beside the released code's sequence of operations in plain form.
+"""Chain step of the two-stage model on a deep hierarchy, against a plain version of the released code.
 
 The mathematics is that of docs/facts, "Whitened noise" and "Two-stage training", with the exact base term. The released
-sequence normalises every weight at every step, keeps batch norms apart, goes on to the parameters of the image, which
-no drift needs, and takes the energies one after the other; memory is contiguous. Written for this comparison; nothing
-of the library uses it.
+code normalises every weight at every step, computes batch norms separately, continues to the parameters of the image,
+which no drift needs, and evaluates the energies one after the other; memory is contiguous. Written for this comparison
+only; the library does not use it.
 """
 
 import copy
@@ -34,7 +34,7 @@ NARROW = NVAEConfig(
     num_mixture_dec=1,
 )
 PUBLISHED = TWO_STAGE_PAPER.plan.backbone.model
-# Hierarchy, batch and steps; a CPU takes minutes for the published hierarchy.
+# Hierarchy, batch size and steps; the published hierarchy takes minutes on a CPU.
 SIZES = {"cpu": (NARROW, 50, 1), "cuda": (PUBLISHED, 32, 10)}
 STEP = 4e-5  # h of the paper's chains
 SEED = 3
@@ -42,14 +42,14 @@ METRIC = "two-stage chain step"
 
 
 def setting(config: NVAEConfig, batch: int, steps: int = 1) -> str:
-    """Say of which size it is."""
+    """Describe the size that is timed."""
     with torch.device("meta"):
         shapes = NVAE(config).latent_shapes
     return f"{steps_of(steps)}batch {batch}, {len(shapes)} groups of {'x'.join(map(str, shapes[-1]))}"
 
 
 class Plain:
-    """The decoder of an NVAE as a state dict and functions, and networks of f; top first, as in the library."""
+    """Plain decoder of an NVAE, as a state dict and functions, with the energy networks; top first."""
 
     def __init__(self, network: NVAE, energy: JointEnergy):
         state = network.state_dict()
@@ -70,7 +70,7 @@ class Plain:
         return eps
 
     def gradient(self, eps: Latents) -> Latents:
-        """Return the gradient of sum f_i(T(eps)) - |eps|^2 / 2, that of a batch mean times the batch."""
+        """Return the gradient of sum f_i(T(eps)) - |eps|^2 / 2, as that of a batch mean times the batch size."""
         leaves = tuple(layer.detach().requires_grad_() for layer in eps)
         total = torch.zeros(len(eps[0]), dtype=eps[0].dtype, device=eps[0].device)
         for energy, layer in zip(self.energies, self.latents(leaves), strict=True):
@@ -80,7 +80,7 @@ class Plain:
         return tuple(len(total) * gradient for gradient in torch.autograd.grad(total.mean(), leaves))
 
     def latents(self, eps: Latents) -> list[Tensor]:
-        """Return z = T(eps) on the way to the parameters of the image, which are made and thrown away."""
+        """Return z = T(eps); the parameters of the image are computed and discarded."""
         state = self.weights["prior_ftr0"].expand(len(eps[0]), -1, -1, -1)
         z: list[Tensor] = []
         for index in range(self.tower):
@@ -100,7 +100,7 @@ class Plain:
         return z
 
     def cell(self, name: str, state: Tensor) -> Tensor:
-        """Return skip(x) + 0.1 SE(ops(x)); going up doubles the resolution."""
+        """Return skip(x) + 0.1 SE(ops(x)); an upward cell doubles the resolution."""
         up = f"{name}.skip.1.weight" in self.weights
         layers = [f"{name}._ops.0.conv.{index + up}" for index in range(5)]
         inner = F.interpolate(state, scale_factor=2) if up else state
@@ -124,7 +124,7 @@ class Plain:
         return state + 0.1 * inner
 
     def convolve(self, name: str, input: Tensor, padding: int = 0) -> Tensor:
-        """Normalise the weight, then convolve."""
+        """Convolve with the normalised weight."""
         weight = self.weights[f"{name}.weight"]
         norm = torch.sqrt((weight * weight).sum((1, 2, 3), keepdim=True))
         weight = torch.exp(self.weights[f"{name}.log_weight_norm"]) * weight / (norm + 1e-5)

@@ -1,4 +1,4 @@
-"""Which lines the benchmark has on which kind of device, known without running any."""
+"""Lines of the benchmark by kind of device."""
 
 from dataclasses import replace
 from typing import get_args
@@ -9,14 +9,14 @@ from reproduce.benchmark.speed import Workload
 from reproduce.cifar10 import CPU, PAPER
 from reproduce.results.timing import Awaited
 
-GPU_IMAGES = 10_000  # a fifth of a sheet for FID: plain takes some ten seconds, and is repeated in each arithmetic
+GPU_IMAGES = 10_000  # a fifth of what FID needs: plain takes about ten seconds and is repeated in each arithmetic
 GPU_STEPS = 10  # of a posterior chain
 WHOLE_TRAINING = "training at the paper's settings"
 PAPERS, SMALL = "the paper's sizes", f"the sizes of the {CPU.experiment.preset} preset"
 
 
 def workloads(device_type: str) -> tuple[Workload, ...]:
-    """Return the joint training's sizes: on a GPU the paper's own in each arithmetic, on a CPU what ends in minutes."""
+    """Return the sizes of joint training: the paper's in each arithmetic on a GPU, smaller ones on a CPU."""
     small = Workload(CPU.experiment, SMALL, CPU.experiment.training.batch_size, 1000)
     if device_type == "cpu":
         return Workload(PAPER.experiment, PAPERS, 5, 200, whole=True), small
@@ -26,7 +26,7 @@ def workloads(device_type: str) -> tuple[Workload, ...]:
 
 
 def awaited() -> list[Awaited]:
-    """Return the lines that a GPU has: the table says of each whether it was measured."""
+    """Return the lines that a GPU has; the table names those not measured."""
     lines: list[Awaited] = []
     for workload in workloads("cuda"):
         lines += [Awaited("speed", metric, setting) for metric, setting in workload.settings().items()]

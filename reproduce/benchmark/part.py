@@ -1,4 +1,4 @@
-"""One line of the benchmark before its numbers, and how plain and ours are held to each other."""
+"""One part of the benchmark: plain and ours, and the check that both agree."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Part:
-    """One line of the benchmark before its numbers."""
+    """One part of the benchmark before it is timed."""
 
     metric: str
     setting: str
@@ -27,23 +27,23 @@ class Part:
     """Computes both results once and returns their largest relative difference."""
     limit: float
     goal: dict[str, float]
-    """The ratio that is aimed at, by type of device and, but for float32, its arithmetic."""
+    """Target ratio by type of device and, except for float32, arithmetic."""
     counted: Callable[[], object] | None
-    """What the floor's operations are counted in, no more than `ours` does; None where arithmetic is no bound."""
+    """Computation whose operations give the floor, at most what `ours` does; None if arithmetic is not the bound."""
     times: float = 1.0
-    """How many times `counted` the floor is."""
+    """Number of times that `counted` is done in the timed part."""
     bound: str = ""
-    """What bounds it on a CPU, where that is known."""
+    """Bottleneck on a CPU, if known."""
     precision: Precision = "float32"
-    """The arithmetic of ours, and that of the ceiling from which its floor is read."""
+    """Arithmetic of ours and of the ceiling behind its floor."""
     whole: str | None = None
-    """The setting of a whole training that is extrapolated from an iteration; None for none."""
+    """Setting of a whole training extrapolated from an iteration; None for none."""
     iterations: float = 0.0
-    """How many times as long as the timed one that training is."""
+    """Number of timed iterations that the training is as long as."""
 
 
 def steps_of(count: int) -> str:
-    """Return the words for the steps of a chain that are timed together, before the rest of a setting."""
+    """Return the beginning of a setting that names the chain steps timed together; empty for one."""
     return "" if count == 1 else f"{count} steps, "
 
 
@@ -58,16 +58,16 @@ def relative(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)) for a, b in pairs)
 
 
-def held(part: Part) -> float:
-    """Return how far both results are apart.
+def agreed(part: Part) -> float:
+    """Return the largest relative difference of both results.
 
     Raises:
-        UserError: farther than the part allows: a time of it would mean nothing.
+        UserError: it exceeds the part's limit, so times would not be comparable.
     """
     found = part.agreement()
     if not found <= part.limit or math.isnan(found):
         raise UserError(
             f"{part.metric}: ours and the plain implementation differ by {found:.1e} relative, more than "
-            f"{part.limit:g}; nothing is timed that is not the same computation"
+            f"{part.limit:g}; only equal computations are timed"
         )
     return found

@@ -1,8 +1,8 @@
-"""The released code's sequence of operations, in its plainest form: what the benchmark holds ours against.
+"""Plain version of the released code's joint training, which the benchmark compares ours with.
 
-The mathematics is that of docs/facts, "Learning gradients", and the order is the released joint training's: a gradient
-call for each term of a log-density, a draw of every conditional made and thrown away with it, one optimiser a network,
-contiguous memory. Written for this comparison; nothing of the library uses it.
+The mathematics is that of docs/facts, "Learning gradients", and the order is the released joint training's: one
+gradient call per term of a log-density, a discarded draw of each conditional, one optimiser per network, contiguous
+memory. Written for this comparison only; the library does not use it.
 """
 
 import math
@@ -21,7 +21,7 @@ from jlebm.randomness import Noise
 
 
 class Plain:
-    """A copy of a two-layer model's networks, and what the released code does with them; z1 is the bottom layer."""
+    """Copy of a two-layer model's networks, with the released code's operations; z1 is the bottom layer."""
 
     def __init__(self, model: JointModel):
         backbone = model.backbone
@@ -38,7 +38,7 @@ class Plain:
     # ---- densities
 
     def conditional_log_prob(self, z2: Tensor, z1: Tensor) -> Tensor:
-        """Return log p(z1|z2) of each element; a draw is made on the way, as the released code's forward pass does."""
+        """Return log p(z1|z2) of each element; the released code's forward pass also makes a draw."""
         mean, log_sigma = self.conditional(z2).chunk(2, dim=1)
         sigma = torch.exp(log_sigma) + SIGMA_FLOOR
         torch.add(mean, sigma * torch.randn_like(mean))
@@ -84,7 +84,7 @@ class Plain:
     # ---- one iteration
 
     def losses(self, x: Tensor, posterior: Latents, prior: Latents) -> tuple[Callable[[], Tensor], ...]:
-        """Return the loss of each of `networks`, to be computed when its turn comes."""
+        """Return the loss of each of `networks`, computed when called."""
         z2, z1 = posterior
         prior2, prior1 = prior
         return (
@@ -95,7 +95,7 @@ class Plain:
         )
 
     def gradients(self, x: Tensor, posterior: Latents, prior: Latents) -> None:
-        """Leave each network's gradient in its weights."""
+        """Compute each network's gradient."""
         for optimizer, loss in zip(self.optimizers, self.losses(x, posterior, prior), strict=True):
             optimizer.zero_grad()
             loss().backward()
@@ -119,7 +119,7 @@ class Plain:
         return noise(tuple(self.like.new_empty(count, network.in_features) for network in first))  # pyright: ignore
 
     def sample(self, count: int, chain: Chain, noise: Noise, batch: int = 100) -> Tensor:
-        """Return `count` decoded samples of the EBM prior, uint8, made in batches of `batch`."""
+        """Return `count` decoded samples of the EBM prior, uint8, drawn in batches of `batch`."""
         images = []
         for first in range(0, count, batch):
             _, z1 = self.chain(self.start(min(batch, count - first), noise), chain, noise)

@@ -1,4 +1,4 @@
-"""How the cost of each part grows: the same code at a few sizes, each about four times the one before."""
+"""Scaling of each part: the same code at several sizes, each about four times the previous one."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ class Point(NamedTuple):
 
 
 def points(paper: Experiment, small: Experiment, device: torch.device, scratch: Path) -> Iterator[Point]:
-    """Yield the sizes at which the paper's prior chain and a small model's posterior chain and sampling are timed.
+    """Yield the sizes at which prior chain, posterior chain and sampling are timed.
 
     Args:
-        paper: the experiment at the paper's sizes.
-        small: one that samples thousands of images in seconds.
-        device: where to compute.
+        paper: experiment at the paper's sizes, for the prior chain.
+        small: experiment that samples thousands of images in seconds, for the rest.
+        device: device that is timed.
         scratch: a folder for samples.
     """
     chain = paper.prior_chain
@@ -74,7 +74,7 @@ def _short(chain: Chain) -> Chain:
 
 
 def _prior(dims: tuple[int, ...], device: torch.device) -> JointModel:
-    """Return a model with the paper's networks of the prior for any layers, and a decoder that is not used."""
+    """Return a model with the paper's prior networks for any layers, and an unused decoder."""
     backbone = ConvBackbone(ConvConfig(latent_dims=dims, channels=(4, 4, 4)))
     return JointModel(backbone, mlp_energy(dims, ((200, 200, 200),) * len(dims))).to(device)
 

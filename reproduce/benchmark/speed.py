@@ -1,4 +1,4 @@
-"""The parts of the joint training and of sampling, each beside its plain implementation."""
+"""Parts of joint training and sampling, each with its plain implementation."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -22,28 +22,28 @@ from reproduce.benchmark.plain import Plain
 
 @dataclass(frozen=True)
 class Workload:
-    """One experiment's joint training and sampling, at sizes that a device can time."""
+    """Joint training and sampling of one experiment, at sizes that a device can time."""
 
     experiment: Experiment
     """Joint maximum likelihood on a two-layer model."""
     size: str
-    """The words for it, "the paper's sizes"."""
+    """Description of the sizes: "the paper's sizes"."""
     few: int
-    """The batch of whole iterations; a CPU takes minutes for one of the paper's 100 images."""
+    """Batch size of whole iterations; with the paper's 100 images, one takes minutes on a CPU."""
     count: int
-    """How many images are sampled."""
+    """Number of images sampled."""
     steps: int = 1
-    """Of the posterior's chain; on a GPU, where the host prepares a chain of any length, more than one."""
+    """Steps of the posterior chain; more than one on a GPU, where preparing a chain costs the host time."""
     whole: bool = False
-    """Whether these are the sizes from which the paper's whole training is extrapolated."""
+    """Whether the paper's whole training is extrapolated from these sizes."""
 
     @property
     def precision(self) -> Precision:
-        """The arithmetic of the generator."""
+        """Arithmetic of the generator."""
         return precision_of(self.experiment.model)
 
     def settings(self) -> dict[str, str]:
-        """Return the setting of each part by its metric; the prior's chain has float32 alone."""
+        """Return the setting of each part by its metric; the prior's chain is timed in float32 only."""
         one, size = self.experiment, self.size if self.precision == "float32" else f"{self.size}, {self.precision}"
         prior, posterior, batch = one.prior_chain.steps, one.posterior_chain.steps, one.training.batch_size
         chain = {"prior chain": f"{prior} steps, batch {batch}, {size}"} if self.precision == "float32" else {}
@@ -55,7 +55,7 @@ class Workload:
         }
 
     def whole_training(self) -> str | None:
-        """Return the setting of the training that is extrapolated from an iteration; None where there is none."""
+        """Return the setting of the training extrapolated from an iteration; None if there is none."""
         training = self.experiment.training
         arithmetic = "" if self.precision == "float32" else f", {self.precision}"
         said = f"{training.steps} iterations of {training.batch_size} images, from one of {self.few}{arithmetic}"
@@ -63,10 +63,10 @@ class Workload:
 
 
 def parts(workload: Workload, device: torch.device) -> Iterator[Part]:
-    """Yield the parts of the joint training of one experiment, those that have a setting.
+    """Yield the parts of one experiment's joint training that have a setting.
 
-    Plain is timed in full float32 beside ours in float32, else with what torch allows by default, TF32 in convolutions:
-    what the released code would have had on such a GPU.
+    Plain runs in full float32 if ours does; otherwise with torch's default, TF32 in convolutions, as the released code
+    would on such a GPU.
     """
     settings = workload.settings()
     for part in _parts(workload, device):
@@ -179,7 +179,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
 
 @contextmanager
 def _torchs_default() -> Iterator[None]:
-    """Let convolutions use TF32, as torch does where nobody says otherwise."""
+    """Let convolutions use TF32, torch's default."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
         yield
 
@@ -190,7 +190,7 @@ def start(model: JointModel, count: int, device: torch.device) -> Latents:
 
 
 def gradients_agree(model: JointModel, plain: Plain, x: Tensor, learning: JointMLE) -> float:
-    """Compare the gradients of one update, chains of both included, of every weight."""
+    """Return the largest relative difference of any weight's gradient in one update, both chains included."""
     short = JointMLE(learning.prior_chain, Chain(3, learning.posterior_chain.epsilon))
     model.zero_grad(set_to_none=True)
     short.update(model, x, noise(x.device)).loss().backward()
@@ -210,7 +210,7 @@ def _gradients(networks: Iterable[nn.Module]) -> tuple[Tensor, ...]:
 
 
 def images_agree(model: JointModel, plain: Plain, chain: Chain, device: torch.device) -> float:
-    """Compare decoded samples, before they are rounded to uint8, of a few chains with the same noise."""
+    """Return the largest relative difference of decoded samples, before rounding, with the same noise."""
     latents = model.sample_prior(4, chain, noise(device))
     stream = noise(device)
     _, z1 = plain.chain(plain.start(4, stream), chain, stream)

@@ -1,4 +1,4 @@
-"""How things are timed: plain and ours in turn, in one process, medians; and the ceiling that floors are read from."""
+"""Timing: medians of plain and ours run alternately in one process, and the ceiling behind the floors."""
 
 import statistics
 import time
@@ -13,26 +13,25 @@ from jlebm.engines import graphs
 from jlebm.engines.precision import Precision
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product is the ceiling
-LEAST_SECONDS = 4.0  # of measuring, for what is shorter than that in the repetitions asked for
+LEAST_SECONDS = 4.0  # of timing, for parts that are shorter in the repetitions asked for
 MOST_REPETITIONS = 101
 
 
 class Medians(NamedTuple):
-    """Median seconds of each."""
+    """Median seconds of plain and ours."""
 
     plain: float | None
     ours: float
     repetitions: int
-    """How many each is of."""
+    """Number of repetitions behind each."""
 
 
 def interleaved(
     plain: Callable[[], object] | None, ours: Callable[[], object], repetitions: int, device: torch.device
 ) -> Medians:
-    """Time plain and ours in turn, A B A B, after one run of each that is not counted.
+    """Time plain and ours alternately, A B A B, after one warm-up run of each.
 
-    Short ones are repeated more often than asked for, since a median of seven is at the mercy of what else the machine
-    does in half a second.
+    Short parts are repeated more often than asked for, as a median of seven is sensitive to other work on the machine.
     """
     parts = [ours] if plain is None else [plain, ours]
     seconds: list[list[float]] = [[] for _ in parts]
@@ -48,7 +47,7 @@ def interleaved(
 
 
 def once(part: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call, the device's work included."""
+    """Return the seconds of one call, including work on the device."""
     _wait(device)
     started = time.perf_counter()
     part()
@@ -77,7 +76,7 @@ def operations(part: Callable[[], object]) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    """Torch's own formulas, without the bookkeeping by module that cannot see `autograd.grad` of a module's input."""
+    """Counter with torch's own formulas, without its bookkeeping by module, which misses `autograd.grad`."""
 
     total = 0
 

@@ -1,4 +1,4 @@
-"""The parts in which no latents are: how a batch of images comes into the loop, and the metric network."""
+"""Parts without latents: loading batches of images, and the metric network."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from reproduce.benchmark.part import SEED, Part, relative
 
 FEATURES = 1e-4  # the budget that torch-fidelity declares for its float32 features
 BATCHES = ("ten batches of training images", "10 x 100 of 32x32")  # metric and setting
-LAYER = "768"  # the highest that every file of weights has, so that all machines time the same network
+LAYER = "768"  # the deepest layer in every weights file, so that all machines time the same network
 INCEPTION = (f"Inception, {LAYER} features", "64 images of 32x32")
 
 
 def data_part(device: torch.device) -> Part:
-    """Return the way of a batch of 100 images into the loop: the device's uint8, or torch's loader from PIL images."""
+    """Return the loading of batches of 100 images: from uint8 on the device, against torch's loader of PIL images."""
     images = np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8)
     half = [0.5] * 3
     transform = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(half, half)])
     to_pil = v2.ToPILImage()
 
     class Images(Dataset):
-        """As torchvision's own datasets do it: an array, a PIL image of it, the transforms."""
+        """Dataset like torchvision's own: an array, its PIL image, the transforms."""
 
         def __len__(self) -> int:
             return len(images)
@@ -48,17 +48,17 @@ def data_part(device: torch.device) -> Part:
         lambda: [batch.to(device) for batch in loader],
         lambda: [batches(step) for step in range(10)],
         agreement,
-        1e-6,  # float32 of numbers that both compute exactly but for the last digit
+        1e-6,  # both compute exactly, up to the last digit of float32
         {},
         None,
     )
 
 
 def inception_part(root: Path, device: torch.device) -> Part:
-    """Return the metric network: ours, and torch-fidelity's module as it is, at the batch size of its own default.
+    """Return the metric network: ours against torch-fidelity's unchanged module, at its default batch size.
 
     Raises:
-        ExtractorNotFound: there are no weights in the data root.
+        ExtractorNotFound: the data root has no weights.
     """
     extractor = find_extractor(root, download=False)
     network = inception.open_network(extractor, (LAYER,), device)
@@ -70,7 +70,7 @@ def inception_part(root: Path, device: torch.device) -> Part:
             return module(torch.from_numpy(images).to(device))[0]
 
     def counted() -> Tensor:
-        # The same convolutions on this thread; in inference mode they would not be seen as the operations that count.
+        # The same convolutions without inference mode, in which the counter would not see them.
         with torch.no_grad():
             return module(torch.from_numpy(images).to(device))[0]
 

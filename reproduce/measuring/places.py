@@ -1,4 +1,4 @@
-"""The folders of a command, tried before it works for hours: what it will write to, and what it will read."""
+"""Folders of a command, checked before hours of work: written to and read from."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from reproduce.results import rows
 
 
 def try_places(folder: Path, runs: Path | None = None, artifacts: bool = False) -> None:
-    """Make the folders that a command writes to, put a file into each and take it away again, and read the stored rows.
+    """Create the folders that a command writes to, write and delete a file in each, and read the stored rows.
 
     Args:
-        folder: the results folder; in a new one nothing is expected and nothing reported.
-        runs: where the runs' folders lie, where one is opened.
+        folder: the results folder; a new one has no expectations and no reported values.
+        runs: the folder of the runs, if one is opened.
         artifacts: whether the command keeps arrays for the repository's figures.
 
     Raises:
@@ -35,12 +35,12 @@ def try_places(folder: Path, runs: Path | None = None, artifacts: bool = False) 
 
 
 def expected_of(folder: Path) -> list[results.Expectation]:
-    """Read what is expected of a results folder's rows; nothing in one that has no expected.toml."""
+    """Return the expectations of a results folder; empty without an expected.toml."""
     path = folder / "expected.toml"
     return results.read_expected(path) if path.exists() else []
 
 
 def paper_of(folder: Path) -> dict[str, results.Reported]:
-    """Read what the papers report; nothing in a results folder that has no paper.toml."""
+    """Return the papers' reported values; empty without a paper.toml."""
     path = folder / "paper.toml"
     return results.read_paper(path) if path.exists() else {}

@@ -1,10 +1,10 @@
-"""What the layers of a hierarchy represent, in numbers: how much each is used, what it tells, what it changes.
+"""Metrics of single layers: KL, linear accuracy, and the change of images when a layer is drawn anew.
 
 | metric | source | what it is |
 |---|---|---|
-| `kl` | `posterior/z3` | KL(q|p0) of one layer in nats, a mean over held-out images |
-| `latent_accuracy` | `posterior/z3`, `posterior` | test images whose class a linear classifier of latents knows, % |
-| `pixel_change` | `ebm-prior/z3` | root-mean-square change of pixels in [0, 1] when this layer alone is drawn anew |
+| `kl` | `posterior/z3` | KL(q|p0) of one layer in nats, averaged over held-out images |
+| `latent_accuracy` | `posterior/z3`, `posterior` | accuracy of a linear classifier of latents on test images, % |
+| `pixel_change` | `ebm-prior/z3` | root-mean-square change of pixels in [0, 1] when only this layer is drawn anew |
 | `feature_change` | `ebm-prior/z3` | mean Euclidean change of the 768 Inception features then |
 """
 
@@ -30,22 +30,22 @@ from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.results.identity import Of
 
-ENCODED = 1_000  # images over which a KL is the mean
+ENCODED = 1_000  # images that a KL is averaged over
 FITTED = 5_000  # training images that the classifier of latents learns from
-FROZEN = 8  # full draws of the prior, of which one layer at a time is drawn anew
-REDRAWN = 100  # times for each of them
-JUDGED = 10  # of those that go through Inception
-BATCH = 500  # images that are encoded at a time
+FROZEN = 8  # full draws of the prior, in each of which one layer at a time is drawn anew
+REDRAWN = 100  # times per full draw
+JUDGED = 10  # of those redrawn images go through Inception
+BATCH = 500  # images encoded at a time
 
 
 def measure_representation(rows: Rows, model: JointModel, chain: Chain | None, held_out: Dataset) -> None:
-    """Store every one of these rows that the results still lack.
+    """Store those of these rows that the results still lack.
 
     Args:
-        rows: those of the model.
-        model: trained; its inference network says the KL of its layers.
+        rows: of the model.
+        model: trained; its inference network gives the KL of each layer.
         chain: of its EBM prior, in whitened noise; None for a Gaussian prior.
-        held_out: the test split of the dataset, or its training images where there is none.
+        held_out: the test split of the dataset, or its training images if there is none.
     """
     measure_kl(rows, model, held_out)
     measure_accuracy(rows, model, held_out)
@@ -53,7 +53,7 @@ def measure_representation(rows: Rows, model: JointModel, chain: Chain | None, h
 
 
 def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
-    """Store the KL of each layer from the Gaussian hierarchy, which is what both priors are put upon."""
+    """Store the KL of each layer from the Gaussian hierarchy that both priors share."""
     count = min(ENCODED, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
     sources = [Of("posterior", name) for name in model.layer_names]
@@ -68,7 +68,7 @@ def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
 
 
 def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
-    """Store how many test images a linear classifier of posterior latents knows, of each layer and of all together."""
+    """Store the test accuracy of a linear classifier of posterior latents, for each layer and for all together."""
     train = rows.session.dataset
     if train.labels is None or held_out.labels is None or held_out.split == "train":
         reason = f"{train.name} has no classes" if train.labels is None else f"{train.name} has no test split here"
@@ -93,7 +93,7 @@ def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
 
 
 def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
-    """Store how far images of the prior move when one layer is drawn anew, in pixels and in Inception's features."""
+    """Store the change of prior samples when one layer is drawn anew, in pixels and in Inception features."""
     prior, session = "gaussian-prior" if chain is None else "ebm-prior", rows.session
     drawn, judged = FROZEN * REDRAWN, FROZEN * JUDGED
     if session.size.judged and session.extractor is not None:
@@ -159,7 +159,7 @@ def encoded(
     for first in range(0, len(chosen), BATCH):
         indices, x = batch_of(model, images, chosen[first : first + BATCH])
         sample = model.backbone.posterior(x, PerImageNoise("posterior", indices))
-        assert sample.kl is not None  # a ladder says it
+        assert sample.kl is not None  # a ladder always computes it
         latents.append([layer.flatten(1).cpu().numpy() for layer in sample.latents])
         kl.append(sample.kl.cpu().numpy())
     return [np.concatenate(layers) for layers in zip(*latents, strict=True)], np.concatenate(kl, axis=1)
@@ -171,7 +171,7 @@ def accuracy(
     tested: Float[np.ndarray, "m dimension"],
     truth: Int64[np.ndarray, " m"],
 ) -> float:
-    """Return how many of the tested latents a logistic regression of the fitted ones knows the class of, in %."""
+    """Return the accuracy, in %, of a logistic regression fitted on some latents and tested on others."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
     classifier.fit(fitted, classes)
     return 100 * float((classifier.predict(tested) == truth).mean())

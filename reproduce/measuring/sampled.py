@@ -1,6 +1,6 @@
-"""From a trained state to rows: samples and metrics. What is stored already is not measured again.
+"""Samples of a trained model and their metrics as rows; stored metrics are not measured again.
 
-Each row is stored as soon as it is known, so that an interruption costs the one that was being measured.
+Each row is stored as soon as it is measured, so an interruption costs only the current one.
 """
 
 import itertools
@@ -25,21 +25,21 @@ from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.results.identity import Of
 from reproduce.results.metrics import METRICS, measured_of
 
-NUMBERS = 2**30  # latents of one source that are kept on the disk at most: 4 GiB
-WIDEST = 20_000  # latents of an image that the two-sample test is given at most
-LATENTS = 10_000  # how many latents of each side are kept and given to the two-sample test at most
+NUMBERS = 2**30  # most latents of one source that are stored: 4 GiB
+WIDEST = 20_000  # most latents of an image in the two-sample test
+LATENTS = 10_000  # most images of each side in the two-sample test
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How the samples of one source are made."""
+    """Samples of one source, drawn in batches."""
 
     batches: Callable[[], Iterator[sampling.Samples]]
     count: int
 
 
 class SampleSets:
-    """The samples of each source, drawn when they are first asked for."""
+    """Samples of each source, drawn on first use."""
 
     def __init__(self, draws: Mapping[str, Draw], folder: Path, report: Reporter, latents: int = LATENTS):
         self.draws, self.folder, self.report, self.latents = draws, folder, report, latents
@@ -48,21 +48,21 @@ class SampleSets:
 
     @property
     def priors(self) -> tuple[Prior, ...]:
-        """The priors that the model has: a twin without energies has the Gaussian one alone."""
+        """Priors of the model; a twin without energies has only the Gaussian one."""
         return tuple(prior for prior in PRIORS if prior in self.draws)
 
     def count(self, source: str) -> int:
-        """How many images a source gives."""
+        """Return the number of images of a source."""
         return self.draws[source].count
 
     @property
     def paths(self) -> list[Path]:
-        """The files of all sources' images and latents."""
+        """Files of all sources' images and latents."""
         names = [name for source in self.draws for name in (f"{source}.npy", f"{source}-latents.npy")]
         return [self.folder / name for name in names]
 
     def begin(self, rows: Rows) -> None:
-        """Draw every source before the first row of the weights, so that none is stored of a network that gives NaN."""
+        """Draw all sources before the first row, so that no row is stored for a network that gives NaN."""
         if not rows.begun:
             for source in self.draws:
                 _ = self[source]
@@ -80,11 +80,11 @@ class SampleSets:
 
 
 def measure(rows: Rows, samples: SampleSets) -> None:
-    """Store every row that the results still lack.
+    """Store those rows that the results still lack.
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
-        NotFinite: an image of any source is NaN or infinite; nothing is stored then.
+        NotFinite: an image of any source is NaN or infinite; then nothing is stored.
     """
     samples.begin(rows)
     measure_latents(rows, samples)
@@ -99,10 +99,10 @@ def measure(rows: Rows, samples: SampleSets) -> None:
 def measure_parameters(
     rows: Rows, samples: SampleSets, source: str, *modules: nn.Module, trained_in: float | None = None
 ) -> None:
-    """Store how many parameters were trained for the images of a source, those of an encoder and a backbone included.
+    """Store the number of trained parameters behind the images of a source, including an encoder and a backbone.
 
-    The row says too how long their training took, `trained_in` seconds where that is not the whole subject's, and how
-    long the images took, where they were drawn in this process.
+    The row also has the training time, `trained_in` seconds if it is not the subject's, and the sampling time if the
+    images were drawn in this process.
     """
     count = samples.count(source)
     if rows.find("parameters", source, count, judged=False) is None:
@@ -114,7 +114,7 @@ def measure_parameters(
 
 
 def measure_latents(rows: Rows, samples: SampleSets) -> None:
-    """Store the reconstruction error and how well posterior and prior latents can be told apart."""
+    """Store the reconstruction error and the two-sample AUC of posterior against prior latents."""
     count = samples.count("posterior")
     if rows.find("reconstruction_mse", "posterior", count, judged=False) is None:
         decoded, images = samples["posterior"].images, rows.session.dataset.images
@@ -125,7 +125,7 @@ def measure_latents(rows: Rows, samples: SampleSets) -> None:
 
 
 def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> None:
-    """Store how well posterior and prior latents of each layer alone, top first, can be told apart."""
+    """Store the two-sample AUC of posterior against prior latents for each layer, top first."""
     sizes = [math.prod(shape) for shape in shapes]
     ends = list(itertools.accumulate(sizes))
     for prior in samples.priors:
@@ -134,13 +134,13 @@ def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> Non
 
 
 def latents_kept(dimensions: int) -> int:
-    """Return how many samples' latents are kept on the disk: fewer of a deep hierarchy, whose images have millions."""
+    """Return the number of samples whose latents are stored: fewer for a deep hierarchy with millions per image."""
     return min(LATENTS, NUMBERS // dimensions)
 
 
 def tell_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> None:
-    """Store how well a part of the prior's latents can be told from the posterior's, as an AUC."""
-    # Not twice of one image: the classifier would know from its training what it is to judge.
+    """Store the two-sample AUC of a part of the latents, posterior against prior."""
+    # Each image only once: otherwise the classifier would be tested on latents like those it was trained on.
     used = min(samples.latents, samples.count("posterior"), len(rows.session.dataset.images))
     if rows.find("latent_auc", of, used, judged=False) is not None:
         return
@@ -150,7 +150,7 @@ def tell_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> None:
         return
     ours, theirs = (samples[each].latents[:used, part] for each in ("posterior", of.source))
     if ours.shape[1] > WIDEST:
-        reason = f"{of.name} has {ours.shape[1]} latents an image, and the two-sample test takes {WIDEST}"
+        reason = f"{of.name} has {ours.shape[1]} latents per image, and the two-sample test takes at most {WIDEST}"
         rows.session.lacks(fidelity.NotMeasured("latent_auc", reason, "look at the rows of the layers that have fewer"))
         return
     started = time.monotonic()
@@ -160,7 +160,7 @@ def tell_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> None:
 
 
 def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
-    """Store the metrics of one source's images, and remember which cannot be measured and why."""
+    """Store the metrics of one source's images, and record which cannot be measured and why."""
     session, count = rows.session, samples.count(source)
     computed = [metric for metric in measured_of(source) if METRICS[metric].function]
     for metric in computed:
@@ -198,7 +198,7 @@ def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
 
 
 def measure_by_function(rows: Rows, samples: SampleSets, source: str, metric: str) -> None:
-    """Store a metric that a function of a source's images and the training images computes."""
+    """Store a metric computed by a function of a source's images and the training images."""
     session, count = rows.session, samples.count(source)
     reference = fidelity.describe_reference(session.dataset, None)
     if rows.find(metric, source, count, reference=reference) is not None:
@@ -211,7 +211,7 @@ def measure_by_function(rows: Rows, samples: SampleSets, source: str, metric: st
 
 
 def measure_floor(rows: Rows) -> None:
-    """Store the distance between the training images' halves: once for all seeds, they do not depend on one."""
+    """Store the distance between the training images' halves, once for all seeds."""
     session, half = rows.session, rows.session.references // 2
     if session.extractor is None or half < fidelity.NEEDS["fid768"].images:
         return
@@ -221,7 +221,7 @@ def measure_floor(rows: Rows) -> None:
 
 
 def measure_gap(rows: Rows, samples: SampleSets) -> None:
-    """Store (a - b) / (a - c), the share of the prior's gap that the energies close, where there is a gap."""
+    """Store (a - b) / (a - c), the share of the prior's gap that the energies close, if there is a gap."""
     if rows.session.extractor is None:
         return
     if unjudged := set(SOURCES) - set(rows.session.size.judged):
@@ -244,11 +244,10 @@ def measure_gap(rows: Rows, samples: SampleSets) -> None:
 
 
 def posterior_indices(total: int, count: int) -> list[int]:
-    """Choose training images at even distances, between those of the reference where neither is all of them.
+    """Choose evenly spaced training images, between those of the reference if neither takes all.
 
-    A decoded posterior sample then never stands beside the very image that it was made from, as far as that is
-    possible. More than there are go through all of them again: number i from `total` on is another posterior sample of
-    image i - `total`.
+    As far as possible, a decoded posterior sample is then not compared with its own image. Beyond `total`, number i is
+    another posterior sample of image i - `total`.
     """
     rounds, rest = divmod(count, total)
     whole = rounds * total
@@ -256,9 +255,9 @@ def posterior_indices(total: int, count: int) -> list[int]:
 
 
 def mean_squared_error(decoded: np.ndarray, images: np.ndarray, chosen: list[int]) -> float:
-    """Return the mean squared error of pixels in [0, 1] between `decoded` and the chosen images, uint8 all of them."""
+    """Return the mean squared error of pixels in [0, 1] between `decoded` and the chosen images, all uint8."""
     total = 0.0
-    for first in range(0, len(decoded), 1000):  # at a time: nothing grows with the count
+    for first in range(0, len(decoded), 1000):  # in parts, so that memory does not grow with the count
         numbers = np.array(chosen[first : first + 1000]) % len(images)
         truth = images[numbers].astype(np.float64)
         total += float(np.square((decoded[first : first + 1000] - truth) / 255).sum())

@@ -1,4 +1,4 @@
-"""What every seed of a recipe is measured with: data, size, metric network, device, provenance."""
+"""Session of a command: data, size, metric network, device and provenance, the same for all seeds."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

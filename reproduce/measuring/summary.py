@@ -1,4 +1,4 @@
-"""The table at the end of a command: its own rows, what is expected of them, what the paper reports."""
+"""Table at the end of a command: its own rows, their expectations, the paper's values."""
 
 import shutil
 import sys
@@ -15,13 +15,12 @@ def print_verdicts(
     digests: Collection[str],
     folder: Path,
 ) -> None:
-    """Print the verdicts of some stored rows on the terminal.
+    """Print the verdicts on selected rows.
 
     Args:
-        asked: which rows.
-        held: which expectations.
-        digests: of the configurations that both are of. An expectation of another one, with a value, says nothing about
-            these rows, which are then shown alone.
+        asked: selects rows.
+        held: selects expectations.
+        digests: configurations of both. An expectation with a value for another configuration is left out.
         folder: the results folder.
 
     Raises:

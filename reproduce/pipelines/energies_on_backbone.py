@@ -143,7 +143,7 @@ class _StageTwo:
 
 
 class _Drawn(NamedTuple):
-    """How samples are drawn."""
+    """Model, sampler and batch size of the samples."""
 
     model: JointModel
     sampler: sampling.Sampler

@@ -41,7 +41,7 @@ def fitted(
         state = fit(run, images, device, LoopControl(report, stop=stop), backbone, labels)
         stopped = parallel.anywhere(stop(state.step) or not state.done(run.experiment))
     if stopped:
-        report.line(f"stopped at step {state.step} with a checkpoint; the same command goes on from there")
+        report.line(f"stopped at step {state.step} with a checkpoint; the same command continues from there")
         raise Stopped
     report.line(f"trained {state.step} steps; {time.monotonic() - started:.0f} s in this process")
     return state

@@ -1,8 +1,8 @@
-"""Generated images on their way to a file: a raw array that outlives a kill, then an .npz, a .zip or a folder.
+"""Writing generated images: a raw array that survives a kill, then an .npz, a .zip or a folder.
 
-While images are drawn they are appended to `.NAME.partial` beside the output: one line of JSON that says what is drawn,
-then the uint8 images, whole batches of them. The same command goes on after the last whole batch. The output itself is
-written from that array at the end, whole or not at all, and says what is in it.
+While images are drawn they are appended to `.NAME.partial` beside the output: one line of JSON that describes the
+request, then the uint8 images in whole batches. The same command continues after the last whole batch. The output is
+written from that array at the end, completely or not at all, and contains the request.
 """
 
 import io
@@ -23,11 +23,11 @@ from PIL import Image
 from jlebm.errors import UserError
 from jlebm.files import atomic_write, can_be_written, cannot_write, open_regular, write_text
 
-KEY = "jlebm"  # of what is drawn, in every format
-LABELS_FILE = "dataset.json"  # of StyleGAN's and EDM's layout, in zips and folders
+KEY = "jlebm"  # key of the request, in every format
+LABELS_FILE = "dataset.json"  # as in StyleGAN's and EDM's layout, in zips and folders
 IMAGES = "arr_0"  # where guided-diffusion's evaluation, and numpy itself, put an array without a name
-PER_FOLDER = 1_000  # images in a folder of a zip, as StyleGAN's dataset tool has them
-LONGEST_LINE = 2**24  # characters of the first line of a partial array
+PER_FOLDER = 1_000  # images per folder of a zip, as in StyleGAN's dataset tool
+LONGEST_LINE = 2**24  # bytes of a partial array's first line
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 Write = Callable[[Path, np.ndarray, Sequence[int], dict[str, Any]], None]
@@ -50,7 +50,7 @@ def write_zip(path: Path, images: np.ndarray, seeds: Sequence[int], request: dic
 
 
 def write_folder(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:
-    """Write img00000000.png, ... by seed and dataset.json into a folder, which appears when all of them are there."""
+    """Write img00000000.png, ... by seed and dataset.json into a folder, which appears once it is complete."""
     part = path.with_name(f".{path.name}.folder")
     try:
         if part.exists():  # a killed process was writing it
@@ -82,30 +82,30 @@ def _pngs(images: np.ndarray) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where images go, and what is asked for: an output and a partial array of another request are never touched."""
+    """Path and request of an output; files of another request are never touched."""
 
     path: Path
     seeds: Sequence[int]
     """In ascending order."""
     shape: tuple[int, int, int]
     request: dict[str, Any]
-    """All that the images depend on, as plain JSON."""
+    """Everything that the images depend on, as plain JSON."""
 
     @property
     def partial(self) -> Path:
-        """Where images lie until all are there."""
+        """The partial array, which holds images until all are drawn."""
         return self.path.with_name(f".{self.path.name}.partial")
 
     @property
     def line(self) -> bytes:
-        """The first line of the partial array."""
+        """First line of the partial array."""
         return json.dumps({KEY: self.request}, sort_keys=True).encode() + b"\n"
 
     def is_there(self) -> bool:
-        """Whether the whole output was written before.
+        """Whether the complete output exists.
 
         Raises:
-            UserError: there is something else in its place.
+            UserError: the path holds something else.
         """
         path = self.path
         if not path.exists() and not path.is_symlink():
@@ -118,10 +118,10 @@ class Output:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from writing the same output.
+        """Lock the output against other processes.
 
         Raises:
-            UserError: another one does, or its folder cannot be written.
+            UserError: another process writes it, or its folder cannot be written.
         """
         if not can_be_written(self.path.parent):
             raise UserError(f"{self.path.parent} cannot be written; make it a writable folder or name another --out")
@@ -142,10 +142,10 @@ class Output:
             lock.release()
 
     def drawn(self, batch_size: int) -> int:
-        """Begin the partial array, or return how many images it has: whole batches, or all.
+        """Return the number of images in the partial array, in whole batches or all; create it if it is missing.
 
         Raises:
-            UserError: it is of another request, or cannot be written.
+            UserError: it belongs to another request, or cannot be written.
         """
         if not self.partial.exists():
             with atomic_write(self.partial) as file:
@@ -166,10 +166,10 @@ class Output:
         return count
 
     def append(self, batches: Iterable[np.ndarray]) -> Iterator[int]:
-        """Append batches of images to the partial array; yield the length of each when it is on the disk.
+        """Append batches of images to the partial array; yield the length of each once it is on disk.
 
         Raises:
-            UserError: there is no space left; what was written stays.
+            UserError: no space is left; what was written stays.
         """
         try:
             with self.partial.open("ab") as file:
@@ -182,7 +182,7 @@ class Output:
             raise cannot_write(self.partial, error) from error
 
     def finish(self) -> None:
-        """Write the output from the partial array, and delete that.
+        """Write the output from the partial array, then delete the array.
 
         Raises:
             UserError: it cannot be written; the partial array stays.
@@ -195,7 +195,7 @@ class Output:
 
 
 def stored_request(path: Path) -> dict[str, Any] | None:
-    """Return what an output says of itself; None for everything that was not written here."""
+    """Return the request stored in an output; None if there is none."""
     try:
         if path.is_dir():
             return json.loads((path / LABELS_FILE).read_text())[KEY]
@@ -209,10 +209,10 @@ def stored_request(path: Path) -> dict[str, Any] | None:
 
 
 def check_format(path: Path) -> None:
-    """Refuse a name that says no format.
+    """Refuse a name without a known format.
 
     Raises:
-        UserError: its suffix is none of .npz, .zip or none, for a folder.
+        UserError: its suffix is neither .npz nor .zip nor empty, for a folder.
     """
     if path.suffix.lower() not in FORMATS or path.name in ("", ".."):
         raise UserError(f"--out {path} is none of NAME.npz, NAME.zip or NAME, a folder of PNG files")

@@ -25,7 +25,7 @@ class TwoStagePlan(Config):
 
 @dataclass(frozen=True)
 class Sampled(Config):
-    """What a two-stage row's digest covers: the energies, the backbone named in them, and the sampling."""
+    """Configuration behind a two-stage row's digest: the energies, the backbone named in them, and the sampling."""
 
     energies: TwoStageExperiment
     sampler: Sampler

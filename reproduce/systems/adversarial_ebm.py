@@ -1,11 +1,12 @@
-"""A binary classifier, trained adversarially, as an energy (Yin, Li and Rohde, arXiv 2012.06568).
+"""Adversarial EBM: an adversarially trained binary classifier as an energy (Yin, Li and Rohde, arXiv 2012.06568).
 
-It tells training images from out-of-distribution images that have climbed its own logit for a number of steps, which
-grows during training; E(x) is minus the logit, and a sample is an out-of-distribution image after the same ascent.
+The classifier separates training images from out-of-distribution images that have climbed its own logit for a number of
+steps, which grows during training. E(x) is minus the logit, and a sample is an out-of-distribution image after the same
+ascent.
 
-The paper's out-of-distribution images are 80 Million Tiny Images, which have been withdrawn. Here they are Gaussian
-noise with a natural image's spectrum (arXiv 2106.05963): smooth, coloured, of nothing. The network is a residual one
-with group norm, which is the same function during the ascent and during learning.
+The paper's out-of-distribution images are 80 Million Tiny Images, which have been withdrawn. Here they are coloured
+Gaussian noise with the spectrum of natural images (arXiv 2106.05963). The network is a residual one with group norm,
+which is the same function during the ascent and in training.
 """
 
 import itertools
@@ -29,43 +30,44 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class AdversarialEBMConfig:
-    """Network, ascents and their starts; the defaults are the public code's for CIFAR-10 but for network and starts.
+    """Network, ascents and their starting points; the defaults, except those two, are the public code's for CIFAR-10.
 
     Step sizes are in units of images in [-1, 1], twice the public code's, whose images are in [0, 1].
     """
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     channels: tuple[int, ...] = (64, 128, 256, 512)
-    """Of each resolution, the finest first."""
+    """Channels at each resolution, the finest first."""
     blocks: int = 2
-    """Residual blocks of each resolution."""
+    """Residual blocks per resolution."""
     norm_groups: int = 8
     patch: int = 1
     """Side of the squares of pixels that become channels before the network."""
     steps: int = 25
-    """Of the ascent in training, at the last."""
+    """Largest number of ascent steps in training."""
     grow_every: int = 7_800
-    """Training steps after which the ascent, of no step in the beginning, has one more; the public code's five epochs
-    of 32 images, which it cuts short where classes are told apart well."""
+    """Training steps after which the ascent, which begins with no steps, gets one more: five epochs of 32 images, as in
+    the public code, which shortens them when the classes are separated well."""
     step_size: float = 0.2
-    """Length of a step."""
+    """Euclidean length of a step."""
     data_steps: int = 5
     """Steps that training images descend before the classifier sees them."""
     sampler_steps: int = 32
     sampler_step_size: float = 0.4
     r1_weight: float = 0.04
-    """Of half the squared gradient at training images: four times the public code's, as gradients are half as long."""
+    """Weight of half the squared gradient at training images: four times the public code's, as gradients are half as
+    long."""
     start_exponent: float = 1.0
-    """Amplitudes of the starts fall with this power of the frequency."""
+    """Power of the frequency with which amplitudes of the starting images fall."""
     start_sigma: float = 0.5
-    """Standard deviation of their pixels, before they are clipped to [-1, 1]."""
+    """Standard deviation of the starting images' pixels, before they are clipped to [-1, 1]."""
     start_correlation: float = 0.9
-    """Between the channels of their pixels."""
+    """Correlation between the channels of the starting images."""
     flip: bool = True
     """Whether training images are mirrored at random."""
 
     def __post_init__(self) -> None:
-        """Refuse what could not be built or would not climb."""
+        """Refuse networks that cannot be built and ascents that would not climb."""
         side = self.patch * 2 ** (len(self.channels) - 1)
         if self.patch < 1 or not self.channels or any(extent % side for extent in self.image_shape[1:]):
             raise UserError(f"images of {self.image_shape} cannot be halved {len(self.channels) - 1} times")
@@ -81,12 +83,12 @@ class AdversarialEBMConfig:
             raise UserError(f"model.start_correlation must lie in [0, 1], not be {self.start_correlation}")
 
     def steps_at(self, step: int) -> int:
-        """Return the steps of the ascent after so many training steps."""
+        """Return the number of ascent steps after this many training steps."""
         return min(step // self.grow_every, self.steps)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a way around them."""
+    """Residual block of two convolutions."""
 
     def __init__(self, inputs: int, outputs: int, norm_groups: int):
         super().__init__()
@@ -106,7 +108,7 @@ class Residual(nn.Module):
 
 
 def classifier(config: AdversarialEBMConfig) -> nn.Sequential:
-    """Return the network: an image's logit, of shape (batch, 1)."""
+    """Return the network, which maps images to logits of shape (batch, 1)."""
     channels, groups = config.channels, config.norm_groups
     layers: list[nn.Module] = [
         nn.PixelUnshuffle(config.patch),
@@ -124,11 +126,11 @@ def classifier(config: AdversarialEBMConfig) -> nn.Sequential:
 def coloured(
     white: Float[Tensor, "batch channels height width"], config: AdversarialEBMConfig
 ) -> Float[Tensor, "batch channels height width"]:
-    """Turn standard normal pixels into the out-of-distribution images, which are in [-1, 1]."""
+    """Turn standard normal pixels into out-of-distribution images in [-1, 1]."""
     count, height, width = white.shape[1:]
     frequencies = [torch.fft.fftfreq(extent, device=white.device) for extent in (height, width)]
     radius = (frequencies[0][:, None].square() + frequencies[1].square()).sqrt()
-    # The mean of an image varies as its lowest waves do.
+    # The mean of an image varies as much as its lowest frequencies.
     amplitude = radius.clamp_min(1 / max(height, width)) ** -config.start_exponent
     amplitude = amplitude * config.start_sigma / amplitude.square().mean().sqrt()
     waves = torch.fft.ifft2(torch.fft.fft2(white) * amplitude).real
@@ -139,7 +141,7 @@ def coloured(
 
 
 class AdversarialEBM(System):
-    """The classifier, and nothing else that learns."""
+    """The classifier, the only part that learns."""
 
     def __init__(self, config: AdversarialEBMConfig):
         super().__init__()
@@ -152,9 +154,9 @@ class AdversarialEBM(System):
         """Return images after steps of one length along the logit's gradient, each clipped to [-1, 1].
 
         Args:
-            x: where they start.
-            steps: how many.
-            step_size: the Euclidean length of each; negative for a descent.
+            x: starting images.
+            steps: number of steps.
+            step_size: Euclidean length of each step; negative for a descent.
         """
         for _ in range(steps):
             with torch.enable_grad():
@@ -171,7 +173,7 @@ class AdversarialEBM(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: towards telling images, a little descended, from starts that have climbed."""
+        """Yield the update of the classifier: images after a short descent against starting images after the ascent."""
         config = self.config
         if config.flip:
             x = flipped(x, noise)
@@ -189,7 +191,7 @@ class AdversarialEBM(System):
         yield Turn("network", loss + penalty, figures)
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Let out-of-distribution images climb, as in training."""
+        """Return out-of-distribution images after the ascent of training."""
         config = self.config
         starts = coloured(noise((self.empty(count, *config.image_shape),))[0], config)
         return self.ascended(starts, config.sampler_steps, config.sampler_step_size)
@@ -197,7 +199,7 @@ class AdversarialEBM(System):
 
 @dataclass(frozen=True)
 class AdversarialEBMExperiment(BaselineExperiment):
-    """A row of the adversarial EBM."""
+    """Configuration of the adversarial EBM."""
 
     learning: Literal["adversarial-ebm"] = "adversarial-ebm"
     model: AdversarialEBMConfig = field(default_factory=AdversarialEBMConfig)
@@ -215,7 +217,7 @@ class AdversarialEBMExperiment(BaselineExperiment):
 # ---- presets
 
 PRESETS = {
-    # Patches of 2 x 2 pixels make the small sizes four times as fast. Fewer steps are longer: the way is what counts.
+    # Patches of 2 x 2 pixels make the small sizes four times as fast. Fewer steps are longer.
     "tiny": AdversarialEBMExperiment(
         PROTOCOL,
         "tiny",

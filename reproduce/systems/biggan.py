@@ -28,27 +28,27 @@ from reproduce.systems.turns import Turn, integers
 
 @dataclass(frozen=True)
 class BigGANConfig:
-    """Networks and their game; the defaults are those of the authors' PyTorch code for CIFAR-10.
+    """Networks and training; the defaults are those of the authors' PyTorch code for CIFAR-10.
 
-    But for the chunks of z and the shared embedding of a class, which are the paper's for larger images.
+    The chunks of z and the shared class embedding are the exception: they are the paper's for larger images.
     """
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
     latent_dim: int = 128
-    """Of z, which is cut into a chunk for the generator's input and one for each of its blocks."""
+    """Dimension of z, which is cut into one chunk for the generator's input and one for each of its blocks."""
     embedding_dim: int = 128
-    """Of a class, for the generator."""
+    """Dimension of a class's embedding in the generator."""
     generator_channels: tuple[int, ...] = (256, 256, 256, 256)
     """Feature maps from the smallest resolution up; each but the first is a block that doubles the resolution."""
     discriminator_channels: tuple[int, ...] = (256, 256, 256, 256)
-    """Of the discriminator's blocks."""
+    """Feature maps of the discriminator's blocks."""
     halvings: int = 2
-    """How many of them, from the first on, halve the resolution."""
+    """Number of the first blocks that halve the resolution."""
     discriminator_steps: int = 4
-    """Moves of the discriminator for each of the generator's; they share the batch out among them."""
+    """Updates of the discriminator per update of the generator; they split the batch."""
     norm_momentum: float = 0.1
-    """Of the batch norms' running statistics, which sampling uses."""
+    """Momentum of the batch norms' running statistics, which sampling uses."""
     flip: bool = False
     """Whether training images are mirrored at random."""
 
@@ -66,7 +66,7 @@ class BigGANConfig:
 
 
 class Generator(nn.Module):
-    """An image of a class."""
+    """Generator: z and a class to an image."""
 
     def __init__(self, config: BigGANConfig):
         super().__init__()
@@ -96,7 +96,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A logit of an image and a class."""
+    """Discriminator: an image and a class to a logit."""
 
     def __init__(self, config: BigGANConfig):
         super().__init__()
@@ -111,7 +111,7 @@ class Discriminator(nn.Module):
         self.embedding = normed(nn.Embedding(config.classes, channels[-1]))
 
     def features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return what the class's embedding is projected on."""
+        """Return the features that the class's embedding is projected on."""
         return relu(self.blocks(x)).sum((2, 3))
 
     def forward(
@@ -123,7 +123,7 @@ class Discriminator(nn.Module):
 
 
 class BigGAN(System):
-    """The two networks."""
+    """Generator and discriminator."""
 
     def __init__(self, config: BigGANConfig):
         super().__init__()
@@ -137,7 +137,7 @@ class BigGAN(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the discriminator's moves, each on its share of the batch, and the generator's."""
+        """Yield the discriminator's updates, each on its share of the batch, then the generator's."""
         if labels is None:
             raise UserError("biggan learns from classes; train it on a dataset that has them")
         if self.config.flip:
@@ -163,13 +163,13 @@ class BigGAN(System):
         return self.generator(z, classes), classes
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return the generator's images, each of a class of its own draw."""
+        """Return generated images, each of a class drawn at random."""
         return self._sampled(count, noise)[0]
 
 
 @dataclass(frozen=True)
 class BigGANExperiment(BaselineExperiment):
-    """A row of BigGAN."""
+    """Configuration of BigGAN."""
 
     learning: Literal["biggan"] = "biggan"
     model: BigGANConfig = field(default_factory=BigGANConfig)
@@ -235,7 +235,7 @@ PRESETS = {
         optimizer=Adversaries(ema_decay=0.999, generator=Adam(2e-4, beta1=0.0), discriminator=Adam(2e-4, beta1=0.0)),
         training=TrainingConfig(steps=1_000_000, batch_size=128, budget_seconds=1200.0),
     ),
-    # arXiv 1809.11096 and the authors' PyTorch script for CIFAR-10: 500 epochs, four moves of the discriminator of 50
+    # arXiv 1809.11096 and the authors' PyTorch script for CIFAR-10: 500 epochs, four discriminator updates of 50
     # images each. Table 2 reports IS 9.22 and FID 14.73, given the classes.
     "paper": BigGANExperiment(
         PROTOCOL,

@@ -1,8 +1,8 @@
-"""DDPM (Ho, Jain and Abbeel, arXiv 2006.11239): a network that tells the noise of an image at each of many levels.
+"""DDPM (Ho, Jain and Abbeel, arXiv 2006.11239): a network that predicts the noise of an image at each of many levels.
 
-x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps, and the loss is the squared error of eps (their Eq. 14). A sampler goes
-back over all levels or over a stride of them; over a stride it is the same sampler of a schedule that has the chosen
-levels' abar alone (arXiv 2102.09672, section 4), and with `eta` 0 the deterministic one of arXiv 2010.02502.
+x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps, and the loss is the squared error of eps (their Eq. 14). The sampler
+visits all levels, or every n-th as the sampler of a schedule with only those levels' abar (arXiv 2102.09672, section
+4); with `eta` 0 it is the deterministic one of arXiv 2010.02502.
 """
 
 from collections.abc import Iterator
@@ -35,14 +35,14 @@ class DDPMConfig(UNetConfig):
     flip: bool = True
     """Whether training images are mirrored at random."""
     sampler_steps: int = 1_000
-    """Levels that the sampler visits, at even distances."""
+    """Levels that the sampler visits, evenly spaced."""
     eta: float = 1.0
-    """1 for the draws of the paper's sampler, 0 for none after the first."""
+    """Scale of the sampler's noise: 1 as in the paper, 0 for a deterministic sampler."""
     variance: Literal["small", "large"] = "large"
-    """Of a draw: that of q(x_s|x_t, x), or 1 - abar_t / abar_s, which the paper's numbers are of."""
+    """Variance of a step: that of q(x_s|x_t, x), or 1 - abar_t / abar_s, which gave the paper's numbers."""
 
     def __post_init__(self) -> None:
-        """Refuse schedules that could not be."""
+        """Refuse schedules that do not exist."""
         super().__post_init__()
         if not 0 < self.beta_first <= self.beta_last < 1:
             raise UserError("model.beta_first and model.beta_last must rise within (0, 1)")
@@ -56,7 +56,7 @@ class Step(NamedTuple):
     """One step of the sampler, from level t to the level s before it."""
 
     level: int
-    """t, as the network is told it."""
+    """t, the network's input."""
     abar: float
     before: float
     """abar of s; 1 where s is the image itself."""
@@ -68,12 +68,12 @@ class Step(NamedTuple):
 
     @property
     def marginal_variance(self) -> float:
-        """The variance of q(x_t|x_s): beta_t where no level lies between."""
+        """The variance of q(x_t|x_s): beta_t if no level lies between."""
         return 1 - self.abar / self.before
 
 
 def abars(config: DDPMConfig) -> Float[Tensor, " timesteps"]:
-    """Return the products of 1 - beta up to each level, of betas that rise by equal parts, in float64."""
+    """Return the products of 1 - beta up to each level, for betas that rise linearly, in float64."""
     betas = torch.linspace(config.beta_first, config.beta_last, config.timesteps, dtype=torch.float64)
     return (1 - betas).cumprod(0)
 
@@ -88,7 +88,7 @@ def steps(config: DDPMConfig) -> list[Step]:
 
 
 class DDPM(System):
-    """The network, and nothing else that learns."""
+    """The network, the only part that learns."""
 
     def __init__(self, config: DDPMConfig):
         super().__init__()
@@ -103,7 +103,7 @@ class DDPM(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: towards the noise of images at levels drawn at random."""
+        """Yield the update of the network: the squared error of its noise at random levels."""
         if self.config.flip:
             x = flipped(x, noise)
         level = integers(noise, self.config.timesteps, x)
@@ -113,7 +113,7 @@ class DDPM(System):
         yield Turn("network", loss, {"loss": loss.detach()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Go from noise down to images, the guess of x clipped to [-1, 1] at each step as in the paper's code."""
+        """Return images denoised from N(0, I), the estimate of x clipped to [-1, 1] at each step as in the paper."""
         config = self.config
         (x,) = noise((self.empty(count, *config.image_shape),))
         for one in steps(config):
@@ -122,7 +122,7 @@ class DDPM(System):
             guess = clipped(guess)
             eps = (x - one.abar**0.5 * guess) / (1 - one.abar) ** 0.5
             drawn = config.eta**2 * one.posterior_variance
-            # With eta = 1 this is the mean of q(x_s|x_t, x) at the guess.
+            # With eta = 1 this is the mean of q(x_s|x_t, x) at the estimate.
             x = one.before**0.5 * guess + (1 - one.before - drawn) ** 0.5 * eps
             if drawn > 0:
                 variance = drawn if config.variance == "small" else config.eta**2 * one.marginal_variance
@@ -132,7 +132,7 @@ class DDPM(System):
 
 @dataclass(frozen=True)
 class DDPMExperiment(BaselineExperiment):
-    """A row of DDPM; the defaults are the paper's CIFAR-10 run, but for its length."""
+    """Configuration of DDPM; the defaults, except the length, are the paper's CIFAR-10 run."""
 
     learning: Literal["ddpm"] = "ddpm"
     model: DDPMConfig = field(default_factory=DDPMConfig)
@@ -162,7 +162,7 @@ PRESETS = {
         optimizer=OneNetwork(ema_decay=0.9, network=Adam(2e-3)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # Five minutes on one CPU core; a few levels are sampled best without draws (arXiv 2010.02502).
+    # Five minutes on one CPU core; with few levels, sampling without noise is best (arXiv 2010.02502).
     "cpu": DDPMExperiment(
         PROTOCOL,
         "cpu",

@@ -1,12 +1,12 @@
-"""The divergence triangle (Han et al., arXiv 1812.10907): an energy, a generator and an encoder, and no chain.
+"""The divergence triangle (Han et al., arXiv 1812.10907): an energy, a generator and an encoder, without chains.
 
 With Q = q_data(x) q(z|x), P = p(z) p(x|z) and Pi = exp(-E(x)) / Z q(z|x), the generator and the encoder minimise, and
 the energy maximises,
 
     KL(Q|P) + KL(P|Pi) - KL(Q|Pi),
 
-in which Z falls out. An image of P is the generator's mean in the two divergences from Pi, as in the public code. The
-networks are convolutions that halve or double the resolution, batch norm in the generator alone.
+in which Z cancels. An image of P is the generator's mean in the two divergences from Pi, as in the public code. The
+networks are convolutions that halve or double the resolution; only the generator has batch norm.
 """
 
 import itertools
@@ -41,13 +41,13 @@ class DivergenceTriangleConfig:
     energy_channels: tuple[int, ...] = (64, 128, 256, 256)
     """Feature maps from the image down; each but the first halves the resolution."""
     encoder_channels: tuple[int, ...] = (64, 128, 256, 512)
-    """Likewise."""
+    """The same for the encoder."""
     likelihood_sigma: float = 0.5**0.5
-    """Standard deviation of p(x|z), on images in [-1, 1]; the public code sums squared errors, which is sqrt(1/2)."""
+    """Standard deviation of p(x|z), on images in [-1, 1]; the public code sums squared errors: sqrt(1/2)."""
     kl_weight: float = 0.01
-    """Of KL(q(z|x) | p(z)); the public code averages it over the latent's 100 dimensions. 1 in the definition."""
+    """Weight of KL(q(z|x) | p(z)), 1 in the definition; the public code averages it over 100 dimensions."""
     latent_weight: float = 0.1
-    """Of -log q(z|x) of generated pairs. 1 in the definition."""
+    """Weight of -log q(z|x) on generated pairs, 1 in the definition."""
     energy_l2: float = 0.0
     """Weight of the squared energies, which keeps them near 0; the public code has none."""
     flip: bool = False
@@ -64,7 +64,7 @@ class DivergenceTriangleConfig:
 
 
 def _upward(config: DivergenceTriangleConfig) -> nn.Sequential:
-    """Return g(z): transposed convolutions from 1x1 to the image."""
+    """Return the generator: transposed convolutions from 1x1 to the image."""
     channels = config.generator_channels
     side = smallest_side(config.image_shape, channels)
     layers: list[nn.Module] = [
@@ -81,7 +81,7 @@ def _upward(config: DivergenceTriangleConfig) -> nn.Sequential:
 def _downward(
     image_shape: tuple[int, int, int], channels: tuple[int, ...], outputs: int, bias: bool = True
 ) -> nn.Sequential:
-    """Return convolutions from the image to a vector of `outputs` numbers, with a bias or without."""
+    """Return convolutions from the image to `outputs` numbers, with or without a bias."""
     layers: list[nn.Module] = [nn.Conv2d(image_shape[0], channels[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
     for before, after in itertools.pairwise(channels):
         layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
@@ -90,12 +90,12 @@ def _downward(
 
 
 class DivergenceTriangle(System):
-    """The three networks."""
+    """Energy, generator and encoder."""
 
     def __init__(self, config: DivergenceTriangleConfig):
         super().__init__()
         self.config = config
-        # A constant of the energy falls out with Z: it would have no gradient.
+        # An additive constant of the energy cancels with Z and would have no gradient.
         self.energy = _downward(config.image_shape, config.energy_channels, 1, bias=False)
         self.encoder = _downward(config.image_shape, config.encoder_channels, 2 * config.latent_dim)
         self.generator = _upward(config)
@@ -108,7 +108,7 @@ class DivergenceTriangle(System):
     def reconstruction(
         self, x: Float[Tensor, "batch channels height width"], mean: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, ""]:
-        """Return -log p(x|z) where the generator gives `mean` at z, in nats an image."""
+        """Return -log p(x|z) in nats per image, if the generator gives `mean` at z."""
         return -Normal.constant_sigma(mean, self.config.likelihood_sigma).log_prob(x).mean()
 
     def turns(
@@ -118,7 +118,7 @@ class DivergenceTriangle(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the moves of the energy, of the encoder and of the generator."""
+        """Yield the updates of the energy, the encoder and the generator."""
         config = self.config
         if config.flip:
             x = flipped(x, noise)
@@ -133,7 +133,7 @@ class DivergenceTriangle(System):
         yield Turn("energy", contrast + penalty, figures)
 
         kl = posterior.kl(Normal.constant_sigma(torch.zeros_like(z), 1.0)).mean()
-        # Batch norm lets the samples feel the reconstructions beside them; P does not depend on the encoder.
+        # Through batch norm, samples depend on the reconstructions in the batch; P does not depend on the encoder.
         latent = -self.posterior(samples.detach()).log_prob(z).mean()
         loss = self.reconstruction(x, seen) + config.kl_weight * kl + config.latent_weight * latent
         yield Turn("encoder", loss, {"kl": kl.detach(), "latent": latent.detach()})
@@ -147,22 +147,22 @@ class DivergenceTriangle(System):
     def _generated(
         self, z: Float[Tensor, "batch latent"], inferred: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch channels height width"]]:
-        """Return images of the prior's latents and of the posterior's.
+        """Return images from prior and from posterior latents.
 
-        In one batch, so that batch norm's statistics of a training step are the running ones that sampling has.
+        They are one batch, so that the batch statistics in training match the running ones used in sampling.
         """
         samples, seen = self.generator(torch.cat((z, inferred))).chunk(2)
         return samples, seen
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return the generator's images of latents from N(0, I)."""
+        """Return images generated from latents of N(0, I)."""
         (z,) = noise((self.empty(count, self.config.latent_dim),))
         return self.generator(z)
 
 
 @dataclass(frozen=True)
 class ThreeNetworks(Optimizers):
-    """Of the energy, the encoder and the generator; the defaults are the public code's."""
+    """Optimisers of energy, encoder and generator; the defaults are the public code's."""
 
     largest_gradient: float | None = 100.0
     energy: Adam = field(default_factory=lambda: Adam(1e-4, beta1=0.5))
@@ -172,7 +172,7 @@ class ThreeNetworks(Optimizers):
 
 @dataclass(frozen=True)
 class DivergenceTriangleExperiment(BaselineExperiment):
-    """A row of the divergence triangle."""
+    """Configuration of the divergence triangle."""
 
     learning: Literal["divergence-triangle"] = "divergence-triangle"
     model: DivergenceTriangleConfig = field(default_factory=DivergenceTriangleConfig)
@@ -202,8 +202,8 @@ PRESETS = {
         ),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # Five minutes on one CPU core. So short a training has no time to recover from energies that ran away, whose
-    # squares are penalised, nor to fill the prior's holes by the energy alone: the KL has its full weight.
+    # Five minutes on one CPU core. So short a training cannot recover from diverging energies, so their
+    # squares are penalised; nor can the energy alone fill the prior's holes, so the KL has its full weight.
     "cpu": DivergenceTriangleExperiment(
         PROTOCOL,
         "cpu",

@@ -1,8 +1,8 @@
-"""The invertible network of GLOW (Kingma and Dhariwal, arXiv 1807.03039), from images to the noise of N(0, I).
+"""Invertible network of GLOW (Kingma and Dhariwal, arXiv 1807.03039): a bijection from images to N(0, I) noise.
 
-Levels of squeeze, steps and split; a step is an affine map of each channel, an invertible 1x1 convolution and an affine
-coupling. What a level splits off is whitened by a Gaussian of what goes on, so that the whole is one bijection from x
-to eps, whose log-determinant has everything. The couplings' log scales pass a soft clamp here, where the paper's are
+Each level is a squeeze, several steps and a split; a step is an affine map per channel, an invertible 1x1 convolution
+and an affine coupling. What a level splits off is whitened by a Gaussian conditioned on the rest, so that the whole is
+one bijection from x to eps with one log-determinant. The couplings' log scales pass a soft clamp instead of the paper's
 sigmoids: no scale comes near zero, and the inverse stays exact.
 """
 
@@ -19,7 +19,7 @@ CLAMP = 2.0  # log scales are CLAMP tanh(. / CLAMP)
 
 
 class ActNorm(nn.Module):
-    """(x + shift) exp(log_scale), of each channel; begins with outputs of mean 0 and variance 1."""
+    """Affine map per channel, (x + shift) exp(log_scale), initialised to outputs of mean 0 and variance 1."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -27,22 +27,22 @@ class ActNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def initialise(self, x: Tensor) -> None:
-        """Set both by the moments of these inputs."""
+        """Initialise shift and scale from the moments of the inputs."""
         self.shift.copy_(-x.mean((0, 2, 3)).reshape_as(self.shift))
         self.log_scale.copy_(-x.std((0, 2, 3), correction=0).clamp(min=1e-6).log().reshape_as(self.log_scale))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed images and log|det| of each."""
+        """Return the transformed images and the log|det| of each."""
         positions = x.shape[2] * x.shape[3]
         return (x + self.shift) * self.log_scale.exp(), positions * self.log_scale.sum().expand(len(x))
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Return what `forward` makes y of."""
+        """Return the inverse of `forward` at y."""
         return y * (-self.log_scale).exp() - self.shift
 
 
 class InvertibleConv(nn.Module):
-    """A 1x1 convolution by P L (U + diag(s)), which begins as a random rotation; log|det| is the sum of log|s|."""
+    """1x1 convolution by P L (U + diag(s)), initialised as a random rotation; log|det| is the sum of log|s|."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -61,18 +61,18 @@ class InvertibleConv(nn.Module):
         return self.get_buffer("permutation") @ lower @ upper
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed images and log|det| of each."""
+        """Return the transformed images and the log|det| of each."""
         positions = x.shape[2] * x.shape[3]
         return torch.einsum("oc,bchw->bohw", self.weight(), x), positions * self.log_s.sum().expand(len(x))
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Return what `forward` makes y of."""
+        """Return the inverse of `forward` at y."""
         inverse = torch.linalg.inv(self.weight().double()).to(y)
         return torch.einsum("co,bohw->bchw", inverse, y)
 
 
 class Affine(nn.Module):
-    """(x + shift) exp(log scale), both a network's outputs; none at all to begin with."""
+    """Affine coupling, (x + shift) exp(log scale), with both from a network; initialised as the identity."""
 
     def __init__(self, given: int, channels: int, hidden: int | None):
         super().__init__()
@@ -89,18 +89,18 @@ class Affine(nn.Module):
         return shift, CLAMP * torch.tanh(log_scale / CLAMP)
 
     def forward(self, x: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed images and log|det| of each."""
+        """Return the transformed images and the log|det| of each."""
         shift, log_scale = self._parameters_of(given)
         return (x + shift) * log_scale.exp(), log_scale.flatten(1).sum(1)
 
     def inverse(self, y: Tensor, given: Tensor) -> Tensor:
-        """Return what `forward` makes y of."""
+        """Return the inverse of `forward` at y."""
         shift, log_scale = self._parameters_of(given)
         return y * (-log_scale).exp() - shift
 
 
 class FlowStep(nn.Module):
-    """One step, of an even number of channels."""
+    """One step of the flow; the number of channels is even."""
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
@@ -108,7 +108,7 @@ class FlowStep(nn.Module):
         self.coupling = Affine(channels // 2, channels // 2, hidden)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed images and log|det| of each."""
+        """Return the transformed images and the log|det| of each."""
         x, of_norm = self.norm(x)
         x, of_mix = self.mix(x)
         kept, moved = x.chunk(2, dim=1)
@@ -116,13 +116,13 @@ class FlowStep(nn.Module):
         return torch.cat([kept, moved], dim=1), of_norm + of_mix + of_coupling
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Return what `forward` makes y of."""
+        """Return the inverse of `forward` at y."""
         kept, moved = y.chunk(2, dim=1)
         return self.norm.inverse(self.mix.inverse(torch.cat([kept, self.coupling.inverse(moved, kept)], dim=1)))
 
 
 class Flow(nn.Module):
-    """All levels: x -> eps, the finest level's first; the extents of an image are multiples of 2^levels."""
+    """All levels, x to eps, the finest level first; height and width are multiples of 2^levels."""
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int, steps: int, hidden: int):
         super().__init__()
@@ -171,7 +171,7 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "batch channels height width"]) -> None:
-        """Set every `ActNorm` by what reaches it from these images."""
+        """Initialise every `ActNorm` from its inputs at these images."""
 
         def begin(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             cast(ActNorm, norm).initialise(inputs[0])

@@ -1,4 +1,4 @@
-"""GLOW (Kingma and Dhariwal, arXiv 1807.03039): a flow with an exact likelihood, of images that noise was added to."""
+"""GLOW (Kingma and Dhariwal, arXiv 1807.03039): a flow with an exact likelihood on dequantised images."""
 
 import math
 from collections.abc import Iterator
@@ -27,18 +27,18 @@ class GlowConfig:
     image_shape: tuple[int, int, int] = (3, 32, 32)
     levels: int = 3
     steps: int = 32
-    """Of each level."""
+    """Flow steps per level."""
     hidden: int = 512
-    """Channels within a coupling's network."""
+    """Channels of a coupling's network."""
     bits: int = 8
-    """Of the levels that images are brought to; the likelihood is that of images of so many."""
+    """Images are quantised to 2^bits levels, and the likelihood is of such images."""
     flip: bool = True
     """Whether training images are mirrored at random."""
     temperature: float = 1.0
-    """Multiplies the noise that images are drawn from."""
+    """Factor of the noise that images are sampled from."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit one another."""
+        """Refuse sizes that do not fit together."""
         if self.levels < 1 or self.steps < 1 or self.hidden < 1:
             raise UserError("model.levels, model.steps and model.hidden must be positive")
         if any(extent % 2**self.levels for extent in self.image_shape[1:]):
@@ -48,7 +48,7 @@ class GlowConfig:
 
 
 class Glow(System):
-    """The flow, and nothing else that learns."""
+    """The flow, the only part that learns."""
 
     def __init__(self, config: GlowConfig):
         super().__init__()
@@ -58,14 +58,14 @@ class Glow(System):
     def dequantised(
         self, x: Float[Tensor, "batch channels height width"], noise: Noise
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return images of 2^bits levels with U(0, 1) added to their levels, in [-0.5, 0.5]."""
+        """Return images quantised to 2^bits levels with U(0, 1) noise added, in [-0.5, 0.5]."""
         return (to_levels(x, self.config.bits) + uniform(noise, x)) / 2**self.config.bits - 0.5
 
     def log_prob(self, y: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
         """Return the log-density of dequantised images in units of levels.
 
-        The probability of an image is the mean density over its cube of levels, so that the mean of this over draws of
-        the noise is at most its log.
+        The probability of an image is the mean density over its cube of levels, so its log is at least the mean of
+        this value over the noise.
         """
         return self.network.log_prob(y) - y[0].numel() * self.config.bits * math.log(2)
 
@@ -85,7 +85,7 @@ class Glow(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move, up in the likelihood; the first step's images also set the affine maps' beginnings."""
+        """Yield the update of the flow by maximum likelihood; the first batch also initialises the affine maps."""
         if self.config.flip:
             x = flipped(x, noise)
         y = self.dequantised(x, noise)
@@ -95,7 +95,7 @@ class Glow(System):
         yield Turn("network", loss, {"bits_per_dim": loss.detach()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return the images of noise, at their levels."""
+        """Return images sampled from noise, rounded to their levels."""
         eps = noise(tuple(self.empty(count, *shape) for shape in self.network.shapes))
         y = self.network.inverse(tuple(self.config.temperature * each for each in eps))
         largest = 2**self.config.bits - 1
@@ -104,7 +104,7 @@ class Glow(System):
 
 @dataclass(frozen=True)
 class GlowExperiment(BaselineExperiment):
-    """A row of GLOW."""
+    """Configuration of GLOW."""
 
     learning: Literal["glow"] = "glow"
     model: GlowConfig = field(default_factory=GlowConfig)
@@ -130,7 +130,7 @@ PRESETS = {
         optimizer=OneNetwork("adamax", largest_gradient=50.0, ema_decay=0.9, network=Adam(2e-3, warmup=10)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # Five minutes on one CPU core; levels of 5 bits and a lower temperature are what the paper's pictures are of.
+    # Five minutes on one CPU core; 5 bits and a lower temperature, as for the paper's pictures.
     "cpu": GlowExperiment(
         PROTOCOL,
         "cpu",

@@ -1,4 +1,4 @@
-"""IGEBM (Du and Mordatch, arXiv 1903.08689): an energy of pixels, its samples chains that go on in a replay buffer."""
+"""IGEBM (Du and Mordatch, arXiv 1903.08689): an energy of pixels, sampled by chains from a replay buffer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class IGEBMConfig(PixelEnergyConfig):
 
 
 class IGEBM(BufferedEnergy):
-    """The energy and the buffer."""
+    """The energy and its buffer."""
 
     config: IGEBMConfig
 
@@ -40,7 +40,7 @@ class IGEBM(BufferedEnergy):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: energies of data down, those of the chains' ends up, all of them near zero."""
+        """Yield the update of the energy: lower at data, higher at the chains' ends, all near zero."""
         samples = self.chain(self.starts(x, noise), self.config.chain_steps, noise)
         self.keep(samples)
         data, made = self.network(x), self.network(samples)
@@ -51,7 +51,7 @@ class IGEBM(BufferedEnergy):
 
 @dataclass(frozen=True)
 class IGEBMExperiment(BaselineExperiment):
-    """A row of IGEBM."""
+    """Configuration of IGEBM."""
 
     learning: Literal["igebm"] = "igebm"
     model: IGEBMConfig = field(default_factory=IGEBMConfig)
@@ -78,7 +78,7 @@ PRESETS = {
         training=TrainingConfig(steps=61, batch_size=16),
     ),
     # Five minutes on one CPU core, with chains of a third of the published length. The buffer is so small that each
-    # place is written twenty times: in a larger one most chains would be too young to have left their noise.
+    # place is overwritten twenty times; in a larger one most chains would still be close to their initial noise.
     "cpu": IGEBMExperiment(
         PROTOCOL,
         "cpu",
@@ -96,8 +96,8 @@ PRESETS = {
         optimizer=OneNetwork(largest_gradient=1.0, ema_decay=0.999, network=Adam(1e-4, beta1=0.0)),
         training=TrainingConfig(steps=1_000_000, batch_size=128, budget_seconds=1200.0),
     ),
-    # arXiv 1903.08689: 60 steps, 5 % restarts, Adam 1e-4; the paper reports IS 6.78 and FID 38.2 of ten models
-    # together, this is one. Its length in updates is a choice.
+    # arXiv 1903.08689: 60 steps, 5 % restarts, Adam 1e-4; the paper reports IS 6.78 and FID 38.2 for ten models
+    # together; this is one. Its number of updates is chosen here.
     "paper": IGEBMExperiment(
         PROTOCOL,
         "paper",

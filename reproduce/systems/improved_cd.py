@@ -1,9 +1,9 @@
 """Improved contrastive divergence (Du, Li, Tenenbaum and Mordatch, arXiv 2012.01316).
 
-Contrastive divergence leaves out how the sampler depends on the energy. Here the energy, its weights held, also pulls
-the chains' ends down through their last step, and the ends are pushed apart by an estimate of their entropy, the log of
-the distance to the nearest of other samples. Samples of the buffer are augmented before chains go on from them, and
-energies are summed over resolutions.
+Contrastive divergence ignores how the sampler depends on the energy. Here the loss also has the energy of the chains'
+ends, with its weights held, as a function of their last step, and an estimate of their entropy, the log distance to the
+nearest of other samples. Samples of the buffer are augmented before chains continue from them, and energies are summed
+over resolutions.
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, flipped
 from reproduce.systems.turns import Turn, integers, uniform
 
-FARTHEST = 1e-6  # below which a distance does not count as one, for its logarithm
+FARTHEST = 1e-6  # smallest distance, for its logarithm
 
 
 @dataclass(frozen=True)
 class ImprovedCDConfig(PixelEnergyConfig):
-    """The number of steps and their size are the public command's, converted to images in [-1, 1].
+    """Number and size of the steps are the public command's, converted to images in [-1, 1].
 
-    The noise, the weights and the augmentation's size are this project's.
+    Noise, weights and size of the augmentation are chosen here.
     """
 
     spectral: bool = False
@@ -45,16 +45,16 @@ class ImprovedCDConfig(PixelEnergyConfig):
     energy_l2: float = 1.0
     """Weight of the squared energies in the loss."""
     through_chain: float = 1.0
-    """Weight of the energy of the chains' ends as a function of the chain."""
+    """Weight of the chains' ends' energy as a function of the chain."""
     entropy: float = 0.3
     """Weight of the entropy."""
     neighbours: int = 100
-    """Samples of the buffer among which the nearest is looked for."""
+    """Samples of the buffer among which the nearest is searched."""
     largest_shift: float = 0.1
-    """Of an augmentation's colours; its zoom is the same part of the image."""
+    """Largest shift of colours in an augmentation; the zoom is the same fraction of the image."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that could not be meant."""
+        """Refuse negative weights and shifts out of range."""
         super().__post_init__()
         if not (self.through_chain >= 0 and self.entropy >= 0 and self.energy_l2 >= 0 and self.neighbours >= 1):
             raise UserError("model.through_chain, entropy and energy_l2 must not be negative, neighbours at least 1")
@@ -65,7 +65,7 @@ class ImprovedCDConfig(PixelEnergyConfig):
 def entropy(
     x: Float[Tensor, "batch channels height width"], others: Float[Tensor, "others channels height width"]
 ) -> Float[Tensor, ""]:
-    """Return the mean log distance of x to the nearest of other samples: their entropy but for scale and constant."""
+    """Return the mean log distance of x to the nearest of other samples: their entropy up to scale and a constant."""
     distances = (x.flatten(1)[:, None] - others.flatten(1)[None]).square().sum(2)
     return 0.5 * distances.min(1).values.clamp_min(FARTHEST**2).log().mean()
 
@@ -86,17 +86,17 @@ def augmented(
 
 
 class ImprovedCD(BufferedEnergy):
-    """The energies and the buffer."""
+    """The energies and their buffer."""
 
     config: ImprovedCDConfig
 
     def kept(self, index: Int64[Tensor, " batch"], noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return samples of the buffer, augmented while there is training."""
+        """Return samples of the buffer, augmented in training."""
         x = super().kept(index, noise)
         return augmented(x, self.config.largest_shift, noise) if self.training else x
 
     def held(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-        """Return the energies as a function of x alone, the weights held."""
+        """Return the energies as a function of x, with the weights held."""
         weights = {name: value.detach() for name, value in self.network.named_parameters()}
         return functional_call(self.network, weights, (x,))
 
@@ -114,7 +114,7 @@ class ImprovedCD(BufferedEnergy):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: contrastive divergence, the ends' energy through the chain, less their entropy."""
+        """Yield the update: contrastive divergence, plus the ends' energy through the chain, minus their entropy."""
         config = self.config
         before = self.chain(self.starts(x, noise), config.chain_steps - 1, noise)
         ends, pulled = self.through_last_step(before, noise((x,))[0])
@@ -139,7 +139,7 @@ class ImprovedCD(BufferedEnergy):
 
 @dataclass(frozen=True)
 class ImprovedCDExperiment(BaselineExperiment):
-    """A row of improved contrastive divergence."""
+    """Configuration of improved contrastive divergence."""
 
     learning: Literal["improved-cd"] = "improved-cd"
     model: ImprovedCDConfig = field(default_factory=ImprovedCDConfig)
@@ -168,7 +168,7 @@ PRESETS = {
         training=TrainingConfig(steps=61, batch_size=16),
     ),
     # Five minutes on one CPU core, with chains of 15 steps, of the published 40. The buffer is small, so that a chain
-    # goes on in many updates.
+    # continues over many updates.
     "cpu": ImprovedCDExperiment(
         PROTOCOL,
         "cpu",
@@ -189,7 +189,7 @@ PRESETS = {
         training=TrainingConfig(steps=1_000_000, batch_size=64, budget_seconds=1200.0),
     ),
     # arXiv 2012.01316: 40 steps; the authors speak of 10,000 to 20,000 updates in two days. The paper reports IS 7.85
-    # and FID 25.1. What is not known of their settings is said beside the configuration.
+    # and FID 25.1. Settings that they do not state are named in the configuration.
     "paper": ImprovedCDExperiment(
         PROTOCOL,
         "paper",

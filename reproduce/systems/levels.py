@@ -1,4 +1,4 @@
-"""Images as whole numbers: the levels that the two systems with an exact likelihood count in."""
+"""Quantised images, for the two systems with an exact likelihood."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_levels(x: Float[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
-    """Return colours in [-1, 1], which are of 256 levels, as 0 .. 2^bits - 1; fewer bits lose the last ones."""
+    """Return 8-bit colours in [-1, 1] as levels 0 .. 2^bits - 1; the lowest bits are dropped."""
     return ((x + 1) * 127.5).round().long().clamp(0, 255) >> (8 - bits)
 
 
@@ -17,5 +17,5 @@ def from_levels(levels: Num[Tensor, "*shape"], bits: int) -> Float[Tensor, "*sha
 
 
 def bits_per_dim(log_prob: Float[Tensor, " batch"], dimensions: int) -> Float[Tensor, ""]:
-    """Return minus the mean log-probability of whole images, in nats, as bits for each of their numbers."""
+    """Return bits per dimension from the log-probabilities of images in nats."""
     return -log_prob.mean() / (dimensions * math.log(2))

@@ -7,28 +7,28 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu, linear
 
 from jlebm.networks import SLOPE
 
-FLOOR = 1e-8  # under every square that is divided by
+FLOOR = 1e-8  # added to every divisor's square
 
 
 def activated(x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """Return the leaky ReLU of all layers, times sqrt(2), which keeps squares of the same size."""
+    """Return the leaky ReLU times sqrt(2), which preserves the mean square."""
     return leaky_relu(x, SLOPE) * 2**0.5
 
 
 def blurred(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels _ _"]:
-    """Return x smoothed by [1, 3, 3, 1] both ways: one more row and column, each between two of x's."""
+    """Return x smoothed by [1, 3, 3, 1] along both axes, with one more row and column."""
     taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
     return conv2d(x, kernel, padding=2, groups=x.shape[1])
 
 
 def doubled(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels _ _"]:
-    """Return x at twice the resolution: between zeros, smoothed by [1, 3, 3, 1], which is bilinear interpolation."""
+    """Return x at twice the resolution, by bilinear interpolation."""
     return interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class Weight(nn.Module):
-    """Normal weights that are scaled when they are used, so that all learn at one rate (arXiv 1710.10196)."""
+    """Normal weights scaled at run time, so that all layers learn at one rate (arXiv 1710.10196)."""
 
     def __init__(self, *shape: int, rate: float = 1.0):
         super().__init__()
@@ -41,7 +41,7 @@ class Weight(nn.Module):
 
 
 class Linear(nn.Module):
-    """A linear layer of such weights."""
+    """Linear layer of scaled weights."""
 
     def __init__(self, inputs: int, outputs: int, rate: float = 1.0, start: float = 0.0):
         super().__init__()
@@ -54,7 +54,7 @@ class Linear(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights are scaled, for each image, along its inputs, and normalised along its outputs.
+    """Convolution whose weights are scaled per image along its inputs and normalised along its outputs.
 
     Computed on the feature maps: inputs times the style before the one convolution of all images, outputs by the norm
     after it.
@@ -78,7 +78,7 @@ class ModulatedConv(nn.Module):
 
 
 class StyledLayer(nn.Module):
-    """A modulated convolution, noise of a learned strength, bias and activation."""
+    """Modulated convolution, noise of learned strength, bias and activation."""
 
     def __init__(self, inputs: int, outputs: int, latent_dim: int):
         super().__init__()

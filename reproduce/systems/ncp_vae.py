@@ -1,10 +1,10 @@
 """NCP-VAE (Aneja, Schwing, Kautz and Vahdat, arXiv 2010.02917): every group's Gaussian prior times a learned ratio.
 
-On a frozen hierarchy a classifier of each group tells the latents of q(z_k|z_<k, x) from draws of p(z_k|z_<k), both
-after the same upper groups z_<k of q. The logit of the perfect one is the log ratio of the aggregate posterior to the
-prior, log r(z_k|z_<k), and the new prior is the product over groups of r p / Z. It is sampled group by
-group, by importance resampling or by a Langevin chain. Latents are seen whitened, eps = (z - mu) / sigma of the prior,
-and z_<k as the state that the decoder's tower has there.
+On a frozen hierarchy a classifier per group separates the latents of q(z_k|z_<k, x) from draws of p(z_k|z_<k), both
+after the same upper groups z_<k of q. The logit of the optimal classifier is the log ratio of the aggregate posterior
+to the prior, log r(z_k|z_<k), and the new prior is the product over groups of r p / Z. It is sampled group by group, by
+importance resampling or by a Langevin chain. The classifiers' inputs are whitened latents, eps = (z - mu) / sigma of
+the prior, and the state of the decoder's tower as z_<k.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,36 +31,36 @@ from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
 from reproduce.systems.turns import Turn
 
-PROPOSALS_AT_A_TIME = 20  # of each image; the images depend on it, as their draws do
+PROPOSALS_AT_A_TIME = 20  # images drawn at a time; the images depend on it, as their draws do
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Sizes of every group's classifier."""
+    """Sizes of the groups' classifiers."""
 
     channels: int = 64
     blocks: int = 4
     """Residual blocks of two 3x3 convolutions."""
 
     def __post_init__(self) -> None:
-        """Refuse a network of nothing."""
+        """Refuse an empty network."""
         if self.channels < 1 or self.blocks < 0:
             raise UserError("classifier.channels must be positive and classifier.blocks not negative")
 
 
 @dataclass(frozen=True)
 class NCPSampler:
-    """How a group is drawn, given the groups above."""
+    """Sampling of a group given the groups above."""
 
     method: Literal["resampling", "langevin"] = "resampling"
-    """One of several draws of p, chosen in proportion to its r; or a chain in eps whose density is p r."""
+    """Importance resampling among draws of p by their r, or a Langevin chain in eps with density p r."""
     proposals: int = 100
-    """Draws of which resampling takes one; with 1 the prior is the Gaussian one."""
+    """Draws among which resampling chooses; 1 gives the Gaussian prior."""
     chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(100, 0.04))
-    """Of the other method."""
+    """Chain of the method langevin."""
 
     def __post_init__(self) -> None:
-        """Refuse draws of nothing, and chains that start elsewhere than at the prior."""
+        """Refuse an empty set of draws, and chains that do not start at the prior."""
         if self.proposals < 1:
             raise UserError(f"sampler.proposals must be at least 1, not {self.proposals}")
         if self.chain.space != "noise" or self.chain.drift != "exact":
@@ -68,7 +68,7 @@ class NCPSampler:
 
 
 class Classifier(nn.Module):
-    """log r of one group: a function of its whitened latents and of what the decoder's state says of those above."""
+    """log r of one group, as a function of its whitened latents and of the decoder's state, which holds those above."""
 
     def __init__(self, latents: int, state: int, config: ClassifierConfig):
         super().__init__()
@@ -91,7 +91,7 @@ class Classifier(nn.Module):
         eps: Float[Tensor, "batch latents height width"],
         context: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, " batch"]:
-        """Return the logit of "these are of the posterior"; `context` is `self.context` of the state."""
+        """Return the logit of the posterior; `context` is `self.context` of the decoder's state."""
         h = self.latents(eps) + context
         for block in self.blocks:
             h = h + block(h)
@@ -102,7 +102,7 @@ LogRatio = Callable[[Tensor], Float[Tensor, " batch"]]
 
 
 def contrast(positive: Float[Tensor, " batch"], negative: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Return the binary cross-entropy of logits at posterior and at prior latents: 2 log 2 for zeros."""
+    """Return the binary cross-entropy of logits at posterior and prior latents; 2 log 2 at zero logits."""
     return softplus(-positive).mean() + softplus(negative).mean()
 
 
@@ -112,16 +112,16 @@ def resampled(
     """Draw `proposals` from N(0, I) for each row of `like` and return one, chosen in proportion to its ratio.
 
     Args:
-        log_ratio: of rows of `like`'s shape, each repeated: proposals of one row stand together.
-        like: says how many, of which shape and type.
-        proposals: how many; for ever more of them the draw's density becomes r p / Z.
+        log_ratio: maps the proposals of all rows, those of one row together, to log r.
+        like: gives number, shape and type of the draws.
+        proposals: number per row; as it grows the draw's density approaches r p / Z.
         noise: the source of the proposals and of the choice.
     """
     best, chosen = like.new_full((len(like),), -torch.inf), like
     for first in range(0, proposals, PROPOSALS_AT_A_TIME):
         count = min(PROPOSALS_AT_A_TIME, proposals - first)
         eps, which = noise((like.new_empty(len(like), count, *like.shape[1:]), like.new_empty(len(like), count)))
-        # The largest of log weights with Gumbel noise is a draw in proportion to the weights, in however many parts.
+        # The maximum of log weights with Gumbel noise is a draw in proportion to the weights, whatever the batch.
         gumbel = -torch.log(-torch.special.log_ndtr(which))
         score, index = (log_ratio(eps.flatten(0, 1)).unflatten(0, (-1, count)) + gumbel).max(1)
         candidate = eps[torch.arange(len(like), device=like.device), index]
@@ -131,7 +131,7 @@ def resampled(
 
 
 class NCPVAE(System):
-    """One classifier a group, top first, upon a backbone that stays as it is and is no part of the system's state."""
+    """One classifier per group, top first, on a frozen backbone that is not part of the system's state."""
 
     def __init__(self, classifier: ClassifierConfig, sampler: NCPSampler, backbone: NVAE):
         super().__init__()
@@ -143,7 +143,7 @@ class NCPVAE(System):
 
     @property
     def backbone(self) -> NVAE:
-        """The frozen one."""
+        """The frozen backbone."""
         return self._frozen[0]
 
     def turns(
@@ -153,7 +153,7 @@ class NCPVAE(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move, of all classifiers: each towards telling posterior from prior after one z_<k of q."""
+        """Yield the update of all classifiers: each separates posterior from prior given the same z_<k of q."""
         like = tuple(x.new_empty(len(x), *shape) for shape in self.backbone.latent_shapes)
         with torch.no_grad():
             groups = list(self.backbone.posterior_steps(x, noise(like)))
@@ -195,7 +195,7 @@ class NCPVAE(System):
 
 @dataclass(frozen=True)
 class NCPVAEExperiment(OnBackbone):
-    """A row of NCP-VAE."""
+    """Configuration of NCP-VAE."""
 
     model: NVAEConfig
     learning: Literal["ncp-vae"] = "ncp-vae"
@@ -206,7 +206,7 @@ class NCPVAEExperiment(OnBackbone):
     def build(self, backbone: Backbone | None = None) -> NCPVAE:
         """See `BaselineExperiment`."""
         if not isinstance(backbone, NVAE):
-            raise UserError("NCP-VAE stands upon a trained NVAE, and was given none")
+            raise UserError("NCP-VAE needs a trained NVAE, and was given none")
         return NCPVAE(self.classifier, self.sampler, backbone)
 
     def describe_sampling(self) -> str:
@@ -232,7 +232,7 @@ PRESETS = {
         optimizer=OneNetwork(ema_decay=0.9, network=Adam(2e-3)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # Five minutes on one CPU core, the backbone's half hour aside.
+    # Five minutes on one CPU core, plus half an hour for the backbone.
     "cpu": NCPVAEExperiment(
         PROTOCOL,
         "cpu",
@@ -243,7 +243,7 @@ PRESETS = {
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.99, network=Adam(1e-3, warmup=50)),
         training=TrainingConfig(steps=3_000, batch_size=32),
     ),
-    # 20 minutes on one data-centre GPU, the backbone's own 20 aside; not measured.
+    # 20 minutes on one data-centre GPU, plus 20 for the backbone; not measured.
     "budget": NCPVAEExperiment(
         PROTOCOL,
         "budget",
@@ -253,7 +253,7 @@ PRESETS = {
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.999, network=Adam(1e-3, warmup=500)),
         training=TrainingConfig(steps=1_000_000, batch_size=64, budget_seconds=1200.0),
     ),
-    # arXiv 2010.02917 reports FID 24.08, upon an NVAE of its own. Ratio, objective and sampler are the paper's; no
+    # arXiv 2010.02917 reports FID 24.08 on its own NVAE. Ratio, objective and sampler are the paper's; no
     # reference code was found, and sizes, proposals, rates and length are set here.
     "paper": NCPVAEExperiment(
         PROTOCOL,

@@ -1,8 +1,8 @@
-"""NCSN (Song and Ermon, arXiv 1907.05600): the score of images at several levels of noise, sampled by annealed chains.
+"""NCSN (Song and Ermon, arXiv 1907.05600): the score of images at several noise levels, sampled by annealed chains.
 
-The network gives sigma times the score, which is of one size at all levels (arXiv 2006.09011, technique 3; the first
-paper tells its network the level instead). The loss is denoising score matching weighted by sigma^2, their Eq. 6.
-Levels and step sizes are in units of images in [-1, 1], twice the paper's and four times, whose images are in [0, 1].
+The network gives sigma times the score, whose size is the same at all levels (arXiv 2006.09011, technique 3; the first
+paper gives its network the level instead). The loss is denoising score matching weighted by sigma^2, their Eq. 6.
+Levels and step sizes are for images in [-1, 1]: twice and four times the paper's, whose images are in [0, 1].
 """
 
 from collections.abc import Iterator
@@ -34,15 +34,15 @@ class NCSNConfig(UNetConfig):
     chain_steps: int = 100
     """Langevin steps at each level."""
     step_size: float = 8e-5
-    """Of the last level, as the paper writes it: half of it is the drift's, and it is the noise's variance. That of
-    a level grows with its sigma^2."""
+    """Step size at the last level in the paper's notation: the noise has this variance, the drift half this factor.
+    It grows with sigma^2."""
     denoise: bool = False
     """Whether the last position is replaced by the mean of the image given it (arXiv 2009.05475)."""
     flip: bool = True
     """Whether training images are mirrored at random."""
 
     def __post_init__(self) -> None:
-        """Refuse levels that could not be."""
+        """Refuse levels that do not fall, and chains without steps."""
         super().__post_init__()
         if self.levels < 2 or not 0 < self.sigma_last < self.sigma_first:
             raise UserError("model.levels must be at least 2, and fall from model.sigma_first to model.sigma_last")
@@ -57,7 +57,7 @@ def sigmas(config: NCSNConfig) -> Float[Tensor, " levels"]:
 
 
 class NCSN(System):
-    """The score network, and nothing else that learns."""
+    """The score network, the only part that learns."""
 
     def __init__(self, config: NCSNConfig):
         super().__init__()
@@ -68,7 +68,7 @@ class NCSN(System):
     def score(
         self, x: Float[Tensor, "batch channels height width"], level: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return the gradient of the log-density of images with noise of these levels."""
+        """Return the score of images with noise of these levels."""
         return self.network(x, level) / self.get_buffer("sigmas")[level, None, None, None]
 
     def turns(
@@ -78,7 +78,7 @@ class NCSN(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: towards the score of images with noise of levels drawn at random."""
+        """Yield the update of the network by denoising score matching at random levels."""
         if self.config.flip:
             x = flipped(x, noise)
         level = integers(noise, self.config.levels, x)
@@ -106,7 +106,7 @@ class NCSN(System):
 
 @dataclass(frozen=True)
 class NCSNExperiment(BaselineExperiment):
-    """A row of NCSN."""
+    """Configuration of NCSN."""
 
     learning: Literal["ncsn"] = "ncsn"
     model: NCSNConfig = field(default_factory=NCSNConfig)
@@ -144,8 +144,8 @@ PRESETS = {
         optimizer=OneNetwork(ema_decay=0.9, network=Adam(2e-3)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
-    # Five minutes on one CPU core. A step takes half of the way to the mean and leaves 1.3 of a level's variance, so
-    # four of them, of the published hundred, come from one level's noise to the next one's.
+    # Five minutes on one CPU core. A step goes half the way to the mean and leaves 1.3 times a level's variance, so
+    # four steps, instead of the published hundred, lead from one level's noise to the next one's.
     "cpu": NCSNExperiment(
         PROTOCOL,
         "cpu",

@@ -1,4 +1,4 @@
-"""BigGAN's layers: weights of spectral norm one, batch norm under a condition, residual blocks of both networks."""
+"""BigGAN's layers: spectrally normalised weights, conditional batch norm, residual blocks of both networks."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 def normed(module: nn.Module) -> nn.Module:
-    """Start from an orthogonal matrix, and divide it by its largest singular value from then on."""
+    """Initialise a weight as an orthogonal matrix and normalise it by its largest singular value."""
     nn.init.orthogonal_(module.get_parameter("weight"))
     return spectral_norm(module)
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose gains and biases are linear in the condition."""
+    """Conditional batch norm, with gains and biases linear in the condition."""
 
     def __init__(self, channels: int, condition_dim: int, momentum: float):
         super().__init__()
@@ -29,9 +29,9 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Doubles the resolution: norm, ReLU and convolution, twice, beside a 1x1 convolution.
+    """Residual block of the generator: doubles the resolution by norm, ReLU and convolution, twice.
 
-    They have no biases, which the norms after them would take away again.
+    The convolutions have no biases, which the norms after them would remove.
     """
 
     def __init__(self, inputs: int, outputs: int, condition_dim: int, momentum: float):
@@ -52,7 +52,7 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU and convolution, twice, beside a 1x1 convolution; an average of 2x2 where it halves the resolution."""
+    """Residual block of the discriminator: ReLU and convolution, twice; may halve the resolution by averaging."""
 
     def __init__(self, inputs: int, outputs: int, halves: bool, first: bool):
         super().__init__()
@@ -62,6 +62,6 @@ class DiscriminatorBlock(nn.Module):
         self.around = normed(nn.Conv2d(inputs, outputs, 1))
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs _ _"]:
-        """Return feature maps; of an image itself, no ReLU cuts off the dark half."""
+        """Return feature maps; on an image itself there is no first ReLU, which would cut off its dark half."""
         h = self.second(relu(self.first(x if self.first_of_all else relu(x))))
         return avg_pool2d(h, 2) + self.around(avg_pool2d(x, 2)) if self.halves else h + self.around(x)

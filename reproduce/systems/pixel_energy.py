@@ -1,4 +1,4 @@
-"""What the systems with an energy of pixels share: the network, the chain on it, and a buffer of earlier samples."""
+"""Energies of pixels: network, Langevin chain and replay buffer, shared by two systems."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,13 +24,13 @@ class PixelEnergyConfig:
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     channels: tuple[int, ...] = (128, 256, 256)
-    """Of the residual blocks; each but the first halves the image."""
+    """Channels of the residual blocks; each but the first halves the image."""
     stem: int = 1
     """Stride of the first convolution."""
     spectral: bool = True
     """Whether each layer's weight is divided by its largest singular value."""
     smooth: bool = False
-    """SiLU instead of leaky ReLU, for gradients of gradients."""
+    """SiLU instead of leaky ReLU, for second derivatives."""
     scales: int = 1
     """Networks whose energies are summed, each on images of half the side of the one before."""
     chain_steps: int = 60
@@ -39,18 +39,18 @@ class PixelEnergyConfig:
     step_noise: float = 0.01
     """Standard deviation of the noise of a step."""
     gradient_limit: float | None = 0.005
-    """To which each component of the gradient is clipped; None for none."""
+    """Bound of each component of the gradient; None for no clipping."""
     buffer: int = 10_000
-    """Samples that are kept for chains to go on from."""
+    """Samples kept for chains to continue from."""
     restarts: float = 0.05
     """Share of the chains that start from uniform noise instead."""
     sampling_steps: int = 60
-    """Of the chain that draws images."""
+    """Steps of the chain that samples images."""
     sampled_from: Literal["buffer", "noise"] = "buffer"
-    """Where that chain starts."""
+    """Starting points of that chain."""
 
     def __post_init__(self) -> None:
-        """Refuse chains and networks that could not be."""
+        """Refuse chains and networks that do not exist."""
         smallest = self.stem * 2 ** (len(self.channels) + self.scales - 2)
         if not self.channels or self.scales < 1 or any(side % smallest for side in self.image_shape[1:]):
             raise UserError(f"images of {self.image_shape} cannot be reduced by {smallest} in the energy")
@@ -105,7 +105,7 @@ class _Sum(nn.Module):
 
 
 class PixelEnergy(nn.Module):
-    """E(x), one number an image: residual networks, one a scale."""
+    """E(x), one number per image, summed over residual networks at different scales."""
 
     def __init__(self, config: PixelEnergyConfig):
         super().__init__()
@@ -120,7 +120,7 @@ class PixelEnergy(nn.Module):
 
 
 class BufferedEnergy(System):
-    """An energy whose training chains go on from samples of earlier steps; the buffer is part of the checkpoint."""
+    """Energy whose training chains continue from samples of earlier steps; the checkpoint holds the buffer."""
 
     buffer: Tensor
     written: Tensor
@@ -141,9 +141,9 @@ class BufferedEnergy(System):
         """Return the images one step down the energy, x - step_size * clipped gradient + step_noise * xi, clipped.
 
         Args:
-            x: where from.
+            x: the images.
             xi: N(0, I).
-            graph: whether the result has a graph to the network's weights, x being held.
+            graph: whether to keep the graph to the network's weights, with x held.
         """
         config = self.config
         with torch.enable_grad():
@@ -156,7 +156,7 @@ class BufferedEnergy(System):
     def chain(
         self, x: Float[Tensor, "batch channels height width"], steps: int, noise: Noise
     ) -> Float[Tensor, "batch channels height width"]:
-        """Run a chain from x; spectral norms stay as they are, and no weight learns from it."""
+        """Run a chain from x with spectral norms fixed and without gradients of the weights."""
         training = self.training
         self.eval()
         with cached():
@@ -166,14 +166,14 @@ class BufferedEnergy(System):
         return x
 
     def kept(self, index: Int64[Tensor, " batch"], noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return samples of the buffer; what rounding took from them is made up for by uniform noise."""
+        """Return samples of the buffer, with uniform noise in place of what rounding removed."""
         x = to_float(self.buffer[index])
         return (x + (uniform(noise, x) - 0.5) / 127.5).clamp(-1, 1)
 
     def starts(
         self, like: Float[Tensor, "batch channels height width"], noise: Noise
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return where a training step's chains start: samples of the buffer, and uniform noise for the restarts."""
+        """Return the starting points of a training step's chains: samples of the buffer, and noise for the restarts."""
         fresh = 2 * uniform(noise, like) - 1
         filled = min(int(self.written), self.config.buffer)
         if filled == 0:
@@ -182,13 +182,13 @@ class BufferedEnergy(System):
         return torch.where(restarts, fresh, self.kept(integers(noise, filled, like), noise))
 
     def keep(self, x: Float[Tensor, "batch channels height width"]) -> None:
-        """Put samples into the buffer, in place of the oldest ones where it is full."""
+        """Add samples to the buffer, replacing the oldest ones once it is full."""
         places = (self.written + torch.arange(len(x), device=x.device)) % self.config.buffer
         self.buffer[places] = levels(x)
         self.written += len(x)
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Run chains from uniform noise, or from samples of the buffer that are chosen by the noise."""
+        """Run chains from uniform noise, or from randomly chosen samples of the buffer."""
         like = self.empty(count, *self.config.image_shape)
         filled = min(int(self.written), self.config.buffer)
         if self.config.sampled_from == "buffer" and filled:

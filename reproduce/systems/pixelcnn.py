@@ -1,9 +1,9 @@
-"""PixelCNN (van den Oord et al., arXiv 1601.06759) with the gated stacks of arXiv 1606.05328: pixel after pixel.
+"""PixelCNN (van den Oord et al., arXiv 1601.06759) with the gated stacks of arXiv 1606.05328.
 
-Pixels are in raster order. One stack of convolutions sees the rows above, whole, and another one the pixels at the left
-with what the first one found above them: together all that comes before, without a blind spot. A colour's levels are a
-softmax of these features and of the pixel's colours before it, which are inputs of the last two layers here instead of
-masked channels of every layer. Sampling computes every feature once and keeps it.
+Pixels are in raster order. One stack of convolutions sees the rows above, the other the pixels to the left and the
+first stack's features: together all earlier pixels, without a blind spot. A colour's levels are a softmax of these
+features and of the pixel's earlier colours, which are inputs of the last two layers here instead of masked channels of
+every layer. Sampling computes each feature once.
 """
 
 from collections.abc import Iterator
@@ -34,18 +34,18 @@ class PixelCNNConfig:
     channels: int = 128
     layers: int = 15
     first_reach: int = 3
-    """Rows and columns before a pixel that the first layer sees."""
+    """Reach of the first layer: rows and columns before a pixel."""
     reach: int = 1
-    """Those of the others."""
+    """Reach of the other layers."""
     hidden: int = 1_024
-    """Units, at each pixel, between the features and a colour's levels."""
+    """Hidden units per pixel between the features and a colour's levels."""
     bits: int = 8
-    """Of a colour's levels; the likelihood is that of images of so many."""
+    """Images are quantised to 2^bits levels, and the likelihood is of such images."""
     flip: bool = True
     """Whether training images are mirrored at random."""
 
     def __post_init__(self) -> None:
-        """Refuse networks of nothing."""
+        """Refuse empty networks."""
         if min(self.channels, self.layers, self.first_reach, self.reach, self.hidden) < 1:
             raise UserError("model.channels, layers, first_reach, reach and hidden must all be positive")
         if not 1 <= self.bits <= 8:
@@ -58,7 +58,7 @@ def _gated(h: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One layer of both stacks; the first one sees only what comes before a pixel, the others the pixel's features too.
+    """One layer of both stacks; the first excludes the pixel itself, the others include its features.
 
     Inputs are padded by `reach`: at the top, left and right of the stack of rows, at the left of that of pixels.
     """
@@ -73,7 +73,7 @@ class Layer(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
 
     def rows(self, padded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of rows, and what the stack of pixels is told of them."""
+        """Return the features of rows, and their input to the stack of pixels."""
         v = self.vertical(padded)
         return _gated(v), self.across(v)
 
@@ -84,7 +84,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Logits of every colour's level, given the pixels before and the pixel's colours before; and their sampling."""
+    """Autoregressive network: logits of each colour's level given earlier pixels and colours, and sampling."""
 
     def __init__(self, config: PixelCNNConfig):
         super().__init__()
@@ -114,9 +114,9 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def sampled(self, u: Float[Tensor, "batch colours height width"]) -> Float[Tensor, "batch colours height width"]:
-        """Return images at the levels whose cumulative probabilities pass `u`, which is of U(0, 1).
+        """Return images sampled by inverting the cumulative probabilities at `u`, draws of U(0, 1).
 
-        Row after row: of the stack of rows once for the row, then of the other one pixel after pixel.
+        For each row the stack of rows runs once, then the stack of pixels runs pixel by pixel.
         """
         count, _, height, width = u.shape
         layers, x = cast(list[Layer], self.layers), torch.zeros_like(u)
@@ -149,13 +149,13 @@ class Network(nn.Module):
 
 
 def chosen(logits: Float[Tensor, "batch levels"], u: Float[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """Return the first level at which the cumulative probability is above u."""
+    """Return the first level whose cumulative probability exceeds u."""
     below = torch.softmax(logits, 1).cumsum(1) <= u[:, None]
     return below.sum(1).clamp(max=logits.shape[1] - 1)
 
 
 class PixelCNN(System):
-    """The network, and nothing else that learns."""
+    """The network, the only part that learns."""
 
     def __init__(self, config: PixelCNNConfig):
         super().__init__()
@@ -163,7 +163,7 @@ class PixelCNN(System):
         self.network = Network(config)
 
     def log_prob(self, x: Float[Tensor, "batch colours height width"]) -> Float[Tensor, " batch"]:
-        """Return the log-probability of images, brought to 2^bits levels."""
+        """Return the log-probability of images quantised to 2^bits levels, in nats."""
         levels = to_levels(x, self.config.bits)
         logits = self.network(from_levels(levels, self.config.bits).to(x.dtype))
         return -cross_entropy(logits, levels, reduction="none").flatten(1).sum(1)
@@ -184,20 +184,20 @@ class PixelCNN(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move, up in the likelihood."""
+        """Yield the update of the network by maximum likelihood."""
         if self.config.flip:
             x = flipped(x, noise)
         loss = bits_per_dim(self.log_prob(x), x[0].numel())
         yield Turn("network", loss, {"bits_per_dim": loss.detach()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Draw pixel after pixel, from one draw of uniform noise."""
+        """Return images sampled pixel by pixel from one draw of uniform noise."""
         return self.network.sampled(uniform(noise, self.empty(count, *self.config.image_shape)))
 
 
 @dataclass(frozen=True)
 class PixelCNNExperiment(BaselineExperiment):
-    """A row of PixelCNN."""
+    """Configuration of PixelCNN."""
 
     learning: Literal["pixelcnn"] = "pixelcnn"
     model: PixelCNNConfig = field(default_factory=PixelCNNConfig)

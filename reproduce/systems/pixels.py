@@ -1,7 +1,7 @@
-"""Independent pixels: what the table's numbers are where nothing about images was learned but each pixel's spread.
+"""Independent pixels: the baseline that every system of the table should beat.
 
-A Gaussian for every pixel and colour, by maximum likelihood. No paper reports it. A system whose images are no nearer
-to the training images than these has not learned in its time, and its line of the table says so.
+One Gaussian per pixel and colour, by maximum likelihood. No paper reports it. A system whose images are no closer to
+the training images than these has learned nothing in its time, and its line of the table says so.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """The images."""
+    """Shape of the images."""
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width."""
@@ -36,12 +36,12 @@ class EachPixel(nn.Module):
         self.mean, self.log_sigma = nn.Parameter(zeros(shape)), nn.Parameter(zeros(shape))
 
     def forward(self, like: Float[Tensor, "batch channels height width"]) -> Normal:
-        """Return the distribution of as many images as `like` has."""
+        """Return the distribution of a batch of images as large as `like`."""
         return Normal(self.mean.expand_as(like), self.log_sigma.exp().expand_as(like))
 
 
 class Pixels(System):
-    """One part, the Gaussians."""
+    """Optimiser of the Gaussians."""
 
     network: EachPixel
 
@@ -57,7 +57,7 @@ class Pixels(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move, down the negative log density in nats an image."""
+        """Yield the update of the Gaussians by maximum likelihood; the loss is in nats per image."""
         loss = -self.network(x).log_prob(x).mean()
         yield Turn("network", loss, {"loss": loss.detach()})
 
@@ -69,7 +69,7 @@ class Pixels(System):
 
 @dataclass(frozen=True)
 class PixelsExperiment(BaselineExperiment):
-    """A row of independent pixels."""
+    """Configuration of the independent pixels."""
 
     model: PixelsConfig = field(default_factory=PixelsConfig)
     learning: Literal["pixels"] = "pixels"
@@ -97,5 +97,5 @@ PRESETS = {
     "tiny": _preset("tiny", 101, 16, 0.9, None),
     "cpu": _preset("cpu", 2_000, 64, 0.99, None),
     "budget": _preset("budget", 5_000, 64, 0.99, 1200.0),
-    "paper": _preset("paper", 5_000, 64, 0.99, None),  # of none: every paper's images should be nearer than these
+    "paper": _preset("paper", 5_000, 64, 0.99, None),  # no paper reports it: every system should be better
 }

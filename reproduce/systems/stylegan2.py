@@ -2,8 +2,8 @@
 
 z goes through a mapping network to w; each convolution's inputs are scaled by a style, linear in w, and its outputs
 divided by the norm that the scaled weights have; noise is added to each pixel; the image is a sum over resolutions.
-The discriminator has no shortcuts; it sees how much the batch varies, and pays the squared gradient at data (R1) at
-every sixteenth step alone. Neither the length of the generator's paths nor a mixture of styles is looked at.
+The discriminator has no shortcuts; it sees the variation within the batch and is penalised by the squared gradient at
+data (R1) every sixteenth step. Path length regularisation and style mixing are not used.
 """
 
 import itertools
@@ -29,22 +29,22 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
-    """Networks and penalty; the defaults are those of the public code's configuration for CIFAR-10."""
+    """Networks and penalty; the defaults are the public code's configuration for CIFAR-10."""
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     latent_dim: int = 512
-    """Of z and of w."""
+    """Dimension of z and of w."""
     mapping_layers: int = 2
     mapping_rate: float = 0.01
-    """Of the mapping network's learning rate to the others'."""
+    """Ratio of the mapping network's learning rate to the others'."""
     generator_channels: tuple[int, ...] = (512, 512, 512, 512)
     """Feature maps from the smallest resolution up; each but the first doubles the resolution."""
     discriminator_channels: tuple[int, ...] = (512, 512, 512, 512)
     """Feature maps from the image down; each but the first halves the resolution."""
     r1_weight: float = 0.01
-    """Of half the squared gradient of the logit at training images."""
+    """Weight of half the squared gradient of the logit at training images."""
     r1_every: int = 16
-    """Steps from one penalty, as many times as heavy, to the next."""
+    """Steps between penalties, whose weight is multiplied by it."""
     flip: bool = False
     """Whether training images are mirrored at random."""
 
@@ -59,7 +59,7 @@ class StyleGAN2Config:
 
 
 class Generator(nn.Module):
-    """An image of z and of the noise of its layers: one at the smallest resolution, two at each after it."""
+    """Generator: z and the noise of each layer, one at the smallest resolution, two at each other, to an image."""
 
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
@@ -93,7 +93,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A logit of an image among its batch."""
+    """Discriminator: an image within its batch to a logit."""
 
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
         self.hidden, self.logit = Linear(last * side**2, last), Linear(last, 1)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-        """Return logits, which depend on the other images too."""
+        """Return logits, which also depend on the other images of the batch."""
         h = activated(conv2d(x, self.from_image()) + self.biases[0])
         *convolutions, last = self.convolutions
         for index, weight in enumerate(convolutions):
@@ -121,7 +121,7 @@ class Discriminator(nn.Module):
 
 
 class StyleGAN2(System):
-    """The two networks."""
+    """Generator and discriminator."""
 
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
@@ -135,7 +135,7 @@ class StyleGAN2(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the moves of the generator and of the discriminator, and its penalty's where one is due."""
+        """Yield the updates of generator and discriminator, and of its penalty if one is due."""
         config = self.config
         if config.flip:
             x = flipped(x, noise)
@@ -149,17 +149,17 @@ class StyleGAN2(System):
         figures = {name: value.detach() for name, value in values.items()}
         yield Turn("discriminator", loss, figures)
         if step % config.r1_every == 0:
-            # With the same figures: a curve has a value at every recorded step.
+            # The same values again: a curve has one at every recorded step.
             yield Turn("discriminator", config.r1_every * self.r1(x), figures)
 
     def r1(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, ""]:
-        """Return the eager penalty: r1_weight / 2 times the mean squared gradient of the logits at x."""
+        """Return the R1 penalty: r1_weight / 2 times the mean squared gradient of the logits at x."""
         leaf = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self.discriminator(leaf).sum(), leaf, create_graph=True)
         return 0.5 * self.config.r1_weight * gradient.square().flatten(1).sum(1).mean()
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return the generator's images of z from N(0, I), without truncation."""
+        """Return images generated from z of N(0, I), without truncation."""
         sides = self.generator.noise_sides
         z, *pixels = noise(
             (self.empty(count, self.config.latent_dim), *(self.empty(count, 1, side, side) for side in sides))
@@ -169,7 +169,7 @@ class StyleGAN2(System):
 
 @dataclass(frozen=True)
 class StyleGAN2Experiment(BaselineExperiment):
-    """A row of StyleGAN2."""
+    """Configuration of StyleGAN2."""
 
     learning: Literal["stylegan2"] = "stylegan2"
     model: StyleGAN2Config = field(default_factory=StyleGAN2Config)
@@ -184,7 +184,7 @@ class StyleGAN2Experiment(BaselineExperiment):
 
 
 def adversaries(lr: float, ema_decay: float, r1_every: int = 16) -> Adversaries:
-    """Return the paper's optimisers: the discriminator's is slowed down for the moves that its penalty adds."""
+    """Return the paper's optimisers; the discriminator's rate makes up for the updates that its penalty adds."""
     share = r1_every / (r1_every + 1)
     return Adversaries(
         ema_decay=ema_decay,

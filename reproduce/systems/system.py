@@ -1,8 +1,8 @@
-"""What another system of the table is: built from a frozen configuration, trained in turns, sampled by seed.
+"""Base classes of the other systems of Table 2: built from a frozen configuration, trained in turns, sampled by seed.
 
-A system is a `System`: a module whose parts learn by the losses of its `turns` and whose state, a replay buffer
-included, is all in parameters and buffers, so that a checkpoint has the whole of it. `jlebm.training.fit` trains what
-a `BaselineExperiment` builds as it trains everything else.
+A `System` is a module whose parts learn by the losses of its `turns`. All its state, including a replay buffer, is in
+parameters and buffers, so a checkpoint holds the whole. `jlebm.training.fit` trains what a `BaselineExperiment` builds
+like everything else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from reproduce.systems.turns import InTurns, Turn, uniform
 
 
 class System(nn.Module):
-    """A generative model of images, with all that its training keeps from one step to the next."""
+    """A generative model of images, with all state of its training."""
 
     def turns(
         self,
@@ -36,22 +36,22 @@ class System(nn.Module):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the moves of one training step in their order; each is made before the next is asked for.
+        """Yield the updates of one training step in order; each is made before the next is computed.
 
         Args:
             x: training images in [-1, 1].
-            labels: their classes, where the dataset has them.
-            noise: the source of every draw (`uniform` and `integers` make others of it).
+            labels: their classes, if the dataset has them.
+            noise: the source of every draw (`uniform` and `integers` convert it).
             step: training steps made before.
         """
         raise NotImplementedError
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return new images in [-1, 1]; image i depends on row i of what `noise` gives alone."""
+        """Return new images in [-1, 1]; image i depends only on row i of what `noise` gives."""
         raise NotImplementedError
 
     def sample(self, seeds: Sequence[int]) -> UInt8[Tensor, "batch channels height width"]:
-        """Return one image a seed, in eval mode: its noise is the same to the bit whatever the other seeds are."""
+        """Return one image per seed, in eval mode; its noise does not depend on the other seeds."""
         training = self.training
         self.eval()
         with torch.no_grad():
@@ -66,35 +66,35 @@ class System(nn.Module):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A system that knows how likely an image is; its rows have bits per dimension."""
+    """A system with a likelihood, whose rows include bits per dimension."""
 
     @property
     def bits(self) -> int:
-        """Images are brought to 2^bits levels of each colour before; values of different bits are not comparable."""
+        """Images are quantised to 2^bits levels first; values for different bits are not comparable."""
         ...
 
     def log_likelihood(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> Float[Tensor, " batch"]:
-        """Return the log-probability of images in [-1, 1] in nats, or what is at most that, in the mean over noise."""
+        """Return the log-probability of images in [-1, 1] in nats, or a lower bound in the mean over the noise."""
         ...
 
 
 def flipped(
     x: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
-    """Mirror each image with a chance of one half."""
+    """Mirror each image with probability one half."""
     return torch.where(uniform(noise, x.new_empty(len(x), 1, 1, 1)) < 0.5, x.flip(3), x)
 
 
 @dataclass(frozen=True)
 class Adam:
-    """How one part moves."""
+    """Optimiser of one part."""
 
     lr: float = 2e-4
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
     warmup: int = field(default=0, metadata={"least": 0})
-    """Steps over which the rate rises by equal parts to `lr`."""
+    """Steps over which the rate rises linearly to `lr`."""
 
     def __post_init__(self) -> None:
         """Refuse rates that could not learn."""
@@ -106,36 +106,36 @@ class Adam:
 
 @dataclass(frozen=True)
 class Optimizers:
-    """One `Adam` for each part; a subclass names them as the system names its modules."""
+    """Optimisers of a system: one `Adam` per part, named as the system names its modules."""
 
     rule: Literal["adam", "adamax"] = "adam"
     largest_gradient: float | None = None
-    """Norm to which a longer gradient of a turn is shortened; None for none."""
+    """Largest norm of a turn's gradient, to which longer ones are clipped; None for no clipping."""
     ema_decay: float | None = None
-    """Of a moving average of all weights, which is then what is sampled; buffers are those of the last step."""
+    """Decay of a moving average of all weights, which then gives the samples; buffers are those of the last step."""
 
     def __post_init__(self) -> None:
-        """Refuse what could not be meant."""
+        """Refuse bounds and decays out of range."""
         if self.largest_gradient is not None and not self.largest_gradient > 0:
             raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
         check_decay(self.ema_decay)
 
     def parts(self) -> dict[str, Adam]:
-        """Return how each part moves, by its name."""
+        """Return the optimiser of each part by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Adam)}
 
 
 @dataclass(frozen=True)
 class OneNetwork(Optimizers):
-    """Of a system that learns as a whole."""
+    """Optimiser of a system that learns as a whole."""
 
     network: Adam = field(default_factory=Adam)
 
 
 @dataclass(frozen=True)
 class Adversaries(Optimizers):
-    """Of two networks that learn against each other."""
+    """Optimisers of two networks that learn against each other."""
 
     generator: Adam = field(default_factory=Adam)
     discriminator: Adam = field(default_factory=Adam)
@@ -143,7 +143,7 @@ class Adversaries(Optimizers):
 
 @runtime_checkable
 class ImageModel(Protocol):
-    """The configuration of a system's networks."""
+    """Configuration of a system's networks."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -153,7 +153,7 @@ class ImageModel(Protocol):
 
 @dataclass(frozen=True)
 class BaselineExperiment(Trainable):
-    """One row of the table before its numbers; a system's own subclass says `learning`, `model`, and what is built."""
+    """Configuration of a system; a subclass sets `learning` and `model` and builds the system."""
 
     model: ImageModel
     learning: str = ""
@@ -162,10 +162,10 @@ class BaselineExperiment(Trainable):
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def build(self, backbone: Backbone | None = None) -> System:
-        """Make the system, its weights drawn from torch's global generator.
+        """Build the system, with initial weights drawn from torch's global generator.
 
         Args:
-            backbone: the trained one that it is put upon, where it is.
+            backbone: the trained backbone of a system that needs one.
 
         Raises:
             UserError: a library that it needs is not installed, or the backbone is missing.
@@ -176,14 +176,14 @@ class BaselineExperiment(Trainable):
         """See `Trainable`.
 
         Raises:
-            UserError: several processes are to share it; its buffers and batch statistics are of one.
+            UserError: several processes would share it; its buffers and batch statistics belong to one.
         """
         if parallel.size() > 1:
             raise UserError(f"the system {self.learning} is trained by one process; leave torchrun out")
         return InTurns()
 
     def optimisation(self, model: System) -> Optimisation:
-        """See `Trainable`: a group of parameters for each part, whose rates may rise by equal parts at first."""
+        """See `Trainable`: one group of parameters per part, whose rates may rise linearly at first."""
         config = self.optimizer
         parts = config.parts()
         groups = [
@@ -205,13 +205,13 @@ class BaselineExperiment(Trainable):
         return moving_average(learned, self.optimizer.ema_decay, buffers=False)
 
     def describe_sampling(self) -> str:
-        """Say in a few words how images are drawn, for a row of results; "" where it is one pass."""
+        """Describe in a few words how images are sampled, for a row; empty for a single pass."""
         return ""
 
 
 @dataclass(frozen=True)
 class OnBackbone(BaselineExperiment):
-    """A system upon a trained NVAE that stays as it is; `model` is the backbone's configuration."""
+    """Configuration of a system on a frozen NVAE; `model` is the backbone's configuration."""
 
     backbone: str = ""
-    """Which: the digest and seed of a stage one."""
+    """Name of the backbone: digest and seed of its stage one."""

@@ -1,4 +1,4 @@
-"""The other systems of the table: one training step is a sequence of turns, each the move of one part."""
+"""Training of the other systems: each step is a sequence of turns, each an update of one part."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from jlebm.randomness import Noise
 
 
 class Turn(NamedTuple):
-    """One move of one part of a system."""
+    """One update of one part of a system."""
 
     part: str
-    """The attribute of the system that moves; the loss's gradient goes to its parameters alone."""
+    """Attribute of the system that is updated; only its parameters get the loss's gradient."""
     loss: Float[Tensor, ""]
-    """With its graph."""
+    """The loss, with its graph."""
     figures: Mapping[str, Tensor]
-    """What is recorded, as detached scalars. `jlebm.guard` holds those that begin with "energy_" to its limit."""
+    """Recorded values, as detached scalars; `jlebm.guard` limits those whose names begin with "energy_"."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TurnUpdate:
 
 @dataclass(frozen=True)
 class InTurns:
-    """Whatever the system says."""
+    """Learning scheme of a system: its own turns."""
 
     def updates(
         self,
@@ -50,7 +50,7 @@ class InTurns:
         noise: Noise,
         step: int,
     ) -> Iterator[tuple[TurnUpdate, Sequence[nn.Parameter]]]:
-        """Yield each turn's update with the parameters that it moves."""
+        """Yield each turn's update with the parameters that it updates."""
         with _seeded(noise, x):
             for turn in model.turns(x, labels, noise, step):
                 yield TurnUpdate(turn), list(getattr(model, turn.part).parameters())
@@ -58,7 +58,7 @@ class InTurns:
 
 @contextmanager
 def _seeded(noise: Noise, x: Tensor) -> Iterator[None]:
-    """Let a library's own draws (dropout, from torch's global generator) be a function of the training noise too."""
+    """Seed torch's global generator, which dropout draws from, by the training noise."""
     seed = integers(noise, 2**20, x[:1])
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(int(seed))
@@ -66,7 +66,7 @@ def _seeded(noise: Noise, x: Tensor) -> Iterator[None]:
 
 
 def uniform(noise: Noise, like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """Draw from U(0, 1): the normal distribution function of a normal draw."""
+    """Draw from U(0, 1), as the normal distribution function of a normal draw."""
     return torch.special.ndtr(noise((like,))[0])
 
 

@@ -1,4 +1,4 @@
-"""The U-Net that the diffusion and score systems share: that of the library diffusers, the extra `jlebm[baselines]`."""
+"""U-Net of the diffusion and score systems, from the library diffusers (extra `jlebm[baselines]`)."""
 
 from dataclasses import dataclass
 
@@ -11,23 +11,23 @@ from jlebm.errors import UserError
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Its sizes; the defaults are those of the DDPM paper's CIFAR-10 network (arXiv 2006.11239, appendix B)."""
+    """Sizes of the U-Net; the defaults are the DDPM paper's for CIFAR-10 (arXiv 2006.11239, appendix B)."""
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     channels: tuple[int, ...] = (128, 256, 256, 256)
-    """Of each resolution, the finest first."""
+    """Channels at each resolution, the finest first."""
     layers: int = 2
-    """Residual blocks of each resolution."""
+    """Residual blocks per resolution."""
     attention: tuple[int, ...] = (16,)
-    """Sides of the feature maps that attend to themselves; the coarsest of all does where there are any."""
+    """Sides of the feature maps with self-attention; if there are any, the coarsest one has it too."""
     norm_groups: int = 32
     dropout: float = 0.0
     patch: int = 1
-    """Side of the squares of pixels that become channels before the network: each takes the fourth part of the time
-    for twice the side (arXiv 2207.04316)."""
+    """Side of the squares of pixels that become channels before the network: doubling it divides the time
+    by four (arXiv 2207.04316)."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit one another."""
+        """Refuse sizes that do not fit together."""
         side = self.patch * 2 ** (len(self.channels) - 1)
         if self.patch < 1 or not self.channels or any(extent % side for extent in self.image_shape[1:]):
             raise UserError(
@@ -38,7 +38,7 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """A function of an image and of a number, the noise level, with the image's shape."""
+    """Network from an image and a noise level to an output of the image's shape."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -71,6 +71,6 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], level: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return one image for each image."""
+        """Return one output per image."""
         out = self.network(pixel_unshuffle(x, self.patch), level, return_dict=False)[0]
         return pixel_shuffle(out, self.patch)

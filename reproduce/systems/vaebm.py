@@ -1,8 +1,8 @@
-"""VAEBM (Xiao, Kreis, Kautz and Vahdat, arXiv 2010.00654): an energy of pixels upon a frozen NVAE.
+"""VAEBM (Xiao, Kreis, Kautz and Vahdat, arXiv 2010.00654): an energy of pixels on a frozen NVAE.
 
 The density is exp(-E(x)) p(x|z) p(z) / Z. Its chains move in whitened noise, z = T(eps_z) and x = mu(z) + sigma(z)
-eps_x, where the base is N(0, I). The public code keeps log p(x|z) + log p(z) at that point, without
-the log-Jacobian, as its base term; both are here by name, as for the energies of latents (docs/facts, "Whitened
+eps_x, where the base is N(0, I). The public code uses log p(x|z) + log p(z) at that point, without
+the log-Jacobian, as its base term; both drifts exist by name, as for the energies of latents (docs/facts, "Whitened
 noise").
 """
 
@@ -33,17 +33,17 @@ from reproduce.systems.turns import Turn
 
 @dataclass(frozen=True)
 class PixelEnergyConfig:
-    """Sizes of the energy's network."""
+    """Sizes of the energy network."""
 
     channels: tuple[int, ...] = (128, 256, 256)
-    """Of each stage, which halves the resolution."""
+    """Channels of each stage, which halves the resolution."""
     blocks: int = 2
-    """Residual blocks of a stage; the first one goes down."""
+    """Residual blocks per stage; the first one reduces the resolution."""
     patch: int = 1
-    """Side of the squares of pixels that become channels before the network, which is faster by its square."""
+    """Side of the squares of pixels that become channels before the network; the time falls with its square."""
 
     def __post_init__(self) -> None:
-        """Refuse a network of nothing."""
+        """Refuse an empty network."""
         if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.patch < 1:
             raise UserError("energy.channels, energy.blocks and energy.patch must be positive")
 
@@ -62,7 +62,7 @@ class _Residual(nn.Module):
 
 
 class PixelEnergy(nn.Module):
-    """E(x), a residual network whose convolutions' spectral norms can be penalised."""
+    """E(x), a residual network with a penalty on its convolutions' spectral norms."""
 
     def __init__(self, image_channels: int, config: PixelEnergyConfig):
         super().__init__()
@@ -86,7 +86,7 @@ class PixelEnergy(nn.Module):
         return [each.weight.flatten(1) for each in self.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
 
     def spectral_norms(self) -> Float[Tensor, ""]:
-        """Return the sum of the weights' largest singular values, by one step of the power method, which it keeps."""
+        """Return the sum of the weights' largest singular values, by one step of a power iteration kept in buffers."""
         norms = []
         for index, matrix in enumerate(self._matrices()):
             u = self.get_buffer(f"u{index}")
@@ -99,9 +99,9 @@ class PixelEnergy(nn.Module):
 
 @dataclass(frozen=True)
 class EnergyInNoise:
-    """The density in (eps_z, eps_x), eps_x last; without an eps_x the energy is that of the decoder's mean.
+    """Log-density of (eps_z, eps_x), eps_x last; without eps_x, the energy is that of the decoder's mean.
 
-    `exact` keeps N(0, I) invariant where the energy is zero; `released` is what the public code differentiates.
+    `exact` leaves N(0, I) invariant at zero energy; `released` is what the public code differentiates.
     """
 
     backbone: NVAE
@@ -138,13 +138,13 @@ class VAEBMConfig:
     """Weight of the squared energies in the loss."""
     train_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(10, 8e-5, "released"))
     chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(16, 8e-5, "released"))
-    """Of samples."""
+    """Chain of sampling."""
     image: Literal["sample", "mean"] = "sample"
-    """What the energy is of and what is sampled: mu + sigma eps_x, or, as the public code can, the decoder's mean,
-    whose chains move in eps_z alone."""
+    """Images that the energy sees and that are sampled: mu + sigma eps_x, or, an option of the public code, the
+    decoder's mean, whose chains move in eps_z only."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that could not be meant, and chains that move elsewhere."""
+        """Refuse negative weights, and chains that do not move in whitened noise."""
         if not (self.spectral >= 0 and self.l2 >= 0):
             raise UserError("energy.spectral and energy.l2 must not be negative")
         if self.train_chain.space != "noise" or self.chain.space != "noise":
@@ -152,7 +152,7 @@ class VAEBMConfig:
 
 
 class VAEBM(System):
-    """The energy, upon a backbone that stays as it is and is no part of the system's state."""
+    """The energy, on a frozen backbone that is not part of the system's state."""
 
     def __init__(self, config: VAEBMConfig, backbone: NVAE):
         super().__init__()
@@ -163,11 +163,11 @@ class VAEBM(System):
 
     @property
     def backbone(self) -> NVAE:
-        """The frozen one."""
+        """The frozen backbone."""
         return self._frozen[0]
 
     def chained(self, count: int, chain: Chain, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Run chains from N(0, I) and return the images at which they end, without a graph; not clipped."""
+        """Run chains from N(0, I) and return their last images, without a graph and not clipped."""
         shapes = self.backbone.latent_shapes
         if self.config.image == "sample":
             shapes = (*shapes, self.backbone.config.image_shape)
@@ -184,7 +184,7 @@ class VAEBM(System):
         noise: Noise,
         step: int,
     ) -> Iterator[Turn]:
-        """Yield the one move: down in the energy of images, up in that of the chains' ends."""
+        """Yield the update of the energy: lower at images, higher at the chains' ends."""
         negative = self.chained(len(x), self.config.train_chain, noise)
         data, model = self.network(x), self.network(negative)
         norms = self.network.spectral_norms()
@@ -195,13 +195,13 @@ class VAEBM(System):
         yield Turn("network", loss, {name: value.detach() for name, value in figures.items()})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
-        """Return the images at which chains of the test's length end."""
+        """Return the last images of chains of the test-time length."""
         return self.chained(count, self.config.chain, noise)
 
 
 @dataclass(frozen=True)
 class VAEBMExperiment(OnBackbone):
-    """A row of VAEBM; the defaults are the public CIFAR-10 run's, but for its length."""
+    """Configuration of VAEBM; the defaults, except the length, are the public CIFAR-10 run's."""
 
     model: NVAEConfig
     learning: Literal["vaebm"] = "vaebm"
@@ -211,7 +211,7 @@ class VAEBMExperiment(OnBackbone):
     def build(self, backbone: Backbone | None = None) -> VAEBM:
         """See `BaselineExperiment`."""
         if not isinstance(backbone, NVAE):
-            raise UserError("VAEBM stands upon a trained NVAE, and was given none")
+            raise UserError("VAEBM needs a trained NVAE, and was given none")
         return VAEBM(self.energy, backbone)
 
     def describe_sampling(self) -> str:
@@ -239,8 +239,8 @@ PRESETS = {
         optimizer=OneNetwork(ema_decay=0.9, network=Adam(1e-3)),
         training=TrainingConfig(steps=61, batch_size=8),
     ),
-    # Five minutes on one CPU core, the backbone's half hour aside. So small a decoder has a large sigma, so its mean is
-    # what the energy is of, as in the rows of the other priors.
+    # Five minutes on one CPU core, plus half an hour for the backbone. So small a decoder has a large sigma, so
+    # the energy sees its mean, as in the rows of the other priors.
     "cpu": VAEBMExperiment(
         PROTOCOL,
         "cpu",
@@ -257,7 +257,7 @@ PRESETS = {
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.99, network=Adam(5e-4, warmup=50)),
         training=TrainingConfig(steps=420, batch_size=32),
     ),
-    # 20 minutes on one data-centre GPU, the backbone's own 20 aside; not measured.
+    # 20 minutes on one data-centre GPU, plus 20 for the backbone; not measured.
     "budget": VAEBMExperiment(
         PROTOCOL,
         "budget",
@@ -273,7 +273,7 @@ PRESETS = {
         training=TrainingConfig(steps=1_000_000, batch_size=32, budget_seconds=1200.0),
     ),
     # The public run: 30,000 steps of 32 images on one V100, chains of 10 steps in training and of 16 at test, variance
-    # 8e-5, weight 0.2 of the spectral norms. The network is of that kind, its sizes are set here, and the optional
+    # 8e-5, weight 0.2 of the spectral norms. The network is of the same kind with sizes chosen here, and the optional
     # replay buffer is left out. The paper reports IS 8.43 and FID 12.19.
     "paper": VAEBMExperiment(
         PROTOCOL,

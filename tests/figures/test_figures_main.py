@@ -106,7 +106,7 @@ def test_an_artifact_of_no_figure_is_named(results: Path, tmp_path: Path, capsys
     """Would break if an array file that nothing draws were passed over in silence."""
     write_artifact(results / "artifacts" / "cifar10_joint_mle_cpu_other.npz", {"values": np.zeros(3)}, RUN)
     assert run(results, tmp_path / "out") == 0
-    assert "cifar10_joint_mle_cpu_other.npz is of no figure" in capsys.readouterr().out
+    assert "cifar10_joint_mle_cpu_other.npz belongs to no kind of figure" in capsys.readouterr().out
 
 
 def test_every_script_that_draws_is_in_the_registry() -> None:

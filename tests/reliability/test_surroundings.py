@@ -95,7 +95,7 @@ def test_a_notice_in_the_last_step_ends_the_command(
 
     monkeypatch.setattr(TrainState, "end_step", told)
     assert commands.joint(tmp_path) == 130
-    assert "stopped at step 20 with a checkpoint; the same command goes on from there" in capsys.readouterr().err
+    assert "stopped at step 20 with a checkpoint; the same command continues from there" in capsys.readouterr().err
     assert read_all(tmp_path / "results/measured") == []
     monkeypatch.undo()
     assert commands.joint(tmp_path) == 0

@@ -42,7 +42,7 @@ def test_the_whole_way(tmp_path: Path, command: list[str], learning: str, capsys
     arguments = [*command, "--digits", "1", "9", "--learning", learning]
     assert anomaly.main(arguments) == 0
     out = capsys.readouterr()
-    assert "this tiny run is on the embedded 'digits'" in out.err
+    assert "this tiny run uses the embedded 'digits'" in out.err
     measured = rows(tmp_path)
     scores = ("L>0", "E") if learning == "variational" else ("L>0",)
     asked = {(metric, f"anomaly/{digit}/{score}") for metric in METRICS for digit in (1, 9) for score in scores}

@@ -15,7 +15,7 @@ from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.progress import SILENT
 from reproduce import results
-from reproduce.measuring.data_root import unseen
+from reproduce.measuring.data_root import DataRoot, unseen
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.ladder_sizes import ADAM, LadderPreset, Updates, ladder, twin_of

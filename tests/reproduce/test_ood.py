@@ -163,7 +163,7 @@ def test_a_run_that_cannot_be_judged_is_a_sentence(root: Path, capsys: pytest.Ca
     bare = trained(root.parent, preset="bare")
     (bare / "checkpoint.pt").unlink()
     for run, sentence in (
-        (early, "has come to step 3 of 20; let its recipe end it first"),
+        (early, "is at step 3 of 20; let its recipe finish it first"),
         (two_layers.folder, "is the run of another model than a ladder"),
         (bare, "has no checkpoint"),
     ):
@@ -182,4 +182,4 @@ def test_what_was_trained_on_is_never_held_out(
     monkeypatch.setitem(CATALOGUE, "noise", Entry("noise", shape=(8, 8, 1)))
     (root / "noise-test").rename(root / "elsewhere")
     assert ood.main(command(root, run)) == 2
-    assert "or name images that training has not seen with --held-out" in capsys.readouterr().err
+    assert "or name images not used in training with --held-out" in capsys.readouterr().err

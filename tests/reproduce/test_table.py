@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
         (["--systems", "nvae"], "not a system that this command trains"),
         (["--preset", "huge"], "unknown preset 'huge'"),
         (["--seeds", "1", "1"], "each only once"),
-        (["--set", "training.steps=3"], "--set is of one system"),
+        (["--set", "training.steps=3"], "--set applies to one system"),
         (["--systems", "ddpm", "--set", "learning=ncsn"], "names the rows"),
         (["--systems", "ddpm", "--set", "model.chanels=[8]"], "nearest known one is 'model.channels'"),
         (["--budget", "soon"], "not a time"),

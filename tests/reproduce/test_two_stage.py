@@ -327,5 +327,5 @@ def test_a_dataset_that_is_small_or_absent(tmp_path: Path, capsys: pytest.Captur
     preset = dataclasses.replace(PRESET, reference_images=None, batch_size=30)
     recipe = Recipe("cifar10", {}, "photos", two_stage={"tiny": preset})
     assert run_recipe(recipe, places(tmp_path), "") == 0
-    assert "this tiny run is on the embedded 'photos'" in capsys.readouterr().err
+    assert "this tiny run uses the embedded 'photos'" in capsys.readouterr().err
     assert {row.dataset for row in rows(tmp_path)} == {"photos"}
