@@ -66,7 +66,7 @@ KINDS: dict[str, tuple[Fit, str]] = {
     "variational": (variational, r" of layer z[12] = "),
     "ladder": (ladder, r" of layer z[123] = "),
     "energies": (energies, r" of layer z[12] = "),
-    "backbone": (backbone, r"weights [a-z_0-9.]+"),
+    "backbone": (backbone, r" of layer z[12] = "),
     "system": (system, r"weights [a-z_0-9.]+"),
 }
 

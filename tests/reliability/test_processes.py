@@ -124,7 +124,7 @@ def test_a_process_that_is_lost_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stays_silent_is_lost(tmp_path: Path, victim: int) -> None:
     """Breaks if a machine that is gone without closing its connections is waited for for days, or is a traceback."""
-    both = started(tmp_path, signal.SIGSTOP, JLEBM_PATIENCE="8", VICTIM=str(victim))
+    both = started(tmp_path, signal.SIGSTOP, JLEBM_PATIENCE="20", VICTIM=str(victim))
     try:
         _, said = both[1 - victim].communicate(timeout=PATIENCE)
         assert both[victim].poll() is None, "it is stopped, and its connections are open"
@@ -132,7 +132,7 @@ def test_a_process_that_stays_silent_is_lost(tmp_path: Path, victim: int) -> Non
         both[victim].kill()
         both[victim].communicate()
     assert both[1 - victim].returncode == 2, said
-    assert "error: another process of this run is gone, or has not answered for 8 seconds (JLEBM_PATIENCE)" in said
+    assert "error: another process of this run is gone, or has not answered for 20 seconds (JLEBM_PATIENCE)" in said
     assert "Traceback" not in said
     assert read_all(tmp_path / "results/measured") == []
 
