@@ -43,6 +43,7 @@ LAYERS = (
         "checkpoints",
         "guard",
         "engines.parallel",
+        "choices",
         "data",
         "evaluation",
     },

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jlebm.densities import Drift
+from jlebm.choices import Drift
 from jlebm.errors import UserError
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"

@@ -25,8 +25,9 @@ from jlebm.training import initial_state
 from reproduce import cifar10, results
 from reproduce.measuring.sampled import measure_gap, posterior_indices
 from reproduce.measuring.session import Rows, Session
+from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.joint import samples_of, subject_of
-from reproduce.pipelines.recipe import parse_duration, run_recipe
+from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.recipes import Preset, Recipe
 from tests.commands import instead
 from tests.small import experiment
