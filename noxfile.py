@@ -248,7 +248,7 @@ def _install_lowest(session: nox.Session, python: Path) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Hold every stored number against its tolerance: PASS, DRIFT, FAIL or NOT RUN with the reason."""
+    """Hold every stored number against its tolerance, say what FAILs and what there is to run (-- --all, --json)."""
     run_own_module(session, "reproduce.check", *session.posargs)
 
 

@@ -268,5 +268,12 @@ class Rows:
         return row
 
 
+def stored(added: int, path: Path) -> str:
+    """Say how many rows were added to a file; of none, that they stood there already."""
+    if added == 0:
+        return f"the rows stood already in {path}"
+    return f"stored {added} row{'s' * (added != 1)} in {path}"
+
+
 def _of(of: Of | str) -> Of:
     return Of(of) if isinstance(of, str) else of

@@ -36,7 +36,7 @@ from reproduce.measuring.sampled import (
     measure_parameters,
     posterior_indices,
 )
-from reproduce.measuring.session import Rows, Session, Subject, unseen
+from reproduce.measuring.session import Rows, Session, Subject, stored, unseen
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
@@ -236,7 +236,7 @@ def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Argum
         shown["data"] = images[np.array(chosen[: pictures.SHOWN]) % len(images)]
         chains = min(pictures.TRACED, batch_size)
         pictures.draw(run, model, sampler.chain, shown, subject, session, arguments.results, folder, chains)
-        session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")
+        session.report.line(f"{stored(rows.added, rows.path)}; pictures and samples are in {folder}")
 
 
 def _draw_layers(

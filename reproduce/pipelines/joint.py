@@ -12,7 +12,7 @@ from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
-from reproduce.measuring.session import Rows, Session, Subject
+from reproduce.measuring.session import Rows, Session, Subject, stored
 from reproduce.pipelines import pictures
 from reproduce.presets.extents import PRIORS, SOURCES
 
@@ -74,7 +74,6 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: 
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, state.evaluated_model(), experiment.prior_chain, shown, subject, session, folder)
     session.report.line(
-        f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
-        f"are in {run.folder}"
+        f"{stored(rows.added, rows.path)}; samples.png, energy.png, training.png and the weights are in {run.folder}"
     )
     return subject

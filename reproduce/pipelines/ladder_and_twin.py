@@ -22,7 +22,7 @@ from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.sampled import SampleSets, measure, measure_layers, posterior_indices
-from reproduce.measuring.session import Rows, Session, Subject, unseen
+from reproduce.measuring.session import Rows, Session, Subject, stored, unseen
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments
 from reproduce.pipelines.fitting import fitted
@@ -114,6 +114,4 @@ def _draw(
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, pair.model, chain, shown, ours.subject, session, arguments.results)
     plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
-    session.report.line(
-        f"stored {added} rows in {ours.rows.path}; pictures and weights are in {run.folder} and its twin's"
-    )
+    session.report.line(f"{stored(added, ours.rows.path)}; pictures and weights are in {run.folder} and its twin's")

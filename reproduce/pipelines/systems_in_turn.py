@@ -108,4 +108,4 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
-        sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")
+        sys.stdout.write(f"NEVER RUN {title}:\n    {command}\n")

@@ -21,7 +21,7 @@ from jlebm.sampling import Samples
 from jlebm.training import TrainState
 from reproduce import cifar10
 from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measure_parameters, posterior_indices
-from reproduce.measuring.session import Rows, Session, Subject
+from reproduce.measuring.session import Rows, Session, Subject, stored
 from reproduce.pipelines.energies_on_backbone import Trained, hold_to, trained_backbone
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
@@ -125,7 +125,7 @@ def _measure(
     _ = samples[SOURCE]
     checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
     _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, session, folder)
-    session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
+    session.report.line(f"{stored(rows.added, rows.path)}; pictures and the weights are in {run.folder}")
 
 
 def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:

@@ -119,7 +119,7 @@ def condition(one: Measurement | Expectation, name: str) -> Any:
     """
     value = getattr(one, name)
     if isinstance(value, dict):
-        return tuple(value.items())
+        return tuple(sorted(value.items()))  # options are the same in whatever order they were typed
     return value.partition(",")[0] if name == "extractor" else value
 
 
