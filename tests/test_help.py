@@ -9,7 +9,9 @@ import pytest
 from tests.test_packaging import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {f"reproduce.{name}" for name in ("check", "evaluate", "generate", "ood", "table", "anomaly", "benchmark")}
+COMMANDS = {
+    f"reproduce.{name}" for name in ("check", "evaluate", "generate", "ood", "table", "anomaly", "benchmark", "events")
+}
 DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
 FIGURES = {"figures", *(f"figures.{name}" for name in DRAWN)}
 # Configurations, of which a dataset's presets are made, name torch's modules; everything slower comes in with the work.

@@ -20,7 +20,7 @@ from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
-from reproduce.benchmark import deep_chain, lines, scale, speed, stopwatch, throughput
+from reproduce.benchmark import commands, deep_chain, lines, scale, speed, stopwatch, throughput
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part
 from reproduce.benchmark.part import held as held_to_plain
@@ -110,6 +110,12 @@ def measured(
             if wanted(point.metric):
                 medians = stopwatch.interleaved(None, point.run, arguments.repetitions, device)
                 yield row("scale", point.metric, point.setting, medians)
+    if any(map(wanted, commands.METRICS)):
+        with tempfile.TemporaryDirectory() as scratch:
+            for line in commands.lines(arguments.results, Path(scratch)):
+                if wanted(line.metric):
+                    medians = commands.timed(line, arguments.repetitions)
+                    yield row(line.kind, line.metric, line.setting, medians, goal=line.goal)
 
 
 def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
