@@ -79,15 +79,15 @@ def _install(session: nox.Session, python: Path) -> None:
     session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite]", *groups)
 
 
-def with_baselines(session: nox.Session) -> None:
-    """Install the extra that the table's diffusion and score systems need, once; nothing else needs it."""
+def with_extra(session: nox.Session, extra: str) -> None:
+    """Install an extra that one command alone needs, once: baselines for the table, tensorboard for events."""
     python = environment_python(session)
-    stamp = python.parents[1] / "has-baselines"
+    stamp = python.parents[1] / f"has-{extra}"
     if stamp.is_file() and stamp.read_text() == _digest():
         return
     with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
         constraints = ("--constraint", str(ROOT / "constraints.txt"))
-        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,baselines]")
+        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,{extra}]")
         stamp.write_text(_digest())
 
 
@@ -172,7 +172,7 @@ def regression(session: nox.Session) -> None:
 @nox.session(default=False)
 def baselines(session: nox.Session) -> None:
     """Run what the other systems of the table have to pass, with their extra installed (-- -k ddpm for some)."""
-    with_baselines(session)
+    with_extra(session, "baselines")
     run_module(session, "pytest", "tests/systems", "tests/regression/test_table.py", *session.posargs)
 
 
@@ -248,7 +248,7 @@ def _install_lowest(session: nox.Session, python: Path) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Hold every stored number against its tolerance: PASS, DRIFT, FAIL or NOT RUN with the reason."""
+    """Hold every stored number against its tolerance, say what FAILs and what there is to run (-- --all, --json)."""
     run_own_module(session, "reproduce.check", *session.posargs)
 
 
@@ -281,7 +281,7 @@ for _name, _first_line in recipes().items():
 @nox.session(default=False)
 def reproduce_table(session: nox.Session) -> None:
     """Train, sample and evaluate every system of the paper's Table 2 (-- --systems ddpm ncsn)."""
-    with_baselines(session)
+    with_extra(session, "baselines")
     run_own_module(session, "reproduce.table", *session.posargs)
 
 
@@ -307,6 +307,13 @@ def evaluate(session: nox.Session) -> None:
 def generate(session: nox.Session) -> None:
     """Draw images of a trained model into a file (-- --run RUN --seeds 0-49999 --out samples.npz)."""
     run_own_module(session, "reproduce.generate", *session.posargs)
+
+
+@nox.session(default=False)
+def events(session: nox.Session) -> None:
+    """Write the training curves of runs for TensorBoard (-- --runs runs --tensorboard build/tensorboard)."""
+    with_extra(session, "tensorboard")
+    run_own_module(session, "reproduce.events", *session.posargs)
 
 
 @nox.session(default=False)

@@ -10,17 +10,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.protocol import Backbone, push_below
+from jlebm.choices import Drift
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
 
 LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
-Drift = Literal["exact", "released"]
 
 
 @dataclass(frozen=True)

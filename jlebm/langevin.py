@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from jlebm.densities import Drift, LogDensity
+from jlebm.choices import Drift
+from jlebm.densities import LogDensity
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError

@@ -57,10 +57,7 @@ class Run:
         Raises:
             UserError: the file cannot be read, or another line of it is damaged.
         """
-        path = self.folder / "events.jsonl"
-        # Line by line: a crash may leave bytes after the last line that are not UTF-8.
-        lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
-        return [_event(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+        return read_events(self.folder)
 
     def forget_after(self, step: int) -> None:
         """Drop the events of steps that a resumed training will repeat."""
@@ -122,6 +119,18 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or set(header) != {"config", "digest", "seed"}:
         raise UserError(f"{path} is empty or damaged; remove it, and the run's own command writes it anew")
     return header
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of a run's folder; a last line that a crash cut short is left out.
+
+    Raises:
+        UserError: the file cannot be read, or another line of it is damaged.
+    """
+    path = folder / "events.jsonl"
+    # Line by line: a crash may leave bytes after the last line that are not UTF-8.
+    lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
+    return [_event(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def _event(line: bytes, where: str) -> dict[str, Any]:

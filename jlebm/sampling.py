@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jlebm.choices import Prior
 from jlebm.config import Config
 from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
@@ -26,7 +27,6 @@ from jlebm.randomness import Noise, PerImageNoise
 BATCH = 500  # images per batch
 BATCH_OF_VECTORS = 2_500  # images per batch on a GPU if all latents are vectors
 
-Prior = Literal["ebm-prior", "gaussian-prior"]
 Decoding = Literal["mean", "sample"]
 
 

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
+from jlebm.choices import Prior
 from jlebm.errors import UserError, nearest
 from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
 from jlebm.run import resolve_device
-from jlebm.sampling import Prior, Sampler, Samples
+from jlebm.sampling import Sampler, Samples
 
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 

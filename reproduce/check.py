@@ -1,27 +1,40 @@
-"""Every stored number against what is expected of it: PASS, DRIFT, FAIL, or NOT RUN with the reason.
+"""Every stored number against what is expected of it: a summary, what FAILs or DRIFTs, and what there is to run.
 
-    python -m reproduce.check
-    python -m reproduce.check --format markdown
+    python -m reproduce.check                                   the summary
+    python -m reproduce.check --all --only dataset=cifar10      every verdict, of one dataset
+    python -m reproduce.check --json                            for machines: JSON alone on stdout
+    python -m reproduce.check --table verdicts.csv              every verdict as CSV, Markdown (.md) or LaTeX (.tex)
     python -m reproduce.check --write-expected dataset=cifar10 preset=tiny
 
-A value is a PASS only where its expectation still is what the rows of its basis make. The exit code is 1 where
-something FAILs, 2 where a file can't be read, else 0.
+PASS, DRIFT and FAIL are measured numbers beside an expected one; a PASS is one only where its expectation still is
+what the rows of its basis make. NO EXPECTATION is measured, and nothing is expected of it; TOO FEW SEEDS is measured on
+fewer seeds than the expectation is of; STALE is measured, but not as the expectation asks; NEVER RUN has no row.
+
+JSON: rows (how many), counts (by verdict), never_run_for_want_of_a_gpu, verdicts (a list of records; their keys are
+those of the CSV, and stand in reproduce/results/verdict_records.py), queue (recipe, command, needs, needs_gpu, results)
+and faults (damaged rows of the benchmark).
+
+The exit code is 1 where something FAILs, 2 where a file can't be read, else 0.
 """
 
+import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
+from jlebm.files import write_text
 from jlebm.text import printable
 from reproduce.results import (
     TIMINGS,
     Expectation,
+    Reported,
     Timing,
+    Verdict,
     check,
     expect,
     held_to_basis,
@@ -35,11 +48,14 @@ from reproduce.results import (
 from reproduce.results.expectation import QUESTION, describe, question
 from reproduce.results.expected_file import replaced
 from reproduce.results.measurement import Measurement
+from reproduce.results.overview import overview
 from reproduce.results.rows import read
+from reproduce.results.verdict_records import answer, as_csv
 from reproduce.results.verdicts import selected
 from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+WIDE, WIDEST = 120, 200  # characters of text and of tables, where there is no terminal to fit
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")
 
 
@@ -47,8 +63,14 @@ SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "compl
 class Arguments:
     """Compare the stored rows with what is expected of them."""
 
-    format: Literal["terminal", "markdown", "latex"] = "terminal"
-    """How the table is written."""
+    all: bool = False
+    """Print every verdict in tables, with reasons and commands."""
+    only: tuple[str, ...] = ()
+    """Only what these selectors (dataset=cifar10 preset=cpu metric=fid ...) select; the exit code, too, is of these."""
+    json: bool = False
+    """Print JSON instead."""
+    table: Path | None = None
+    """Also write every verdict into this file: .csv, .md or .tex by its suffix."""
     results: Path = RESULTS
     """The folder with paper.toml, expected.toml and measured/."""
     write_expected: tuple[str, ...] = ()
@@ -61,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(Arguments, argv, __doc__)
     if not arguments.results.is_dir():
         raise UserError(f"the results folder {arguments.results} does not exist")
+    if arguments.table is not None and arguments.table.suffix not in TABLES:
+        raise UserError(f"--table {arguments.table} ends in none of {', '.join(TABLES)}; give it one of these suffixes")
     if arguments.write_expected:
         return _write(arguments.results, arguments.write_expected)
     measured = read_all(arguments.results / "measured")
@@ -72,18 +96,54 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{arguments.results / 'expected.toml'} names {verdict.expectation.paper!r}, which is not a key of "
                 f"paper.toml{nearest(verdict.expectation.paper, paper)}"
             )
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 200
-    color = terminal and "NO_COLOR" not in os.environ
-    sys.stdout.write(render(verdicts, paper, arguments.format, color=color, width=width))
-    faults = [timing for timing in read(arguments.results / "measured" / TIMINGS, Timing) if timing.fault]
-    sys.stdout.writelines(f"FAIL {timing.where} {timing.fault}; restore it\n" for timing in faults)
+    timings = read(arguments.results / "measured" / TIMINGS, Timing)
+    faults = [f"{timing.where} {timing.fault}; restore it" for timing in timings if timing.fault]
+    if arguments.only:
+        verdicts = _selected_alone(verdicts, _selectors(arguments.only, QUESTION))
+    if arguments.table is not None:
+        write_text(arguments.table, TABLES[arguments.table.suffix](verdicts, paper))
+    if arguments.json:
+        sys.stdout.write(json.dumps(answer(verdicts, paper, len(measured), faults), indent=2, allow_nan=False) + "\n")
+    else:
+        terminal = sys.stdout.isatty()
+        color = terminal and "NO_COLOR" not in os.environ
+        columns = shutil.get_terminal_size().columns if terminal else 0
+        if arguments.all:
+            text = render(verdicts, paper, "terminal", color=color, width=columns or WIDEST)
+        else:
+            text = overview(verdicts, paper, len(measured), color=color, width=columns or WIDE)
+        sys.stdout.write(text)
+        sys.stdout.writelines(f"FAIL {fault}\n" for fault in faults)
     return int(bool(faults) or any(verdict.status == "FAIL" for verdict in verdicts))
+
+
+TABLES: dict[str, Callable[[Sequence[Verdict], Mapping[str, Reported]], str]] = {
+    ".csv": as_csv,
+    ".md": partial(render, format="markdown"),
+    ".tex": partial(render, format="latex"),
+}
+"""What writes a table, by the suffix of its file."""
+
+
+def _selected_alone(verdicts: Sequence[Verdict], wanted: Mapping[str, str]) -> list[Verdict]:
+    """Return the verdicts that selectors select.
+
+    Raises:
+        UserError: they select none.
+    """
+    found = [
+        verdict
+        for verdict in verdicts
+        if all(selected(verdict.expectation, name).lower() == value.lower() for name, value in wanted.items())
+    ]
+    if not found:
+        raise UserError(f"no result has {_said(wanted)}; select others")
+    return found
 
 
 def _write(results: Path, selectors: Sequence[str]) -> int:
     """Expect anew what the stored rows say, with the lock of expected.toml held; say what was written."""
-    wanted = _selectors(selectors)
+    wanted = _selectors(selectors, SELECTORS)
     skipped: list[str] = []
 
     def make(old: Sequence[Expectation]) -> Sequence[Expectation]:
@@ -99,16 +159,20 @@ def _write(results: Path, selectors: Sequence[str]) -> int:
     return 0
 
 
-def _selectors(given: Sequence[str]) -> dict[str, str]:
+def _selectors(given: Sequence[str], known: Collection[str]) -> dict[str, str]:
     wanted: dict[str, str] = {}
     for selector in given:
         name, equals, value = selector.partition("=")
-        if not equals or name not in SELECTORS:
-            raise UserError(f"{selector!r} is not a selector, NAME=VALUE{nearest(name, SELECTORS)}")
+        if not equals or name not in known:
+            raise UserError(f"{selector!r} is not a selector, NAME=VALUE{nearest(name, known)}")
         if wanted.setdefault(name, value) != value:
             twice = f"{name!r} is selected twice, {wanted[name]!r} and {value!r}"
             raise UserError(f"{twice}; run the command once for each")
     return wanted
+
+
+def _said(wanted: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in wanted.items())
 
 
 def _expected_anew(
@@ -122,8 +186,7 @@ def _expected_anew(
             key = (*question(row), row.images, row.weights, row.complete)
             groups.setdefault(key, []).append(row)
     if not groups:
-        said = " ".join(f"{name}={value}" for name, value in wanted.items())
-        raise UserError(f"no stored row has {said}; measure first, or select others")
+        raise UserError(f"no stored row has {_said(wanted)}; measure first, or select others")
     new, skipped = [], []
     for rows in groups.values():
         newest = max(rows, key=lambda row: row.time)

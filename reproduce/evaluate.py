@@ -12,16 +12,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jlebm import evaluation
 from jlebm.data import data_root, load, writable_cache
 from jlebm.data.formats import account
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.evaluation.sample_files import doubt_of, find_images
-from jlebm.run import resolve_device
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 from reproduce.terminal.printing import print_table
+
+if TYPE_CHECKING:
+    from jlebm.evaluation import Score
 
 HEADER = ("metric", "value", "images", "reference", "extractor, or remedy")
 
@@ -54,6 +57,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
+    from jlebm.run import resolve_device  # here: --help needs no torch
+
     report = ConsoleReporter()
     device = resolve_device(arguments.device)
     root = data_root(arguments.data_root)
@@ -108,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _of_floor(floor: evaluation.Score, images: int) -> str:
+def _of_floor(floor: "Score", images: int) -> str:
     """Describe how the floor relates to the measurement, as the distance falls with the number of images."""
     if floor.images == images:
         return f"a floor of {images} images, as many as here"
@@ -116,7 +121,7 @@ def _of_floor(floor: evaluation.Score, images: int) -> str:
     return f"a floor of {floor.images} images, not of the {images} here: {relation} theirs"
 
 
-def _value(score: evaluation.Score) -> str:
+def _value(score: "Score") -> str:
     spread = "" if score.spread is None else f" ± {score.spread:.4f}"
     return f"{score.value:.4f}{spread}"
 

@@ -14,17 +14,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jlebm
+from jlebm.choices import Prior
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import sha256_of_file
-from jlebm.run import device_class, resolve_device
-from jlebm.sampling import Prior
-from jlebm.weights import weights_file
 from reproduce.pipelines.image_output import Output, check_format
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
+
+if TYPE_CHECKING:
+    from jlebm import TrainedModel
 
 MOST_SEEDS = 10_000_000  # of one command
 LARGEST_SEED = 2**63 - 1
@@ -102,7 +103,9 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _loaded(arguments: Arguments) -> jlebm.TrainedModel:
+def _loaded(arguments: Arguments) -> "TrainedModel":
+    from jlebm.run import resolve_device  # here: --help needs no torch
+
     device = resolve_device(arguments.device)
     model = jlebm.load(arguments.run, device, arguments.backbone)
     if not arguments.set:
@@ -116,8 +119,11 @@ def _loaded(arguments: Arguments) -> jlebm.TrainedModel:
     return model
 
 
-def _request(arguments: Arguments, model: jlebm.TrainedModel, seeds: Sequence[int], size: int) -> dict[str, Any]:
+def _request(arguments: Arguments, model: "TrainedModel", seeds: Sequence[int], size: int) -> dict[str, Any]:
     """Return everything that the images depend on."""
+    from jlebm.run import device_class  # here: --help needs no torch
+    from jlebm.weights import weights_file
+
     return {
         "weights": sha256_of_file(weights_file(arguments.run)),
         "backbone": None if arguments.backbone is None else sha256_of_file(arguments.backbone),

@@ -8,139 +8,21 @@ All have the same data, the same evaluator and, at `budget`, the same 20 minutes
 from `reproduce.cifar10 --model two-stage`. The paper's values are shown for comparison and are no criterion.
 """
 
-import dataclasses
-import functools
-import importlib.metadata
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from jlebm.errors import UserError, exit_on_user_error, nearest
-from jlebm.run import resolve_device
-from reproduce import results
-from reproduce.measuring.data_root import loaded, unseen
-from reproduce.measuring.places import paper_of, try_places
-from reproduce.measuring.session import Session
-from reproduce.pipelines.arguments import Training, parse_duration, refuse_what_does_not_fit
-from reproduce.pipelines.fitting import STOPPED, Stopped
-from reproduce.pipelines.table_system import SOURCE, run_system
-from reproduce.results.comparison import HEADER, comparison, not_run, sources
-from reproduce.results.identity import TABLE
-from reproduce.results.table_lines import BASELINES
-from reproduce.systems import DATASET, SIZES, built, presets_of
-from reproduce.systems.system import BaselineExperiment
-from reproduce.terminal import printing
-from reproduce.terminal.console import ConsoleReporter
+from jlebm.errors import exit_on_user_error
+from reproduce.pipelines.command_arguments import TableArguments as Arguments
 from reproduce.terminal.parsing import parse
-
-FALLBACK = "photos"  # for `tiny`, if CIFAR-10 cannot be found
-LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], in addition to the versions in every row
-
-
-@dataclass(frozen=True)
-class Arguments(Training):
-    """Command-line options of the table."""
-
-    systems: tuple[str, ...] = ()
-    """Systems to train, such as ddpm ncsn; by default all."""
-    preset: str | None = None
-    """tiny, cpu, budget or paper; by default budget on a GPU and tiny elsewhere."""
-    dataset: str | None = None
-    """Another dataset of 32x32 images than CIFAR-10, such as photos; rows carry its name."""
-    only_table: bool = False
-    """Print the table of the stored rows and run nothing."""
-    budget: str | None = None
-    """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
-    images: int | None = None
-    """Images sampled from each system; by default the preset's."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, sample and evaluate the chosen systems, print the table; return the exit code."""
+    """Train, sample and evaluate what is asked for, print the table; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("the systems of the table are trained by one process; leave torchrun out")
-    device = resolve_device(arguments.device)
-    preset = arguments.preset or ("budget" if device.type == "cuda" else "tiny")
-    if preset not in SIZES:
-        raise UserError(f"unknown preset {preset!r}{nearest(preset, SIZES)}")
-    if arguments.only_table:
-        print_table(arguments.results, arguments.dataset or DATASET, preset)
-        return 0
-    report = ConsoleReporter()
-    experiments = [_experiment(name, preset, arguments) for name in _chosen(arguments)]
-    kept = 1 in arguments.seeds and any(one.preset == preset and SIZES[preset].kept for one in experiments)
-    try_places(arguments.results, arguments.runs, kept)
-    fallback = FALLBACK if preset == "tiny" else None
-    root = arguments.root(report)
-    dataset = loaded(root, DATASET, arguments.dataset, fallback)
-    report.line(f"preset {preset}, data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
-    size = SIZES[preset]
-    images = size.images if arguments.images is None else arguments.images
-    if images < 1:
-        raise UserError(f"--images must be at least 1, not {images}")
-    refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
-    size = dataclasses.replace(size, images=images, judged=(SOURCE,))
-    session = Session.prepare(TABLE, dataset, size, root, device)
-    session.provenance["versions"] |= _versions()
-    held_out = functools.cache(lambda: unseen(root, dataset))
-    conditional = {system.name for system in BASELINES if system.conditional}
-    for one in experiments:
-        named = dataclasses.replace(one, dataset=dataset.name)
-        classes = one.learning in conditional
-        try:
-            run_system(named, classes, arguments, session, held_out)
-        except Stopped:
-            return STOPPED
-    print_table(arguments.results, dataset.name, experiments[0].preset)
-    sys.stdout.writelines(f"{line}\n" for line in session.not_measured())
-    return 0
+    from reproduce.pipelines.systems_in_turn import run_table  # here: --help needs no torch
 
-
-def _chosen(arguments: Arguments) -> tuple[str, ...]:
-    known = built()
-    for name in arguments.systems:
-        if name not in known:
-            raise UserError(f"{name!r} is not a system that this command trains{nearest(name, known)}")
-    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
-        raise UserError("--seeds needs at least one seed, each only once")
-    if arguments.set and len(arguments.systems) != 1:
-        raise UserError("--set applies to one system; name it with --systems")
-    return tuple(dict.fromkeys(arguments.systems)) or known
-
-
-def _experiment(name: str, preset: str, arguments: Arguments) -> BaselineExperiment:
-    changes = list(arguments.set)
-    for assignment in changes:
-        key = assignment.partition("=")[0]
-        if key in ("protocol", "preset", "dataset", "learning", "backbone"):
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
-    if arguments.budget is not None:
-        changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
-    return presets_of(name)[preset].override(changes)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def print_table(folder: Path, dataset: str, preset: str) -> None:
-    """Print the table of the stored rows, the sources of reported values, and the systems not run."""
-    measured = results.read_all(folder / "measured")
-    paper = paper_of(folder)
-    printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
-    sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
-    for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
-        sys.stdout.write(f"NOT RUN {title}:\n    {command}\n")
+    return run_table(arguments)
 
 
 if __name__ == "__main__":

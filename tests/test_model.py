@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from jlebm import langevin
-from jlebm.densities import Drift, PriorInLatents, PriorInNoise
+from jlebm.choices import Drift
+from jlebm.densities import PriorInLatents, PriorInNoise
 from jlebm.energies import conv_energy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain, StepInfo

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "extending.md"]  # its commands are run
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 PYTHON = re.compile(r"python -m ((?:reproduce|figures)(?:\.\w+)?)((?: [^`\n#|]*)?)")
-NOX = re.compile(r"nox -s (reproduce_\w+|evaluate|generate|check|figures|bench) -- ([^`\n#|]*)")
+NOX = re.compile(r"nox -s (reproduce_\w+|evaluate|generate|check|events|figures|bench) -- ([^`\n#|]*)")
 MODULES = {"figures": "figures.__main__", "bench": "reproduce.benchmark.__main__"}
 
 

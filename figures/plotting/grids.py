@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torchvision.utils import make_grid
 
 from figures.plotting.style import DPI, NOTE_HEIGHT, NOTE_SIZE, PAGE, canvas, note_lines, resolution, styled
 from jlebm.errors import UserError
@@ -122,6 +120,9 @@ def tile(images: UInt8[np.ndarray, "n c h w"], columns: int) -> UInt8[np.ndarray
         raise UserError("there are no images to tile")
     if columns < 1:
         raise UserError(f"a grid has at least one column, not {columns}")
+    import torch  # here: both take seconds to import
+    from torchvision.utils import make_grid
+
     # make_grid repeats a single channel three times.
     grid = make_grid(torch.from_numpy(np.array(images)), nrow=columns, padding=GAP, pad_value=255)
     return grid.permute(1, 2, 0).numpy()

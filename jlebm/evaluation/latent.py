@@ -4,11 +4,6 @@ import warnings
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import roc_auc_score
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from jlebm.errors import UserError
 
@@ -39,6 +34,13 @@ def two_sample_auc(
         raise UserError(f"the two-sample test needs {FEWEST} of each and got {len(first)} and {len(second)}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise UserError("the two-sample test got values that are not finite; look at the chain that made them")
+    # Here, where it is used: scikit-learn takes a second to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import roc_auc_score
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     generator = np.random.default_rng(seed)
     shuffled = [generator.permutation(sample).astype(np.float32) for sample in (first, second)]
     train, held_out = (

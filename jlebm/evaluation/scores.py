@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jlebm.errors import UserError
 
@@ -50,6 +49,8 @@ def detection(
     scores = np.concatenate([positive, negative]).astype(np.float64)
     if not np.isfinite(scores).all():
         raise UserError(f"a score for detecting {name} is not finite; look at the model and the chain that made it")
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # here: it takes a second to import
+
     labels = np.repeat((1, 0), (len(positive), len(negative)))
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     return Detection(

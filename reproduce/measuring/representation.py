@@ -14,9 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from jlebm import hierarchy
 from jlebm.data import Dataset
@@ -172,6 +169,10 @@ def accuracy(
     truth: Int64[np.ndarray, " m"],
 ) -> float:
     """Return the accuracy, in %, of a logistic regression fitted on some latents and tested on others."""
+    from sklearn.linear_model import LogisticRegression  # here: it takes a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
     classifier.fit(fitted, classes)
     return 100 * float((classifier.predict(tested) == truth).mean())

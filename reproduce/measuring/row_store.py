@@ -170,3 +170,10 @@ class Rows:
 
 def _of(of: Of | str) -> Of:
     return Of(of) if isinstance(of, str) else of
+
+
+def stored(added: int, path: Path) -> str:
+    """Describe how many rows were added to a file; with none added, say that they stood there already."""
+    if added == 0:
+        return f"the rows stood already in {path}"
+    return f"stored {added} row{'s' * (added != 1)} in {path}"

@@ -15,11 +15,12 @@ import numpy as np
 from torch import nn
 
 from jlebm import sampling
+from jlebm.choices import Prior
 from jlebm.evaluation import fidelity, latent
 from jlebm.latents import LatentShapes, layer_names
 from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
-from jlebm.sampling import Prior, SampleFiles
+from jlebm.sampling import SampleFiles
 from reproduce.measuring.row_store import Rows
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.results.identity import Of

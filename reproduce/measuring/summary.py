@@ -1,12 +1,15 @@
-"""Table at the end of a command: its own rows, their expectations, the paper's values."""
+"""The short table at the end of a command: its own rows, what is expected of them, what the paper reports."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from jlebm.text import shell_command
 from reproduce import results
 from reproduce.measuring.places import expected_of, paper_of
+from reproduce.results.overview import brief
 
 
 def print_verdicts(
@@ -15,7 +18,7 @@ def print_verdicts(
     digests: Collection[str],
     folder: Path,
 ) -> None:
-    """Print the verdicts on selected rows.
+    """Print the headline verdicts of some stored rows on the terminal, and the command that shows all of them.
 
     Args:
         asked: selects rows.
@@ -30,13 +33,12 @@ def print_verdicts(
     expected = [one for one in expected_of(folder) if held(one)]
     expected = [one for one in expected if one.value is None or one.config_digest in digests]
     terminal = sys.stdout.isatty()
-    sys.stdout.write(
-        results.render(
-            results.check(measured, expected),
-            paper_of(folder),
-            "terminal",
-            color=terminal,
-            width=shutil.get_terminal_size().columns if terminal else 200,
-            commands=False,
-        )
-    )
+    verdicts = results.check(measured, expected)
+    words = [f"{name}={values.pop()}" for name in ("dataset", "preset") if len(values := _of(measured, name)) == 1]
+    again = shell_command("nox", "-s", "check", "--", "--all", *(["--only", *words] if words else []))
+    color, width = terminal and "NO_COLOR" not in os.environ, shutil.get_terminal_size().columns if terminal else 200
+    sys.stdout.write(brief(verdicts, paper_of(folder), again, color=color, width=width))
+
+
+def _of(rows: Collection[results.Measurement], name: str) -> set[str]:
+    return {getattr(row, name) for row in rows}

@@ -6,14 +6,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jlebm.densities import Drift
+from jlebm.choices import Drift
 from jlebm.errors import UserError
 from jlebm.progress import Reporter
-from reproduce.measuring.data_root import DataRoot
+
+if TYPE_CHECKING:
+    from reproduce.measuring.data_root import DataRoot
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
@@ -33,8 +35,10 @@ class Machine:
     results: Path = RESULTS
     """The folder with paper.toml, expected.toml and measured/."""
 
-    def root(self, report: Reporter) -> DataRoot:
+    def root(self, report: Reporter) -> "DataRoot":
         """Return the data root that datasets are loaded from."""
+        from reproduce.measuring.data_root import DataRoot  # here: --help loads no dataset
+
         return DataRoot(self.data_root, self.download, report)
 
 

@@ -28,7 +28,7 @@ from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
-from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import (
     Draw,
     SampleSets,
@@ -241,7 +241,7 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
         traced = pictures.Traced(model, sampler.chain)
         traced = dataclasses.replace(traced, count=min(traced.count, batch_size))
         pictures.draw(run, traced, shown, rows, folder)
-        session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and samples are in {folder}")
+        session.report.line(f"{stored(rows.added, rows.path)}; pictures and samples are in {folder}")
 
 
 def _draw_layers(run: Run, drawn: _Drawn, extent: Extent, rows: Rows, arguments: Arguments) -> None:

@@ -10,7 +10,7 @@ from jlebm.run import Run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
-from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
@@ -77,6 +77,5 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     traced = pictures.Traced(state.evaluated_model(), experiment.prior_chain)
     pictures.draw(run, traced, shown, rows, run.folder)
     session.report.line(
-        f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
-        f"are in {run.folder}"
+        f"{stored(rows.added, rows.path)}; samples.png, energy.png, training.png and the weights are in {run.folder}"
     )

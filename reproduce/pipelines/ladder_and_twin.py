@@ -22,7 +22,7 @@ from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
 from reproduce.measuring.representation import measure_representation
-from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import SampleSets, measure, measure_layers, posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
@@ -113,6 +113,4 @@ def _draw(both: Sequence[Measured], chain: Chain, extent: Extent, images: Datase
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, pictures.Traced(pair.model, chain), shown, ours.rows, run.folder)
     plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
-    session.report.line(
-        f"stored {added} rows in {ours.rows.path}; pictures and weights are in {run.folder} and its twin's"
-    )
+    session.report.line(f"{stored(added, ours.rows.path)}; pictures and weights are in {run.folder} and its twin's")

@@ -20,7 +20,7 @@ from jlebm.run import Run, open_run
 from jlebm.sampling import Samples
 from jlebm.training import TrainState
 from reproduce import cifar10
-from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measure_parameters, posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import Training
@@ -126,7 +126,7 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     header = run.header() | {"step": state.step, "weights": rows.subject.weights}
     checkpoints.save_weights(run.weights, system, header)
     _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), rows)
-    session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
+    session.report.line(f"{stored(rows.added, rows.path)}; pictures and the weights are in {run.folder}")
 
 
 def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jlebm.sampling import Prior
+from jlebm.choices import Prior
 
 SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")

@@ -17,7 +17,7 @@ from reproduce.results.verdicts import newest_alike, summary
 HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
 SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
 REPORTED = ("is", "fid")
-NOT_RUN = "NOT RUN"
+NOT_RUN = "NEVER RUN"
 PIXELS = "pixels"
 CURVE = "and training.png of its run shows its curve"
 

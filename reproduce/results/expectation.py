@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.special import stdtrit
-
 from jlebm.errors import UserError
 from reproduce.results.identity import Of, Option, label
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
@@ -121,7 +119,7 @@ def condition(one: Measurement | Expectation, name: str) -> Any:
     """
     value = getattr(one, name)
     if isinstance(value, dict):
-        return tuple(value.items())
+        return tuple(sorted(value.items()))  # options are the same in whatever order they were typed
     return value.partition(",")[0] if name == "extractor" else value
 
 
@@ -172,6 +170,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     basis = f"mean over seed{'s' * (count > 1)} {seeds} at commit {commits} on {devices}"
     tolerance = metric.floor
     if count > 1:
+        from scipy.special import stdtrit  # here: --help needs no scipy
+
         spread = statistics.stdev(values.values())
         quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
         new = count if old is None else old.seeds

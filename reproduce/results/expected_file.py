@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,14 @@ def _edited(path: Path, old: Sequence[Expectation], new: Sequence[Expectation]) 
 
 def _decode_all(tables: Sequence[Any], path: Path) -> list[Expectation]:
     made: list[Expectation] = []
+    alike: dict[tuple[Any, ...], list[Expectation]] = defaultdict(list)  # of one question
     for number, entry in enumerate(tables, start=1):
         one = decode(Expectation, entry, f"{path}, [[expectation]] number {number}")
-        if any(replaces(one, other) and replaces(other, one) for other in made):
+        same = alike[question(one)]
+        if any(replaces(one, other) and replaces(other, one) for other in same):
             raise UserError(f"{path}, [[expectation]] number {number}: {describe(one)} is expected twice")
         made.append(one)
+        same.append(one)
     return made
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +144,17 @@ class Measurement(rows.Row):
         """Which training it is of."""
         return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
 
-    @property
-    def fault(self) -> str:
-        """Why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
+    def look_for_fault(self) -> str:
+        """Return why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
         if self.format == 1:
             fields = super().signed()
             if unpacked(packed(fields)) != fields:
                 return rows.CHANGED
         if self.images < 1 or self.steps < 0:
             return f"says {self.images} images and {self.steps} steps, which no recipe stores"
-        return super().fault
+        return super().look_for_fault()
 
-    @property
+    @cached_property
     def time(self) -> datetime:
         """The moment of `date`, by which rows are ordered."""
         return moment(self.date)

@@ -20,6 +20,7 @@ class Metric:
         floor: the narrowest tolerance that an expectation of it is given, in the metric's own unit, whatever the
             measured spread: a choice, kept above what another machine's rounding moves.
         of: the sources that recipes measure it of; empty where a recipe of one kind alone does, in its own way.
+        headline: whether the short table at the end of a recipe shows it.
         function: "module:name" of what computes it from a source's images and the training images, both uint8
             (count, channels, height, width), to a number; "" where `jlebm.evaluation` or a recipe does.
     """
@@ -29,20 +30,21 @@ class Metric:
     floor: float
     of: tuple[str, ...] = ()
     function: str = ""
+    headline: bool = False
 
 
 METRICS = {
-    "fid768": Metric("fid768", 4, 0.005, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES)),
-    "fid": Metric("FID", 2, 0.1, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES)),
+    "fid768": Metric("fid768", 4, 0.005, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES), headline=True),
+    "fid": Metric("FID", 2, 0.1, of=(GAUSSIAN, EBM, POSTERIOR, SAMPLES), headline=True),
     "is": Metric("IS", 2, 0.05, of=(EBM, SAMPLES)),
     "kid": Metric("KID", 5, 0.0005, of=(EBM, SAMPLES)),
     "precision": Metric("precision", 3, 0.01, of=(EBM, SAMPLES)),
     "recall": Metric("recall", 3, 0.01, of=(EBM, SAMPLES)),
-    "latent_auc": Metric("latent AUC", 4, 0.005),
+    "latent_auc": Metric("latent AUC", 4, 0.005, headline=True),
     "reconstruction_mse": Metric("reconstruction MSE", 5, 0.0002),
-    "prior_gap_closed": Metric("prior gap closed", 3, 0.02),
-    "auprc": Metric("AUPRC", 3, 0.01, of=DETECTION),
-    "auroc": Metric("AUROC", 3, 0.01, of=DETECTION),
+    "prior_gap_closed": Metric("prior gap closed", 3, 0.02, headline=True),
+    "auprc": Metric("AUPRC", 3, 0.01, of=DETECTION, headline=True),
+    "auroc": Metric("AUROC", 3, 0.01, of=DETECTION, headline=True),
     "fpr80": Metric("FPR at 80 % TPR", 3, 0.01, of=DETECTION),
     "kl": Metric("KL (nats)", 2, 0.1),
     "pixel_change": Metric("pixel change", 4, 0.002),

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from jlebm.errors import UserError, nearest
@@ -31,14 +32,26 @@ def refuse_unwritable(record: Any) -> None:
     Raises:
         UserError: a number is NaN or infinite, or a text has half of a surrogate pair, which no file can hold.
     """
-    for field in dataclasses.fields(record):
-        held = getattr(record, field.name)
+    for name in _names(type(record)):
+        held = getattr(record, name)
+        if type(held) in _ALWAYS_WRITABLE or (type(held) is str and held.isascii()):
+            continue
+        if type(held) is float and math.isfinite(held):
+            continue
         parts = (*held, *held.values()) if isinstance(held, dict) else held if isinstance(held, tuple) else (held,)
         for value in parts:
             if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"the field {field.name!r} is {value}; only finite numbers are stored")
+                raise UserError(f"the field {name!r} is {value}; only finite numbers are stored")
             if isinstance(value, str) and (half := _SURROGATE.search(value)):
-                raise UserError(f"the field {field.name!r} has the half character {half[0]!r}, which is no text")
+                raise UserError(f"the field {name!r} has the half character {half[0]!r}, which is no text")
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+_ALWAYS_WRITABLE = (int, bool, type(None))
 
 
 def moment(date: str) -> datetime:
@@ -58,28 +71,46 @@ def moment(date: str) -> datetime:
     return found
 
 
-def decode(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
+@cache
+def _plan(kind: Any) -> dict[str, tuple[Any, bool]]:
+    """Return the type of each stored field of a dataclass, and whether it has to be there."""
+    hints = typing.get_type_hints(kind)
+    missing = dataclasses.MISSING
+    return {
+        field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
+        for field in dataclasses.fields(kind)
+        if field.metadata.get("stored", True)
+    }
+
+
+def decode(kind: type[T], fields: Mapping[str, Any], where: str, /, **unstored: Any) -> T:
     """Make a dataclass of a parsed JSON object or TOML table.
 
     A whole number is accepted where a float is meant; nothing else is converted.
 
+    Args:
+        kind: the dataclass.
+        fields: what was parsed.
+        where: of the file, "FILE, line 3", with which the sentence of an error begins.
+        **unstored: fields that no file holds.
+
     Raises:
-        UserError: a field is unknown, missing, of another type or refused by the dataclass itself. The sentence
-            begins with `where` ("FILE, line 3").
+        UserError: a field is unknown, missing, of another type or refused by the dataclass itself.
     """
-    hints = typing.get_type_hints(kind)
-    stored = {field.name: field for field in dataclasses.fields(kind) if field.metadata.get("stored", True)}  # type: ignore[arg-type]
+    stored = _plan(kind)
     for name in fields:
         if name not in stored:
             raise UserError(f"{where}: {name!r} is not a field of this record{nearest(name, stored)}")
     values = {}
-    for name, field in stored.items():
+    for name, (hint, needed) in stored.items():
         if name in fields:
-            values[name] = typed(fields[name], hints[name], f"{where}: the field {name!r}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            value = fields[name]
+            plain = type(value) is hint and (hint is not str or value.isascii())
+            values[name] = value if plain else typed(value, hint, f"{where}: the field {name!r}")
+        elif needed:
             raise UserError(f"{where}: the field {name!r} is missing")
     try:
-        return kind(**values)
+        return kind(**values, **unstored)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -106,6 +137,8 @@ def typed(value: Any, hint: Any, what: str) -> Any:
         if not isinstance(value, dict):
             raise UserError(f"{what} is {_word(value)}, where a table of named values is meant")
         inner = typing.get_args(hint)[1]
+        if all(type(item) is inner and (inner is not str or item.isascii()) for item in value.values()):
+            return value
         return {key: typed(item, inner, f"{what}, entry {key!r},") for key, item in value.items()}
     if hint is float and type(value) is int:
         try:

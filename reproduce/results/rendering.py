@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from rich.console import Console
@@ -13,12 +13,20 @@ from jlebm.text import printable
 from reproduce.results.expectation import describe
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
-from reproduce.results.verdicts import Verdict, rewrite
+from reproduce.results.verdicts import STATUSES, Status, Verdict
 
 Note = tuple[str, str, str]  # status, what is said, command
 Format = Literal["terminal", "markdown", "latex"]
 HEADER = ("metric", "source", "paper reports", "expected here", "measured", "verdict")
-STYLES = {"PASS": "green", "DRIFT": "yellow", "FAIL": "bold red", "NOT RUN": "dim"}
+STYLES = {
+    "PASS": "green",
+    "DRIFT": "yellow",
+    "FAIL": "bold red",
+    "NO EXPECTATION": "cyan",
+    "TOO FEW SEEDS": "dim",
+    "STALE": "dim",
+    "NEVER RUN": "dim",
+}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -33,7 +41,7 @@ def render(
     *,
     color: bool = False,
     width: int = 200,
-    commands: bool = True,
+    notes: Collection[Status] = STATUSES,
 ) -> str:
     """Return the tables of metric, source, paper, expected, measured and verdict, one for each protocol and preset.
 
@@ -44,9 +52,9 @@ def render(
         verdicts: of `check`.
         paper: of `read_paper`.
         format: "terminal", "markdown" or "latex".
-        color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, NOT RUN dim.
+        color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, what is to run dim.
         width: of the terminal, in characters.
-        commands: False leaves out those that write expected.toml anew, which are for who keeps it.
+        notes: the verdicts whose reasons and commands stand under the table.
     """
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
@@ -56,18 +64,18 @@ def render(
     parts = []
     for title, group in groups.items():
         rows = [_row(verdict, paper) for verdict in group]
-        said = _notes(group, commands)
+        said = _notes([one for one in group if one.status in notes])
         if format == "terminal":
             parts.append(_terminal(title, rows, group, said, color, width))
         elif format == "markdown":
-            notes = [f"- {escape_markdown(text)}" + (f" Run {_code(run)}" if run else "") for _, text, run in said]
-            parts.append("\n".join([f"**{escape_markdown(title)}**", "", markdown(HEADER, rows), *notes]) + "\n")
+            lines = [f"- {escape_markdown(text)}" + (f" Run {_code(run)}" if run else "") for _, text, run in said]
+            parts.append("\n".join([f"**{escape_markdown(title)}**", "", markdown(HEADER, rows), *lines]) + "\n")
         else:
-            notes = [
+            lines = [
                 escape_latex(text) + (rf" Run \texttt{{{escape_latex(run)}}}" if run else "") + r"\par"
                 for _, text, run in said
             ]
-            parts.append("\n".join([rf"\paragraph{{{escape_latex(title)}}}", latex(HEADER, rows), *notes]) + "\n")
+            parts.append("\n".join([rf"\paragraph{{{escape_latex(title)}}}", latex(HEADER, rows), *lines]) + "\n")
     return "\n".join(parts)
 
 
@@ -136,13 +144,12 @@ def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
     return [METRICS[one.metric].label, one.of.name, said, wanted, measured(verdict), verdict.status]
 
 
-def _notes(group: Sequence[Verdict], commands: bool) -> list[Note]:
+def _notes(group: Sequence[Verdict]) -> list[Note]:
     noted: dict[Note, list[str]] = {}
     for one in group:
         if one.reason:
             what = describe(one.expectation).split(": ", 1)[1]
-            command = one.command if commands or one.command != rewrite(one.expectation) else ""
-            noted.setdefault((one.status, one.reason, command), []).append(what)
+            noted.setdefault((one.status, one.reason, one.command), []).append(what)
     # What has one reason and one command is said once.
     return [(status, f"{status} {', '.join(what)}: {reason}.", run) for (status, reason, run), what in noted.items()]
 
@@ -155,7 +162,7 @@ def _terminal(
         table.add_column(name, no_wrap=name in ("verdict", "metric"))
     for row, verdict in zip(rows, group, strict=True):
         style = STYLES[verdict.status]
-        cells = [Text(printable(cell), style="dim" if verdict.status == "NOT RUN" else "") for cell in row[:-1]]
+        cells = [Text(printable(cell), style="dim" if verdict.mean is None else "") for cell in row[:-1]]
         table.add_row(*cells, Text(row[-1], style=style))
     out = io.StringIO()
     console = Console(

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from jlebm.folders import locked, make_folder
 from reproduce.results.records import decode
 
 CHANGED = "was changed since it was stored"
+_OF_ITSELF = ("row_digest", "where", "misplaced")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,15 @@ class Row:
     @property
     def digest(self) -> str:
         """The row digest that its fields have, whatever digest is stored with them."""
-        text = json.dumps(self.signed(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_CANONICAL.encode(self.signed()).encode()).hexdigest()
 
-    @property
+    @cached_property
     def fault(self) -> str:
         """Why the row is not what was stored, as a clause that follows `where`; "" for a row without a fault."""
+        return self.look_for_fault()
+
+    def look_for_fault(self) -> str:
+        """Return what `fault` keeps."""
         if self.row_digest not in ("", self.digest):
             return CHANGED
         return self.misplaced
@@ -160,7 +166,7 @@ def _parse(content: bytes, path: Path, kind: type[R]) -> list[R]:
             raise UserError(f"{where}: a row is a JSON object, {{...}}")
         if not fields.get("row_digest"):
             raise UserError(f"{where}: the field 'row_digest' is missing; only `append` writes rows")
-        rows.append(dataclasses.replace(decode(kind, kind.upgraded(fields), where), where=where))
+        rows.append(decode(kind, kind.upgraded(fields), where, where=where))
     return rows
 
 
@@ -172,10 +178,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    fields = dataclasses.asdict(row)
-    for name in ("row_digest", "where", "misplaced"):
-        del fields[name]
-    return fields
+    return {each.name: getattr(row, each.name) for each in dataclasses.fields(row) if each.name not in _OF_ITSELF}
 
 
 def _line(row: Row) -> str:

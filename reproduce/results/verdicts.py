@@ -1,10 +1,11 @@
 """Every stored number against what is expected of it."""
 
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from jlebm.text import shell_command
 from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, describe, question
@@ -13,7 +14,11 @@ from reproduce.results.measurement import Measurement
 from reproduce.results.rows import CHANGED
 
 Key = tuple[object, ...]
-Status = Literal["PASS", "DRIFT", "FAIL", "NOT RUN"]
+Faults = Mapping[str, Sequence[str]]
+Status = Literal["PASS", "DRIFT", "FAIL", "NO EXPECTATION", "TOO FEW SEEDS", "STALE", "NEVER RUN"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+TO_RUN: tuple[Status, ...] = ("TOO FEW SEEDS", "STALE", "NEVER RUN")
+"""What a recipe has to be run for."""
 _SAID = {CHANGED: "changed since stored (the row digest does not fit)"}
 SELECTORS = ("config_digest", "images", "weights", "complete")
 
@@ -24,7 +29,9 @@ class Verdict:
 
     Attributes:
         expectation: which; for rows of which nothing is expected, one made of their selectors, without a value.
-        status: "PASS", "DRIFT", "FAIL" or "NOT RUN".
+        status: of a measured number PASS, DRIFT, FAIL, NO EXPECTATION (nothing is expected of it) or TOO FEW SEEDS
+            (fewer than the expectation is of); STALE where rows answer the question, but of another configuration,
+            number of images or weights than expected; NEVER RUN where no row does.
         reason: one clause; "" for a PASS without remarks.
         command: what would measure or settle it; "" where nothing needs to be run.
         mean: over seeds, of the newest row of each; None where there is no row to average.
@@ -43,6 +50,18 @@ class Verdict:
     images: int = 0
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """Rows that may be averaged, with what they are looked up by."""
+
+    rows: Sequence[Measurement]
+    question: Key
+    place: Key
+    """Number of images, weights, and whether training went to its end."""
+    time: datetime
+    """Of the newest row."""
+
+
 def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> list[Verdict]:
     """Judge every expectation by the newest row of each seed, then name the rows of which nothing is expected.
 
@@ -53,44 +72,70 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
     A FAIL is a mean further off than `fail_beyond`, a row whose digest is broken (any row with the expectation's
     dataset, preset, learning, metric and source, counted or not), newest rows of another protocol, or rows whose
     extractor, reference, weights or chain differ from one another or from what the expectation states: those are
-    never averaged. NOT RUN says what is missing. Rows from a dirty tree count, and are remarked upon.
+    never averaged. NEVER RUN, STALE and TOO FEW SEEDS say what is missing. Rows from a dirty tree count, with a remark.
 
     An expectation without a value shows the newest rows that no other one is about. Rows that are still left over
-    (another configuration, number of images or chain) have a verdict of their own, NOT RUN with their mean, so that
-    nothing just measured is hidden behind an older PASS; passed over are only those for which there are rows at
+    (another configuration, number of images or chain) have a verdict of their own, NO EXPECTATION with their mean, so
+    that nothing just measured is hidden behind an older PASS; passed over are only those for which there are rows at
     least as new, of the same number of images, weights and completeness, that an expectation is about. Where there
     is none about any row, the newest ones stand for it.
+
+    Rows and expectations are looked up by the question that they answer: the work grows with their number.
     """
-    groups: dict[Key, list[Measurement]] = {}
+    asked: dict[Key, list[Measurement]] = defaultdict(list)
+    alikes: dict[Key, list[Measurement]] = defaultdict(list)
     for row in measured:
-        groups.setdefault(alike(row), []).append(row)
-    free = sorted(groups.values(), key=_time, reverse=True)  # of what has no verdict yet, the newest first
-    # Of what an expectation is about, or stands for one: newer than these is what was just measured.
-    held = [rows for rows in free if any(one.value is not None and _selected(one, rows[0]) for one in expected)]
-    free = [rows for rows in free if rows not in held]
+        key = alike(row)
+        alikes[key].append(row)
+        asked[_question_in(key)].append(row)
+    faults = {key: found for key, rows in asked.items() if (found := _faults(rows))}
+    valued: dict[Key, list[Expectation]] = defaultdict(list)
+    for one in expected:
+        if one.value is not None:
+            valued[question(one)].append(one)
+
+    newest: dict[Key, dict[Key, datetime]] = defaultdict(dict)  # by question and place, of what has a verdict
+
+    def hold(rows: _Alike) -> None:
+        times = newest[rows.question]
+        times[rows.place] = max(times.get(rows.place, rows.time), rows.time)
+
+    groups = [_Alike(rows, _question_in(key), _place(rows[0]), _time(rows)) for key, rows in alikes.items()]
+    free: dict[Key, list[_Alike]] = defaultdict(list)  # of what has no verdict yet, the newest first
+    for rows in sorted(groups, key=lambda rows: rows.time, reverse=True):
+        if any(_selected(one, rows.rows[0]) for one in valued[rows.question]):
+            hold(rows)
+        else:
+            free[rows.question].append(rows)
     verdicts = []
     for one in expected:
-        asked = [row for row in measured if one.asks(row)]
+        key = question(one)
         if one.value is not None:
-            verdicts.append(_judge(one, asked))
+            verdicts.append(_judge(one, asked[key], faults.get(key, {})))
             continue
-        found = next((rows for rows in free if _selected(one, rows[0])), [])
-        if found:
-            free.remove(found)
-            held.append(found)
-        verdicts.append(_unexpected(one, asked, found))
-    shown = []
-    for rows in free:
-        about = [other for other in held if question(other[0]) == question(rows[0])]
-        if not any(_place(other[0]) == _place(rows[0]) and _time(other) >= _time(rows) for other in about):
-            shown.append(rows)
-        if not about:
-            held.append(rows)
-    for rows in groups.values():
-        if rows in shown:
-            one = _question(rows[0])
-            verdicts.append(_unexpected(one, [row for row in measured if one.asks(row)], rows))
+        found = next((rows for rows in free[key] if _selected(one, rows.rows[0])), None)
+        if found is not None:
+            free[key].remove(found)
+            hold(found)
+        verdicts.append(_unexpected(one, asked[key], faults.get(key, {}), found.rows if found else ()))
+    shown = {id(rows) for left in free.values() for rows in _to_show(left, newest, hold)}
+    for rows in groups:
+        if id(rows) in shown:
+            one = _of_rows(rows.rows[0])
+            verdicts.append(_unexpected(one, rows.rows, faults.get(rows.question, {}), rows.rows))
     return verdicts
+
+
+def _to_show(
+    free: Sequence[_Alike], newest: Mapping[Key, Mapping[Key, datetime]], hold: Callable[[_Alike], None]
+) -> Iterator[_Alike]:
+    """Yield the rows of one question, newest first, behind which no newer ones of the same place have a verdict."""
+    for rows in free:
+        held = newest.get(rows.question)
+        if held is None or rows.place not in held or held[rows.place] < rows.time:
+            yield rows
+        if not held:
+            hold(rows)
 
 
 def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -116,40 +161,45 @@ def summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
-def _judge(one: Expectation, asked: Sequence[Measurement]) -> Verdict:
-    if broken := _broken(one, asked):
-        return broken
+def _judge(one: Expectation, asked: Sequence[Measurement], faults: Faults) -> Verdict:
+    if faults:
+        return _broken(one, faults)
     if not asked:
-        return Verdict(one, "NOT RUN", f"no row yet; needs {one.needs}", one.command)
+        return Verdict(one, "NEVER RUN", f"no row yet; needs {one.needs}", one.command)
     newest = max(asked, key=lambda row: row.time)
     if newest.protocol != one.protocol:
         reason = f"expected.toml is about protocol {one.protocol} and the newest row is of {newest.protocol}"
         return Verdict(one, "FAIL", reason, rewrite(one))
     matching = [row for row in asked if _selected(one, row)]
     if not matching:
-        return Verdict(one, "NOT RUN", _why_none(one, newest), one.command)
+        return Verdict(one, "STALE", _why_none(one, newest), one.command)
     return _compare(one, newest_of_each_seed(matching))
 
 
-def _unexpected(one: Expectation, asked: Sequence[Measurement], found: Sequence[Measurement]) -> Verdict:
-    if broken := _broken(one, asked):
-        return broken
+def _unexpected(
+    one: Expectation, asked: Sequence[Measurement], faults: Faults, found: Sequence[Measurement]
+) -> Verdict:
+    if faults:
+        return _broken(one, faults)
     if not found:
         reason = "no row yet" + f" of {one.images} images" * bool(asked and one.images)
-        return Verdict(one, "NOT RUN", f"{reason}; needs {one.needs}", one.command)
+        return Verdict(one, "NEVER RUN", f"{reason}; needs {one.needs}", one.command)
     latest = newest_of_each_seed(found)
     mean, spread, count = summary(latest)
     reason = "; ".join(["no expectation yet", *_remarks(latest)])
-    return Verdict(one, "NOT RUN", reason, rewrite(one), mean, spread, count, latest[0].images)
+    return Verdict(one, "NO EXPECTATION", reason, rewrite(one), mean, spread, count, latest[0].images)
 
 
-def _broken(one: Expectation, asked: Sequence[Measurement]) -> Verdict | None:
+def _faults(rows: Sequence[Measurement]) -> dict[str, list[str]]:
+    """Return where rows are not what was stored, by what is wrong with them."""
     faults: dict[str, list[str]] = {}
-    for row in asked:
+    for row in rows:
         if row.fault:
             faults.setdefault(row.fault, []).append(row.where or f"the row of seed {row.seed}")
-    if not faults:
-        return None
+    return faults
+
+
+def _broken(one: Expectation, faults: Faults) -> Verdict:
     said = "; ".join(f"{', '.join(places)} {_SAID.get(fault, fault)}" for fault, places in faults.items())
     return Verdict(one, "FAIL", f"{said}; restore it, or remove it and measure again", one.command)
 
@@ -169,7 +219,7 @@ def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
     remarks = _remarks(latest)
     if count < one.seeds:
         reason = "; ".join([f"{count} of {one.seeds} seeds measured", *remarks])
-        return Verdict(one, "NOT RUN", reason, one.command, mean, spread, count, latest[0].images)
+        return Verdict(one, "TOO FEW SEEDS", reason, one.command, mean, spread, count, latest[0].images)
     off = abs(mean - value)
     status: Status = "PASS" if off <= tolerance else "DRIFT" if off <= fail_beyond else "FAIL"
     if status != "PASS":
@@ -201,6 +251,11 @@ def _selected(one: Expectation, row: Measurement) -> bool:
 def alike(row: Measurement) -> Key:
     """Return what rows have in common that may be averaged."""
     return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
+
+
+def _question_in(key: Key) -> Key:
+    """Return the question from what `alike` returns, as `question` returns it."""
+    return key[1 : 1 + len(QUESTION)]
 
 
 def _place(row: Measurement) -> Key:
@@ -236,6 +291,7 @@ def selected(one: Measurement | Expectation, name: str) -> str:
     return " ".join(options(value)) if isinstance(value, dict) else str(value)
 
 
-def _question(row: Measurement) -> Expectation:
+def _of_rows(row: Measurement) -> Expectation:
+    """Return the expectation without a value that stands for rows of which nothing is expected."""
     names = ("protocol", *QUESTION, "images")
     return Expectation(**{name: getattr(row, name) for name in names}, seeds=1, needs=describe(row), command="")

@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d, normalize, pixel_unshuffle, silu
 from jlebm import langevin
 from jlebm.backbones.nvae import NVAE, NVAEConfig
 from jlebm.backbones.protocol import Backbone
-from jlebm.densities import Drift
+from jlebm.choices import Drift
 from jlebm.distributions import Normal
 from jlebm.errors import UserError
 from jlebm.langevin import Chain

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -20,7 +20,8 @@ from rich.progress import (
 from jlebm.progress import Task
 from jlebm.text import printable
 
-PLAIN_INTERVAL = 10.0  # seconds between two plain lines of one task
+PLAIN_INTERVAL = 30.0  # seconds between two plain lines of one task
+LONGEST_LINE = 120  # characters of a plain line
 
 
 class _BarTask:
@@ -28,32 +29,53 @@ class _BarTask:
         self.progress, self.task = progress, task
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self.progress.update(self.task, advance=count, note=note)
+        self.progress.update(self.task, advance=count, **({"note": note} if note else {}))
 
 
 class _PlainTask:
-    def __init__(self, console: Console, name: str, total: int | None):
-        self.console, self.name, self.total = console, name, total
+    def __init__(self, console: Console, name: str, total: int | None, clock: Callable[[], float]):
+        self.console, self.name, self.total, self.clock = console, name, total, clock
         self.done = 0
-        self.started = self.last_line = time.monotonic()
+        self.note = ""
+        self.started = self.last_line = clock()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
-        now = time.monotonic()
+        self.note = note or self.note  # what was said last still holds
+        now = self.clock()
         if now - self.last_line >= PLAIN_INTERVAL:
             self.last_line = now
-            self.say(note)
+            self.say(self.note)
 
     def say(self, note: str) -> None:
         of = f"/{self.total}" if self.total is not None else ""
-        elapsed = time.monotonic() - self.started
-        self.console.print(f"{self.name}: {self.done}{of} ({elapsed:.0f} s){'  ' + note if note else ''}", markup=False)
+        line = f"{self.name}: {self.done}{of} ({self.clock() - self.started:.0f} s)"
+        self.console.print(shortened(printable(line), printable(note)), markup=False)
+
+
+def shortened(line: str, note: str) -> str:
+    """Return a line with as many of the parts of a note, between its commas, as there is room for."""
+    parts = note.split(", ") if note else []
+    for kept in range(len(parts), 0, -1):
+        more = "" if kept == len(parts) else ", ..."
+        whole = f"{line}  {', '.join(parts[:kept])}{more}"
+        if len(whole) <= LONGEST_LINE:
+            return whole
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
 
 
 class ConsoleReporter:
-    """Progress on stderr, so that stdout stays for results: rich bars on a terminal, plain lines elsewhere."""
+    """Progress on stderr, so that stdout stays for results: rich bars on a terminal, plain lines elsewhere.
 
-    def __init__(self, out: TextIO | None = None):
+    A plain line comes every half minute and has at most 120 characters.
+
+    Args:
+        out: where it is written.
+        clock: seconds since any moment, by which plain lines are timed.
+    """
+
+    def __init__(self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
         self.console = Console(file=out or sys.stderr, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
@@ -75,7 +97,7 @@ class ConsoleReporter:
             with Progress(*columns, console=self.console) as progress:
                 yield _BarTask(progress, progress.add_task(name, total=total, note=""))
             return
-        task = _PlainTask(self.console, name, total)
+        task = _PlainTask(self.console, name, total, self.clock)
         yield task
-        if task.last_line != task.started or time.monotonic() - task.started >= PLAIN_INTERVAL:
+        if task.last_line != task.started or self.clock() - task.started >= PLAIN_INTERVAL:
             task.say("done")

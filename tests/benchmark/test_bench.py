@@ -12,7 +12,7 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.benchmark import lines, speed, stopwatch, throughput
+from reproduce.benchmark import lines, options, speed, stopwatch, throughput, timed
 from reproduce.benchmark.part import EXACT, Part, held
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
@@ -164,7 +164,7 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
 
 def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
     """A line of another name or size breaks this; `python -m reproduce.benchmark --write-awaited` stores it."""
-    assert timing.read_awaited(main.RESULTS) == lines.awaited()
+    assert timing.read_awaited(options.RESULTS) == lines.awaited()
     assert timing.read_awaited(tmp_path) == []
     assert main.main(["--write-awaited", "--results", str(tmp_path)]) == 0
     assert timing.read_awaited(tmp_path) == lines.awaited()
@@ -218,7 +218,7 @@ def test_floors_are_read_from_the_ceiling_of_the_same_arithmetic(monkeypatch: py
         return {"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision]
 
     monkeypatch.setattr(stopwatch, "ceiling", ceiling)
-    tops = main.Ceilings(CPU)
+    tops = timed.Ceilings(CPU)
     assert [tops["bf16"], tops["float32"], tops["bf16"]] == [4e9, 1e9, 4e9]
     assert asked == ["bf16", "float32"]
     monkeypatch.undo()

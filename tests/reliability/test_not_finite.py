@@ -86,9 +86,9 @@ def test_latents_that_are_lost_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["anomaly", "ood"])
 def test_no_row_where_a_score_is_lost(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if the rows of the first score are stored before a later one is seen to be NaN."""
-    from reproduce import anomaly, ood
+    from reproduce.pipelines import held_out_digits, outside
 
-    module, name = (anomaly, "posterior_energies") if command == "anomaly" else (ood, "likelihood_ratio")
+    module, name = (held_out_digits, "posterior_energies") if command == "anomaly" else (outside, "likelihood_ratio")
     score = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *arguments, **named: score(*arguments, **named) * float("nan"))
     assert commands.COMMANDS[command](tmp_path) == 3

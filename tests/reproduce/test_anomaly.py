@@ -11,16 +11,18 @@ from jlebm import data
 from jlebm.hierarchy import PartialPosterior
 from reproduce import anomaly, results
 from reproduce.measuring.detection import METRICS
+from reproduce.pipelines import held_out_digits
+from reproduce.presets.anomaly_sizes import CPU, PRESETS, PROTOCOL, AnomalyPreset
 from tests.small import ladder_experiment
 
-SMALL = anomaly.Preset(ladder_experiment(protocol=anomaly.PROTOCOL, dataset="mnist"), draws=2, images=120)
+SMALL = AnomalyPreset(ladder_experiment(protocol=PROTOCOL, dataset="mnist"), draws=2, images=120)
 LABELS = data.every(data.load("digits"), 5).labels
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put a small model in the place of `tiny`, and keep everything in the test's folder."""
-    monkeypatch.setitem(anomaly.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(PRESETS, "tiny", SMALL)
     (tmp_path / "results/measured").mkdir(parents=True)
     for name in ("paper.toml", "expected.toml"):
         (tmp_path / "results" / name).write_text("")
@@ -99,9 +101,9 @@ def test_an_unlikely_digit_is_an_anomaly(
         assert (latents, draws, chosen) == (PartialPosterior(0, None), 2, list(range(1, 360, 3)))
         return np.where(sevens, likelihood, np.arange(120) / 120)
 
-    monkeypatch.setattr(anomaly, "scores_above", log_densities)
+    monkeypatch.setattr(held_out_digits, "scores_above", log_densities)
     monkeypatch.setattr(
-        anomaly, "posterior_energies", lambda *_, draws: -log_densities(*_, PartialPosterior(0, None), draws)
+        held_out_digits, "posterior_energies", lambda *_, draws: -log_densities(*_, PartialPosterior(0, None), draws)
     )
     assert anomaly.main([*command, "--digits", "7"]) == 0
     for row in rows(tmp_path):
@@ -122,8 +124,8 @@ def test_training_never_sees_the_digit_nor_a_test_image(command: list[str], monk
         seen.append(np.array(images))
         return fitted(run, images, *rest)
 
-    fitted = anomaly.fitted
-    monkeypatch.setattr(anomaly, "fitted", spy)
+    fitted = held_out_digits.fitted
+    monkeypatch.setattr(held_out_digits, "fitted", spy)
     assert anomaly.main([*command, "--digits", "3"]) == 0
     (images,) = seen
     assert np.array_equal(images, whole.images[wanted])
@@ -144,9 +146,9 @@ def test_development_leaves_the_test_images_alone(
         trained.append(len(images))
         return fitted(run, images, *rest)
 
-    scores_above, fitted = anomaly.scores_above, anomaly.fitted
-    monkeypatch.setattr(anomaly, "scores_above", spy)
-    monkeypatch.setattr(anomaly, "fitted", fit_spy)
+    scores_above, fitted = held_out_digits.scores_above, held_out_digits.fitted
+    monkeypatch.setattr(held_out_digits, "scores_above", spy)
+    monkeypatch.setattr(held_out_digits, "fitted", fit_spy)
     assert anomaly.main([*command, "--digits", "2", "--development"]) == 0
     assert np.array_equal(judged[0], train.images[::6])
     assert train.labels is not None
@@ -187,7 +189,7 @@ def test_the_presets_differ_in_the_digit_alone() -> None:
     """Two digits are two digests, one digit is one: nothing else moves with it."""
     whole = data.load("digits")
     one, nine = (
-        anomaly.experiment_without(anomaly.Arguments(), anomaly.CPU, data.without(whole, digit)) for digit in (1, 9)
+        held_out_digits.experiment_without(anomaly.Arguments(), CPU, data.without(whole, digit)) for digit in (1, 9)
     )
     assert one.digest() != nine.digest()
     assert dataclasses.replace(one, dataset="") == dataclasses.replace(nine, dataset="")

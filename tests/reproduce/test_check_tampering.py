@@ -120,6 +120,8 @@ def test_a_tolerance_by_hand_says_so(folder: Path, capsys: Any) -> None:
     change(folder, r"^basis_rows", 'tolerance_by_hand = "another BLAS"\nbasis_rows')
     capsys.readouterr()
     assert main(["--results", str(folder)]) == 0
+    assert "1 with a remark" in capsys.readouterr().out
+    assert main(["--results", str(folder), "--all"]) == 0
     assert "tolerance set by hand: another BLAS" in capsys.readouterr().out
     change(folder, r"^value = [^\n]*", "value = 1.5")
     assert main(["--results", str(folder)]) == 1
@@ -160,7 +162,7 @@ def test_escapes_in_a_stored_text_are_printed(row: Any, form: Any) -> None:
 
 def test_printed_commands_can_be_pasted(row: Any, capsys: Any) -> None:
     """Would break if a shell read a part of a printed command as its own: `L>0` would make a file "0"."""
-    assert main([]) == 0
+    assert main(["--all"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
     commands = {line for line in lines if line.startswith(("nox", "python"))}
     assert len(commands) > 100

@@ -27,8 +27,9 @@ from reproduce.measuring.data_root import DataRoot
 from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import measure_gap, posterior_indices
 from reproduce.measuring.session import Session
+from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.joint import samples_of, subject_of
-from reproduce.pipelines.recipe import parse_duration, run_recipe
+from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Size
 from reproduce.presets.recipes import Preset, Recipe
 from tests.commands import instead

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reproduce.results import Expectation, Verdict, check, read_paper, render
+from reproduce.results.overview import brief
 from reproduce.results.rendering import escape_latex, escape_markdown, latex, markdown
 
 PAPER = read_paper(Path(__file__).parents[2] / "results" / "paper.toml")
@@ -38,10 +39,10 @@ def test_what_stands_in_the_table(form: Any) -> None:
     """Would break if a form left out a column, the seeds, the images or the reason and command."""
     verdicts = [
         verdict("PASS", mean=70.123, spread=0.25, count=3, images=50000),
-        verdict("NOT RUN", "fid768", reason="no row yet; needs a GPU", command="nox -s reproduce_cifar10 -- --x"),
+        verdict("NEVER RUN", "fid768", reason="no row yet; needs a GPU", command="nox -s reproduce_cifar10 -- --x"),
     ]
     text = render(verdicts, PAPER, form).replace(r"\_", "_").replace(r"$\pm$", "±")
-    for part in ("66.32", "70.00 ± 0.50", "70.12 ± 0.25, 3 seeds, 50000 images", "PASS", "NOT RUN"):
+    for part in ("66.32", "70.00 ± 0.50", "70.12 ± 0.25, 3 seeds, 50000 images", "PASS", "NEVER RUN"):
         assert part in text
     assert "FID 66.32 (not comparable)" in text
     assert "no row yet; needs a GPU." in text
@@ -50,7 +51,7 @@ def test_what_stands_in_the_table(form: Any) -> None:
 
 def test_colours() -> None:
     """Would break if a verdict lost its colour, or a pipe got escape sequences."""
-    for status, code in (("PASS", "32m"), ("DRIFT", "33m"), ("FAIL", "31m"), ("NOT RUN", "\x1b[2m")):
+    for status, code in (("PASS", "32m"), ("DRIFT", "33m"), ("FAIL", "31m"), ("NEVER RUN", "\x1b[2m")):
         assert code in render([verdict(status)], PAPER, "terminal", color=True)
         assert "\x1b" not in render([verdict(status)], PAPER, "terminal")
 
@@ -63,15 +64,27 @@ def test_a_command_is_never_wrapped() -> None:
     assert "[red]odd[/red]" in text
 
 
-@pytest.mark.parametrize("form", ["terminal", "markdown", "latex"])
-def test_who_only_measures_is_not_told_to_rewrite_what_is_expected(row: Any, form: Any) -> None:
+def test_who_only_measures_is_not_told_to_rewrite_what_is_expected(row: Any) -> None:
     """Would break if a recipe's table offered the command that moves expected.toml, or kept back one that measures."""
-    verdicts = [*check([row()], []), verdict("NOT RUN", reason="no row yet", command="nox -s reproduce")]
-    assert "write-expected" in render(verdicts, PAPER, form)
-    text = render(verdicts, PAPER, form, commands=False)
+    verdicts = [
+        *check([row()], []),
+        verdict("NEVER RUN", reason="no row yet", command="nox -s reproduce"),
+        verdict("FAIL", reason="far off", command="nox -s reproduce_cifar10"),
+    ]
+    assert "write-expected" in render(verdicts, PAPER, "terminal")
+    text = brief(verdicts, PAPER, "nox -s check -- --all")
     assert "write-expected" not in text
-    assert "no expectation yet" in text
-    assert "nox -s reproduce" in text
+    assert "nox -s reproduce_cifar10" in text
+    assert text.endswith("1 NEVER RUN: nox -s check -- --all\n")
+
+
+def test_the_table_of_a_recipe_is_its_headline(row: Any) -> None:
+    """Would break if a recipe ended in all of its numbers, or a failure among the others were left out."""
+    rows = [row(metric=metric) for metric in ("fid768", "kid", "precision")]
+    shown = brief([*check(rows, []), verdict("DRIFT", "recall", reason="off")], PAPER, "nox -s check -- --all")
+    assert [word in shown for word in ("fid768", "KID", "precision", "recall")] == [True, False, False, True]
+    assert "2 more measured: nox -s check -- --all" in shown
+    assert "KID" in brief(check(rows[1:2], []), PAPER, "")  # a recipe without headline metrics shows what it has
 
 
 def test_protocols_never_share_a_table() -> None:

@@ -83,9 +83,9 @@ def test_a_broken_digest_fails_whatever_was_changed(row: Any, name: str) -> None
 def test_rows_of_something_else_are_not_run(row: Any, changes: dict[str, Any], reason: str) -> None:
     """Would break if rows of another configuration or count were compared, or the reason kept back."""
     verdict, shown = check([row(**changes)], [EXPECTED])
-    assert (verdict.status, verdict.mean, verdict.command) == ("NOT RUN", None, EXPECTED.command)
+    assert (verdict.status, verdict.mean, verdict.command) == ("STALE", None, EXPECTED.command)
     assert re.search(reason, verdict.reason)
-    assert (shown.status, shown.mean, shown.expectation.value) == ("NOT RUN", 1.25, None)
+    assert (shown.status, shown.mean, shown.expectation.value) == ("NO EXPECTATION", 1.25, None)
     assert shown.reason.startswith("no expectation yet")
 
 
@@ -98,7 +98,10 @@ def test_what_was_just_measured_is_shown(row: Any, changes: dict[str, Any]) -> N
     other = row(value=7.0, date="2026-02-01T00:00:00+00:00", **{"config_digest": "f" * 64, **changes, "chain": "short"})
     verdict, *shown = check([*new, other, row()], [EXPECTED])
     assert verdict.status == ("FAIL" if "protocol" in changes else "PASS")
-    assert [(one.status, one.mean, one.count) for one in shown] == [("NOT RUN", 10.5, 2), ("NOT RUN", 7.0, 1)]
+    assert [(one.status, one.mean, one.count) for one in shown] == [
+        ("NO EXPECTATION", 10.5, 2),
+        ("NO EXPECTATION", 7.0, 1),
+    ]
 
 
 def test_what_was_measured_before_is_passed_over(row: Any) -> None:
@@ -115,7 +118,7 @@ def test_entries_that_differ_in_the_number_of_images_alone(row: Any) -> None:
     verdicts = check([few, many], [EXPECTED, expected(images=10000, value=0.75)])
     assert [(one.status, one.mean, one.images) for one in verdicts] == [("PASS", 1.25, 2000), ("PASS", 0.75, 10000)]
     verdict, missing = check([few], [EXPECTED, expected(images=10000, value=0.75)])
-    assert (verdict.status, missing.status, missing.mean) == ("PASS", "NOT RUN", None)
+    assert (verdict.status, missing.status, missing.mean) == ("PASS", "STALE", None)
     for entries in ([OPEN], [dataclasses.replace(OPEN, images=n) for n in (2000, 10000)], [EXPECTED, OPEN], []):
         shown = check([few, many], entries)
         assert sorted((one.mean, one.images) for one in shown) == [(0.75, 10000), (1.25, 2000)]
@@ -142,9 +145,9 @@ def test_two_files_of_one_network_are_one_extractor(row: Any) -> None:
 def test_no_row_and_too_few_seeds(row: Any) -> None:
     """Would break if one seed carried a claim that needs three, or a missing row passed."""
     (none,) = check([], [EXPECTED])
-    assert (none.status, none.reason) == ("NOT RUN", "no row yet; needs a CPU")
+    assert (none.status, none.reason) == ("NEVER RUN", "no row yet; needs a CPU")
     (few,) = check([row(), row(seed=2)], [expected(seeds=3)])
-    assert (few.status, few.reason, few.count) == ("NOT RUN", "2 of 3 seeds measured", 2)
+    assert (few.status, few.reason, few.count) == ("TOO FEW SEEDS", "2 of 3 seeds measured", 2)
 
 
 @pytest.mark.parametrize("name", ["extractor", "reference", "chain", "weights"])
@@ -182,6 +185,6 @@ def test_without_an_expected_value(row: Any) -> None:
     """Would break if a measured number of which nothing is expected were hidden, or passed."""
     for entries in ([OPEN], []):
         (verdict,) = check([row(), row(seed=2, value=1.75)], entries)
-        assert (verdict.status, verdict.mean, verdict.count) == ("NOT RUN", 1.5, 2)
+        assert (verdict.status, verdict.mean, verdict.count) == ("NO EXPECTATION", 1.5, 2)
         assert verdict.reason == "no expectation yet"
         assert "--write-expected dataset=cifar10 preset=tiny" in verdict.command

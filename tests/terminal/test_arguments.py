@@ -162,7 +162,7 @@ def test_an_output_that_is_not_utf_8(encoding: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with out.open("wb") as file:
         ran = subprocess.run(
-            [sys.executable, "-m", "reproduce.check"],
+            [sys.executable, "-m", "reproduce.check", "--all"],
             cwd=ROOT,
             env={"PYTHONIOENCODING": encoding, "PATH": "", "PYTHONPATH": str(ROOT)},
             stdout=file,

@@ -1,0 +1,27 @@
+"""Command-line options of the benchmark."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+FEWEST = 7  # repetitions behind a median
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Command-line options of the benchmark."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    repetitions: int = FEWEST
+    """Repetitions of plain and ours; short parts are repeated more often."""
+    only: tuple[str, ...] = ()
+    """Only lines whose metric begins with one of these words; by default all."""
+    data_root: Path | None = None
+    """The folder with the Inception weights; by default $JLEBM_DATA or the user's cache folder."""
+    store: bool = True
+    """Whether the lines are appended to measured/bench.jsonl."""
+    results: Path = RESULTS
+    """The folder of measured/."""
+    write_awaited: bool = False
+    """Time nothing; write the list of lines that a GPU has, so that the table can name those not measured."""

@@ -1,0 +1,153 @@
+"""The lines of the benchmark: timed in the order of the table, stored and printed."""
+
+import datetime
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import jlebm
+from jlebm.data import data_root
+from jlebm.engines.precision import Precision
+from jlebm.errors import UserError
+from jlebm.evaluation.extractor import ExtractorNotFound
+from jlebm.progress import Reporter
+from jlebm.run import provenance, resolve_device
+from jlebm.text import printable
+from reproduce.benchmark import commands, deep_chain, lines, scale, speed, stopwatch, throughput
+from reproduce.benchmark.options import Arguments
+from reproduce.benchmark.part import Part, agreed
+from reproduce.results import TIMINGS, Timing, append, timing
+from reproduce.terminal.console import ConsoleReporter
+
+
+def run_benchmark(arguments: Arguments) -> int:
+    """Time, print and store; return the exit code."""
+    if arguments.write_awaited:
+        timing.write_awaited(arguments.results, lines.awaited())
+        return 0
+    device = resolve_device(arguments.device)
+    report = ConsoleReporter()
+    known = provenance(device)
+    known["versions"]["jlebm"] = jlebm.__version__
+    tops = Ceilings(device)
+    speed_of_products = f"matrix products at {tops['float32'] / 1e9:.0f} GFLOP/s"
+    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {speed_of_products}")
+    rows: list[Timing] = []
+    for row in measured(arguments, device, tops, known, report):
+        rows.append(row)
+        if arguments.store:
+            append(arguments.results / "measured" / TIMINGS, [row])
+        report.line(f"{row.metric}, {row.setting}: {timing.duration(row.plain)} -> {timing.duration(row.ours)}")
+    if not rows:
+        raise UserError(f"no line begins with {' or '.join(arguments.only)}; leave --only out to see all lines")
+    sys.stdout.write(_render(rows))
+    return 0
+
+
+class Ceilings(dict[Precision, float]):
+    """FLOP/s of this device's matrix products in each arithmetic, measured on first use."""
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device = device
+
+    def __missing__(self, precision: Precision) -> float:
+        """Measure the FLOP/s in one arithmetic."""
+        self[precision] = stopwatch.ceiling(self.device, precision)
+        return self[precision]
+
+
+def measured(
+    arguments: Arguments, device: torch.device, tops: Ceilings, known: dict[str, Any], report: Reporter
+) -> Iterator[Timing]:
+    """Yield the rows in the order of the table."""
+
+    def wanted(metric: str) -> bool:
+        return not arguments.only or metric.startswith(arguments.only)
+
+    def row(
+        kind: str, metric: str, setting: str, medians: stopwatch.Medians, precision: Precision = "float32", **rest: Any
+    ) -> Timing:
+        fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": medians.repetitions}
+        return Timing(
+            kind=kind,
+            metric=metric,
+            setting=setting,
+            threads=torch.get_num_threads(),
+            plain=medians.plain,
+            ours=medians.ours,
+            ceiling=tops[precision],
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **known,
+            **(fields | rest),
+        )
+
+    for part in _parts(arguments, device, report):
+        if not wanted(part.metric):
+            continue
+        agreement = agreed(part)
+        counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
+        floor = None if counted is None else counted / tops[part.precision]
+        medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
+        goal = part.goal.get(device.type if part.precision == "float32" else f"{device.type}, {part.precision}")
+        missed = goal is not None and medians.plain is not None and medians.plain / medians.ours < goal
+        bound = part.bound if missed else ""
+        held = {"floor": floor, "agreement": agreement, "goal": goal, "bound": bound}
+        yield row("speed", part.metric, part.setting, medians, part.precision, **held)
+        if part.whole is not None:
+            yield row("extrapolated", lines.WHOLE_TRAINING, part.whole, _whole_training(part, medians), part.precision)
+    with tempfile.TemporaryDirectory() as scratch:
+        paper, small = (workload.experiment for workload in lines.workloads("cpu"))
+        for point in scale.points(paper, small, device, Path(scratch)):
+            if wanted(point.metric):
+                medians = stopwatch.interleaved(None, point.run, arguments.repetitions, device)
+                yield row("scale", point.metric, point.setting, medians)
+    if any(map(wanted, commands.METRICS)):
+        with tempfile.TemporaryDirectory() as scratch:
+            for line in commands.lines(arguments.results, Path(scratch)):
+                if wanted(line.metric):
+                    medians = commands.timed(line, arguments.repetitions)
+                    yield row(line.kind, line.metric, line.setting, medians, goal=line.goal)
+
+
+def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
+    """Extrapolate the paper's whole training from one iteration; it is not run."""
+    plain = None if medians.plain is None else part.iterations * medians.plain
+    return medians._replace(plain=plain, ours=part.iterations * medians.ours)
+
+
+def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iterator[Part]:
+    for workload in lines.workloads(device.type):
+        yield from speed.parts(workload, device)
+    yield deep_chain.part(*deep_chain.SIZES[device.type], device)
+    yield throughput.data_part(device)
+    try:
+        yield throughput.inception_part(data_root(arguments.data_root), device)
+    except ExtractorNotFound as missing:
+        report.line(f"Inception is not timed: {missing}")
+
+
+def _render(rows: Sequence[Timing]) -> str:
+    shown = {row.metric for row in rows}
+    gpus = [line for line in lines.awaited() if line.metric in shown]
+    console = Console(width=max(shutil.get_terminal_size().columns, 160), markup=False)
+    with console.capture() as captured:
+        for title, header, cells in (
+            ("against a plain implementation", timing.SPEED_HEADER, timing.speed_cells(rows, gpus)),
+            ("how cost grows", timing.SCALE_HEADER, timing.scale_cells(rows)),
+        ):
+            if cells:
+                table = Table(*header, title=title, title_justify="left")
+                for line in cells:
+                    table.add_row(*map(printable, line))
+                console.print(table)
+        for sentence in timing.reasons(rows):
+            console.print(printable(f"missed: {sentence}"))
+    return captured.get()

@@ -1,0 +1,83 @@
+"""Commands answer at once: `--help` imports no more than it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_packaging import DATASETS
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {
+    f"reproduce.{name}" for name in ("check", "evaluate", "generate", "ood", "table", "anomaly", "benchmark", "events")
+}
+DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
+FIGURES = {"figures", *(f"figures.{name}" for name in DRAWN)}
+# Configurations, of which a dataset's presets are made, name torch's modules; everything slower comes in with the work.
+RECIPES = {f"reproduce.{name}" for name in DATASETS}
+SLOW = ("torch_fidelity", "torchvision", "sklearn", "scipy", "diffusers", "transformers", "torch._dynamo")
+WITHOUT_TORCH = (*SLOW, "torch")
+
+HELP = """
+import runpy, sys
+
+sys.argv = ["command", "--help"]
+try:
+    runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(*sorted(name for name in {slow} if name in sys.modules), file=sys.stderr)
+"""
+
+
+def imported_by_help(module: str) -> set[str]:
+    """Return which of the slow modules a command's `--help` has imported, in a process of its own."""
+    command = [sys.executable, "-c", HELP.format(module=module, slow=WITHOUT_TORCH)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert "usage:" in ran.stdout
+    return set(ran.stderr.split())
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS | FIGURES))
+def test_help_needs_no_torch(module: str) -> None:
+    """Breaks if a command imports a model, a pipeline or the metric network before its options are read."""
+    assert imported_by_help(module) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", sorted(RECIPES))
+def test_the_help_of_a_recipe_needs_torch_alone(module: str) -> None:
+    """Breaks if a recipe imports its pipeline, and with it torch-fidelity's CLIP, before its options are read."""
+    assert imported_by_help(module) <= {"torch"}
+
+
+def test_the_slow_modules_are_those_that_the_work_imports() -> None:
+    """Breaks if a name above is no longer what is slow, so that the tests above see nothing."""
+    slow = "import sys, jlebm.evaluation.inception; print(*(name for name in {} if name in sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", slow.format(SLOW)], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert {"torch_fidelity", "torchvision"} <= set(ran.stdout.split()), ran.stderr
+
+
+IMPORTED_LATE = """
+import sys
+
+import jlebm, jlebm.evaluation
+from jlebm.evaluation import detection, two_sample_auc
+from jlebm.sampling import Sampler
+from jlebm.training import fit
+help_of = jlebm.evaluation.__dir__()
+assert "evaluate" in help_of and "detection" in help_of
+print(*sorted(name for name in {slow} if name in sys.modules))
+"""
+
+
+def test_training_and_detection_import_no_metric_network() -> None:
+    """Breaks if the library loads torch-fidelity, torchvision or scikit-learn before one of their functions runs."""
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORTED_LATE.format(slow=SLOW)], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
