@@ -90,10 +90,8 @@ class Experiment(Trainable):
                 raise UserError(
                     "a ladder learns through its inference network; set learning to variational or gaussian"
                 )
-        elif self.learning == "gaussian":
-            raise UserError("learning 'gaussian' needs a ladder, whose layers' KLs are known; model is of another kind")
-        elif (self.learning == "variational") != self.model.inference_network:
-            raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        elif (self.learning != "joint-mle") != self.model.inference_network:
+            raise UserError("model.inference_network must be false for joint-mle and true for the other schemes")
         if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.conditional_gradient != "exact" and self.learning != "variational":

@@ -188,6 +188,64 @@ def posterior_energies(
     return np.concatenate(found)
 
 
+@dataclass(frozen=True)
+class PosteriorTerms:
+    """The parts of log p(x, z) at posterior samples, each a mean over the draws, in nats."""
+
+    log_likelihood: Float64[np.ndarray, " chosen"]
+    """log p(x|z)."""
+    log_prior: Float64[np.ndarray, " chosen"]
+    """log p0(z), of the Gaussian hierarchy."""
+    energies: Float64[np.ndarray, "chosen layers"]
+    """E_i(z_i) of each layer, top first."""
+
+    @property
+    def energy(self) -> Float64[np.ndarray, " chosen"]:
+        """E(z), the sum over the layers."""
+        return self.energies.sum(1)
+
+    @property
+    def log_joint(self) -> Float64[np.ndarray, " chosen"]:
+        """log p(x, z) up to log Z: L^{>0} of Eq. 20."""
+        return self.log_likelihood + self.log_prior - self.energy
+
+
+def posterior_terms(
+    model: JointModel,
+    images: np.ndarray,
+    chosen: Sequence[int],
+    posterior_chain: Chain | None = None,
+    draws: int = 1,
+    batch_size: int = 500,
+) -> PosteriorTerms:
+    """Return the parts of the score `scores_above` with k = 0, at the same draws: their sum is that score.
+
+    Args:
+        model: the trained model.
+        images: uint8 (N, C, H, W).
+        chosen: indices of the images to use; the noise of image i depends on i alone.
+        posterior_chain: chain of p(z|x); None draws from the inference network.
+        draws: number of draws of z to average over.
+        batch_size: images per batch.
+
+    Raises:
+        UserError: `draws` is less than one, or the chain does not move in latents.
+    """
+    _check_draws(draws)
+    layers, found = len(model.backbone.latent_shapes), []
+    for first in range(0, len(chosen), batch_size):
+        indices, x = batch_of(model, images, chosen[first : first + batch_size])
+        noise, total = PerImageNoise("posterior", indices), x.new_zeros(len(x), 2 + layers, dtype=torch.float64)
+        for _ in range(draws):
+            z = model.sample_posterior(x, posterior_chain, noise)
+            with torch.no_grad():
+                parts = (model.backbone.decode(z).log_prob(x), model.backbone.prior_log_prob(z))
+            total += torch.cat([torch.stack(parts, 1), model.energies(z)], 1)
+        found.append((total / draws).cpu().numpy())
+    whole = np.concatenate(found)
+    return PosteriorTerms(whole[:, 0], whole[:, 1], whole[:, 2:])
+
+
 @torch.no_grad()
 def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
     return density(z)

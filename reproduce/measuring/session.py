@@ -171,12 +171,14 @@ class Subject:
     """The configuration digest of the twin with a Gaussian prior that is shown beside the model, where there is one."""
     run: tuple[str, int] | None = None
     """The digest and the seed in the run's own header, where the rows, of samples of its weights, have others."""
+    model: str = ""
+    """As `Identity.model`; "" where the protocol's name says it."""
 
     @property
     def identity(self) -> Identity:
         """Which training it is."""
         recipe, model = recipe_of(self.protocol, self.learning)
-        return Identity(recipe, model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+        return Identity(recipe, self.model or model, self.learning, self.dataset, self.preset, self.variation, self.seed)
 
     def provenance(self, commit: str) -> dict[str, Any]:
         """Return the provenance of an artifact."""

@@ -7,6 +7,7 @@ import numpy as np
 from jlebm import sampling
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
+from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.run import Run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
@@ -17,11 +18,11 @@ from reproduce.pipelines import pictures
 from reproduce.presets.extents import PRIORS, SOURCES
 
 
-def subject_of(run: Run, experiment: Experiment, state: TrainState) -> Subject:
+def subject_of(run: Run, experiment: Experiment | TwoStageExperiment, state: TrainState) -> Subject:
     """Return what the rows of a joint training, or of a twin without energies, are about."""
     chains = {"ebm-prior": experiment.prior_chain.describe()}
-    if experiment.learning == "joint-mle":
-        chains["posterior"] = experiment.posterior_chain.describe()
+    if (chain := experiment.posterior_sampling_chain()) is not None:
+        chains["posterior"] = chain.describe()
     return Subject(
         protocol=experiment.protocol,
         dataset=experiment.dataset,
