@@ -196,18 +196,10 @@ class PosteriorTerms:
     """log p(x|z)."""
     log_prior: Float64[np.ndarray, " chosen"]
     """log p0(z), of the Gaussian hierarchy."""
-    energies: Float64[np.ndarray, "chosen layers"]
-    """E_i(z_i) of each layer, top first."""
-
-    @property
-    def energy(self) -> Float64[np.ndarray, " chosen"]:
-        """E(z), the sum over the layers."""
-        return self.energies.sum(1)
-
-    @property
-    def log_joint(self) -> Float64[np.ndarray, " chosen"]:
-        """log p(x, z) up to log Z: L^{>0} of Eq. 20."""
-        return self.log_likelihood + self.log_prior - self.energy
+    energy: Float64[np.ndarray, " chosen"]
+    """E(z), the sum over the layers."""
+    log_joint: Float64[np.ndarray, " chosen"]
+    """log p(x, z) up to log Z, the first plus the second less the third: L^{>0} of Eq. 20."""
 
 
 def posterior_terms(
@@ -216,9 +208,9 @@ def posterior_terms(
     chosen: Sequence[int],
     posterior_chain: Chain | None = None,
     draws: int = 1,
-    batch_size: int = 500,
+    batch_size: int = 100,
 ) -> PosteriorTerms:
-    """Return the parts of the score `scores_above` with k = 0, at the same draws: their sum is that score.
+    """Return the parts of the score `scores_above` with k = 0, at the same draws; `log_joint` is that score to the bit.
 
     Args:
         model: the trained model.
@@ -232,18 +224,19 @@ def posterior_terms(
         UserError: `draws` is less than one, or the chain does not move in latents.
     """
     _check_draws(draws)
-    layers, found = len(model.backbone.latent_shapes), []
+    found = []
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        noise, total = PerImageNoise("posterior", indices), x.new_zeros(len(x), 2 + layers, dtype=torch.float64)
+        density = Posterior(model.backbone, model.energy, x)
+        noise, total = PerImageNoise("posterior", indices), x.new_zeros(4, len(x), dtype=torch.float64)
         for _ in range(draws):
             z = model.sample_posterior(x, posterior_chain, noise)
             with torch.no_grad():
-                parts = (model.backbone.decode(z).log_prob(x), model.backbone.prior_log_prob(z))
-            total += torch.cat([torch.stack(parts, 1), model.energies(z)], 1)
+                parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy(z).sum(1)
+            likelihood, prior, energy = parts
+            total += torch.stack([*parts, likelihood + prior - energy])  # in the order of `Posterior`, and its rounding
         found.append((total / draws).cpu().numpy())
-    whole = np.concatenate(found)
-    return PosteriorTerms(whole[:, 0], whole[:, 1], whole[:, 2:])
+    return PosteriorTerms(*np.concatenate(found, axis=1))
 
 
 @torch.no_grad()

@@ -240,8 +240,9 @@ class _Detector:
             session.report.line(f"digit {self.split.digit}, seed {found.run.seed}: measured before; its rows stand")
             return
         started = time.monotonic()
-        every = scores(found.model, self.scorer, self.split.test.images, self.chosen, self.split.train.images)
-        kept = {name: every[name] for name in self.names if name != ORACLE}
+        names = [name for name in self.names if name != ORACLE]
+        images = self.split.test.images, self.chosen, self.split.train.images
+        kept = scores(found.model, self.scorer, names, *images)
         spent = (time.monotonic() - started) / len(kept)
         refuse_lost({name: (values,) for name, values in kept.items()})  # before the first row
         held_out = self.split.held_out[self.chosen]

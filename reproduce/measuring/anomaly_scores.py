@@ -51,11 +51,12 @@ def names_of(layers: int, energies: bool) -> tuple[str, ...]:
 def scores(
     model: JointModel,
     scorer: Scorer,
+    names: Sequence[str],
     test: UInt8[np.ndarray, "count channels height width"],
     chosen: Sequence[int],
     train: UInt8[np.ndarray, "count channels height width"],
 ) -> dict[str, Float64[np.ndarray, " chosen"]]:
-    """Return every score of the chosen test images, by name.
+    """Return the scores of these names of the chosen test images.
 
     `STANDARDISED` takes means and deviations from training images alone: nothing of the test set, whose share of
     anomalies nobody would know, goes into a score.
@@ -63,26 +64,24 @@ def scores(
     Args:
         model: the trained model.
         scorer: how latents are drawn.
+        names: of `names_of` the model's layers and energies.
         test: images of both kinds.
         chosen: indices of the test images to use.
         train: images that the model learned from.
     """
     terms = posterior_terms(model, test, chosen, scorer.posterior, scorer.draws)
-    layers, has_energies = len(model.backbone.latent_shapes), any(True for _ in model.energy.parameters())
-    found = {LITERAL: -terms.log_joint}
-    if has_energies:
-        found[ENERGIES] = terms.energy
-    found[RECONSTRUCTION] = -terms.log_likelihood
-    if has_energies:
+    found = {LITERAL: -terms.log_joint, ENERGIES: terms.energy, RECONSTRUCTION: -terms.log_likelihood}
+    if STANDARDISED in names:
         some = posterior_indices(len(train), min(STANDARD, len(train)))
         usual = posterior_terms(model, train, some, scorer.posterior, scorer.draws)
         found[STANDARDISED] = standardised(-terms.log_likelihood, -usual.log_likelihood) + standardised(
             terms.energy, usual.energy
         )
-    for k in range(1, layers):
-        partial = PartialPosterior(k, scorer.lower if has_energies else None, scorer.posterior)
-        found[f"L>{k}"] = -scores_above(model, test, chosen, partial, scorer.draws, batch_size=500)
-    return found
+    for k in range(1, len(model.backbone.latent_shapes)):
+        if (name := f"L>{k}") in names:
+            partial = PartialPosterior(k, scorer.lower, scorer.posterior)
+            found[name] = -scores_above(model, test, chosen, partial, scorer.draws)
+    return {name: found[name] for name in names}
 
 
 def standardised(
