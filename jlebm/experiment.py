@@ -55,8 +55,6 @@ class OptimizerConfig:
         check_decay(self.ema_decay)
         if self.largest_gradient is not None and not self.largest_gradient > 0:
             raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
-        if self.schedule not in ("constant", "cosine"):
-            raise UserError(f"unknown optimizer.schedule {self.schedule!r}; known are: constant, cosine")
 
 
 @dataclass(frozen=True)

@@ -165,29 +165,6 @@ def scores_above(
     return np.concatenate(found)
 
 
-def posterior_energies(
-    model: JointModel,
-    images: np.ndarray,
-    chosen: Sequence[int],
-    posterior_chain: Chain | None = None,
-    draws: int = 1,
-    batch_size: int = 100,
-) -> Float64[np.ndarray, " chosen"]:
-    """Return E(z) of each chosen image at the draws of `scores_above` with k = 0: the energies' part of that score.
-
-    L^{>0} + E is the score of the same model without energies, up to rounding. Arguments and errors as there.
-    """
-    _check_draws(draws)
-    found = []
-    for first in range(0, len(chosen), batch_size):
-        indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        noise, total = PerImageNoise("posterior", indices), x.new_zeros(len(x), dtype=torch.float64)
-        for _ in range(draws):
-            total += model.energies(model.sample_posterior(x, posterior_chain, noise)).sum(1)
-        found.append((total / draws).cpu().numpy())
-    return np.concatenate(found)
-
-
 @dataclass(frozen=True)
 class PosteriorTerms:
     """The parts of log p(x, z) at posterior samples, each a mean over the draws, in nats."""

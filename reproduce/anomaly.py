@@ -70,7 +70,7 @@ class Arguments:
     images: int | None = None
     """Test images, at even distances; by default the preset's."""
     development: bool = False
-    """Whether to leave the test images alone and judge a held-out part of the training images. For choosing settings."""
+    """Whether to judge a held-out part of the training images instead of the test images. For choosing settings."""
     data_root: Path | None = None
     """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
     download: bool = True

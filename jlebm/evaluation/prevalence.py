@@ -69,7 +69,7 @@ def converted_auprc(auprc: float, share: float, other: float) -> float:
     lowest, highest = _binormal(-WIDEST, share), _binormal(WIDEST, share)
     if not lowest < auprc < highest:
         raise UserError(
-            f"no ranking has an AUPRC of {auprc:g} where {share:g} of the images are positive: {lowest:.3f} is the least"
+            f"an AUPRC of {auprc:g} is impossible where {share:g} of the images are positive: {lowest:.3f} is the least"
         )
     distance = brentq(lambda value: _binormal(float(value), share) - auprc, -WIDEST, WIDEST)
     return _binormal(float(distance), other)

@@ -84,8 +84,6 @@ class TwoStageExperiment(Trainable):
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
-        if self.estimator not in ("chains", "noise-contrast"):
-            raise UserError(f"unknown estimator {self.estimator!r}; known are: chains, noise-contrast")
         if not isinstance(self.model, NVAEConfig):
             self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
             return

@@ -79,7 +79,7 @@ class Official(Protocol):
 
 
 class EightyTwenty(Protocol):
-    """All images pooled and shuffled: 80 % of the other digits to learn from, 20 % and the whole held-out digit to test.
+    """The whole dataset shuffled: 80 % of the other digits to learn from, 20 % and the held-out digit to test.
 
     One shuffle serves all digits, so that the first images of it are training images whichever digit is held out: they
     are what settings are chosen on.

@@ -178,7 +178,9 @@ class Subject:
     def identity(self) -> Identity:
         """Which training it is."""
         recipe, model = recipe_of(self.protocol, self.learning)
-        return Identity(recipe, self.model or model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+        return Identity(
+            recipe, self.model or model, self.learning, self.dataset, self.preset, self.variation, self.seed
+        )
 
     def provenance(self, commit: str) -> dict[str, Any]:
         """Return the provenance of an artifact."""

@@ -90,6 +90,8 @@ PRESETS = {"tiny": TINY, "cpu": CPU}
 
 # ---- the 80/20 test set
 
+POSTERIOR = Chain.from_joint_paper(40, 0.1)
+
 
 @dataclass(frozen=True)
 class Size:
@@ -103,7 +105,7 @@ class Size:
     """By noise contrast, on the trained generator."""
     chain_updates: int
     """Of joint maximum likelihood, each with a posterior chain."""
-    posterior: Chain = Chain.from_joint_paper(40, 0.1)
+    posterior: Chain = POSTERIOR
     """From N(0, I): the number of steps alone moves the AUPRC of a digit by a factor of two."""
     batch_size: int = 128
     draws: int = 8
@@ -130,11 +132,13 @@ def plan_of(protocol: str, preset: str, model: str, learning: str) -> Plan:
     sizes: Mapping[str, object] = PRESETS if protocol == OFFICIAL else SIZES
     models = ("ladder",) if protocol == OFFICIAL else tuple(DIMS)
     ways = ("variational", "gaussian") if protocol == OFFICIAL else LEARNINGS
-    for what, value, known in (("preset", preset, tuple(sizes)), ("model", model, models), ("learning", learning, ways)):
+    for what, value, known in (
+        ("preset", preset, tuple(sizes)),
+        ("model", model, models),
+        ("learning", learning, ways),
+    ):
         if value not in known:
-            raise UserError(
-                f"{protocol} has no {what} {value!r}{nearest(value, known)}; it has {', '.join(known)}"
-            )
+            raise UserError(f"{protocol} has no {what} {value!r}{nearest(value, known)}; it has {', '.join(known)}")
     if protocol == OFFICIAL:
         plan = PRESETS[preset]
         return plan if learning == "variational" else dataclasses.replace(plan, experiment=twin_of(plan.experiment))

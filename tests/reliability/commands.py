@@ -11,6 +11,7 @@ from jlebm.data.catalogue import CATALOGUE, Entry
 from jlebm.errors import exit_on_user_error
 from reproduce import anomaly, ood, table
 from reproduce.pipelines.recipe import Recipe, run_recipe
+from reproduce.presets import anomaly_sizes
 from tests.reproduce import test_anomaly, test_ladder, test_ood, test_recipe, test_two_stage
 from tests.small import IMAGES, fit_one, ladder_experiment
 
@@ -49,7 +50,7 @@ def ladder(folder: Path) -> int:
 def anomalies(folder: Path) -> int:
     """Hold one digit out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(anomaly.PRESETS, "tiny", test_anomaly.SMALL)
+        patch.setitem(anomaly_sizes.PRESETS, "tiny", test_anomaly.SMALL)
         return anomaly.main([*places(folder), "--device", "cpu", "--digits", "1"])
 
 

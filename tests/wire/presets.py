@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jlebm.config import Config
-from reproduce import anomaly
+from reproduce.presets import anomaly_sizes
 from reproduce.presets.ladder_sizes import twin_of
 from reproduce.presets.recipes import recipes, with_inference_network
 from reproduce.presets.staged import Sampled
@@ -34,7 +34,7 @@ def named() -> Iterator[tuple[str, Config]]:
         for size, preset in recipe.ladder.items():
             yield f"{recipe.name} ladder {size}", preset.experiment
             yield f"{recipe.name} ladder {size}, twin", twin_of(preset.experiment)
-    for size, preset in anomaly.PRESETS.items():
+    for size, preset in anomaly_sizes.PRESETS.items():
         yield f"anomaly {size}", preset.experiment
         yield f"anomaly {size}, twin", twin_of(preset.experiment)
     for system in built():
