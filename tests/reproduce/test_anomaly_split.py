@@ -9,6 +9,7 @@ import pytest
 from jlebm import data
 from jlebm.errors import UserError
 from reproduce.measuring.anomaly_split import OTHERS, PROTOCOLS, REPORTED, SEED, describe
+from reproduce.results import anomaly_counts
 
 LABELS = np.random.default_rng(3).integers(0, 10, 1_000)
 
@@ -91,6 +92,14 @@ def test_a_row_says_what_no_detector_reaches() -> None:
     assert f"{negatives}; chance {positives / (positives + negatives):.3f}, least possible AUPRC 0." in said
 
 
+COUNTS = {1: (12425, 7877), 4: (12636, 6824), 5: (12738, 6313), 7: (12542, 7293), 9: (12609, 6958)}
+
+
+def test_the_counts_of_tables() -> None:
+    """Breaks if a table's chance and least possible AUPRC are of another test set than the rows beside them."""
+    assert {digit: anomaly_counts.images_of_test(digit)[::-1] for digit in REPORTED} == COUNTS
+
+
 def test_the_counts_of_mnist() -> None:
     """Breaks if the split were not the published one: its numbers of normal and of anomalous test images are known."""
     root = Path(os.environ.get("JLEBM_DATA", "/nonexistent"))
@@ -98,8 +107,7 @@ def test_the_counts_of_mnist() -> None:
         parts = data.held_out("mnist", root, download=False)
     except UserError:
         pytest.skip("MNIST is not in JLEBM_DATA")
-    counts = {1: (12425, 7877), 4: (12636, 6824), 5: (12738, 6313), 7: (12542, 7293), 9: (12609, 6958)}
-    for digit, pair in counts.items():
+    for digit, pair in COUNTS.items():
         held_out = PROTOCOLS["80-20"].split(parts, digit, False).held_out
         assert (int((~held_out).sum()), int(held_out.sum())) == pair
 
