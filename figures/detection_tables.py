@@ -4,12 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 
 from figures.summaries import PRESET, Cells, cell, mean_of
+from jlebm.evaluation.prevalence import least_auprc
 from reproduce.results import Measurement, Reported
+from reproduce.results.anomaly_counts import images_of_test
 from reproduce.results.identity import Of
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED
 
 ANOMALY_SCORES = (("L>0", "variational"), ("E", "variational"), ("L>0", "gaussian"))
+SPLIT = "anomaly-80-20/1"
+SIZES = ("tiny", "cpu", "long")  # from small to large
+REPORTED = (1, 4, 5, 7, 9)
 OUTSIDE_HEADER = ("data", "score", "AUROC here", "AUROC reported", "seeds", "images")
 
 
@@ -35,6 +40,43 @@ def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tup
         lines.append((str(digit), *here, seeds, images, *told))
     scores = [f"{score}, here" + ", Gaussian twin" * (name == "gaussian") for score, name in ANOMALY_SCORES]
     return ("digit", *scores, "seeds", "images", *(f"{name}, reported" for name in names)), lines
+
+
+def anomalies_of_split(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tuple[Cells, list[Cells]]:
+    """Return the header and a line for each model and score on the 80/20 test set, a column for each digit.
+
+    Of each model the largest size that has rows is shown. The paper's systems stand below; one with a number that no
+    ranking of this test set reaches is said to be of another.
+    """
+    kept = [row for row in rows if (row.dataset, row.protocol, row.source) == ("mnist", SPLIT, "anomaly")]
+    kept = [row for row in kept if "development" not in row.variation and row.preset in SIZES]
+    digits = sorted({int(row.target) for row in kept} or REPORTED)
+    lines = []
+    for model, learning in dict.fromkeys((row.model, row.learning) for row in kept):
+        own = [row for row in kept if (row.model, row.learning) == (model, learning)]
+        size = max((row.preset for row in own), key=SIZES.index)
+        own = [row for row in own if row.preset == size]
+        for score in dict.fromkeys(row.score for row in own):
+            found = [mean_of(own, "auprc", Of("anomaly", "", str(digit), score)) for digit in digits]
+            seeds = " / ".join(dict.fromkeys(str(len(mean.seeds)) for mean in found if mean))
+            lines.append((f"{model}, {learning}, {size}", score, *map(cell, found), seeds))
+    counts = {digit: images_of_test(digit) for digit in digits}
+    least = {digit: least_auprc(*pair) for digit, pair in counts.items()}
+    lines.append(("chance", "-", *(f"{counts[digit][0] / sum(counts[digit]):.3f}" for digit in digits), "-"))
+    lines.append(("least possible", "-", *(f"{least[digit]:.3f}" for digit in digits), "-"))
+    for system in dict.fromkeys(one.system for one in paper.values() if one.key.startswith("table4.")):
+        reported = {digit: _reported(paper, system, digit) for digit in digits}
+        possible = all(one is None or one.value >= least[digit] for digit, one in reported.items())
+        words = "reported" if possible else "reported, impossible on this test set"
+        theirs = [number(one.value, one.metric, one.spread) if one else "-" for one in reported.values()]
+        lines.append((f"{system}, {words}", "-", *theirs, "-"))
+    return ("model", "score", *(f"digit {digit}" for digit in digits), "seeds"), lines
+
+
+def _reported(paper: Mapping[str, Reported], system: str, digit: int) -> Reported | None:
+    """Return what the paper's Table 4 says of a system and a digit."""
+    start = f"table4.mnist-{digit}."
+    return next((one for one in paper.values() if one.system == system and one.key.startswith(start)), None)
 
 
 def out_of_distribution(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[Cells]:

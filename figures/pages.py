@@ -71,6 +71,7 @@ def texts(results: Path) -> dict[str, str]:
         "variations": markdown(summaries.VARIATIONS_HEADER, summaries.variations(rows)),
         "layers": markdown(summaries.LAYERS_HEADER, summaries.layers(rows)),
         "anomalies": markdown(*detection_tables.anomalies(rows, paper)),
+        "anomalies-80-20": markdown(*detection_tables.anomalies_of_split(rows, paper)),
         "out-of-distribution": markdown(
             detection_tables.OUTSIDE_HEADER, detection_tables.out_of_distribution(rows, paper)
         ),

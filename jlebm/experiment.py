@@ -1,10 +1,13 @@
 """The frozen configuration of a model that is trained together with its prior."""
 
+import math
 import typing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone, LadderConfig
@@ -21,6 +24,7 @@ from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient
 
 LearningName = Literal["joint-mle", "variational", "gaussian"]
+LEAST_RATE = 0.01  # of the first one, at the end of a cosine
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,13 @@ class OptimizerConfig:
     """Weight of the squared energies in the loss; the paper's is 0."""
     ema_decay: float | None = None
     """Decay of an exponential moving average of all weights; None, as in the paper, for no average."""
+    largest_gradient: float | None = field(default=None, metadata={"since": "0.2"})
+    """Largest norm of the gradient, to which longer ones are clipped; None, as in the paper, for no limit."""
+    lr_warmup: int = field(default=0, metadata={"since": "0.2", "least": 0})
+    """Updates over which both rates rise linearly; an inference network without a clamp needs some, since its first
+    gradients are those of pixels that it explains badly."""
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata={"since": "0.2"})
+    """The rates after the warm-up: constant, or a half cosine that ends at a hundredth of them."""
 
     def __post_init__(self) -> None:
         """Refuse rates that could not learn."""
@@ -42,6 +53,8 @@ class OptimizerConfig:
             raise UserError("the learning rates must be positive")
         check_adam(self.beta1, self.beta2, self.energy_l2)
         check_decay(self.ema_decay)
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
+            raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
 
 
 @dataclass(frozen=True)
@@ -90,10 +103,8 @@ class Experiment(Trainable):
                 raise UserError(
                     "a ladder learns through its inference network; set learning to variational or gaussian"
                 )
-        elif self.learning == "gaussian":
-            raise UserError("learning 'gaussian' needs a ladder, whose layers' KLs are known; model is of another kind")
-        elif (self.learning == "variational") != self.model.inference_network:
-            raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        elif (self.learning != "joint-mle") != self.model.inference_network:
+            raise UserError("model.inference_network must be false for joint-mle and true for the other schemes")
         if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.conditional_gradient != "exact" and self.learning != "variational":
@@ -135,4 +146,16 @@ class Experiment(Trainable):
         energy = list(model.energy.parameters())
         rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("energy.")]
         groups = [{"params": rest, "lr": config.generator_lr}, {"params": energy, "lr": config.energy_lr}]
-        return Optimisation(torch.optim.Adam(groups, betas=(config.beta1, config.beta2)))
+        optimizer = torch.optim.Adam(groups, betas=(config.beta1, config.beta2))
+        schedule = None
+        if config.lr_warmup or config.schedule != "constant":
+            schedule = LambdaLR(optimizer, partial(_rate, config, self.training.steps))
+        return Optimisation(optimizer, schedule, config.largest_gradient)
+
+
+def _rate(config: OptimizerConfig, steps: int, step: int) -> float:
+    """Return the factor of the rates at an update: the warm-up's times the schedule's."""
+    risen = min(1.0, (step + 1) / (config.lr_warmup + 1))
+    if config.schedule == "constant":
+        return risen
+    return risen * (LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2)

@@ -165,27 +165,55 @@ def scores_above(
     return np.concatenate(found)
 
 
-def posterior_energies(
+@dataclass(frozen=True)
+class PosteriorTerms:
+    """The parts of log p(x, z) at posterior samples, each a mean over the draws, in nats."""
+
+    log_likelihood: Float64[np.ndarray, " chosen"]
+    """log p(x|z)."""
+    log_prior: Float64[np.ndarray, " chosen"]
+    """log p0(z), of the Gaussian hierarchy."""
+    energy: Float64[np.ndarray, " chosen"]
+    """E(z), the sum over the layers."""
+    log_joint: Float64[np.ndarray, " chosen"]
+    """log p(x, z) up to log Z, the first plus the second less the third: L^{>0} of Eq. 20."""
+
+
+def posterior_terms(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
     posterior_chain: Chain | None = None,
     draws: int = 1,
     batch_size: int = 100,
-) -> Float64[np.ndarray, " chosen"]:
-    """Return E(z) of each chosen image at the draws of `scores_above` with k = 0: the energies' part of that score.
+) -> PosteriorTerms:
+    """Return the parts of the score `scores_above` with k = 0, at the same draws; `log_joint` is that score to the bit.
 
-    L^{>0} + E is the score of the same model without energies, up to rounding. Arguments and errors as there.
+    Args:
+        model: the trained model.
+        images: uint8 (N, C, H, W).
+        chosen: indices of the images to use; the noise of image i depends on i alone.
+        posterior_chain: chain of p(z|x); None draws from the inference network.
+        draws: number of draws of z to average over.
+        batch_size: images per batch.
+
+    Raises:
+        UserError: `draws` is less than one, or the chain does not move in latents.
     """
     _check_draws(draws)
     found = []
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        noise, total = PerImageNoise("posterior", indices), x.new_zeros(len(x), dtype=torch.float64)
+        density = Posterior(model.backbone, model.energy, x)
+        noise, total = PerImageNoise("posterior", indices), x.new_zeros(4, len(x), dtype=torch.float64)
         for _ in range(draws):
-            total += model.energies(model.sample_posterior(x, posterior_chain, noise)).sum(1)
+            z = model.sample_posterior(x, posterior_chain, noise)
+            with torch.no_grad():
+                parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy(z).sum(1)
+            likelihood, prior, energy = parts
+            total += torch.stack([*parts, likelihood + prior - energy])  # in the order of `Posterior`, and its rounding
         found.append((total / draws).cpu().numpy())
-    return np.concatenate(found)
+    return PosteriorTerms(*np.concatenate(found, axis=1))
 
 
 @torch.no_grad()

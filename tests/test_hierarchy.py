@@ -1,5 +1,7 @@
 """Layers kept and layers drawn anew: exact laws on the linear-Gaussian hierarchy, and what must not move."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -251,12 +253,24 @@ def test_a_posterior_chain_takes_the_place_of_an_encoder() -> None:
 def test_energies_at_posterior_samples_are_a_part_of_the_score(ladder: JointModel) -> None:
     """L^{>0} + E is the score of the model without energies, image by image: other draws or another sign break it."""
     plain = JointModel(ladder.backbone, no_energy(3))
-    energies = hierarchy.posterior_energies(ladder, IMAGES, range(8), draws=3, batch_size=5)
+    terms = hierarchy.posterior_terms(ladder, IMAGES, range(8), draws=3, batch_size=5)
+    energies = terms.energy
     ours, theirs = (
         hierarchy.scores_above(model, IMAGES, range(8), PartialPosterior(0, None), draws=3) for model in (ladder, plain)
     )
     np.testing.assert_allclose(ours + energies, theirs, rtol=1e-9)
+    np.testing.assert_allclose(terms.log_likelihood + terms.log_prior, theirs, rtol=1e-9)
     assert np.ptp(energies) > 0.01
+    assert np.ptp(terms.log_prior) > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_literal_score_is_one_number(ladder: JointModel, dtype: torch.dtype) -> None:
+    """Breaks if L^{>0} as a sum of its parts rounds otherwise than `scores_above`: stored rows are of that one."""
+    model = copy.deepcopy(ladder).to(dtype)
+    literal = hierarchy.posterior_terms(model, IMAGES, range(8), draws=3).log_joint
+    whole = hierarchy.scores_above(model, IMAGES, range(8), PartialPosterior(0, None), draws=3)
+    assert np.array_equal(literal, whole)
 
 
 # ---- bad input
@@ -294,7 +308,7 @@ def test_what_cannot_be_kept_or_drawn_is_a_sentence(ladder: JointModel) -> None:
     with pytest.raises(UserError, match="at least one draw"):
         hierarchy.scores_above(ladder, IMAGES, [0], PartialPosterior(0, None), draws=0)
     with pytest.raises(UserError, match="at least one draw"):
-        hierarchy.posterior_energies(ladder, IMAGES, [0], draws=0)
+        hierarchy.posterior_terms(ladder, IMAGES, [0], draws=0)
     inner = encoded()
     bare = JointModel(Bare(inner.backbone), inner.energy)
     assert len(gather(hierarchy.reconstruct_from(bare, ROW, [0], PartialPosterior(2, None)))) == 2

@@ -10,7 +10,6 @@ import torch
 
 from jlebm.backbones.conv import ConvBackbone
 from jlebm.backbones.ladder import LadderConfig
-from jlebm.energies import no_energy
 from jlebm.errors import UserError
 from jlebm.experiment import LearningName
 from jlebm.learning.gaussian import Gaussian
@@ -126,12 +125,17 @@ def test_the_warm_up_weighs_the_kl_from_the_ebm_prior() -> None:
     assert float(part.figures()["kl/z2"]) == float(whole.figures()["kl/z2"]) > 0
 
 
-def test_a_backbone_that_does_not_know_its_kl_is_refused() -> None:
-    """The twin of a backbone of one's own says what its posterior lacks."""
-    conv = experiment("variational").build()
-    assert isinstance(conv.backbone, ConvBackbone)
-    with pytest.raises(UserError, match=r"ConvBackbone\.posterior gives no KL"):
-        Gaussian().update(JointModel(conv.backbone, no_energy(2)), X.float(), draws())
+def test_a_backbone_that_does_not_know_its_kl_estimates_it() -> None:
+    """Breaks if the twin of such a backbone is trained by another bound than E[log p(x, z) - log q(z|x)]."""
+    model = experiment("gaussian").build()
+    assert isinstance(model.backbone, ConvBackbone)
+    sample = model.backbone.posterior(X.float(), draws())
+    likelihood = model.backbone.decode(sample.latents).log_prob(X.float())
+    bound = likelihood + model.backbone.prior_log_prob(sample.latents) - sample.log_prob
+    update = Gaussian().update(model, X.float(), draws())
+    torch.testing.assert_close(update.loss(), -bound.mean())
+    kl = sample.log_prob - model.backbone.prior_log_prob(sample.latents)
+    torch.testing.assert_close(update.figures()["kl/all"], kl.mean().detach())
 
 
 @pytest.mark.parametrize(
@@ -152,9 +156,10 @@ def test_what_does_not_fit_a_ladder_is_a_sentence(change: dict, sentence: str) -
 
 
 def test_what_does_not_fit_the_two_layer_model_is_a_sentence() -> None:
-    """Its layers' KLs are not known, and maximum likelihood by chains has none."""
-    with pytest.raises(UserError, match="needs a ladder"):
-        dataclasses.replace(experiment("variational"), learning="gaussian", energy_hidden=())
+    """Its inference network is there where it learns, and maximum likelihood by chains has no KL."""
+    without = dataclasses.replace(experiment().model, inference_network=False)
+    with pytest.raises(UserError, match="inference_network must be false for joint-mle and true for the other"):
+        experiment("gaussian", model=without)
     with pytest.raises(UserError, match="0 for joint-mle"):
         experiment(kl_warmup=3)
     with pytest.raises(UserError, match="1 for joint-mle"):

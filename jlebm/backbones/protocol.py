@@ -31,7 +31,8 @@ class ELBOTerms(NamedTuple):
 
     log_likelihood: Float[Tensor, " batch"]
     kl: Float[Tensor, "layers batch"]
-    """KL(q|p) of every layer, top first, in closed form; with flows log q - log p at the draw."""
+    """KL(q|p) of every layer, top first, in closed form; with flows log q - log p at the draw. One row, of all layers
+    together, where q does not go from the top down."""
     latents: Latents
 
 

@@ -2,7 +2,7 @@
 
 from jlebm.data.cache import writable_cache
 from jlebm.data.catalogue import CATALOGUE
-from jlebm.data.derived import every, held_out, without
+from jlebm.data.derived import chosen, every, held_out, pooled, without
 from jlebm.data.formats import ImageSource, read_image_folder, read_image_zip
 from jlebm.data.loading import Dataset, DatasetNotFound, data_root, load
 
@@ -11,10 +11,12 @@ __all__ = [
     "Dataset",
     "DatasetNotFound",
     "ImageSource",
+    "chosen",
     "data_root",
     "every",
     "held_out",
     "load",
+    "pooled",
     "read_image_folder",
     "read_image_zip",
     "without",

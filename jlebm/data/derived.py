@@ -1,10 +1,12 @@
 """Datasets derived from another one's images, with their own names and digests but without files."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from jlebm.data.catalogue import entry_of
 from jlebm.data.loading import Dataset, load
@@ -26,14 +28,14 @@ def without(dataset: Dataset, label: int) -> Dataset:
     if len(kept) == len(dataset.images):
         known = ", ".join(map(str, np.unique(dataset.labels)))
         raise UserError(f"{dataset.name} has no class {label} that could be held out; its classes are {known}")
-    return _chosen(dataset, kept, f"{dataset.name}-without-{label}", f"without class {label}")
+    return chosen(dataset, kept, f"{dataset.name}-without-{label}", f"without class {label}")
 
 
 def every(dataset: Dataset, part: int, inverted: bool = False) -> Dataset:
     """Return the images whose index is a multiple of `part`, or with `inverted` all others, under the same name."""
     taken = (np.arange(len(dataset.images)) % part == 0) != inverted
     words = f"each {part}th" if not inverted else f"all but each {part}th"
-    return _chosen(dataset, np.flatnonzero(taken), dataset.name, words)
+    return chosen(dataset, np.flatnonzero(taken), dataset.name, words)
 
 
 def held_out(
@@ -53,7 +55,37 @@ def held_out(
     return every(whole, FOLDS, inverted=True), replace(every(whole, FOLDS), split="test")
 
 
-def _chosen(dataset: Dataset, indices: np.ndarray, name: str, words: str) -> Dataset:
+def pooled(parts: Sequence[Dataset]) -> Dataset:
+    """Return the images of several splits of one dataset one after the other, as the split "pooled".
+
+    Raises:
+        UserError: the parts are of several datasets, have images of several sizes, or some of them alone have labels.
+    """
+    names, shapes = {part.name for part in parts}, {part.images.shape[1:] for part in parts}
+    labels = [part.labels for part in parts]
+    known = [each for each in labels if each is not None]
+    if len(names) != 1 or len(shapes) != 1 or 0 < len(known) < len(labels):
+        raise UserError(f"only splits of one dataset make a pool, not those of {', '.join(sorted(names)) or 'none'}")
+    whole = Dataset(
+        parts[0].name,
+        "pooled",
+        np.concatenate([part.images for part in parts]),
+        np.concatenate(known) if known else None,
+        "",
+        " and ".join(part.origin for part in parts),
+    )
+    return chosen(whole, np.arange(len(whole.images)), whole.name, f"{len(parts)} splits pooled")
+
+
+def chosen(dataset: Dataset, indices: Int64[np.ndarray, " kept"], name: str, words: str) -> Dataset:
+    """Return some images of a dataset, in this order, with their labels and a digest of their own.
+
+    Args:
+        dataset: whose images.
+        indices: which, each at most once.
+        name: of the result.
+        words: what is chosen, for its origin.
+    """
     images = dataset.images[indices]
     images.flags.writeable = False
     digest = hashlib.sha256()

@@ -6,7 +6,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.protocol import ELBOTerms
-from jlebm.errors import UserError
 from jlebm.learning.scheme import ELBOUpdate, OneUpdate, warmed_up
 from jlebm.model import JointModel
 from jlebm.randomness import Noise
@@ -26,15 +25,13 @@ class Gaussian(OneUpdate):
     ) -> ELBOUpdate:
         """Draw once from q(z|x) and return minus the ELBO, its KL weighted by the warm-up.
 
-        Raises:
-            UserError: the backbone's posterior does not give the KL of its layers.
+        Where the KL of the layers has no closed form, log q(z|x) - log p0(z) at the draw stands for their sum.
         """
         posterior = model.backbone.posterior(x, noise)
-        if posterior.kl is None:
-            raise UserError(
-                f"{type(model.backbone).__name__}.posterior gives no KL of its layers, which the ELBO needs"
-            )
         likelihood = model.backbone.decode(posterior.latents)
-        terms = ELBOTerms(likelihood.log_prob(x), posterior.kl, posterior.latents)
+        kl = posterior.kl
+        if kl is None:
+            kl = (posterior.log_prob - model.backbone.prior_log_prob(posterior.latents))[None]
+        terms = ELBOTerms(likelihood.log_prob(x), kl, posterior.latents)
         weight = warmed_up(step, self.kl_warmup, self.kl_weight)
         return ELBOUpdate(terms, weight * terms.kl.sum(0).mean() - terms.log_likelihood.mean(), weight)

@@ -140,7 +140,9 @@ class ELBOUpdate:
             "reconstruction": -terms.log_likelihood.mean(),
             "kl_weight": self.objective.new_tensor(self.weight),
         }
-        for name, kl, z in zip(layer_names(len(terms.latents)), terms.kl, terms.latents, strict=True):
+        names = layer_names(len(terms.latents))
+        for name, kl in zip(names if len(terms.kl) == len(names) else ("all",), terms.kl, strict=True):
             values[f"kl/{name}"] = kl.mean()
+        for name, z in zip(names, terms.latents, strict=True):
             values[f"range_posterior/{name}"] = z.abs().max()
         return {name: value.detach() for name, value in values.items()}

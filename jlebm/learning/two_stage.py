@@ -6,7 +6,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from jlebm.backbones.conv import ConvBackbone, ConvConfig
+from jlebm.backbones.ladder import LadderBackbone, LadderConfig
 from jlebm.backbones.nvae.frozen import frozen_copy
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
@@ -14,6 +17,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.energies import ConvEnergy, EnergyConfig
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
+from jlebm.learning.noise_contrast import NoiseContrast
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay, load_strictly
 from jlebm.model import JointModel
@@ -32,6 +36,8 @@ class EnergyOptimizer:
     energy_l2: float = 0.0
     """Weight of the squared energies in the loss; the paper's is 0."""
     ema_decay: float | None = None
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata={"since": "0.2"})
+    """The rate over the training: constant, or a half cosine that ends at a hundredth of it."""
 
     def __post_init__(self) -> None:
         """Refuse rates that could not learn."""
@@ -63,19 +69,24 @@ class TwoStage(OneUpdate):
 class TwoStageExperiment(Trainable):
     """Configuration of stage two, energies on a trained backbone; the defaults are the paper's CIFAR-10 run."""
 
-    model: NVAEConfig
+    model: NVAEConfig | LadderConfig | ConvConfig
     backbone: str = field(kw_only=True)
     """Identity of the backbone: digest and seed of a stage one, or the digest of a published checkpoint's weights."""
     learning: Literal["two-stage"] = "two-stage"
     energy: EnergyConfig = field(default_factory=ConvEnergy)
     """Energy networks, one per group."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
-    """Chain of the EBM prior in training."""
+    """Chain of the EBM prior in training, and of its samples."""
     optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
+    estimator: Literal["chains", "noise-contrast"] = field(default="chains", metadata={"since": "0.2"})
+    """How the energies learn: from the ends of the prior's chains, or by `NoiseContrast` without any chain."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
+        if not isinstance(self.model, NVAEConfig):
+            self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
+            return
         side = self.model.top_side
         try:
             self.energy.check(((self.model.num_latent_per_group, side, side),))
@@ -89,15 +100,26 @@ class TwoStageExperiment(Trainable):
             raise UserError("the two-stage scheme needs a trained backbone")
         return JointModel(backbone, self.energy.build(backbone.latent_shapes))
 
-    def scheme(self) -> TwoStage:
+    def scheme(self) -> TwoStage | NoiseContrast:
         """See `Trainable`."""
+        if self.estimator == "noise-contrast":
+            return NoiseContrast(self.optimizer.energy_l2)
         return TwoStage(self.prior_chain, self.optimizer.energy_l2)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""
         config = self.optimizer
         adam = {"lr": config.energy_lr, "betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
-        return Optimisation(torch.optim.Adam(model.energy.parameters(), **adam))
+        optimizer = torch.optim.Adam(model.energy.parameters(), **adam)
+        if config.schedule == "constant":
+            return Optimisation(optimizer)
+        return Optimisation(
+            optimizer, CosineAnnealingLR(optimizer, self.training.steps, eta_min=config.energy_lr / 100)
+        )
+
+    def prior_sampling_chain(self) -> Chain:
+        """See `Trainable`: the chain of training, which noise contrast has for samples alone."""
+        return self.prior_chain
 
     def learned(self, model: JointModel) -> nn.Module:
         """See `Trainable`: the energies alone, since the backbone is given."""
@@ -106,7 +128,7 @@ class TwoStageExperiment(Trainable):
     def restored(self, weights: dict[str, Tensor], backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`: loads the whole model, or energies alone onto a given `backbone`; the backbone is frozen."""
         if any(name.startswith("backbone.") for name in weights):
-            return super().restored(weights, frozen_copy(NVAE(self.model)))
+            return super().restored(weights, frozen_network(self.model))
         if backbone is None:
             raise UserError("these weights are energies alone, and the backbone that they were learned on is not given")
         if getattr(backbone, "config", None) != self.model:
@@ -115,3 +137,11 @@ class TwoStageExperiment(Trainable):
         load_strictly(model.energy, weights)
         model.energy.to(memory_format=torch.channels_last)
         return model.eval()
+
+
+def frozen_network(config: NVAEConfig | LadderConfig | ConvConfig) -> Backbone:
+    """Return a backbone of these sizes as stage two holds it: in eval mode, without gradients of its weights."""
+    if isinstance(config, NVAEConfig):
+        return frozen_copy(NVAE(config))
+    network = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
+    return network.eval().requires_grad_(False)

@@ -6,24 +6,26 @@ from typing import Literal
 
 from reproduce.pipelines.arguments import Machine, Training
 
-PAPER_DIGITS = (1, 4, 5, 7, 9)
-
 
 @dataclass(frozen=True)
 class AnomalyArguments(Training):
     """Command-line options of anomaly detection."""
 
-    digits: tuple[int, ...] = PAPER_DIGITS
-    """Held out, one after the other; by default the paper's five."""
+    digits: tuple[int, ...] = ()
+    """Held out, one after the other; by default the paper's five, with --development those that settings are for."""
     preset: str = "tiny"
-    """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed."""
-    learning: Literal["variational", "gaussian"] = "variational"
-    """With the joint EBM prior, or the same ladder with its Gaussian prior, which is a VAE."""
+    """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed; long: twenty."""
+    protocol: Literal["official", "80-20"] = "official"
+    """The official test images, or 20 % of the pooled images of the other digits and all of the held-out one's."""
+    model: Literal["ladder", "two-layer", "one-layer"] | None = None
+    """ladder is the official protocol's; by default two-layer for 80-20, whose one-layer model is LEBM."""
+    learning: Literal["variational", "gaussian", "two-stage", "joint-mle"] = "variational"
+    """With the joint EBM prior from the start; with a Gaussian prior, the twin; the twin, then energies on it; or by
+    posterior chains."""
     images: int | None = None
     """Test images, at even distances; by default the preset's."""
     development: bool = False
-    """Whether to leave the test images alone: each sixth training image is held out and judged instead, and the preset
-    is called so. For choosing settings."""
+    """Whether to judge a held-out part of the training images instead of the test images. For choosing settings."""
 
 
 @dataclass(frozen=True, kw_only=True)

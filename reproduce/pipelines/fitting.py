@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import numpy as np
@@ -22,6 +23,19 @@ class Stopped(Exception):
     """The user ended the training early; its checkpoint is written."""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a training learns from."""
+
+    images: np.ndarray
+    """uint8 (N, C, H, W)."""
+    device: torch.device
+    backbone: Backbone | None = None
+    """The trained backbone of stage two, on that device, in eval mode."""
+    labels: np.ndarray | None = None
+    """The images' classes, for a class-conditional system."""
+
+
 def fitted(
     run: Run,
     images: np.ndarray,
@@ -35,11 +49,39 @@ def fitted(
     Raises:
         Stopped: Ctrl-C or SIGTERM reached one of the training processes before the last step was saved.
     """
+    return _trained(run, Given(images, device, backbone, labels), report, None)
+
+
+def milestones(run: Run, given: Given, parts: int, report: Reporter) -> Iterator[TrainState]:
+    """Train a run in equal parts, and yield the state after each; the last one is that of `fitted`.
+
+    A run that is resumed after a milestone does not yield it again.
+
+    Raises:
+        Stopped: as in `fitted`.
+    """
+    steps = run.experiment.training.steps
+    last = -1
+    for part in range(1, parts + 1):
+        state = _trained(run, given, report, steps * part // parts)
+        if state.step > last:
+            yield state
+        last = state.step
+        if state.done(run.experiment):
+            return
+
+
+def _trained(run: Run, given: Given, report: Reporter, until: int | None) -> TrainState:
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
     with _stop_signals(report) as stop:
-        state = fit(run, images, device, LoopControl(report, stop=stop), backbone, labels)
-        stopped = parallel.anywhere(stop(state.step) or not state.done(run.experiment))
+
+        def leave(step: int) -> bool:
+            return stop(step) or (until is not None and step >= until)
+
+        state = fit(run, given.images, given.device, LoopControl(report, stop=leave), given.backbone, given.labels)
+        there = state.done(run.experiment) or (until is not None and state.step >= until)
+        stopped = parallel.anywhere(stop(state.step) or not there)
     if stopped:
         report.line(f"stopped at step {state.step} with a checkpoint; the same command continues from there")
         raise Stopped

@@ -1,33 +1,38 @@
-"""Anomaly detection with held-out digits: one model for each digit and seed, trained, judged, stored."""
+"""Anomaly detection with a held-out digit: trained, scored, stored and printed for each digit and seed."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from jlebm import data
-from jlebm.errors import UserError, nearest
-from jlebm.experiment import Experiment
-from jlebm.hierarchy import PartialPosterior, posterior_energies, scores_above
+from jlebm.errors import UserError
+from jlebm.evaluation import detection
+from jlebm.hierarchy import posterior_terms
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
-from jlebm.run import Run, open_run, resolve_device
+from jlebm.run import resolve_device
 from reproduce import results
+from reproduce.measuring.anomaly_scores import ENERGIES, LITERAL, Scorer, names_of, scores
+from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, describe
 from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
+from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.measuring.session import Rows
+from reproduce.pipelines.anomaly_training import CHECKPOINTS, Trained, trained, without_digit
 from reproduce.pipelines.command_arguments import AnomalyArguments
-from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
+from reproduce.pipelines.fitting import STOPPED, Given, Stopped
 from reproduce.pipelines.joint import subject_of
-from reproduce.presets.anomaly_sizes import DATASET, PRESETS, AnomalyPreset
-from reproduce.presets.ladder_sizes import twin_of
-from reproduce.results.identity import Of
+from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
+from reproduce.results.identity import Of, Option
 from reproduce.terminal.console import ConsoleReporter
 
+RECIPE_NAME = "anomaly"
 FALLBACK = "digits"
-DEVELOPMENT = 6  # one training image of so many is held out instead of the test images: MNIST's 10,000
-SCORES = {"L>0": "-L>0", "E": "E(z), the energies alone"}  # by name, and as the rows say it
+ORACLE = "oracle"
 
 
 def run_anomaly(arguments: AnomalyArguments) -> int:
@@ -40,41 +45,38 @@ def run_anomaly(arguments: AnomalyArguments) -> int:
 
 
 def _run(arguments: AnomalyArguments, report: Reporter) -> None:
-    for name, values in (("--digits", arguments.digits), ("--seeds", arguments.seeds)):
+    protocol = PROTOCOLS[arguments.protocol]
+    digits = arguments.digits or protocol.digits(arguments.development)
+    for name, values in (("--digits", digits), ("--seeds", arguments.seeds)):
         if not values or len(set(values)) != len(values):
             raise UserError(f"{name} needs at least one number, each only once")
-    if arguments.preset not in PRESETS:
-        raise UserError(f"unknown preset {arguments.preset!r}{nearest(arguments.preset, PRESETS)}")
-    preset, device = PRESETS[arguments.preset], resolve_device(arguments.device)
-    train, test = _images(arguments, report)
-    report.line(f"data: {train.name}, {len(train.images)} training and {len(test.images)} test images, {test.origin}")
-    wanted = min(preset.images or len(test.images), len(test.images)) if arguments.images is None else arguments.images
-    if not 1 <= wanted <= len(test.images):
-        raise UserError(f"--images must be between 1 and {len(test.images)}, what {test.name} holds out, not {wanted}")
-    chosen = posterior_indices(len(test.images), wanted)
-    normal = {digit: data.without(train, digit) for digit in arguments.digits}  # a digit that is none ends it here
+    model = arguments.model or ("ladder" if protocol.id == OFFICIAL else "two-layer")
+    plan = plan_of(protocol.id, arguments.preset, model, arguments.learning)
+    device, parts = resolve_device(arguments.device), _images(arguments, report)
+
+    @functools.lru_cache(1)
+    def split(digit: int) -> Split:
+        return protocol.split(parts, digit, arguments.development)
+
+    plans = {}
+    for digit in digits:  # a digit that is none, or a wrong setting, ends it before the first training
+        _chosen(arguments, plan, split(digit))
+        plans[digit] = without_digit(plan, split(digit).train, arguments.development, arguments.set)
     try_places(arguments.results, arguments.runs)
-    session, subjects = session_of(test, arguments.data_root, device, report), []
-    size = "custom" if arguments.set else arguments.preset
-    variation = {"development": True} if arguments.development else {}
-    for digit in arguments.digits:
-        experiment = experiment_without(arguments, preset, normal[digit])
+    subjects, asked = [], []
+    for digit in digits:
+        one = split(digit)
+        report.line(f"digit {digit}: {len(one.train.images)} training and {len(one.test.images)} test images")
+        detector = _Detector(one, plans[digit], _chosen(arguments, plan, one), protocol)
+        session = session_of(RECIPE_NAME, one.test, False, arguments.root(report), device)
         for seed in arguments.seeds:
-            with open_run(arguments.runs, experiment, seed) as run:
-                state = fitted(run, normal[digit].images, device, report)
-                subject = dataclasses.replace(
-                    subject_of(run, experiment, state), dataset=test.name, preset=size, variation=variation
-                )
-                rows = Rows(subject, session, arguments.results)
-                _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
+            given = Given(one.train.images, device)
+            with trained(detector.plan, seed, arguments.runs, given, report, detector.oracle) as found:
+                subject = _subject(found, detector, arguments)
+                detector.judge(found, Rows(subject, session, arguments.results))
                 subjects.append(subject)
-    sources = [of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
-    print_table(subjects, sources, arguments.results)
-
-
-def scores_of(learning: str) -> tuple[str, ...]:
-    """Return the names of the scores that a model has: one with a Gaussian prior has no energies."""
-    return tuple(SCORES) if learning == "variational" else ("L>0",)
+        asked += [of(digit, score) for score in detector.names]
+    print_table(subjects, asked, arguments.results)
 
 
 def of(digit: int, score: str) -> Of:
@@ -82,26 +84,17 @@ def of(digit: int, score: str) -> Of:
     return Of("anomaly", target=str(digit), score=score)
 
 
-def experiment_without(arguments: AnomalyArguments, preset: AnomalyPreset, normal: data.Dataset) -> Experiment:
-    """Return what is trained on these images: their name, which says the digit, is part of the configuration.
+def _chosen(arguments: AnomalyArguments, plan: Plan, split: Split) -> list[int]:
+    """Return the test images that are judged.
 
     Raises:
-        UserError: a key of --set is unknown or names the rows, or a value does not fit.
+        UserError: more are asked for than there are.
     """
-    for assignment in arguments.set:
-        if (key := assignment.partition("=")[0]) in ("protocol", "preset", "dataset", "learning"):
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
-    words = " --development" if arguments.development else ""
-    height, width = normal.images.shape[2:]
-    experiment = dataclasses.replace(
-        preset.experiment,
-        preset=preset.experiment.preset + words,
-        dataset=normal.name,
-        model=dataclasses.replace(preset.experiment.model, image_shape=(1, height, width)),
-    )
-    if arguments.learning == "gaussian":
-        experiment = twin_of(experiment)
-    return experiment.override(arguments.set)
+    there = len(split.test.images)
+    wanted = min(plan.images or there, there) if arguments.images is None else arguments.images
+    if not 1 <= wanted <= there:
+        raise UserError(f"--images must be between 1 and {there}, what {split.test.name} holds out, not {wanted}")
+    return posterior_indices(there, wanted)
 
 
 def _images(arguments: AnomalyArguments, report: Reporter) -> tuple[data.Dataset, data.Dataset]:
@@ -113,41 +106,102 @@ def _images(arguments: AnomalyArguments, report: Reporter) -> tuple[data.Dataset
         report.line(f"{missing}")
         report.line(f"this tiny run is on the embedded {FALLBACK!r} and its rows are stored under that name")
         train, test = data.held_out(FALLBACK)
-    if not arguments.development:
-        return train, test
-    return data.every(train, DEVELOPMENT, inverted=True), data.every(train, DEVELOPMENT)
+    report.line(f"data: {train.name}, {len(train.images)} training and {len(test.images)} test images, {test.origin}")
+    return train, test
 
 
-def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int], draws: int) -> None:
-    """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
-    session = rows.session
-    labels, where = session.dataset.labels, f"{session.dataset.name}/{session.dataset.split}"
-    assert labels is not None  # `without` found the digit by them
-    held_out = labels[chosen] == digit
-    counts = int(held_out.sum()), int((~held_out).sum())
-    questions = {}
-    for name in scores_of(rows.subject.learning):
-        said = (
-            f"positive: digit {digit}, held out, {counts[0]} images of {where}; negative: the other digits, "
-            f"{counts[1]}; score: {SCORES[name]}, mean of {draws} posterior samples"
-        )
-        questions[name] = Question(of(digit, name), f"digit {digit}", said, len(chosen))
-    path = run.folder / "scores.npz"
-    if all(stands(rows, question) for question in questions.values()) and path.exists():
-        session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
-        return
-    kept: dict[str, np.ndarray] = {}
-    seconds = []
-    for name in questions:
+def _subject(found: Trained, detector: "_Detector", arguments: AnomalyArguments) -> Subject:
+    variation: dict[str, Option] = {}
+    if detector.protocol.id != OFFICIAL:
+        variation["protocol"] = detector.protocol.name
+    if arguments.development:
+        variation["development"] = True
+    return dataclasses.replace(
+        subject_of(RECIPE_NAME, found.run, found.experiment, found.state),
+        dataset=detector.split.test.name,
+        preset="custom" if arguments.set else arguments.preset,
+        variation=variation,
+        model=detector.plan.model,
+        train_seconds=found.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Detector:
+    """How a trained model is judged on one held-out digit."""
+
+    split: Split
+    plan: Plan
+    chosen: list[int]
+    """Test images."""
+    protocol: Protocol
+
+    @property
+    def scorer(self) -> Scorer:
+        """How scores are drawn."""
+        return Scorer(self.plan.draws, self.plan.experiment.posterior_sampling_chain(), self.plan.lower)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores, by name."""
+        energies = self.plan.learning != "gaussian"
+        if self.protocol.id == OFFICIAL:  # whose rows have these
+            return (LITERAL, ENERGIES) if energies else (LITERAL,)
+        return (*names_of(len(self.plan.experiment.model.latent_dims), energies), ORACLE)
+
+    @property
+    def oracle(self) -> Callable[[JointModel], float] | None:
+        """What judges checkpoints on the test set, where the protocol asks for it."""
+        return None if self.protocol.id == OFFICIAL else self._literal_auprc
+
+    def _literal_auprc(self, model: JointModel) -> float:
+        terms = posterior_terms(model, self.split.test.images, self.chosen, self.scorer.posterior)
+        held_out, score = self.split.held_out[self.chosen], -terms.log_joint
+        refuse_lost({LITERAL: (score,)})
+        return detection(score[held_out], score[~held_out], f"digit {self.split.digit}").auprc
+
+    def questions(self) -> dict[str, Question]:
+        """Return what the rows of each score are to say."""
+        train = len(self.split.train.images)
+        told, posterior = describe(self.split, np.array(self.chosen)), self.scorer.posterior
+        found = {}
+        for name in self.names:
+            score = (
+                f"score: -L>0, one posterior sample, of the best of {CHECKPOINTS} checkpoints on these very images; an "
+                "oracle, as in the public code of this line, and no result"
+                if name == ORACLE
+                else self.scorer.describe(name, train)
+            )
+            found[name] = Question(
+                of(self.split.digit, name),
+                f"digit {self.split.digit}",
+                f"{told}; {score}",
+                len(self.chosen),
+                "" if posterior is None else posterior.describe(),
+            )
+        return found
+
+    def judge(self, found: Trained, rows: Rows) -> None:
+        """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
+        session, questions, path = rows.session, self.questions(), found.run.folder / "scores.npz"
+        if all(stands(rows, question) for question in questions.values()) and path.exists():
+            session.report.line(f"digit {self.split.digit}, seed {found.run.seed}: measured before; its rows are kept")
+            return
         started = time.monotonic()
-        if name == "E":
-            kept[name] = posterior_energies(model, session.dataset.images, chosen, draws=draws)
-        else:
-            kept[name] = -scores_above(model, session.dataset.images, chosen, PartialPosterior(0, None), draws)
-        seconds.append(time.monotonic() - started)
-    refuse_lost({name: (scores,) for name, scores in kept.items()})  # before the first row
-    for (name, question), spent in zip(questions.items(), seconds, strict=True):
-        judge(rows, question, kept[name][held_out], kept[name][~held_out], spent)
-    whole = np.stack(list(kept.values())).astype(np.float32)
-    arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
-    results.write_artifact(path, arrays, rows.subject.provenance(session.provenance["commit"]))
+        names = [name for name in self.names if name != ORACLE]
+        images = self.split.test.images, self.chosen, self.split.train.images
+        kept = scores(found.model, self.scorer, names, *images)
+        spent = (time.monotonic() - started) / len(kept)
+        refuse_lost({name: (values,) for name, values in kept.items()})  # before the first row
+        held_out = self.split.held_out[self.chosen]
+        for name, values in kept.items():
+            judge(rows, questions[name], values[held_out], values[~held_out], spent)
+        if found.best is not None and not stands(rows, questions[ORACLE]):
+            rows.add("auprc", questions[ORACLE].of, found.best, len(self.chosen), {}, **_said(questions[ORACLE]))
+        whole = np.stack(list(kept.values())).astype(np.float32)
+        arrays = {"positive": whole[:, held_out], "negative": whole[:, ~held_out], "names": np.array(list(kept))}
+        results.write_artifact(path, arrays, rows.subject.provenance(session.provenance["commit"]))
+
+
+def _said(question: Question) -> dict[str, str]:
+    return {"reference": question.reference, "chain": question.chain}

@@ -6,6 +6,7 @@ from jlebm import sampling
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
+from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.run import Run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
@@ -17,11 +18,11 @@ from reproduce.pipelines import pictures
 from reproduce.presets.extents import PRIORS, SOURCES
 
 
-def subject_of(recipe: str, run: Run, experiment: Experiment, state: TrainState) -> Subject:
+def subject_of(recipe: str, run: Run, experiment: Experiment | TwoStageExperiment, state: TrainState) -> Subject:
     """Return the subject of the rows of a joint training, or of a twin without energies."""
     chains = {"ebm-prior": experiment.prior_chain.describe()}
-    if experiment.learning == "joint-mle":
-        chains["posterior"] = experiment.posterior_chain.describe()
+    if (chain := experiment.posterior_sampling_chain()) is not None:
+        chains["posterior"] = chain.describe()
     return Subject(
         recipe=recipe,
         model="ladder" if isinstance(experiment.model, LadderConfig) else "two-layer",

@@ -1,31 +1,55 @@
-"""The presets of anomaly detection with a held-out digit."""
+"""What anomaly detection trains for each held-out digit: sizes of three models, and of every way they learn.
 
+`ladder` is the model of the rows on the official test images. The others are of the 80/20 test set: `two-layer`, the
+paper's form (x <- z1 <- z2 with a convolutional generator), and `one-layer`, its special case LEBM (arXiv 2006.08205).
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
+from jlebm.energies import VectorEnergy
+from jlebm.errors import UserError, nearest
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
+from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
 
-PROTOCOL = "anomaly/1"
 DATASET = "mnist"
+OFFICIAL, EIGHTY_TWENTY = "anomaly/1", "anomaly-80-20/1"
 
 
 @dataclass(frozen=True)
-class AnomalyPreset:
-    """One size: what is trained for each digit, and how it is judged."""
+class Plan:
+    """What is trained, stage by stage, and how it is judged."""
 
+    model: str
+    """"ladder", "two-layer" or "one-layer"."""
     experiment: Experiment
-    draws: int
+    """The only stage, or the backbone of `energies`."""
+    energies: TwoStageExperiment | None = None
+    draws: int = 8
     """Posterior samples of each test image, over which its score is a mean."""
     images: int | None = None
     """Test images, at even distances; None for all."""
+    lower: Chain | None = None
+    """Chain that draws the lower layers of a score above a layer from the EBM prior; None for a Gaussian prior."""
+
+    @property
+    def learning(self) -> str:
+        """The scheme, of the last stage."""
+        return self.experiment.learning if self.energies is None else self.energies.learning
 
 
-TINY = AnomalyPreset(
+# ---- the official test images: a ladder, its twin
+
+TINY = Plan(
+    "ladder",
     Experiment(
-        PROTOCOL,
+        OFFICIAL,
         "tiny",
         DATASET,
         learning="variational",
@@ -44,9 +68,10 @@ TINY = AnomalyPreset(
 # So few latents because what can hold any digit also holds the one left out: on held-out training images
 # (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and of 0.51 with 8, 16 and 32 latents and a sigma of 1.
 # With so few a chain can leave for far away: at the ladders' rate of the energies one did at update 121 (digit 7).
-CPU = AnomalyPreset(
+CPU = Plan(
+    "ladder",
     Experiment(
-        PROTOCOL,
+        OFFICIAL,
         "cpu",
         DATASET,
         learning="variational",
@@ -58,7 +83,110 @@ CPU = AnomalyPreset(
         kl_warmup=200,
         conditional_gradient=CONDITIONAL,
     ),
-    draws=8,
 )
 
 PRESETS = {"tiny": TINY, "cpu": CPU}
+
+
+# ---- the 80/20 test set
+
+POSTERIOR = Chain.from_joint_paper(40, 0.1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of the models of the 80/20 test set."""
+
+    name: str
+    channels: tuple[int, ...]
+    updates: int
+    """Of the generator, variational or with its Gaussian prior."""
+    energy_updates: int
+    """By noise contrast, on the trained generator."""
+    chain_updates: int
+    """Of joint maximum likelihood, each with a posterior chain."""
+    posterior: Chain = POSTERIOR
+    """From N(0, I): the number of steps alone moves the AUPRC of a digit by a factor of two."""
+    batch_size: int = 128
+    draws: int = 8
+    images: int | None = None
+    units: int = 256
+
+
+SIZES = {
+    "tiny": Size("tiny", (16, 8, 4), 60, 60, 10, Chain.from_joint_paper(5, 0.1), 32, 2, 500, 32),
+    "cpu": Size("cpu", (32, 16, 8), 5_000, 2_500, 400),
+    "long": Size("long", (64, 32, 16), 12_000, 4_000, 1_600),
+}
+DIMS = {"two-layer": (8, 16), "one-layer": (16,)}  # top to bottom
+LOWER = Chain(20, 0.1, start="ancestral", space="noise")
+LEARNINGS = ("two-stage", "gaussian", "variational", "joint-mle")
+
+
+def plan_of(protocol: str, preset: str, model: str, learning: str) -> Plan:
+    """Return what one size, model and way of learning trains, before a digit is left out.
+
+    Raises:
+        UserError: the protocol has no such size, model or way of learning.
+    """
+    sizes: Mapping[str, object] = PRESETS if protocol == OFFICIAL else SIZES
+    models = ("ladder",) if protocol == OFFICIAL else tuple(DIMS)
+    ways = ("variational", "gaussian") if protocol == OFFICIAL else LEARNINGS
+    for what, value, known in (
+        ("preset", preset, tuple(sizes)),
+        ("model", model, models),
+        ("learning", learning, ways),
+    ):
+        if value not in known:
+            raise UserError(f"{protocol} has no {what} {value!r}{nearest(value, known)}; it has {', '.join(known)}")
+    if protocol == OFFICIAL:
+        plan = PRESETS[preset]
+        return plan if learning == "variational" else dataclasses.replace(plan, experiment=twin_of(plan.experiment))
+    return _of_size(SIZES[preset], model, learning)
+
+
+def _of_size(size: Size, model: str, learning: str) -> Plan:
+    dims = DIMS[model]
+    hidden = ((size.units, size.units),) * len(dims)
+    chains = learning == "joint-mle"
+    alone = learning in ("gaussian", "two-stage")
+    experiment = Experiment(
+        EIGHTY_TWENTY,
+        size.name,
+        DATASET,
+        learning="gaussian" if alone else learning,
+        model=ConvConfig(
+            (1, 28, 28), dims, size.channels, (128, 128), likelihood_sigma=1.0, inference_network=not chains
+        ),
+        energy_hidden=() if alone else hidden,
+        prior_chain=Chain.from_joint_paper(60, 0.4) if chains else LOWER,
+        posterior_chain=size.posterior,
+        optimizer=OptimizerConfig(
+            1e-4 if chains else 1e-3,
+            energy_lr=1e-4,
+            energy_l2=0.0 if alone else ENERGY_L2,
+            ema_decay=0.999,
+            largest_gradient=100.0,
+            lr_warmup=size.updates // 50,
+            schedule="cosine",
+        ),
+        training=TrainingConfig(size.chain_updates if chains else size.updates, size.batch_size),
+        kl_warmup=0 if chains else size.updates // 10,
+        conditional_gradient=CONDITIONAL if learning == "variational" else "exact",
+    )
+    energies = None
+    if learning == "two-stage":
+        energies = TwoStageExperiment(
+            EIGHTY_TWENTY,
+            size.name,
+            DATASET,
+            model=experiment.model,
+            backbone="",
+            energy=VectorEnergy(hidden),
+            prior_chain=LOWER,
+            optimizer=EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, ema_decay=0.99, schedule="cosine"),
+            training=TrainingConfig(size.energy_updates, 2 * size.batch_size),
+            estimator="noise-contrast",
+        )
+    lower = None if learning == "gaussian" else LOWER
+    return Plan(model, experiment, energies, 1 if chains else size.draws, size.images, lower)

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
-DETECTIONS = ("anomaly", "ood")  # recipes whose rows are of one target and one score
+DETECTIONS = {"anomaly": "anomaly", "anomaly-80-20": "anomaly", "ood": "ood"}  # recipes of one target and one score
 TABLE = "table"
 
 
@@ -24,7 +24,7 @@ def recipe_of(protocol: str, learning: str) -> tuple[str, str]:
     if name == TABLE:
         return name, learning
     if name in DETECTIONS:
-        return name, "ladder"
+        return DETECTIONS[name], "ladder"
     for model in ("two-stage", "ladder"):
         if name.endswith(f"-{model}"):
             return name.removesuffix(f"-{model}").replace("-", "_"), model
@@ -72,7 +72,7 @@ class Identity:
 
     Attributes:
         recipe: the module of `reproduce` that a person runs, "cifar10", "anomaly", "table".
-        model: "two-layer", "two-stage" or "ladder"; of the recipe `table` the system's name.
+        model: "two-layer", "one-layer", "two-stage" or "ladder"; of the recipe `table` the system's name.
         learning: the scheme, as `Measurement.learning`.
         dataset: whose images it learned from.
         preset: the size, "tiny", "cpu", "budget" or "paper", or "custom".
@@ -127,7 +127,8 @@ class Identity:
             words.append(f"--systems {self.model}")
         elif self.recipe == "anomaly":
             words += [f"--digits {target}"] if target else []
-            words += [f"--learning {self.learning}"] if self.learning == "gaussian" else []
+            words += [f"--model {self.model}"] if self.model not in ("ladder", "two-layer") else []
+            words += [f"--learning {self.learning}"] if self.learning != "variational" else []
         else:
             words.append(f"--model {self.model}")
             # A ladder trains its twin too, and a two-stage model has one way of learning.

@@ -8,21 +8,24 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from jlebm import data
-from jlebm.hierarchy import PartialPosterior
+from jlebm.hierarchy import PosteriorTerms
 from reproduce import anomaly, results
+from reproduce.measuring import anomaly_scores
+from reproduce.measuring.anomaly_split import Official
 from reproduce.measuring.detection import METRICS
-from reproduce.pipelines import held_out_digits
-from reproduce.presets.anomaly_sizes import CPU, PRESETS, PROTOCOL, AnomalyPreset
+from reproduce.pipelines import anomaly_training
+from reproduce.presets import anomaly_sizes
+from reproduce.presets.anomaly_sizes import OFFICIAL, Plan
 from tests.small import ladder_experiment
 
-SMALL = AnomalyPreset(ladder_experiment(protocol=PROTOCOL, dataset="mnist"), draws=2, images=120)
+SMALL = Plan("ladder", ladder_experiment(protocol=OFFICIAL, dataset="mnist"), draws=2, images=120)
 LABELS = data.every(data.load("digits"), 5).labels
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put a small model in the place of `tiny`, and keep everything in the test's folder."""
-    monkeypatch.setitem(PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(anomaly_sizes.PRESETS, "tiny", SMALL)
     (tmp_path / "results/measured").mkdir(parents=True)
     for name in ("paper.toml", "expected.toml"):
         (tmp_path / "results" / name).write_text("")
@@ -97,14 +100,12 @@ def test_an_unlikely_digit_is_an_anomaly(
     assert LABELS is not None
     sevens = LABELS[1::3] == 7
 
-    def log_densities(model, images, chosen, latents, draws) -> np.ndarray:
-        assert (latents, draws, chosen) == (PartialPosterior(0, None), 2, list(range(1, 360, 3)))
-        return np.where(sevens, likelihood, np.arange(120) / 120)
+    def terms(model, images, chosen, posterior, draws) -> PosteriorTerms:
+        assert (posterior, draws, chosen) == (None, 2, list(range(1, 360, 3)))
+        density = np.where(sevens, likelihood, np.arange(120) / 120)
+        return PosteriorTerms(density, density, -density, density)
 
-    monkeypatch.setattr(held_out_digits, "scores_above", log_densities)
-    monkeypatch.setattr(
-        held_out_digits, "posterior_energies", lambda *_, draws: -log_densities(*_, PartialPosterior(0, None), draws)
-    )
+    monkeypatch.setattr(anomaly_scores, "posterior_terms", terms)
     assert anomaly.main([*command, "--digits", "7"]) == 0
     for row in rows(tmp_path):
         if row.metric == "auroc":
@@ -124,8 +125,8 @@ def test_training_never_sees_the_digit_nor_a_test_image(command: list[str], monk
         seen.append(np.array(images))
         return fitted(run, images, *rest)
 
-    fitted = held_out_digits.fitted
-    monkeypatch.setattr(held_out_digits, "fitted", spy)
+    fitted = anomaly_training.fitted
+    monkeypatch.setattr(anomaly_training, "fitted", spy)
     assert anomaly.main([*command, "--digits", "3"]) == 0
     (images,) = seen
     assert np.array_equal(images, whole.images[wanted])
@@ -140,15 +141,15 @@ def test_development_leaves_the_test_images_alone(
 
     def spy(model, images, *rest, **more):
         judged.append(np.array(images))
-        return scores_above(model, images, *rest, **more)
+        return posterior_terms(model, images, *rest, **more)
 
     def fit_spy(run, images, *rest):
         trained.append(len(images))
         return fitted(run, images, *rest)
 
-    scores_above, fitted = held_out_digits.scores_above, held_out_digits.fitted
-    monkeypatch.setattr(held_out_digits, "scores_above", spy)
-    monkeypatch.setattr(held_out_digits, "fitted", fit_spy)
+    posterior_terms, fitted = anomaly_scores.posterior_terms, anomaly_training.fitted
+    monkeypatch.setattr(anomaly_scores, "posterior_terms", spy)
+    monkeypatch.setattr(anomaly_training, "fitted", fit_spy)
     assert anomaly.main([*command, "--digits", "2", "--development"]) == 0
     assert np.array_equal(judged[0], train.images[::6])
     assert train.labels is not None
@@ -171,7 +172,10 @@ def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str])
         (["--seeds"], "--seeds needs at least one number"),
         (["--images", "0"], "--images must be between 1 and 360"),
         (["--images", "361"], "what digits holds out, not 361"),
-        (["--preset", "cpy"], "unknown preset 'cpy'; the nearest known one is 'cpu'"),
+        (["--preset", "cpy"], "anomaly/1 has no preset 'cpy'; the nearest known one is 'cpu'"),
+        (["--learning", "two-stage"], "anomaly/1 has no learning 'two-stage'"),
+        (["--protocol", "80-20", "--model", "ladder"], "anomaly-80-20/1 has no model 'ladder'"),
+        (["--protocol", "80-20", "--development", "--digits", "4"], "all images of 4 are test images"),
         (["--set", "dataset=x"], "--set does not change 'dataset'"),
         (["--preset", "cpu"], "mnist (train) is not in the data root"),
     ],
@@ -189,7 +193,9 @@ def test_the_presets_differ_in_the_digit_alone() -> None:
     """Two digits are two digests, one digit is one: nothing else moves with it."""
     whole = data.load("digits")
     one, nine = (
-        held_out_digits.experiment_without(anomaly.Arguments(), CPU, data.without(whole, digit)) for digit in (1, 9)
+        anomaly_training.without_digit(anomaly_sizes.CPU, data.without(whole, digit), False, ()).experiment
+        for digit in (1, 9)
     )
     assert one.digest() != nine.digest()
     assert dataclasses.replace(one, dataset="") == dataclasses.replace(nine, dataset="")
+    assert Official.id == OFFICIAL == one.protocol

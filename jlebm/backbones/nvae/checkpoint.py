@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jlebm import torch_files
 from jlebm.archives import Damaged, safe_name
@@ -43,7 +43,7 @@ def save_nvae(path: Path, network: NVAE) -> None:
     save_weights(path, network, {"nvae": dataclasses.asdict(network.config)})
 
 
-def digest_of(network: NVAE) -> str:
+def digest_of(network: nn.Module) -> str:
     """Return the SHA-256 of all weights and statistics by name, in hexadecimal: the identity of a backbone."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):

@@ -1,0 +1,80 @@
+"""Energies by noise contrast: logistic regression that tells posterior samples from draws of the Gaussian prior.
+
+With equal numbers of both, the best classifier's logit is log q(z) - log p0(z), q being the aggregate posterior, so the
+logit -E(z) makes exp(-E) p0 the density of the posterior samples, with Z = 1 (Gutmann and Hyvarinen, 2010, "Noise-
+contrastive estimation"; Aneja et al., arXiv 2010.02917, sec. 3.2, for the priors of a VAE). No chain is run, and the
+logistic loss is bounded where the two distributions are far apart, so energies cannot run away; where they hardly
+overlap, the classifier learns little about the density between them, which chains explore.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from jlebm.latents import Latents, map_latents
+from jlebm.learning.scheme import OneUpdate
+from jlebm.model import JointModel
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class NoiseContrastUpdate:
+    """The logistic loss, with the energies at both kinds of samples."""
+
+    model: JointModel
+    objective: Float[Tensor, ""]
+    """Mean binary cross-entropy of the two classes, added, plus the penalty: 2 log 2 where the energies are zero."""
+    positive: Float[Tensor, "batch layers"]
+    """Energies at posterior samples, top first."""
+    negative: Float[Tensor, "batch layers"]
+    """Energies at draws of p0."""
+
+    def loss(self) -> Float[Tensor, ""]:
+        """See `Update`."""
+        return self.objective
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return the loss, the share of samples on the right side, and the mean energies of each layer."""
+        above, below = self.positive.sum(1), self.negative.sum(1)
+        values = {"loss": self.objective, "accuracy": torch.cat([above < 0, below > 0]).float().mean()}
+        for index, name in enumerate(self.model.layer_names):
+            values[f"energy_posterior/{name}"] = self.positive[:, index].mean()
+            values[f"energy_prior/{name}"] = self.negative[:, index].mean()
+        return {name: value.detach() for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class NoiseContrast(OneUpdate):
+    """Draw from q(z|x) and from p0, as many of each, and classify them by the sum of the energies."""
+
+    energy_l2: float = 0.0
+
+    def update(
+        self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
+    ) -> NoiseContrastUpdate:
+        """Draw both kinds of samples without a graph and return the energies' logistic loss."""
+        with torch.no_grad():
+            posterior = model.backbone.posterior(x, noise).latents
+        prior = model.sample_gaussian(len(x), noise)
+        return self._classified(model, map_latents(Tensor.detach, posterior), prior)
+
+    def _classified(self, model: JointModel, posterior: Latents, prior: Latents) -> NoiseContrastUpdate:
+        positive, negative = model.energy(posterior), model.energy(prior)
+        objective = logistic_loss(positive.sum(1), negative.sum(1))
+        if self.energy_l2:
+            squares = positive.square().sum(1).mean() + negative.square().sum(1).mean()
+            objective = objective + self.energy_l2 * squares
+        return NoiseContrastUpdate(model, objective, positive, negative)
+
+
+def logistic_loss(positive: Float[Tensor, " batch"], negative: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Return -E[log s(-E(z+))] - E[log s(E(z-))] with the logistic function s: 2 log 2 for zero energies.
+
+    Args:
+        positive: energies at samples of the density that is learned.
+        negative: energies at samples of the base density.
+    """
+    return F.softplus(positive).mean() + F.softplus(-negative).mean()

@@ -1,0 +1,12 @@
+"""How many images of each digit the 80/20 test set of Table 4 has, from the counts of MNIST's digits."""
+
+DIGITS = (6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958)  # of 0 to 9, in both splits of MNIST together
+
+
+def images_of_test(digit: int) -> tuple[int, int]:
+    """Return how many test images are of the held-out digit, and how many of the others.
+
+    All images of the digit are tested, and those of the others that are left after four fifths of them train.
+    """
+    others = sum(DIGITS) - DIGITS[digit]
+    return DIGITS[digit], others - others * 4 // 5
