@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
@@ -71,8 +71,8 @@ def converted_auprc(auprc: float, share: float, other: float) -> float:
         raise UserError(
             f"an AUPRC of {auprc:g} is impossible where {share:g} of the images are positive: {lowest:.3f} is the least"
         )
-    distance = brentq(lambda value: _binormal(float(value), share) - auprc, -WIDEST, WIDEST)
-    return _binormal(float(distance), other)
+    found = root_scalar(lambda value: _binormal(value, share) - auprc, bracket=(-WIDEST, WIDEST), method="brentq")
+    return _binormal(float(found.root), other)
 
 
 def _binormal(distance: float, share: float) -> float:

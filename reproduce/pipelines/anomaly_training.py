@@ -19,7 +19,7 @@ from jlebm.model import JointModel
 from jlebm.progress import Reporter
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
-from reproduce.pipelines.energies_on_backbone import hold_to
+from reproduce.pipelines.energies_on_backbone import record_backbone
 from reproduce.pipelines.fitting import Given, fitted, milestones
 from reproduce.presets.anomaly_sizes import Plan
 
@@ -100,7 +100,7 @@ def trained(
             name = f"{plan.experiment.digest()}, seed {seed}, {first.step} steps"
             experiment = dataclasses.replace(plan.energies, backbone=name)
             run = stack.enter_context(open_run(runs, experiment, seed))
-            hold_to(run, digest_of(backbone))
+            record_backbone(run, digest_of(backbone))
             given = dataclasses.replace(given, backbone=backbone)
         if judged is None:
             state = fitted(run, given.images, given.device, report, given.backbone)

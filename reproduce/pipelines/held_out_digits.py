@@ -104,7 +104,7 @@ def _images(arguments: AnomalyArguments, report: Reporter) -> tuple[data.Dataset
         if arguments.preset != "tiny":
             raise
         report.line(f"{missing}")
-        report.line(f"this tiny run is on the embedded {FALLBACK!r} and its rows are stored under that name")
+        report.line(f"{DATASET} was not found: this tiny run uses the embedded {FALLBACK!r}; rows carry that name")
         train, test = data.held_out(FALLBACK)
     report.line(f"data: {train.name}, {len(train.images)} training and {len(test.images)} test images, {test.origin}")
     return train, test

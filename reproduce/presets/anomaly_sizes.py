@@ -7,12 +7,13 @@ paper's form (x <- z1 <- z2 with a convolutional generator), and `one-layer`, it
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.energies import VectorEnergy
 from jlebm.errors import UserError, nearest
-from jlebm.experiment import Experiment, OptimizerConfig
+from jlebm.experiment import Experiment, LearningName, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
@@ -154,7 +155,7 @@ def _of_size(size: Size, model: str, learning: str) -> Plan:
         EIGHTY_TWENTY,
         size.name,
         DATASET,
-        learning="gaussian" if alone else learning,
+        learning="gaussian" if alone else cast(LearningName, learning),
         model=ConvConfig(
             (1, 28, 28), dims, size.channels, (128, 128), likelihood_sigma=1.0, inference_network=not chains
         ),
