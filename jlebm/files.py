@@ -231,12 +231,11 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
         UserError: the folder may not be read, which `Path.glob` passes over.
     """
     try:
-        names = os.listdir(folder)
+        return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise cannot_read(folder, error) from error
-    return sorted(folder / name for name in names if fnmatch.fnmatchcase(name, pattern))
 
 
 def can_be_written(folder: Path) -> bool:
