@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jlebm.errors import UserError, exit_on_user_error
+from jlebm.files import files_in, open_regular
 from reproduce.results import read_all, read_artifact
 from reproduce.results.identity import Identity, recipe_of
 from reproduce.terminal.parsing import parse
@@ -104,9 +105,9 @@ class Drawing:
         """Return the artifacts of this kind in a results folder, by name and arrays.
 
         Raises:
-            UserError: an artifact of that name is damaged.
+            UserError: an artifact of that name is damaged, or cannot be read.
         """
-        paths = sorted((results / "artifacts").glob(f"*_{self.kind}.npz"))
+        paths = files_in(results / "artifacts", f"*_{self.kind}.npz")
         return [Artifact(path.stem, self.arrays) for path in paths if set(self.arrays) <= array_names(path)]
 
     def nothing(self, results: Path) -> str:
@@ -184,10 +185,10 @@ def array_names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz file without reading them.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or may not be read.
     """
     try:
-        with zipfile.ZipFile(path) as stored:
+        with open_regular(path, "artifact") as file, zipfile.ZipFile(file) as stored:
             return {name.removesuffix(".npy") for name in stored.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole artifact with its provenance ({error}); restore it") from error

@@ -17,6 +17,7 @@ from figures import (
     system_samples,
 )
 from figures.common import Artifact, Draw, Drawing
+from jlebm.files import files_in
 
 
 class Script(Protocol):
@@ -75,6 +76,6 @@ def draw_stored(results: Path, out: Path) -> tuple[list[Path], list[str]]:
             written += figure.sheets(results, out)
         elif figure.draw is not None:
             written += [path for artifact in artifacts for path in figure.draw(artifact, results, out)]
-    for path in sorted(set((results / "artifacts").glob("*.npz")) - drawn):
+    for path in sorted(set(files_in(results / "artifacts", "*.npz")) - drawn):
         missing.append(f"not drawn: {path} belongs to no kind of figure in figures/registry.py")
     return written, missing

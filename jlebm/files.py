@@ -5,6 +5,7 @@ judge content alone: an unreadable file is never called damaged.
 """
 
 import errno
+import fnmatch
 import hashlib
 import io
 import os
@@ -221,6 +222,20 @@ def read_bytes(path: Path) -> bytes:
     """
     with open_regular(path) as file:
         return file.read()
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder whose names match a glob pattern, in order; none if there is no such folder.
+
+    Raises:
+        UserError: the folder may not be read, which `Path.glob` passes over.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def can_be_written(folder: Path) -> bool:

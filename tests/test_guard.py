@@ -26,21 +26,22 @@ WILD = 1e30  # a learning rate
 
 
 def joint(folder: Path, stop_after: int | None, wild: bool) -> tuple[Run, TrainState]:
-    return train(folder, stop_after, **({"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}))
+    changes: dict[str, Any] = {"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}
+    return train(folder, stop_after, **changes)
 
 
 def variational(folder: Path, stop_after: int | None, wild: bool) -> tuple[Run, TrainState]:
-    changes = {"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}
+    changes: dict[str, Any] = {"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}
     return train(folder, stop_after, "variational", **changes)
 
 
 def ladder(folder: Path, stop_after: int | None, wild: bool) -> tuple[Run, TrainState]:
-    changes = {"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}
+    changes: dict[str, Any] = {"optimizer": OptimizerConfig(WILD, WILD, ema_decay=0.9)} if wild else {}
     return fit_one(folder, ladder_experiment(**changes), IMAGES, stop_after)
 
 
 def energies(folder: Path, stop_after: int | None, wild: bool) -> tuple[Run, TrainState]:
-    changes = {"optimizer": EnergyOptimizer(WILD, energy_l2=1e-3, ema_decay=0.9)} if wild else {}
+    changes: dict[str, Any] = {"optimizer": EnergyOptimizer(WILD, energy_l2=1e-3, ema_decay=0.9)} if wild else {}
     return train_stage(folder, "two-stage", stop_after, **changes)
 
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from jlebm.errors import UserError
-from jlebm.files import atomic_write, can_be_written, cannot_write, open_regular, write_text
+from jlebm.files import atomic_write, can_be_written, cannot_read, cannot_write, open_regular, write_text
 
 KEY = "jlebm"  # key of the request, in every format
 LABELS_FILE = "dataset.json"  # as in StyleGAN's and EDM's layout, in zips and folders
@@ -195,7 +195,11 @@ class Output:
 
 
 def stored_request(path: Path) -> dict[str, Any] | None:
-    """Return the request stored in an output; None if there is none."""
+    """Return the request stored in an output; None if there is none.
+
+    Raises:
+        UserError: the output cannot be read.
+    """
     try:
         if path.is_dir():
             return json.loads((path / LABELS_FILE).read_text())[KEY]
@@ -204,6 +208,8 @@ def stored_request(path: Path) -> dict[str, Any] | None:
                 return json.loads(archive.read(LABELS_FILE))[KEY]
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return json.loads(str(arrays[KEY]))
+    except PermissionError as error:
+        raise cannot_read(path, error) from error
     except UNREADABLE:
         return None
 

@@ -24,11 +24,11 @@ from jlebm.run import Run
 from reproduce.measuring.session import Rows
 from reproduce.pipelines import joint, pictures
 from reproduce.results import read_all
-from tests.inception import partial_weights, random_state, small_inception
+from tests.inception import partial_weights, random_state, small_inception, small_statistics
 from tests.reliability import commands
 from tests.reliability.worker import state
 
-__all__ = ["partial_weights", "random_state", "small_inception"]
+__all__ = ["partial_weights", "random_state", "small_inception", "small_statistics"]
 
 STAGES = ("config.json", "checkpoint.pt", "posterior.npy")
 SAMPLES = {"posterior.npy", "gaussian-prior.npy", "ebm-prior.npy"}
@@ -226,7 +226,7 @@ def test_a_disk_of_data_that_fills_up(
     root, pictures_folder = tmp_path / "root", tmp_path / "pictures"
     draw = np.random.default_rng(0)
     pictures_folder.mkdir()
-    for index in range(40):
+    for index in range(60):
         pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(pictures_folder / f"{index:02}.png")
 
