@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from jlebm.backbones.conv import ConvConfig
+from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment
 from reproduce.presets.extents import Size
 from reproduce.presets.ladder_sizes import LadderPreset
@@ -51,6 +52,23 @@ def recipes() -> dict[str, Recipe]:
         path.stem for path in sorted(top.glob("*.py")) if re.search("^RECIPE = ", path.read_text(), re.MULTILINE)
     ]
     return {name: import_module(f"reproduce.{name}").RECIPE for name in defining}
+
+
+def command(recipe: Recipe, description: str | None) -> Callable[..., int]:
+    """Return the `main` of a recipe's module, which runs the recipe and returns the exit code.
+
+    Args:
+        recipe: what is run.
+        description: the module's docstring, which `--help` shows.
+    """
+
+    @exit_on_user_error
+    def main(argv: Sequence[str] | None = None) -> int:
+        from reproduce.pipelines.recipe import run_recipe  # here, as importing a preset runs nothing
+
+        return run_recipe(recipe, argv, description or "")
+
+    return main
 
 
 def kept(experiment: Experiment) -> bool:
