@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from jlebm.backbones.ladder import LadderConfig
+from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate, warmed_up
+from jlebm.learning.settings import JointSettings
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise
@@ -24,6 +27,24 @@ class Variational(OneUpdate):
     kl_weight: float = 1.0
     """Full weight of the KL; 1 is the ELBO."""
     conditional_gradient: ConditionalGradient = "exact"
+
+    has_energies = True
+
+    @classmethod
+    def of(cls, settings: JointSettings) -> "Variational":
+        """Return the scheme of a configuration.
+
+        Raises:
+            UserError: its model has no inference network.
+        """
+        if not isinstance(settings.model, LadderConfig) and not settings.model.inference_network:
+            raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        l2 = settings.optimizer.energy_l2
+        return cls(settings.prior_chain, l2, settings.kl_warmup, settings.kl_weight, settings.conditional_gradient)
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """Return None: the inference network draws posterior samples."""
+        return None
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
