@@ -71,11 +71,9 @@ def command(recipe: Recipe, description: str | None) -> Callable[..., int]:
     return main
 
 
-def kept(experiment: Experiment) -> bool:
-    """Whether a ladder's experiment is of a preset whose arrays are kept, also on another dataset."""
-    presets = [recipe.ladder.get(experiment.preset) for recipe in recipes().values()]
-    protocols = [one.experiment.protocol for one in presets if one is not None and one.kept]
-    return experiment.protocol in protocols
+def kept(preset: str) -> bool:
+    """Whether ladders of a preset keep their arrays; never one that `--set` has made "custom"."""
+    return any(recipe.ladder[preset].kept for recipe in recipes().values() if preset in recipe.ladder)
 
 
 def with_inference_network(experiment: Experiment) -> Experiment:

@@ -83,6 +83,7 @@ def test_operations_of_the_papers_chain() -> None:
     assert expected == pytest.approx(1.27e6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_lines_are_stored_and_printed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_lines_are_stored_and_printed(
     assert "Inception is not timed" in shown.err
 
 
+@pytest.mark.slow
 def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path, tmp_path: Path) -> None:
     """Folded batch norm, layout and threads move no feature by more than the declared budget."""
     (tmp_path / "weights-inception-2015-12-05-768.pth").write_bytes(random_weights.read_bytes())
