@@ -64,21 +64,20 @@ def texts(results: Path) -> dict[str, str]:
     refuse_changed(stored)
     verdicts = check(stored, read_expected(results / "expected.toml"))
     rows = [row for row in stored if row.complete]
-    return {
-        "priors": markdown(summaries.PRIORS_HEADER, summaries.priors(rows)),
-        "headline": markdown(summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
-        "systems": markdown(comparison.HEADER, summaries.systems(stored, paper)),
-        "variations": markdown(summaries.VARIATIONS_HEADER, summaries.variations(rows)),
-        "layers": markdown(summaries.LAYERS_HEADER, summaries.layers(rows)),
-        "anomalies": markdown(*detection_tables.anomalies(rows, paper)),
-        "anomalies-80-20": markdown(*detection_tables.anomalies_of_split(rows, paper)),
-        "out-of-distribution": markdown(
-            detection_tables.OUTSIDE_HEADER, detection_tables.out_of_distribution(rows, paper)
-        ),
-        "measured": markdown(HEADER, _lines(verdicts)),
-        "performance": performance(results),
-        "figures": markdown(FIGURES_HEADER, [_figure(*figure[:2]) for figure in FIGURES]),
+    tables = {
+        "priors": (summaries.PRIORS_HEADER, summaries.priors(rows)),
+        "headline": (summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
+        "systems": (comparison.HEADER, summaries.systems(stored, paper)),
+        "variations": (summaries.VARIATIONS_HEADER, summaries.variations(rows)),
+        "layers": (summaries.LAYERS_HEADER, summaries.layers(rows)),
+        "anomalies": detection_tables.anomalies(rows, paper),
+        "anomalies-80-20": detection_tables.anomalies_of_split(rows, paper),
+        "out-of-distribution": (detection_tables.OUTSIDE_HEADER, detection_tables.out_of_distribution(rows, paper)),
+        "measured": (HEADER, _lines(verdicts)),
+        "figures": (FIGURES_HEADER, [_figure(*figure[:2]) for figure in FIGURES]),
     }
+    written = {name: markdown(header, lines) for name, (header, lines) in tables.items()}
+    return written | {"performance": performance(results)}
 
 
 def _figure(command: str, drawing: Drawing) -> tuple[str, ...]:

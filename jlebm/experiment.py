@@ -1,7 +1,6 @@
 """The frozen configuration of a model that is trained together with its prior."""
 
 import math
-import typing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -17,7 +16,6 @@ from jlebm.errors import UserError, nearest
 from jlebm.langevin import Chain
 from jlebm.learning.gaussian import Gaussian
 from jlebm.learning.joint_mle import JointMLE
-from jlebm.learning.scheme import Scheme
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay
 from jlebm.learning.variational import Variational
 from jlebm.model import JointModel
@@ -25,6 +23,12 @@ from jlebm.objectives import ConditionalGradient
 
 LearningName = Literal["joint-mle", "variational", "gaussian"]
 LEAST_RATE = 0.01  # of the first one, at the end of a cosine
+SCHEMES: dict[str, type[JointMLE] | type[Variational] | type[Gaussian]] = {
+    "joint-mle": JointMLE,
+    "variational": Variational,
+    "gaussian": Gaussian,
+}
+"""The scheme of each learning, which reads and checks its own settings."""
 
 
 @dataclass(frozen=True)
@@ -85,40 +89,28 @@ class Experiment(Trainable):
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
-        layers = len(self.model.latent_dims)
-        if self.learning == "gaussian" and (self.energy_hidden or self.energy is not None):
-            raise UserError("with learning 'gaussian' the prior has no energy; set energy_hidden to [], energy to null")
-        if self.energy is not None and self.energy_hidden:
+        if self.learning not in SCHEMES:
+            raise UserError(f"unknown learning {self.learning!r}{nearest(self.learning, SCHEMES)}")
+        if self.energy is not None and self.energy_hidden and SCHEMES[self.learning].has_energies:
             raise UserError("energy and energy_hidden name two energies; set energy_hidden to [], or energy to null")
+        layers = len(self.model.latent_dims)
         if self.energy is not None:
             self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
-        elif self.learning != "gaussian" and len(self.energy_hidden) != layers:
+        elif SCHEMES[self.learning].has_energies and len(self.energy_hidden) != layers:
             raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {layers}")
-        if self.learning not in typing.get_args(LearningName):
-            raise UserError(
-                f"unknown learning {self.learning!r}{nearest(self.learning, typing.get_args(LearningName))}"
-            )
-        if isinstance(self.model, LadderConfig):
-            if self.learning == "joint-mle":
-                raise UserError(
-                    "a ladder learns through its inference network; set learning to variational or gaussian"
-                )
-        elif (self.learning != "joint-mle") != self.model.inference_network:
-            raise UserError("model.inference_network must be false for joint-mle and true for the other schemes")
-        if not self.kl_weight > 0 or (self.kl_weight != 1 and self.learning == "joint-mle"):
+        if not self.kl_weight > 0:
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
-        if self.conditional_gradient != "exact" and self.learning != "variational":
-            raise UserError(f"conditional_gradient belongs to variational learning; leave it exact for {self.learning}")
-        if self.kl_warmup < 0 or (self.kl_warmup and self.learning == "joint-mle"):
+        if self.kl_warmup < 0:
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {self.kl_warmup}"
             )
+        self.scheme()  # refuses what its learning does not have
 
     def build(self, backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`; the model builds its own backbone."""
         config = self.model
         backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
-        if self.learning == "gaussian":
+        if not SCHEMES[self.learning].has_energies:
             return JointModel(backbone, no_energy(len(config.latent_dims)))
         energy = self.energy or VectorEnergy(self.energy_hidden)
         return JointModel(backbone, energy.build(backbone.latent_shapes))
@@ -128,17 +120,12 @@ class Experiment(Trainable):
         return self.prior_chain
 
     def posterior_sampling_chain(self) -> Chain | None:
-        """See `Trainable`: joint maximum likelihood alone has one, for lack of an inference network."""
-        return self.posterior_chain if self.learning == "joint-mle" else None
+        """See `Trainable`; the scheme knows whether it has an inference network."""
+        return self.scheme().posterior_sampling_chain()
 
-    def scheme(self) -> Scheme:
+    def scheme(self) -> JointMLE | Variational | Gaussian:
         """See `Trainable`."""
-        l2 = self.optimizer.energy_l2
-        if self.learning == "gaussian":
-            return Gaussian(self.kl_warmup, self.kl_weight)
-        if self.learning == "variational":
-            return Variational(self.prior_chain, l2, self.kl_warmup, self.kl_weight, self.conditional_gradient)
-        return JointMLE(self.prior_chain, self.posterior_chain, l2)
+        return SCHEMES[self.learning].of(self)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam, with one rate for the energies and one for everything else."""

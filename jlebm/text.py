@@ -25,14 +25,6 @@ def shell_command(*words: str) -> str:
     return " ".join(map(_shell_word, words))
 
 
-def words_of(line: str) -> list[str]:
-    """Split a part of a command line into words, such as a preset's name with options, "cpu --drift released"."""
-    try:
-        return shlex.split(line)
-    except ValueError:  # an unclosed quotation mark
-        return [line]
-
-
 def _shell_word(word: str) -> str:
     if not re.search(r"[\n\t]", word) and printable(word) == word:
         return shlex.quote(word)

@@ -12,17 +12,15 @@ NVAE.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.energies import ConvEnergy
-from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, command
 from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
 
 PROTOCOL = "celeba64-two-stage/1"
@@ -116,14 +114,7 @@ RECIPE = Recipe(
     ladder=colour64(DATASET, reference_images=6_000),
 )
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

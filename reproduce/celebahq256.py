@@ -14,16 +14,14 @@ keeps 26.0 GiB of two images.
 """
 
 import sys
-from collections.abc import Sequence
 
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.energies import ConvEnergy
-from jlebm.errors import exit_on_user_error
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, command
 from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, tiny, two_stage
 
 PROTOCOL = "celebahq256-two-stage/1"
@@ -100,14 +98,7 @@ PAPER = TwoStagePreset(
 
 RECIPE = Recipe(DATASET, {}, fallback="photos256", two_stage={"tiny": TINY, "paper": PAPER})
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

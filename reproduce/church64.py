@@ -9,11 +9,9 @@ church_outdoor_train_lmdb/. The paper reports FID 8.38, and 38.13 for the backbo
 """
 
 import sys
-from collections.abc import Sequence
 
-from jlebm.errors import exit_on_user_error
 from reproduce.celeba64 import ENERGIES_64, TEST_64, TINY_64, backbone_64
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, command
 from reproduce.presets.staged import TwoStagePreset, tiny, two_stage
 
 PROTOCOL = "church64-two-stage/1"
@@ -33,14 +31,7 @@ RECIPE = Recipe(
     two_stage={"tiny": tiny(PROTOCOL, DATASET, TINY_64), "paper": PAPER},
 )
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

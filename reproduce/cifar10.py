@@ -12,12 +12,10 @@ and 5). This code's expected values are in results/expected.toml, next to the ro
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.energies import ConvEnergy
-from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
@@ -25,7 +23,7 @@ from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import colour32
-from reproduce.presets.recipes import Preset, Recipe
+from reproduce.presets.recipes import Preset, Recipe, command
 from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
 
 PROTOCOL = "cifar10/1"
@@ -198,14 +196,7 @@ RECIPE = Recipe(
     ladder=colour32(DATASET),
 )
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

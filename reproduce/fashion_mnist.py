@@ -8,24 +8,15 @@ are of other datasets and deeper backbones. Without Fashion-MNIST the first look
 """
 
 import sys
-from collections.abc import Sequence
 
-from jlebm.errors import exit_on_user_error
 from reproduce.presets.ladder_sizes import grey28
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, command
 
 DATASET = "fashion-mnist"
 
 RECIPE = Recipe(DATASET, {}, fallback="digits28", ladder=grey28(DATASET))
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

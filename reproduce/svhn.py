@@ -9,25 +9,16 @@ for joint maximum likelihood with two layers and 28.60 for the inference network
 """
 
 import sys
-from collections.abc import Sequence
 
-from jlebm.errors import exit_on_user_error
 from reproduce.presets.ladder_sizes import colour32
-from reproduce.presets.recipes import Recipe
+from reproduce.presets.recipes import Recipe, command
 
 DATASET = "svhn"
 
 # The subset of 1,083 images and the whole set are compared with the same number of images.
 RECIPE = Recipe(DATASET, {}, fallback="photos", ladder=colour32(DATASET, reference_images=1_000))
 
-
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; return the exit code."""
-    from reproduce.pipelines.recipe import run_recipe  # here: presets are data, and importing them runs nothing
-
-    return run_recipe(RECIPE, argv, __doc__ or "")
-
+main = command(RECIPE, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

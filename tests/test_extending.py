@@ -156,6 +156,7 @@ def test_the_page_has_these_walk_throughs() -> None:
     assert all(block.title for blocks in WALKS.values() for block in blocks if block.kind != "console")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", PROVEN)
 def test_a_walk_through_works(name: str, checkout: Path) -> None:

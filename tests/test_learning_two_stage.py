@@ -26,6 +26,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["backbone", "two-stage"])
 def test_half_and_half_is_the_whole_bitwise(tmp_path: Path, stage: str) -> None:
     """N steps equal N/2 steps, a new process and N/2 steps.

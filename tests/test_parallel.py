@@ -39,6 +39,7 @@ def work(processes: int, folder: Path, job: str, *rest: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_images_are_the_same_to_the_bit(tmp_path: Path) -> None:
     """2,000 prior and 40 posterior samples; the last batches are not full. Another cut of the batches breaks it."""
     for processes in (1, 2):
@@ -50,6 +51,7 @@ def test_images_are_the_same_to_the_bit(tmp_path: Path) -> None:
     assert len(np.load(tmp_path / "2" / "prior.npy")) == 2000
 
 
+@pytest.mark.slow
 def test_statistics_are_the_same(random_weights: Path, tmp_path: Path) -> None:
     """Mean and covariance of 2,000 images, and of Inception's features, to 1e-9; the cache is written once."""
     found = {}
@@ -65,6 +67,7 @@ def test_statistics_are_the_same(random_weights: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found[2][name], found[1][name], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["joint-mle", "variational", "two-stage"])
 def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) -> None:
     """Weights, Adam, averages and noise after 12 updates in float64; a gradient that is summed twice breaks it.
@@ -86,6 +89,7 @@ def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) ->
     assert all(len(text) == 1 and text[0].count("\n") == 2 for text in events.values())  # steps 1 and 11, each once
 
 
+@pytest.mark.slow
 def test_processes_agree_on_a_backbone(tmp_path: Path) -> None:
     """Weights, batch statistics, vectors of the power method and the average are one in both processes, to the bit.
 
@@ -102,6 +106,7 @@ def test_processes_agree_on_a_backbone(tmp_path: Path) -> None:
     assert events.read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
     """From data to the table: one set of rows, one table, and the same latents' figures as with one process."""
     values = {}

@@ -142,6 +142,7 @@ def test_budget_ends_in_a_clean_checkpoint(tmp_path: Path) -> None:
     assert_same(state, again)
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_loses_only_the_work_since_the_checkpoint(tmp_path: Path) -> None:
     """Kill -9 again and again, in the middle of writing too: the checkpoint is always whole and the end is the same."""
     code = (

@@ -6,7 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.protocol import ELBOTerms
+from jlebm.errors import UserError
+from jlebm.langevin import Chain
 from jlebm.learning.scheme import ELBOUpdate, OneUpdate, warmed_up
+from jlebm.learning.settings import JointSettings, refuse_conditional_gradient, refuse_without_inference
 from jlebm.model import JointModel
 from jlebm.randomness import Noise
 
@@ -19,6 +22,25 @@ class Gaussian(OneUpdate):
     """Updates over which the KL's weight rises (Sonderby et al., 2016, arXiv 1602.02282)."""
     kl_weight: float = 1.0
     """Full weight of the KL; 1 is the ELBO."""
+
+    has_energies = False
+
+    @classmethod
+    def of(cls, settings: JointSettings) -> "Gaussian":
+        """Return the scheme of a configuration.
+
+        Raises:
+            UserError: it has energies, its model no inference network, or it sets what belongs to another learning.
+        """
+        if settings.energy_hidden or settings.energy is not None:
+            raise UserError("with learning 'gaussian' the prior has no energy; set energy_hidden to [], energy to null")
+        refuse_without_inference("gaussian", settings)
+        refuse_conditional_gradient("gaussian", settings)
+        return cls(settings.kl_warmup, settings.kl_weight)
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """Return None: the inference network draws posterior samples."""
+        return None
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from jlebm.backbones.ladder import LadderConfig
+from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
+from jlebm.learning.settings import JointSettings, refuse_conditional_gradient
 from jlebm.model import JointModel
 from jlebm.objectives import maximum_likelihood_loss
 from jlebm.randomness import Noise
@@ -22,6 +25,34 @@ class JointMLE(OneUpdate):
     prior_chain: Chain
     posterior_chain: Chain
     energy_l2: float = 0.0
+
+    has_energies = True
+
+    @classmethod
+    def of(cls, settings: JointSettings) -> "JointMLE":
+        """Return the scheme of a configuration.
+
+        Raises:
+            UserError: its model has an inference network, or it sets what belongs to another learning.
+        """
+        if isinstance(settings.model, LadderConfig):
+            raise UserError("a ladder learns through its inference network; set learning to variational or gaussian")
+        if settings.model.inference_network:
+            raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+        if settings.kl_weight != 1:
+            raise UserError(
+                f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {settings.kl_weight}"
+            )
+        refuse_conditional_gradient("joint-mle", settings)
+        if settings.kl_warmup:
+            raise UserError(
+                f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {settings.kl_warmup}"
+            )
+        return cls(settings.prior_chain, settings.posterior_chain, settings.optimizer.energy_l2)
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """Return the posterior's chain of training, as there is no inference network."""
+        return self.posterior_chain
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0

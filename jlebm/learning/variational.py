@@ -8,6 +8,7 @@ from torch import Tensor
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate, warmed_up
+from jlebm.learning.settings import JointSettings, refuse_without_inference
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise
@@ -24,6 +25,23 @@ class Variational(OneUpdate):
     kl_weight: float = 1.0
     """Full weight of the KL; 1 is the ELBO."""
     conditional_gradient: ConditionalGradient = "exact"
+
+    has_energies = True
+
+    @classmethod
+    def of(cls, settings: JointSettings) -> "Variational":
+        """Return the scheme of a configuration.
+
+        Raises:
+            UserError: its model has no inference network.
+        """
+        refuse_without_inference("variational", settings)
+        l2 = settings.optimizer.energy_l2
+        return cls(settings.prior_chain, l2, settings.kl_warmup, settings.kl_weight, settings.conditional_gradient)
+
+    def posterior_sampling_chain(self) -> Chain | None:
+        """Return None: the inference network draws posterior samples."""
+        return None
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0

@@ -48,13 +48,13 @@ def run_outside(arguments: OutsideArguments) -> None:
     outside = sized(found, inside.images.shape[1:], arguments.resize)
     state = restored(run, experiment, device)
     try_folder(run.folder)
-    try_places(arguments.results, artifacts=kept(experiment) and run.seed == 1)
+    try_places(arguments.results, artifacts=kept(experiment.preset) and run.seed == 1)
     sides = Sides(inside, outside, min(arguments.images, len(inside.images), len(outside.images)), arguments.draws)
     report.line(
         f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {sides.count} of each"
     )
     subject = dataclasses.replace(subject_of(RECIPE_NAME, run, experiment, state), protocol=PROTOCOL)
-    session = session_of(RECIPE_NAME, inside, kept(experiment), arguments.root(report), device)
+    session = session_of(RECIPE_NAME, inside, kept(experiment.preset), arguments.root(report), device)
     rows = Rows(subject, session, arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
     questions = asked(experiment, sides, resized)

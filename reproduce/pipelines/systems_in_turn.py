@@ -20,8 +20,8 @@ from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources
 from reproduce.results.identity import TABLE
 from reproduce.results.table_lines import BASELINES
-from reproduce.systems import DATASET, SIZES, built, presets_of
-from reproduce.systems.system import BaselineExperiment
+from reproduce.systems import SIZES, built, presets_of
+from reproduce.systems.system import DATASET, BaselineExperiment
 from reproduce.terminal import printing
 from reproduce.terminal.console import ConsoleReporter
 

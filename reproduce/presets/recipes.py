@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from jlebm.backbones.conv import ConvConfig
+from jlebm.errors import exit_on_user_error
 from jlebm.experiment import Experiment
 from reproduce.presets.extents import Size
 from reproduce.presets.ladder_sizes import LadderPreset
@@ -53,11 +54,26 @@ def recipes() -> dict[str, Recipe]:
     return {name: import_module(f"reproduce.{name}").RECIPE for name in defining}
 
 
-def kept(experiment: Experiment) -> bool:
-    """Whether a ladder's experiment is of a preset whose arrays are kept, also on another dataset."""
-    presets = [recipe.ladder.get(experiment.preset) for recipe in recipes().values()]
-    protocols = [one.experiment.protocol for one in presets if one is not None and one.kept]
-    return experiment.protocol in protocols
+def command(recipe: Recipe, description: str | None) -> Callable[..., int]:
+    """Return the `main` of a recipe's module, which runs the recipe and returns the exit code.
+
+    Args:
+        recipe: what is run.
+        description: the module's docstring, which `--help` shows.
+    """
+
+    @exit_on_user_error
+    def main(argv: Sequence[str] | None = None) -> int:
+        from reproduce.pipelines.recipe import run_recipe  # here, as importing a preset runs nothing
+
+        return run_recipe(recipe, argv, description or "")
+
+    return main
+
+
+def kept(preset: str) -> bool:
+    """Whether ladders of a preset keep their arrays; never one that `--set` has made "custom"."""
+    return any(recipe.ladder[preset].kept for recipe in recipes().values() if preset in recipe.ladder)
 
 
 def with_inference_network(experiment: Experiment) -> Experiment:

@@ -7,9 +7,6 @@ from reproduce.presets.extents import Size
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems.system import BaselineExperiment
 
-PROTOCOL = "table/1"
-DATASET = "cifar10"
-
 SIZES = {
     "tiny": Size(images=768, reference_images=768, kept=False),  # the fewest that fid768 can be measured on
     "cpu": Size(images=10_000, reference_images=10_000),

@@ -23,7 +23,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
 from reproduce.systems.turns import Turn
 
@@ -219,9 +218,7 @@ class AdversarialEBMExperiment(BaselineExperiment):
 PRESETS = {
     # Patches of 2 x 2 pixels make the small sizes four times as fast. Fewer steps are longer.
     "tiny": AdversarialEBMExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=AdversarialEBMConfig(
             channels=(8, 16),
             blocks=1,
@@ -239,9 +236,7 @@ PRESETS = {
     ),
     # Five minutes on one CPU core.
     "cpu": AdversarialEBMExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=AdversarialEBMConfig(
             channels=(32, 64),
             blocks=1,
@@ -257,18 +252,14 @@ PRESETS = {
     ),
     # For 20 minutes on one data-centre GPU; not measured.
     "budget": AdversarialEBMExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=AdversarialEBMConfig(channels=(64, 128, 256), blocks=1, steps=15, grow_every=500, step_size=0.4),
         training=TrainingConfig(steps=1_000_000, batch_size=64, budget_seconds=1200.0),
     ),
     # arXiv 2012.06568 and its public code: 26 levels of five epochs of 32 images, a ResNet-50 and 80 Million Tiny
     # Images for the network and the starts here. Table 2 reports IS 9.10 and FID 13.21.
     "paper": AdversarialEBMExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         training=TrainingConfig(steps=202_800, batch_size=32),
     ),
 }

@@ -20,7 +20,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.normed import DiscriminatorBlock, GeneratorBlock, normed
 from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
 from reproduce.systems.turns import Turn, integers
@@ -189,9 +188,7 @@ class BigGANExperiment(BaselineExperiment):
 PRESETS = {
     # The batch norms' statistics are averaged over as many steps as the weights, in every preset.
     "tiny": BigGANExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=BigGANConfig(
             latent_dim=16,
             embedding_dim=8,
@@ -204,9 +201,7 @@ PRESETS = {
     ),
     # Five minutes on one CPU core.
     "cpu": BigGANExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=BigGANConfig(
             latent_dim=64,
             embedding_dim=32,
@@ -222,9 +217,7 @@ PRESETS = {
     ),
     # Half the published width for 20 minutes on one data-centre GPU; not measured.
     "budget": BigGANExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=BigGANConfig(
             generator_channels=(128, 128, 128, 128),
             discriminator_channels=(128, 128, 128, 128),
@@ -238,9 +231,7 @@ PRESETS = {
     # arXiv 1809.11096 and the authors' PyTorch script for CIFAR-10: 500 epochs, four discriminator updates of 50
     # images each. Table 2 reports IS 9.22 and FID 14.73, given the classes.
     "paper": BigGANExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         model=BigGANConfig(norm_momentum=0.0001),
         training=TrainingConfig(steps=125_000, batch_size=200),
     ),

@@ -19,7 +19,6 @@ from jlebm.errors import UserError
 from jlebm.images import clipped
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
 from reproduce.systems.turns import Turn, integers
 from reproduce.systems.unet import UNet, UNetConfig
@@ -153,9 +152,7 @@ class DDPMExperiment(BaselineExperiment):
 PRESETS = {
     # Patches of 2 x 2 pixels make the small sizes four times as fast.
     "tiny": DDPMExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=DDPMConfig(
             channels=(8, 16), layers=1, attention=(), norm_groups=4, patch=2, sampler_steps=8, variance="small"
         ),
@@ -164,9 +161,7 @@ PRESETS = {
     ),
     # Five minutes on one CPU core; with few levels, sampling without noise is best (arXiv 2010.02502).
     "cpu": DDPMExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=DDPMConfig(
             channels=(32, 64),
             layers=1,
@@ -182,18 +177,14 @@ PRESETS = {
     ),
     # Half the paper's width for 20 minutes on one data-centre GPU; not measured.
     "budget": DDPMExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=DDPMConfig(channels=(64, 128, 128, 128), sampler_steps=100, variance="small"),
         optimizer=OneNetwork(largest_gradient=1.0, ema_decay=0.999, network=Adam(warmup=500)),
         training=TrainingConfig(steps=1_000_000, batch_size=128, budget_seconds=1200.0),
     ),
     # arXiv 2006.11239, appendix B: 35.7 M parameters, 800,000 steps on a TPU v3-8; the paper reports FID 3.17.
     "paper": DDPMExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         model=DDPMConfig(dropout=0.1),
         optimizer=OneNetwork(largest_gradient=1.0, ema_decay=0.9999, network=Adam(warmup=5_000)),
         training=TrainingConfig(steps=800_000, batch_size=128),

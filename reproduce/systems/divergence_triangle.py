@@ -25,7 +25,6 @@ from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, flipped
 from reproduce.systems.turns import Turn
 
@@ -187,9 +186,7 @@ class DivergenceTriangleExperiment(BaselineExperiment):
 
 PRESETS = {
     "tiny": DivergenceTriangleExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=DivergenceTriangleConfig(
             latent_dim=16,
             generator_channels=(16, 16, 8, 8),
@@ -205,9 +202,7 @@ PRESETS = {
     # Five minutes on one CPU core. So short a training cannot recover from diverging energies, so their
     # squares are penalised; nor can the energy alone fill the prior's holes, so the KL has its full weight.
     "cpu": DivergenceTriangleExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=DivergenceTriangleConfig(
             latent_dim=64,
             generator_channels=(128, 64, 32, 16),
@@ -224,18 +219,14 @@ PRESETS = {
     ),
     # The public networks for 20 minutes on one data-centre GPU; not measured.
     "budget": DivergenceTriangleExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=DivergenceTriangleConfig(kl_weight=1.0, energy_l2=0.05, flip=True),
         training=TrainingConfig(steps=1_000_000, batch_size=100, budget_seconds=1200.0),
     ),
     # arXiv 1812.10907 and its public CIFAR-10 code: 1,500 epochs of 500 batches; its rates fall by 0.2 % an epoch,
     # which is left out here. Table 2 reports FID 30.10.
     "paper": DivergenceTriangleExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         training=TrainingConfig(steps=750_000, batch_size=100),
     ),
 }

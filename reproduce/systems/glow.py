@@ -13,7 +13,6 @@ from jlebm.errors import UserError
 from jlebm.images import clipped
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.flow import Flow
 from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
@@ -123,27 +122,21 @@ class GlowExperiment(BaselineExperiment):
 
 PRESETS = {
     "tiny": GlowExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=GlowConfig(levels=2, steps=2, hidden=16, temperature=0.7),
         optimizer=OneNetwork("adamax", largest_gradient=50.0, ema_decay=0.9, network=Adam(2e-3, warmup=10)),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
     # Five minutes on one CPU core; 5 bits and a lower temperature, as for the paper's pictures.
     "cpu": GlowExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=GlowConfig(steps=4, hidden=64, bits=5, temperature=0.7),
         optimizer=OneNetwork("adamax", largest_gradient=50.0, ema_decay=0.99, network=Adam(2e-3, warmup=50)),
         training=TrainingConfig(steps=3_000, batch_size=32),
     ),
     # 20 minutes on one data-centre GPU; not measured.
     "budget": GlowExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=GlowConfig(steps=16, hidden=256),
         optimizer=OneNetwork("adamax", largest_gradient=50.0, ema_decay=0.999, network=Adam(1e-3, warmup=500)),
         training=TrainingConfig(steps=1_000_000, batch_size=64, budget_seconds=1200.0),
@@ -151,9 +144,7 @@ PRESETS = {
     # arXiv 1807.03039: 3 levels of 32 steps, couplings of 512 channels, 8 bits, on 8 GPUs; the table's FID is 48.9.
     # Batch and length are set here.
     "paper": GlowExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         optimizer=OneNetwork("adamax", largest_gradient=50.0, network=Adam(1e-3, warmup=1_000)),
         training=TrainingConfig(steps=180_000, batch_size=512),
     ),

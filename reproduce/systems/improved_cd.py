@@ -20,7 +20,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, flipped
 from reproduce.systems.turns import Turn, integers, uniform
@@ -158,9 +157,7 @@ class ImprovedCDExperiment(BaselineExperiment):
 
 PRESETS = {
     "tiny": ImprovedCDExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=ImprovedCDConfig(
             channels=(8, 16), stem=2, scales=2, chain_steps=8, buffer=256, neighbours=20, sampling_steps=8
         ),
@@ -170,9 +167,7 @@ PRESETS = {
     # Five minutes on one CPU core, with chains of 15 steps, of the published 40. The buffer is small, so that a chain
     # continues over many updates.
     "cpu": ImprovedCDExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=ImprovedCDConfig(
             channels=(16, 32, 64), stem=2, scales=2, chain_steps=15, buffer=1_000, sampling_steps=40
         ),
@@ -181,9 +176,7 @@ PRESETS = {
     ),
     # 20 minutes on one data-centre GPU; not measured.
     "budget": ImprovedCDExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=ImprovedCDConfig(channels=(64, 128, 128)),
         optimizer=OneNetwork(largest_gradient=1.0, ema_decay=0.999, network=Adam(2e-4, beta1=0.0)),
         training=TrainingConfig(steps=1_000_000, batch_size=64, budget_seconds=1200.0),
@@ -191,9 +184,7 @@ PRESETS = {
     # arXiv 2012.01316: 40 steps; the authors speak of 10,000 to 20,000 updates in two days. The paper reports IS 7.85
     # and FID 25.1. Settings that they do not state are named in the configuration.
     "paper": ImprovedCDExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         optimizer=OneNetwork(ema_decay=0.999, network=Adam(2e-4, beta1=0.0)),
         training=TrainingConfig(steps=20_000, batch_size=128),
     ),

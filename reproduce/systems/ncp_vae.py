@@ -27,7 +27,6 @@ from jlebm.latents import Latents, layer_names, standard_normal_log_prob
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
 from reproduce.systems.turns import Turn
 
@@ -223,9 +222,7 @@ BACKBONES = {name: preset.plan.backbone.model for name, preset in cifar10.RECIPE
 
 PRESETS = {
     "tiny": NCPVAEExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=BACKBONES["tiny"],
         classifier=ClassifierConfig(channels=8, blocks=1),
         sampler=NCPSampler(proposals=10),
@@ -234,9 +231,7 @@ PRESETS = {
     ),
     # Five minutes on one CPU core, plus half an hour for the backbone.
     "cpu": NCPVAEExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=BACKBONES["cpu"],
         classifier=ClassifierConfig(channels=32, blocks=2),
         sampler=NCPSampler(proposals=20),
@@ -245,9 +240,7 @@ PRESETS = {
     ),
     # 20 minutes on one data-centre GPU, plus 20 for the backbone; not measured.
     "budget": NCPVAEExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=BACKBONES["budget"],
         sampler=NCPSampler(proposals=500),
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.999, network=Adam(1e-3, warmup=500)),
@@ -256,9 +249,7 @@ PRESETS = {
     # arXiv 2010.02917 reports FID 24.08 on its own NVAE. Ratio, objective and sampler are the paper's; no
     # reference code was found, and sizes, proposals, rates and length are set here.
     "paper": NCPVAEExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         model=BACKBONES["paper"],
         classifier=ClassifierConfig(channels=128, blocks=8),
         sampler=NCPSampler(proposals=5_000),

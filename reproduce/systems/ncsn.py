@@ -17,7 +17,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
 from reproduce.systems.turns import Turn, integers, uniform
 from reproduce.systems.unet import UNet, UNetConfig
@@ -128,9 +127,7 @@ class NCSNExperiment(BaselineExperiment):
 PRESETS = {
     # Patches of 2 x 2 pixels make the small sizes four times as fast.
     "tiny": NCSNExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=NCSNConfig(
             channels=(8, 16),
             layers=1,
@@ -147,9 +144,7 @@ PRESETS = {
     # Five minutes on one CPU core. A step goes half the way to the mean and leaves 1.3 times a level's variance, so
     # four steps, instead of the published hundred, lead from one level's noise to the next one's.
     "cpu": NCSNExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=NCSNConfig(
             channels=(32, 64),
             layers=1,
@@ -165,9 +160,7 @@ PRESETS = {
     ),
     # 20 minutes on one data-centre GPU; not measured.
     "budget": NCSNExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=NCSNConfig(channels=(64, 128, 128, 128), chain_steps=20, step_size=4e-4 / 4, denoise=True),
         optimizer=OneNetwork(largest_gradient=1.0, ema_decay=0.999, network=Adam(warmup=500)),
         training=TrainingConfig(steps=1_000_000, batch_size=128, budget_seconds=1200.0),
@@ -175,9 +168,7 @@ PRESETS = {
     # arXiv 1907.05600, section 5 and the public configuration: 200,001 steps of 128 images, 10 levels of 100 steps;
     # its RefineNet is DDPM's U-Net here. The paper reports IS 8.87 and FID 25.32.
     "paper": NCSNExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         training=TrainingConfig(steps=200_001, batch_size=128),
     ),
 }

@@ -15,7 +15,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.distributions import Normal
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System
 from reproduce.systems.turns import Turn
 
@@ -85,9 +84,7 @@ class PixelsExperiment(BaselineExperiment):
 
 def _preset(name: str, steps: int, batch_size: int, ema_decay: float, budget_seconds: float | None) -> PixelsExperiment:
     return PixelsExperiment(
-        PROTOCOL,
         name,
-        DATASET,
         optimizer=OneNetwork(ema_decay=ema_decay, network=Adam(0.02)),
         training=TrainingConfig(steps=steps, batch_size=batch_size, budget_seconds=budget_seconds),
     )

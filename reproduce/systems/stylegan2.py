@@ -21,7 +21,6 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.modulated import FLOOR, Linear, ModulatedConv, StyledLayer, Weight, activated, blurred, doubled
 from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
 from reproduce.systems.turns import Turn
@@ -195,18 +194,14 @@ def adversaries(lr: float, ema_decay: float, r1_every: int = 16) -> Adversaries:
 
 PRESETS = {
     "tiny": StyleGAN2Experiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=StyleGAN2Config(latent_dim=16, generator_channels=(16, 16, 8, 8), discriminator_channels=(8, 8, 16, 16)),
         optimizer=adversaries(2.5e-3, ema_decay=0.9),
         training=TrainingConfig(steps=101, batch_size=16),
     ),
     # Five minutes on one CPU core.
     "cpu": StyleGAN2Experiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=StyleGAN2Config(
             latent_dim=64,
             generator_channels=(64, 64, 32, 16),
@@ -218,9 +213,7 @@ PRESETS = {
     ),
     # A quarter of the published width for 20 minutes on one data-centre GPU; not measured.
     "budget": StyleGAN2Experiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=StyleGAN2Config(
             latent_dim=256,
             generator_channels=(256, 256, 128, 128),
@@ -233,9 +226,7 @@ PRESETS = {
     # arXiv 2006.06676 and its public code's configuration for CIFAR-10: 100 million images of 64 a step, the variation
     # of 32 of them looked at together; the average halves in 500,000 images. Table 2 reports IS 8.99 and FID 9.9.
     "paper": StyleGAN2Experiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         optimizer=adversaries(2.5e-3, ema_decay=0.5 ** (64 / 500_000)),
         training=TrainingConfig(steps=1_562_500, batch_size=64),
     ),

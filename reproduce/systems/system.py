@@ -25,6 +25,9 @@ from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, ch
 from jlebm.randomness import Noise, PerImageNoise
 from reproduce.systems.turns import InTurns, Turn, uniform
 
+PROTOCOL = "table/1"
+DATASET = "cifar10"
+
 
 class System(nn.Module):
     """A generative model of images, with all state of its training."""
@@ -155,6 +158,8 @@ class ImageModel(Protocol):
 class BaselineExperiment(Trainable):
     """Configuration of a system; a subclass sets `learning` and `model` and builds the system."""
 
+    protocol: str = field(default=PROTOCOL, kw_only=True)
+    dataset: str = field(default=DATASET, kw_only=True)
     model: ImageModel
     learning: str = ""
     """The system's name in `reproduce.results.table_lines`."""

@@ -26,7 +26,6 @@ from jlebm.latents import Latents, standard_normal_log_prob
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
-from reproduce.systems import DATASET, PROTOCOL
 from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
 from reproduce.systems.turns import Turn
 
@@ -225,9 +224,7 @@ BACKBONES = {name: preset.plan.backbone.model for name, preset in cifar10.RECIPE
 
 PRESETS = {
     "tiny": VAEBMExperiment(
-        PROTOCOL,
         "tiny",
-        DATASET,
         model=BACKBONES["tiny"],
         energy=VAEBMConfig(
             PixelEnergyConfig(channels=(8, 16), blocks=1, patch=4),
@@ -242,9 +239,7 @@ PRESETS = {
     # Five minutes on one CPU core, plus half an hour for the backbone. So small a decoder has a large sigma, so
     # the energy sees its mean, as in the rows of the other priors.
     "cpu": VAEBMExperiment(
-        PROTOCOL,
         "cpu",
-        DATASET,
         model=BACKBONES["cpu"],
         energy=VAEBMConfig(
             PixelEnergyConfig(channels=(32, 64), blocks=1, patch=2),
@@ -259,9 +254,7 @@ PRESETS = {
     ),
     # 20 minutes on one data-centre GPU, plus 20 for the backbone; not measured.
     "budget": VAEBMExperiment(
-        PROTOCOL,
         "budget",
-        DATASET,
         model=BACKBONES["budget"],
         energy=VAEBMConfig(
             PixelEnergyConfig(channels=(64, 128, 128)),
@@ -276,9 +269,7 @@ PRESETS = {
     # 8e-5, weight 0.2 of the spectral norms. The network is of the same kind with sizes chosen here, and the optional
     # replay buffer is left out. The paper reports IS 8.43 and FID 12.19.
     "paper": VAEBMExperiment(
-        PROTOCOL,
         "paper",
-        DATASET,
         model=BACKBONES["paper"],
         training=TrainingConfig(steps=30_000, batch_size=32),
     ),

@@ -13,7 +13,7 @@ from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from reproduce.benchmark import lines, options, speed, stopwatch, throughput, timed
-from reproduce.benchmark.part import EXACT, Part, held
+from reproduce.benchmark.part import EXACT, Part, agreed
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
 from reproduce.results import TIMINGS, Timing, timing
@@ -48,16 +48,16 @@ def test_every_part_is_the_plain_computation() -> None:
     assert set(found) == {"prior chain", "posterior step", "training iteration", "sampling"}
     for part in found.values():
         assert part.limit == EXACT
-        assert held(part) <= EXACT, part.metric
+        assert agreed(part) <= EXACT, part.metric
     data = throughput.data_part(CPU)
-    assert held(data) <= data.limit
+    assert agreed(data) <= data.limit
 
 
 def test_nothing_is_timed_that_is_not_the_same_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain side that forgets a term is found out."""
     monkeypatch.setattr(Plain, "top_log_prob", lambda self, z2: (0 * z2).sum(1))
     with pytest.raises(UserError, match="prior chain: ours and the plain implementation differ"):
-        held(small_parts()["prior chain"])
+        agreed(small_parts()["prior chain"])
 
 
 @pytest.mark.parametrize("metric", ["prior chain", "posterior step", "training iteration", "sampling"])
@@ -83,6 +83,7 @@ def test_operations_of_the_papers_chain() -> None:
     assert expected == pytest.approx(1.27e6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_lines_are_stored_and_printed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,11 +105,12 @@ def test_lines_are_stored_and_printed(
     assert "Inception is not timed" in shown.err
 
 
+@pytest.mark.slow
 def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path, tmp_path: Path) -> None:
     """Folded batch norm, layout and threads move no feature by more than the declared budget."""
     (tmp_path / "weights-inception-2015-12-05-768.pth").write_bytes(random_weights.read_bytes())
     part = throughput.inception_part(tmp_path, CPU)
-    assert held(part) <= throughput.FEATURES
+    assert agreed(part) <= throughput.FEATURES
     # Convolutions that a fused operation does, or another thread, are not counted there: the floor would be nothing.
     assert part.counted is not None
     assert stopwatch.operations(part.counted) > 0

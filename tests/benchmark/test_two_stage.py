@@ -8,7 +8,7 @@ import torch
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.errors import UserError
 from reproduce.benchmark import deep_chain, stopwatch
-from reproduce.benchmark.part import EXACT, held
+from reproduce.benchmark.part import EXACT, agreed
 
 CPU = torch.device("cpu")
 SMALL = NVAEConfig(
@@ -29,7 +29,7 @@ def test_both_sides_take_the_same_step(use_se: bool) -> None:
     """Two scales, with and without gates: chains agree in float64 with the same noise, to 1e-10."""
     part = deep_chain.part(dataclasses.replace(SMALL, use_se=use_se), 2, 2, CPU)
     assert part.limit == EXACT
-    assert held(part) <= EXACT
+    assert agreed(part) <= EXACT
     for ours, theirs in zip(part.ours(), part.plain(), strict=True):  # pyright: ignore
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # what is timed, in float32
 
@@ -38,7 +38,7 @@ def test_another_computation_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
     """A plain side that leaves a normalisation out is not timed."""
     monkeypatch.setattr(deep_chain.Plain, "normalise", lambda self, name, input: input)
     with pytest.raises(UserError, match="two-stage chain step: ours and the plain implementation differ"):
-        held(deep_chain.part(SMALL, 2, 1, CPU))
+        agreed(deep_chain.part(SMALL, 2, 1, CPU))
 
 
 def test_the_floor_is_that_of_one_chain_times_the_batch() -> None:

@@ -40,6 +40,7 @@ def told(job: str, folder: Path, *rest: str) -> Any:
         raise AssertionError(errors) from None
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_comes_to_the_same(tmp_path: Path) -> None:
     """Breaks if a kill between two operations on files changes a weight, a sample, an event or a row, or a folder."""
     found = told("kills", tmp_path, str(KILLS))
@@ -48,6 +49,7 @@ def test_a_run_that_is_killed_comes_to_the_same(tmp_path: Path) -> None:
     assert found["operations"] > 100
 
 
+@pytest.mark.slow
 def test_a_permission_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
     """Breaks if it is a traceback, or if what may not be read is called damaged and is to be removed."""
     found = told("denied", tmp_path)
@@ -66,6 +68,7 @@ def test_a_permission_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
         assert "damaged" not in said, place
 
 
+@pytest.mark.slow
 def test_a_permission_that_another_command_lacks_is_a_sentence(tmp_path: Path) -> None:
     """Breaks if check, evaluate, generate or the figures end in a traceback, or pass over what they may not read."""
     found = told("other_commands", tmp_path)
@@ -78,6 +81,7 @@ def test_a_permission_that_another_command_lacks_is_a_sentence(tmp_path: Path) -
         assert not any(word in said for word in ("damaged", "restore it", "not a whole")), f"{place}: {said}"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_shows_before_the_training(tmp_path: Path) -> None:
     """Breaks if hours of training come before a results folder that is read-only."""
     found = told("unwritable", tmp_path)
@@ -106,6 +110,7 @@ def several(folder: Path, number: int) -> list[tuple[int, str]]:
     return [(each.returncode, said[1]) for each, said in zip(both, ended, strict=True)]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_several_stops_all(tmp_path: Path) -> None:
     """Breaks if only the first process's wish counts: a scheduler need not send its notice to that one."""
     (first, said), (second, _) = several(tmp_path, signal.SIGTERM)
@@ -114,6 +119,7 @@ def test_a_signal_to_one_of_several_stops_all(tmp_path: Path) -> None:
     assert read_all(tmp_path / "results/measured") == []
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_is_a_sentence(tmp_path: Path) -> None:
     """Breaks if the others wait for it for days, or end in a traceback of the communication's own."""
     (first, said), (second, _) = several(tmp_path, signal.SIGKILL)

@@ -62,6 +62,7 @@ def test_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert cache_folders(tmp_path) == (tmp_path / ".jlebm-cache",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "svg", ""])
 def test_a_notebooks_backend_is_no_hindrance(tmp_path: Path, backend: str) -> None:
     """Breaks if a command that a notebook starts cannot draw; the variable is left as it was."""
@@ -81,6 +82,7 @@ def test_a_notebooks_backend_is_no_hindrance(tmp_path: Path, backend: str) -> No
     assert (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_notice_in_the_last_step_ends_the_command(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -164,6 +164,7 @@ def test_a_kill_while_the_output_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_a_real_kill(run: Path, tmp_path: Path) -> None:
     """Breaks if a process that is killed in the middle loses what it drew, or leaves a lock that stops the next one."""

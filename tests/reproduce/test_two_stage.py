@@ -142,6 +142,7 @@ def test_the_weights_file_alone_gives_the_recipes_samples(trained: tuple[Path, l
         np.testing.assert_array_equal(model.sample(range(60), prior), np.load(run / f"tiny-seed1/{prior}.npy"))
 
 
+@pytest.mark.slow
 def test_the_weights_keep_the_recipes_sampler_and_not_a_variations(tmp_path: Path) -> None:
     """Breaks if the first command, a variation, leaves its own chain or statistics in the file."""
     arguments = places(tmp_path)
@@ -153,6 +154,7 @@ def test_the_weights_keep_the_recipes_sampler_and_not_a_variations(tmp_path: Pat
     np.testing.assert_array_equal(model.sample(range(60)), stored)
 
 
+@pytest.mark.slow
 def test_re_estimated_statistics_are_in_the_weights(tmp_path: Path) -> None:
     """Breaks if a recipe whose own sampler re-estimates batch norms stores the network of before."""
     arguments = [*places(tmp_path), "--set", "sampler.batch_norm=re-estimated"]

@@ -10,7 +10,8 @@ from jlebm.errors import UserError
 from jlebm.training import initial_state
 from reproduce.results import read_paper
 from reproduce.results.table_lines import BASELINES
-from reproduce.systems import PROTOCOL, SIZES, built, presets_of
+from reproduce.systems import SIZES, built, presets_of
+from reproduce.systems.system import PROTOCOL
 from tests.systems.small import backbone_of, tiny, train
 from tests.systems.small import built as build
 from tests.test_training import assert_same

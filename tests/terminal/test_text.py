@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jlebm.errors import nearest
-from jlebm.text import in_plain_characters, printable, shell_command, words_of
+from jlebm.text import in_plain_characters, printable, shell_command
 
 
 @given(st.text())
@@ -51,12 +51,6 @@ def test_a_shell_reads_the_words() -> None:
 def test_plain_words_are_quoted_as_usual(words: list[str]) -> None:
     """Would break if a word without control characters were not written as shlex writes it."""
     assert shell_command(*words) == shlex.join(words)
-
-
-def test_a_name_with_options_is_several_words() -> None:
-    """Would break if a variation could not be pasted as the options that it is, or an odd name raised."""
-    assert words_of("cpu --drift released") == ["cpu", "--drift", "released"]
-    assert words_of("cpu 'x") == ["cpu 'x"]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
