@@ -1,18 +1,18 @@
-"""Tables 1 to 5 of the paper and its out-of-distribution results with measured values, in Markdown and LaTeX."""
+"""Tables 1 to 5 of the paper and its out-of-distribution results with measured values: Markdown, LaTeX and CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jlebm.files import write_text
 from reproduce.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
-from reproduce.results.rendering import latex, markdown, measured, number
+from reproduce.results.rendering import comma_separated, latex, markdown, measured, number
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "ood")
 PRESETS = ("paper", "budget")  # closest to the paper's settings first, then the others by name
 
 
 def draw(results: Path, out: Path) -> list[Path]:
-    """Write every table as .md and .tex and return the files written.
+    """Write every table as .md, .tex and .csv and return the files written.
 
     Raises:
         UserError: a file of the results folder cannot be read.
@@ -22,7 +22,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     written = []
     for table in TABLES:
         header, rows = join(table, paper, verdicts)
-        for suffix, write in ((".md", markdown), (".tex", latex)):
+        for suffix, write in ((".md", markdown), (".tex", latex), (".csv", comma_separated)):
             path, text = out / f"{table}{suffix}", write(header, rows)
             write_text(path, text)
             written.append(path)

@@ -44,7 +44,7 @@ METRICS = {
     "reconstruction_mse": Metric("reconstruction MSE", 5, 0.0002),
     "prior_gap_closed": Metric("prior gap closed", 3, 0.02, headline=True),
     "auprc": Metric("AUPRC", 3, 0.01, of=DETECTION, headline=True),
-    "auroc": Metric("AUROC", 3, 0.01, of=DETECTION, headline=True),
+    "auroc": Metric("AUROC", 3, 0.01, of=DETECTION),
     "fpr80": Metric("FPR at 80 % TPR", 3, 0.01, of=DETECTION),
     "kl": Metric("KL (nats)", 2, 0.1),
     "pixel_change": Metric("pixel change", 4, 0.002),

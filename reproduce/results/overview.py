@@ -147,7 +147,7 @@ def brief(
 
 def _is_headline(verdict: Verdict) -> bool:
     one = verdict.expectation
-    return METRICS[one.metric].headline and not one.layer
+    return METRICS[one.metric].headline and not one.layer and one.source != "training-halves"
 
 
 def _summary(verdicts: Sequence[Verdict]) -> Table:

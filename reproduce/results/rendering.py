@@ -1,5 +1,6 @@
 """Verdicts and comparisons as tables: on a terminal, in Markdown, in LaTeX."""
 
+import csv
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -110,6 +111,13 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     columns = "l" * len(header)
     body = "\n".join([lines[0], r"\hline", *lines[1:]])
     return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as CSV (RFC 4180); every cell is plain text and is quoted where it has to be."""
+    out = io.StringIO()
+    csv.writer(out).writerows([header, *rows])
+    return out.getvalue()
 
 
 def escape_markdown(text: str) -> str:

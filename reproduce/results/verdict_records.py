@@ -1,13 +1,12 @@
 """Verdicts as flat records, for machines: the keys of `check --json` and the columns of `check --table FILE.csv`."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reproduce.results.identity import options
 from reproduce.results.overview import counts, for_want_of_a_gpu, queue
 from reproduce.results.paper import Reported
+from reproduce.results.rendering import comma_separated
 from reproduce.results.verdicts import Verdict
 
 KEYS = {
@@ -91,8 +90,6 @@ def answer(
 
 def as_csv(verdicts: Sequence[Verdict], paper: Mapping[str, Reported]) -> str:
     """Return the records as CSV (RFC 4180), a line a verdict, numbers in full; what there is none of is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, KEYS)
-    writer.writeheader()
-    writer.writerows(record(verdict, paper) for verdict in verdicts)
-    return out.getvalue()
+    values = [record(verdict, paper).values() for verdict in verdicts]
+    lines = [["" if value is None else str(value) for value in line] for line in values]
+    return comma_separated(list(KEYS), lines)

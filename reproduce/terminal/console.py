@@ -29,7 +29,9 @@ class _BarTask:
         self.progress, self.task = progress, task
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self.progress.update(self.task, advance=count, **({"note": note} if note else {}))
+        if note:  # what was said last still holds
+            self.progress.update(self.task, note=note)
+        self.progress.advance(self.task, count)
 
 
 class _PlainTask:

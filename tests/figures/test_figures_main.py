@@ -35,7 +35,7 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     stems = {f"{name}{part}" for kind, name in NAMES.items() for part in several.get(kind, ("",))}
     stems.add("cifar10_cpu_systems")
     figures = {f"{stem}{suffix}" for stem in stems for suffix in (".pdf", ".png")}
-    tables = {f"{name}{suffix}" for name in TABLES for suffix in (".md", ".tex")}
+    tables = {f"{name}{suffix}" for name in TABLES for suffix in (".md", ".tex", ".csv")}
     assert drawn == figures | tables | {f"{name}.md" for names in PAGES.values() for name in names}
     assert "not drawn" not in capsys.readouterr().out
 
