@@ -1,5 +1,6 @@
 """What every figure script shares: where its artifact is, what makes it, and its own command."""
 
+import functools
 import json
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jlebm.errors import UserError, exit_on_user_error
-from reproduce.results import read_all, read_artifact
+from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.identity import Identity, recipe_of
 from reproduce.terminal.parsing import parse
 
@@ -41,7 +42,7 @@ class Artifact:
         Raises:
             UserError: the file is damaged, or its provenance does not fit its arrays or the stored rows.
         """
-        arrays, _ = read_artifact(self.path(results), self.arrays, read_all(results / "measured"))
+        arrays, _ = read_artifact(self.path(results), self.arrays, stored_rows(results / "measured"))
         return arrays
 
 
@@ -140,6 +141,24 @@ class Drawing:
             there = f"but its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
             raise UserError(f"{folder / self.kind}.npz does not exist; {there or f'`{command}` makes it'}")
         return [OfRun(path.stem, self.arrays, command, folder, header["digest"], header["seed"]) for path in paths]
+
+
+def stored_rows(folder: Path) -> tuple[Measurement, ...]:
+    """Return the measured rows of a folder, read once for all artifacts while its files stay as they are.
+
+    Raises:
+        UserError: as in `read_all`.
+    """
+    if not folder.is_dir():
+        return ()
+    files = (path for path in sorted(folder.iterdir()) if path.suffix == ".jsonl")
+    return _rows_at(folder, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@functools.lru_cache(maxsize=2)
+def _rows_at(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Measurement, ...]:
+    """Read the rows of files in this state."""
+    return tuple(read_all(folder))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from figures import (
     system_samples,
 )
 from figures.common import Artifact, Draw, Drawing
+from figures.exploring import Exploration
+
+Explore = Callable[[Artifact, Path], list[Exploration]]
 
 
 class Script(Protocol):
@@ -40,11 +43,13 @@ class Figure(NamedTuple):
     """One artifact."""
     sheets: Callable[[Path, Path], list[Path]] | None = None
     """All stored ones: from the results folder and the output folder to the files written."""
+    explore: Explore | None = None
+    """What a reader moves through of one artifact; without it the report shows the drawing."""
 
     @classmethod
     def of(cls, script: Script) -> "Figure":
         """Return the kind of figure that a script draws."""
-        return cls(script.__name__, script.DRAWING, script.draw)
+        return cls(script.__name__, script.DRAWING, script.draw, explore=getattr(script, "explore", None))
 
 
 FIGURES = [
@@ -55,7 +60,12 @@ FIGURES = [
     Figure.of(langevin_transition),
     Figure.of(score_histograms),
     Figure.of(system_samples),
-    Figure("figures.system_samples", system_samples.SHEET, sheets=system_samples.draw_sheets),
+    Figure(
+        "figures.system_samples",
+        system_samples.SHEET,
+        sheets=system_samples.draw_sheets,
+        explore=system_samples.explore_samples,
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reproduce.results import Measurement, Reported, Verdict
+from reproduce.results.cited import Cited
 from reproduce.results.comparison import NOT_RUN, comparison
 from reproduce.results.expectation import condition
 from reproduce.results.identity import Of, Option, option
@@ -41,12 +42,13 @@ LAYERS_HEADER = (
 
 
 class Mean(NamedTuple):
-    """A mean over seeds, its standard deviation, the seeds, and one of the rows."""
+    """A mean over seeds, its standard deviation, the seeds, one of the rows, and all of them."""
 
     value: float
     spread: float | None
     seeds: tuple[int, ...]
     row: Measurement
+    rows: tuple[Measurement, ...]
 
 
 def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: object) -> Mean | None:
@@ -58,12 +60,12 @@ def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: obj
     if not newest:
         return None
     value, spread, _ = summary(newest)
-    return Mean(value, spread, tuple(row.seed for row in newest), newest[0])
+    return Mean(value, spread, tuple(row.seed for row in newest), newest[0], tuple(newest))
 
 
 def cell(mean: Mean | None) -> str:
     """Write a mean and its spread with the decimals of its metric; "-" for none."""
-    return "-" if mean is None else number(mean.value, mean.row.metric, mean.spread)
+    return "-" if mean is None else Cited(number(mean.value, mean.row.metric, mean.spread), mean.rows)
 
 
 def priors(rows: Sequence[Measurement]) -> list[Cells]:
@@ -116,7 +118,7 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
     if len(alike) < 2:
         return None
     value, spread, _ = summary(list(alike.values()))
-    return Mean(value, spread, tuple(alike), plain)
+    return Mean(value, spread, tuple(alike), plain, tuple(alike.values()))
 
 
 def _drawn(row: Measurement) -> tuple[object, ...]:
@@ -243,7 +245,7 @@ def _gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> st
     if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
         return "-"
     share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)
-    return number(share, "prior_gap_closed")
+    return Cited(number(share, "prior_gap_closed"), (*gaussian.rows, *mean.rows, *posterior.rows))
 
 
 def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:
@@ -252,5 +254,5 @@ def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:
         one = verdict.expectation
         about = one.protocol == row.protocol and one.asks(row) and verdict.images == row.images
         if about and one.config_digest in ("", row.config_digest):
-            return judged(verdict)
+            return Cited(judged(verdict), mean.rows, verdict)
     return "-"
