@@ -110,6 +110,15 @@ class Drawing:
         paths = sorted((results / "artifacts").glob(f"*_{self.kind}.npz"))
         return [Artifact(path.stem, self.arrays) for path in paths if set(self.arrays) <= array_names(path)]
 
+    def lying_in(self, folder: Path) -> list["OfRun"]:
+        """Return the artifacts of this kind in a run's folder, or that of a set of its samples; none is no error.
+
+        Raises:
+            UserError: one of that name is damaged, or it is no run's folder.
+        """
+        paths = [path for path in folder.glob(f"{self.kind}.npz") if set(self.arrays) <= array_names(path)]
+        return self.of_run(folder) if paths and _model(_header(folder)["config"]) in self.models else []
+
     def nothing(self, results: Path) -> str:
         """Say that there is no such artifact in a results folder, and what leaves one there."""
         made = f"`{self.command}`" if self.command else "a recipe's full preset"
