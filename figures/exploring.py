@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from figures.plotting.panels import panels
+
 MOST_POINTS = 260  # of a curve; of a longer one evenly spaced points are kept, the last one always
 
 
@@ -70,6 +72,15 @@ class Exploration:
     marks: tuple[float, ...] = ()
     plot_at: tuple[Plot, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def training_plots(curves: Mapping[str, Float[np.ndarray, "2 records"]], across: str = "training step") -> list[Plot]:
+    """Return the panels of what a training recorded: its steps above its values by name, as `recorded` returns them."""
+    plots = []
+    for panel in panels(curves):
+        lines = (Curve(label or "value", x, y).thinned() for label, (x, y) in panel.curves.items())
+        plots.append(Plot(panel.title, across, tuple(lines), gap=panel.gap))
+    return plots
 
 
 def energy_plot(title: str, energy: Float[np.ndarray, "steps chains *layers"]) -> Plot:

@@ -41,7 +41,7 @@ def explore(artifact: Artifact, results: Path) -> list[Exploration]:
     arrays, rows = _rows(artifact, results)
     columns = min(SIDE, round(arrays["panels"].shape[1] ** 0.5))
     panels = {label.replace("\n", " "): np.stack(list(found.values()))[:, : SIDE**2] for label, found in rows.items()}
-    positions = tuple(f"drawn anew: {name}; all other layers kept" for name in rows["EBM\nprior"])
+    positions = tuple(f"{name}; all other layers kept" for name in rows["EBM\nprior"])
     return [Exploration("Hierarchical sampling", "the layer drawn anew", positions, panels, columns)]
 
 

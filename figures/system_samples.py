@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require
-from figures.exploring import Curve, Exploration, Plot
-from figures.plotting import curve_panels, image_rows, panels, save
+from figures.exploring import Exploration, training_plots
+from figures.plotting import curve_panels, image_rows, save
 from figures.summaries import mean_of
 from jlebm.errors import UserError
 from reproduce.results import Measurement, read_all, read_artifact
@@ -36,11 +36,7 @@ def explore(artifact: Artifact, results: Path) -> list[Exploration]:
     Raises:
         UserError: as in `draw`.
     """
-    plots = []
-    for panel in panels(_curves(artifact, results)):
-        curves = [Curve(label or "value", x, y).thinned() for label, (x, y) in panel.curves.items()]
-        plots.append(Plot(panel.title, "training step", tuple(curves), gap=panel.gap))
-    return [Exploration("Training curves", plots=tuple(plots))]
+    return [Exploration("Training curves", plots=tuple(training_plots(_curves(artifact, results))))]
 
 
 def explore_samples(artifact: Artifact, results: Path) -> list[Exploration]:

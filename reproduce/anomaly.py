@@ -38,6 +38,7 @@ from reproduce.measuring.session import Rows
 from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
 from reproduce.results.identity import Of
 from reproduce.terminal.console import ConsoleReporter
@@ -172,6 +173,7 @@ def _run(arguments: Arguments, report: Reporter) -> None:
                 )
                 rows = Rows(subject, session, arguments.results)
                 _judge(run, rows, state.evaluated_model(), digit, chosen, preset.draws)
+                leave_page(run, session, arguments.results)
                 subjects.append(subject)
     sources = [of(digit, score) for digit in arguments.digits for score in scores_of(arguments.learning)]
     print_table(subjects, sources, arguments.results)

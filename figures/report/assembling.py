@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import itables
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from figures.report.claim import OUTCOMES, comparisons, reported, sentence
+from figures.report.claim import OUTCOMES, Comparison, comparisons, reported, sentence
 from figures.report.contents import Contents
 from figures.report.gallery import gallery
 from figures.report.listing import (
@@ -76,6 +76,7 @@ def page_of(contents: Contents) -> str:
             "comparisons": [(one, [_cited(cell, ids) for cell in one.cells]) for one in found],
         },
         tally=tally(contents),
+        hero=_hero(found, data["figures"]),
         waiting=waiting(contents),
         tables=data["tables"],
         kinds=list(dict.fromkeys(one["kind"] for one in data["figures"])),
@@ -140,6 +141,16 @@ def _words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _hero(found: Sequence[Comparison], figures: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the place of the figure of samples that shows both priors of the first comparison; None without one."""
+    for place, figure in enumerate(figures):
+        names = {picture["name"] for picture in figure["pictures"]}
+        both = {"EBM prior", "Gaussian prior"} <= names and len(figure["positions"]) == 1
+        if both and found and figure["digest"] in found[0].digests:
+            return place
+    return None
 
 
 def _cited(cell: str, ids: Mapping[int, int]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from figures import summaries
 from figures.report.contents import Contents
 from reproduce.results import METRICS, Measurement
 from reproduce.results.cited import Cited
-from reproduce.results.rendering import number
+from reproduce.results.metrics import EBM, GAUSSIAN, POSTERIOR
+from reproduce.results.rendering import judged, number
 from reproduce.results.verdicts import summary
 
 METRIC = "fid768"  # what both priors of every model are judged by; a distance, of which less is nearer
@@ -34,24 +35,54 @@ class Comparison:
     verdict: str
     outcome: str
 
+    @property
+    def digests(self) -> set[str]:
+        """The configurations whose images the EBM prior's mean is of."""
+        ebm = self.cells[1]
+        rows = ebm.rows if isinstance(ebm, Cited) else ()
+        return {row.config_digest for row in rows if isinstance(row, Measurement)}
+
 
 OUTCOMES = {
-    "nearer": "nearer to the data, beyond the spread over seeds",
-    "one seed": "nearer to the data, on one seed",
+    "nearer": "nearer to the data beyond the spread over seeds",
+    "one seed": "nearer on one seed alone",
     "not nearer": "not nearer to the data",
 }
 """What a comparison can say, in words."""
 
 
 def comparisons(contents: Contents) -> list[Comparison]:
-    """Return a comparison for each dataset and model with both priors, in the order of `summaries.headline`."""
+    """Return a comparison for each dataset and model with both priors, in the order of `summaries.headline`.
+
+    On the page of one run it is for each of its configurations.
+    """
     rows = [row for row in contents.rows if row.complete]
+    if contents.run:
+        return _of_run(contents, rows)
     lines = summaries.headline(rows, [one.verdict for one in contents.judged])
     found = []
     for dataset, model, gaussian, ebm, posterior, gap, seeds, images, verdict in lines:
         if isinstance(gaussian, Cited) and isinstance(ebm, Cited):
             cells = (gaussian, ebm, posterior, gap)
             found.append(Comparison(f"{dataset}, {model}", cells, seeds, images, verdict, outcome(gaussian, ebm)))
+    return found
+
+
+def _of_run(contents: Contents, rows: Sequence[Measurement]) -> list[Comparison]:
+    verdicts = {id(row): one.verdict for one in contents.judged for row in one.rows}
+    found = []
+    for digest in dict.fromkeys(row.config_digest for row in rows):
+        group = [row for row in rows if row.config_digest == digest]
+        means = [summaries.mean_of(group, METRIC, of) for of in (GAUSSIAN, EBM, POSTERIOR)]
+        gaussian, ebm, posterior = map(summaries.cell, means)
+        if isinstance(gaussian, Cited) and isinstance(ebm, Cited):
+            first = next(row for row in ebm.rows if isinstance(row, Measurement))
+            verdict = verdicts.get(id(first))
+            said = "" if verdict is None else judged(verdict)
+            cells = (gaussian, ebm, posterior, summaries.gap(*means))
+            counts = (str(len(ebm.rows)), str(first.images))
+            model = f"{first.dataset}, {first.learning}, {first.label}"
+            found.append(Comparison(model, cells, *counts, said, outcome(gaussian, ebm)))
     return found
 
 
@@ -74,13 +105,12 @@ def sentence(found: Sequence[Comparison]) -> str:
     if not found:
         return f"{METRICS[METRIC].label} of both priors was not measured, so the claim is not judged here."
     said = [
-        f"{count} of {len(found)}: {words}"
+        f"{words} in {count}"
         for name, words in OUTCOMES.items()
         if (count := sum(one.outcome == name for one in found))
     ]
-    return f"Images of the joint EBM prior beside those of the Gaussian prior, by {METRICS[METRIC].label}. " + (
-        "; ".join(said) + "."
-    )
+    many = f"Of {len(found)} comparisons" if len(found) > 1 else "In one comparison"
+    return f"{many} with the Gaussian prior by {METRICS[METRIC].label}, the joint EBM prior is {', '.join(said)}."
 
 
 def reported(contents: Contents) -> str:
@@ -90,6 +120,6 @@ def reported(contents: Contents) -> str:
         return ""
     label = METRICS[ours.metric].label
     return (
-        f"The paper reports a CIFAR-10 {label} of {number(ours.value, ours.metric)} for {ours.system}, and of "
-        f"{number(nvae.value, nvae.metric)} for {nvae.system}."
+        f"On CIFAR-10 the paper reports {label} {number(ours.value, ours.metric)} for its joint EBM prior, and "
+        f"{number(nvae.value, nvae.metric)} for the Gaussian prior of the same NVAE."
     )

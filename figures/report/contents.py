@@ -57,6 +57,7 @@ class Contents:
         awaited: lines of the benchmark that a GPU has.
         paper: what the papers report.
         artifacts: the figures.
+        golden: files of the curves that tiny runs are held to.
         run: the name of the run's folder; "" where the page is of all results.
     """
 
@@ -68,6 +69,7 @@ class Contents:
     awaited: tuple[timing.Awaited, ...]
     paper: Mapping[str, Reported]
     artifacts: tuple[Shown, ...]
+    golden: tuple[Path, ...] = ()
     run: str = ""
 
 
@@ -87,6 +89,7 @@ def all_results(results: Path) -> Contents:
         tuple(timing.read_awaited(results)),
         _paper(results),
         tuple(Shown(figure, one) for figure in FIGURES for one in figure.drawing.stored(results)),
+        tuple(sorted((results / "golden").glob("*.json"))),
     )
 
 
@@ -109,7 +112,7 @@ def of_run(folder: Path, results: Path) -> Contents:
     rows = tuple(row for row in stored_rows(results / "measured") if (row.config_digest, row.seed) in trained)
     ours = {id(row) for row in rows}
     judged = [one for one in _judged(stored_rows(results / "measured"), results) if ours & {id(row) for row in one.rows}]
-    return Contents(folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), folder.name)
+    return Contents(folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name)
 
 
 def provenance_of(shown: Shown, results: Path) -> dict[str, Any]:

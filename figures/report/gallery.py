@@ -12,10 +12,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from figures.common import Artifact
-from figures.exploring import Curve, Exploration, Plot
+from figures.exploring import Curve, Exploration, Plot, training_plots
 from figures.plotting.grids import GAP, tile
 from figures.registry import Figure
 from figures.report.contents import Contents, Shown, provenance_of
+from reproduce.results import read_golden
 from reproduce.results.identity import Identity, recipe_of
 
 LARGE = 48  # pixels of a side from which an image is written lossily: smaller ones show every pixel as a square
@@ -34,6 +35,24 @@ def gallery(contents: Contents) -> list[dict[str, Any]]:
         made = provenance_of(shown, contents.results)
         for one in _explored(shown.figure, shown.artifact, contents.results):
             found.append(_about(shown, made) | _encoded(one))
+    return [*found, *(golden for path in contents.golden for golden in _golden(path))]
+
+
+def _golden(path: Path) -> list[dict[str, Any]]:
+    """Return the curves of a tiny run on each class of device, a value for each record."""
+    found = []
+    for device, curves in read_golden(path).items():
+        arrays = {name: np.array([np.arange(1, len(values) + 1), values]) for name, values in curves.items()}
+        one = Exploration("Training curves of a tiny run", plots=tuple(training_plots(arrays, "record")))
+        about = {
+            "artifact": path.stem,
+            "kind": "golden curves of tiny runs",
+            "of": path.stem.replace("-", " "),
+            "made": [("file", f"golden/{path.name}"), ("device", device)],
+            "digest": "",
+            "command": "nox -s regression",
+        }
+        found.append(about | _encoded(one))
     return found
 
 
@@ -63,6 +82,7 @@ def _about(shown: Shown, made: dict[str, Any]) -> dict[str, Any]:
         "kind": shown.figure.drawing.title,
         "of": f"{dataset}, {identity.artifact}, {identity.label}",
         "made": told,
+        "digest": str(made["config_digest"]),
         "command": identity.command(target=target, digest=str(made.get("run_digest", made["config_digest"]))),
     }
 
@@ -119,9 +139,11 @@ def _size(images: UInt8[np.ndarray, "images c h w"], columns: int) -> tuple[int,
 
 
 def _grid(images: UInt8[np.ndarray, "images c h w"], columns: int) -> np.ndarray:
-    """Return images side by side, uint8 (height, width, 4): what lies between them is transparent."""
+    """Return images side by side, what lies between them is transparent."""
     grid = tile(images, min(columns, len(images)))
     height, width = images.shape[-2:]
     inside = [np.arange(size) % (side + GAP) >= GAP for size, side in zip(grid.shape[:2], (height, width), strict=True)]
-    opaque = np.outer(*inside) if len(images) > 1 else np.ones(grid.shape[:2], bool)
-    return np.dstack([grid, np.where(opaque, 255, 0).astype(np.uint8)])
+    if len(images) == 1:
+        return grid
+    opaque = np.where(np.outer(*inside), 255, 0).astype(np.uint8)
+    return np.dstack([grid, opaque])[GAP:-GAP, GAP:-GAP]

@@ -39,8 +39,8 @@ class Table:
 
 def measured_table(contents: Contents) -> Table:
     """Return a line for each mean over seeds, and for what was never run, with its verdict."""
-    header = ("dataset", "preset", "system", "metric", "of", "measured", "seeds", "images", "expected", "paper reports",
-              "verdict")  # fmt: skip
+    header = ("dataset", "preset", "system", "metric", "of", "measured", "verdict", "seeds", "images", "expected",
+              "paper reports")  # fmt: skip
     lines, tones = [], {}
     for one in contents.judged:
         verdict, about = one.verdict, one.verdict.expectation
@@ -56,11 +56,11 @@ def measured_table(contents: Contents) -> Table:
                 METRICS[about.metric].label,
                 about.of.name,
                 Cited(mean, one.rows, verdict),
+                Cited(said, one.rows, verdict),
                 str(verdict.count or "-"),
                 str(verdict.images or "-"),
                 expected,
                 _reported(contents, about.paper, about.metric),
-                Cited(said, one.rows, verdict),
             )
         )
     return Table("measured", "Every mean, with its verdict", header, lines, tones=tones)
@@ -68,12 +68,12 @@ def measured_table(contents: Contents) -> Table:
 
 def rows_table(contents: Contents) -> Table:
     """Return a line for each stored row."""
-    header = ("dataset", "preset", "system", "metric", "of", "seed", "value", "images", "date", "verdict")
+    header = ("dataset", "preset", "system", "metric", "of", "seed", "value", "verdict", "images", "date")
     verdicts = {id(row): one for one in contents.judged for row in one.rows}
     lines, tones = [], {}
     for row in contents.rows:
         one = verdicts.get(id(row))
-        said = "in no mean: a newer row stands for it" if one is None else says(one)
+        said = "in no mean" if one is None else says(one)
         tones[said] = QUIET if one is None else tone(one)
         lines.append(
             (
@@ -84,9 +84,9 @@ def rows_table(contents: Contents) -> Table:
                 row.of.name,
                 str(row.seed),
                 Cited(number(row.value, row.metric), (row,)),
+                said,
                 str(row.images),
                 row.date[:10],
-                said,
             )
         )
     return Table("rows", "Every stored row", header, lines, tones=tones)

@@ -41,6 +41,7 @@ from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 from reproduce.results.identity import Option
@@ -101,6 +102,7 @@ def run_two_stage(
             subjects.append(subject)
         if arguments.seeds[0] == 1:
             _draw_layers(stage, subjects[0], _Drawn(model, plan.sampler, preset.batch_size), preset, arguments, session)
+        leave_page(run, session, arguments.results)
     return subjects
 
 

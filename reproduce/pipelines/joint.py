@@ -14,6 +14,7 @@ from jlebm.weights import save_model
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines import pictures
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES
 
 
@@ -64,6 +65,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: 
     drawn = pictures.there([run.weights, *samples.paths, *pictures.left(subject, folder, run.folder)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything of {run.folder} was measured before; its rows stand")
+        leave_page(run, session, folder)
         return subject
     shown = {source: samples[source].images for source in SOURCES}
     if not parallel.first():
@@ -77,4 +79,5 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, session: 
         f"stored {rows.added} rows in {rows.path}; samples.png, energy.png, training.png and the weights "
         f"are in {run.folder}"
     )
+    leave_page(run, session, folder)
     return subject

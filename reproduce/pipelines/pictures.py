@@ -18,7 +18,7 @@ from reproduce.measuring.session import Session, Subject
 
 SHOWN = 32  # images of each source in the grid
 PICTURES = ("samples", "energy", "training")
-ARRAYS = ("samples", "langevin")
+ARRAYS = ("samples", "langevin", "training")
 TRACED = 100  # chains in the energy trace and its diagnostics
 KEPT = ("cpu", "budget", "paper")  # presets whose first seed the repository keeps; never a first look
 
@@ -76,14 +76,14 @@ def draw(
     record = _watched(model, chain, chains)
     energy = record.energy()
     notes = _tell(run, into, subject.steps, record.diagnosis(model.layer_names, chain), session)
-    for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
+    curves = plotting.recorded(run.events())
+    stored = {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}, "training": curves}
+    for name, arrays in stored.items():
         store(name, arrays, subject, session, folder, into)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
-    curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
-    curves = curves if subject.learning == "two-stage" else ["reconstruction", *curves]
-    plotting.save(plotting.training_curves(run.events(), curves), into / "training")
+    plotting.save(plotting.curve_panels(curves), into / "training")
 
 
 def store(

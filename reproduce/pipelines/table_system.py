@@ -25,6 +25,7 @@ from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines.energies_on_backbone import Trained, hold_to, trained_backbone
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
+from reproduce.pipelines.run_page import leave_page
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
@@ -73,6 +74,7 @@ def run_system(
             labels = session.dataset.labels if conditional else None
             state = fitted(run, session.dataset.images, session.device, session.report, frozen, labels)
             _measure(run, experiment, state, trained, session, results, held_out)
+            leave_page(run, session, results)
 
 
 def _backbone(experiment: BaselineExperiment, runs: Path, session: Session) -> Trained:

@@ -1,6 +1,6 @@
 // Curves as SVG: they take the theme's colours, stay sharp in print, and are read with the mouse or the arrow keys.
 // Kept plotting libraries that a Python package ships are 1.3 to 4.8 MB a page; this needs one mark, one band, one gap.
-const WIDE = 480, TALL = 230, PAD = { left: 56, right: 14, top: 12, bottom: 34 };
+const TALL = 220, PAD = { left: 56, right: 14, top: 12, bottom: 34 };
 
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1;
@@ -18,7 +18,8 @@ function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-function chart(plot, onStep) {
+function chart(plot) {
+  let WIDE = 480, home = null; // the width in pixels, so that letters keep their size; where a slider stands
   const curves = plot.curves;
   const span = plot.steps && curves[0].x.length > 1 ? curves[0].x[1] - curves[0].x[0] : 0;
   const xs = curves.flatMap((curve) => curve.x);
@@ -32,37 +33,44 @@ function chart(plot, onStep) {
   const Y = (y) => TALL - PAD.bottom - ((y - low) / (high - low)) * (TALL - PAD.top - PAD.bottom);
   const at = (x, y) => `${X(x).toFixed(1)},${Y(y).toFixed(1)}`;
 
-  const svg = draw("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "chart", role: "img", tabindex: "0", "aria-label": `${plot.title}, over ${plot.across}: ${curves.map((curve) => `${curve.label} ends at ${short(curve.y.at(-1))}`).join(", ")}` });
-  for (const y of ticks(low, high, 4)) svg.append(draw("line", { class: "grid", x1: PAD.left, x2: WIDE - PAD.right, y1: Y(y), y2: Y(y) }), draw("text", { class: "tick", x: PAD.left - 6, y: Y(y) + 3.5, "text-anchor": "end" }, short(y)));
-  for (const x of ticks(x0, x1, 5)) svg.append(draw("text", { class: "tick", x: X(x), y: TALL - PAD.bottom + 15, "text-anchor": "middle" }, short(x)));
-  svg.append(draw("text", { class: "axis", x: (PAD.left + WIDE - PAD.right) / 2, y: TALL - 4, "text-anchor": "middle" }, plot.across));
-
-  if (plot.gap && curves.length > 1 && curves[0].x.length === curves[1].x.length) {
-    const there = curves[0].x.map((x, i) => [x, curves[0].y[i], curves[1].y[i]]).filter(([, a, b]) => a !== null && b !== null);
-    const path = [...there.map(([x, a]) => at(x, a)), ...there.reverse().map(([x, , b]) => at(x, b))];
-    if (path.length) svg.append(draw("path", { class: "gap", d: `M${path.join("L")}Z` }));
-  }
-  curves.forEach((curve, index) => {
-    if (curve.band) {
-      const there = curve.x.map((x, i) => [x, curve.y[i], curve.band[i]]).filter(([, y, b]) => y !== null && b !== null);
-      const path = [...there.map(([x, y, b]) => at(x, y + b)), ...there.reverse().map(([x, y, b]) => at(x, y - b))];
-      svg.append(draw("path", { class: `band c${index % 6}`, d: `M${path.join("L")}Z` }));
-    }
-  });
-  curves.forEach((curve, index) => {
-    let d = "", pen = false;
-    curve.x.forEach((x, i) => {
-      const y = curve.y[i];
-      if (y === null) return (pen = false);
-      d += (pen ? "L" : "M") + at(x, y) + (plot.steps ? `L${at(x + span, y)}` : "");
-      pen = true;
-    });
-    svg.append(draw("path", { class: `line c${index % 6}${curves.length > 1 && curve.label === "data" && !plot.gap && !plot.steps ? " dashed" : ""}`, d }));
-  });
-
+  const svg = draw("svg", { class: "chart", role: "img", tabindex: "0", "aria-label": `${plot.title}, over ${plot.across}: ${curves.map((curve) => `${curve.label} ends at ${short(curve.y.at(-1))}`).join(", ")}` });
   const mark = draw("line", { class: "mark", y1: PAD.top, y2: TALL - PAD.bottom, visibility: "hidden" });
   const hover = draw("line", { class: "hover", y1: PAD.top, y2: TALL - PAD.bottom, visibility: "hidden" });
-  svg.append(mark, hover);
+
+  function paint() {
+    svg.setAttribute("viewBox", `0 0 ${WIDE} ${TALL}`);
+    svg.replaceChildren();
+    for (const y of ticks(low, high, 4)) svg.append(draw("line", { class: "grid", x1: PAD.left, x2: WIDE - PAD.right, y1: Y(y), y2: Y(y) }), draw("text", { class: "tick", x: PAD.left - 6, y: Y(y) + 3.5, "text-anchor": "end" }, short(y)));
+    for (const x of ticks(x0, x1, WIDE < 380 ? 4 : 6)) svg.append(draw("text", { class: "tick", x: X(x), y: TALL - PAD.bottom + 15, "text-anchor": "middle" }, short(x)));
+    svg.append(draw("text", { class: "axis", x: (PAD.left + WIDE - PAD.right) / 2, y: TALL - 4, "text-anchor": "middle" }, plot.across));
+  
+    if (plot.gap && curves.length > 1 && curves[0].x.length === curves[1].x.length) {
+      const there = curves[0].x.map((x, i) => [x, curves[0].y[i], curves[1].y[i]]).filter(([, a, b]) => a !== null && b !== null);
+      const path = [...there.map(([x, a]) => at(x, a)), ...there.reverse().map(([x, , b]) => at(x, b))];
+      if (path.length) svg.append(draw("path", { class: "gap", d: `M${path.join("L")}Z` }));
+    }
+    curves.forEach((curve, index) => {
+      if (curve.band) {
+        const there = curve.x.map((x, i) => [x, curve.y[i], curve.band[i]]).filter(([, y, b]) => y !== null && b !== null);
+        const path = [...there.map(([x, y, b]) => at(x, y + b)), ...there.reverse().map(([x, y, b]) => at(x, y - b))];
+        svg.append(draw("path", { class: `band c${index % 6}`, d: `M${path.join("L")}Z` }));
+      }
+    });
+    curves.forEach((curve, index) => {
+      let d = "", pen = false;
+      curve.x.forEach((x, i) => {
+        const y = curve.y[i];
+        if (y === null) return (pen = false);
+        d += (pen ? "L" : "M") + at(x, y) + (plot.steps ? `L${at(x + span, y)}` : "");
+        pen = true;
+      });
+      svg.append(draw("path", { class: `line c${index % 6}${curves.length > 1 && curve.label === "data" && !plot.gap && !plot.steps ? " dashed" : ""}`, d }));
+    });
+    svg.append(draw("line", { class: "base", x1: PAD.left, x2: WIDE - PAD.right, y1: TALL - PAD.bottom, y2: TALL - PAD.bottom }), mark, hover);
+    if (home !== null) fill(mark, { x1: X(home), x2: X(home), visibility: "visible" }, []);
+    hover.setAttribute("visibility", "hidden");
+  }
+
   const longest = curves.reduce((a, b) => (b.x.length > a.x.length ? b : a)).x;
   const where = make("b", {}), cells = curves.map(() => make("span", { class: "value" })), gap = make("span", { class: "value" });
   const items = curves.map((curve, index) => make("li", {}, make("i", { class: `key c${index % 6}` }), curves.length > 1 || curve.label !== "value" ? `${curve.label} ` : "", cells[index]));
@@ -70,7 +78,7 @@ function chart(plot, onStep) {
   if (showsGap) items.push(make("li", {}, make("i", { class: "key gap" }), `gap (${curves[0].label} − ${curves[1].label}) `, gap));
   const legend = make("ul", { class: "legend" }, ...items);
   const nearest = (values, x) => values.reduce((best, value, i) => (Math.abs(value + span / 2 - x) < Math.abs(values[best] + span / 2 - x) ? i : best), 0);
-  let current = longest.length - 1, home = null;
+  let current = longest.length - 1;
 
   function read(x) {
     const found = curves.map((curve) => curve.y[nearest(curve.x, x)]);
@@ -108,7 +116,14 @@ function chart(plot, onStep) {
     point(Math.max(0, Math.min(longest.length - 1, current + moves[event.key])));
   });
 
+  paint();
   leave();
+  new ResizeObserver(([entry]) => {
+    const width = Math.round(entry.contentRect.width);
+    if (width < 60 || Math.abs(width - WIDE) < 2) return;
+    WIDE = width;
+    paint();
+  }).observe(svg);
   const element = make("figure", { class: "plot" }, make("figcaption", {}, plot.title), svg, make("div", { class: "read" }, where, legend));
   return {
     element,

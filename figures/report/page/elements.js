@@ -44,7 +44,7 @@ async function copy(text, near) {
 }
 
 function command(text) {
-  return make("div", { class: "command" }, make("code", {}, text), make("button", { type: "button", class: "copy", "data-copy": text }, "Copy"));
+  return make("div", { class: "command" }, make("code", {}, ...text.split(" ").flatMap((word) => [make("span", {}, word), " "])), make("button", { type: "button", class: "copy", "data-copy": text }, "Copy"));
 }
 
 document.addEventListener("click", (event) => {

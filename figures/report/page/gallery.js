@@ -49,6 +49,20 @@ function card(figure) {
   return make("article", { class: `figure${pictures.length ? "" : " only-plots"}`, "data-artifact": figure.artifact, "data-title": figure.title }, ...parts);
 }
 
+// Below the claim: the first images of both priors of its first comparison.
+const hero = document.getElementById("hero");
+if (hero) {
+  const figure = DATA.figures[Number(hero.dataset.figurePlace)];
+  for (const name of ["EBM prior", "Gaussian prior"]) {
+    const picture = figure.pictures.find((each) => each.name === name);
+    const one = pictureOf(picture, figure);
+    one.frame(0);
+    one.element.querySelector("img").style.aspectRatio = picture.width / (picture.height / 2 - 1); // the upper half
+    one.element.querySelector("figcaption").textContent = `${name}: ${figure.of}`;
+    hero.append(one.element);
+  }
+}
+
 // Cards are made when they come near: a page of everything has some hundred pictures.
 if (place) {
   const kind = document.getElementById("kind"), model = document.getElementById("model"), shown = document.getElementById("shown");

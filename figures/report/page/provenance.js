@@ -34,7 +34,7 @@ function showRows(places, verdict) {
 
 function showFigure(figure) {
   title.textContent = figure.title;
-  body.replaceChildren(make("p", {}, `${figure.artifact}.npz`), command(figure.command), fields(figure.made));
+  body.replaceChildren(make("p", {}, `${figure.artifact}`), command(figure.command), fields(figure.made));
   open();
 }
 

@@ -1,5 +1,6 @@
 // Every table: sorted by its headers, filtered by its columns and by words.
 const TABLES = {};
+const PER_PAGE = matchMedia("(max-width: 48rem)").matches ? 6 : 15;
 const words = (cell) => (typeof cell === "string" ? cell : cell.t);
 
 function cellFor(cell, column) {
@@ -24,28 +25,37 @@ function showTable(place) {
       return words(cell);
     },
     data: index,
+    createdCell: (element, cell) => {
+      element.dataset.label = column.title; // on a phone a row is a card, whose cells say what they are
+      if (words(cell) === "-") element.classList.add("nothing");
+    },
   }));
   const made = new DataTable(table, {
     data: data.lines,
     columns,
     order: [],
-    pageLength: 15,
+    pageLength: PER_PAGE,
     autoWidth: false,
     deferRender: true,
     scrollX: false,
-    layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: data.lines.length > 15 ? "paging" : null },
+    layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: data.lines.length > PER_PAGE ? "paging" : null },
     language: { info: "_START_ to _END_ of _TOTAL_", infoEmpty: "none", infoFiltered: "(of _MAX_)", emptyTable: "nothing was measured", zeroRecords: "nothing matches: clear a filter" },
   });
   const wrapped = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${data.title}, scrolls sideways` });
   table.before(wrapped);
   wrapped.append(table);
   const selects = data.columns.map((column, index) => column.filter && filterOf(made, data, column, index, bar)).filter(Boolean);
+  const sort = make("select", { "aria-label": `Sort ${data.title}` }, make("option", { value: "" }, "as stored"), ...data.columns.flatMap((column, index) => [["asc", "up"], ["desc", "down"]].map(([way, word]) => make("option", { value: `${index} ${way}` }, `${column.title}, ${word}`))));
+  sort.addEventListener("change", () => {
+    const [index, way] = sort.value.split(" ");
+    made.order(way ? [[Number(index), way]] : []).draw();
+  });
   const search = make("input", { type: "search", placeholder: "words", "aria-label": `Search ${data.title}` });
   const clear = make("button", { type: "button", class: "clear" }, "Clear");
-  bar.append(make("label", { class: "choice" }, "Search", search), clear);
+  bar.append(make("label", { class: "choice by" }, "Sort", sort), make("label", { class: "choice" }, "Search", search), clear);
   search.addEventListener("input", () => made.search(search.value).draw());
   clear.addEventListener("click", () => {
-    search.value = "";
+    search.value = sort.value = "";
     selects.forEach((select) => (select.value = ""));
     made.search("").columns().search("").order([]).draw();
   });
@@ -100,5 +110,5 @@ addEventListener("beforeprint", () => {
   }
 });
 addEventListener("afterprint", () => {
-  for (const { made } of Object.values(TABLES)) made.page.len(15).draw(false);
+  for (const { made } of Object.values(TABLES)) made.page.len(PER_PAGE).draw(false);
 });
