@@ -50,8 +50,12 @@ def explore(artifact: Artifact, results: Path) -> list[Exploration]:
             raise UserError(f"{artifact.path(results)} has scores {name} that are not finite; make it again")
         edges = np.linspace(*np.quantile(both, [0.005, 0.995]), BINS + 1)
         sides = zip(found.sides, (inside, outside), strict=True)
-        curves = [Curve(side, edges[:-1], np.histogram(np.clip(some, *edges[[0, -1]]), edges)[0]) for side, some in sides]
-        plots.append(Plot(f"score {name}: images in each of {BINS} intervals", f"score {name}", tuple(curves), steps=True))
+        curves = [
+            Curve(side, edges[:-1], np.histogram(np.clip(some, *edges[[0, -1]]), edges)[0]) for side, some in sides
+        ]
+        plots.append(
+            Plot(f"score {name}: images in each of {BINS} intervals", f"score {name}", tuple(curves), steps=True)
+        )
         auroc, auprc, fpr80 = numbers
         positions.append(f"score {name}: AUROC {auroc:.3f}, AUPRC {auprc:.3f}, FPR at 80 % TPR {fpr80:.3f}")
     title = f"Out-of-distribution detection, {found.sides[1]}"

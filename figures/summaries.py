@@ -90,12 +90,12 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
         found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
         for (title, _, source), mean in zip(PRIORS, found, strict=True):
             if mean is not None:
-                gap = gap(found[0], mean, found[-1])
+                gap = gap_closed(found[0], mean, found[-1])
                 lines.append((title, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
             elif place == 0:
                 lines.append((title, NOT_MEASURED, "-", "-", "-"))
             if source == EBM and (mean := _trainings([*backbone, *anew], way)) is not None:
-                gap = gap(found[0], mean, found[-1])
+                gap = gap_closed(found[0], mean, found[-1])
                 lines.append((RETRAINED, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
     return lines
 
@@ -142,7 +142,7 @@ def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[C
         )
         shown = ebm or gaussian
         assert shown is not None  # of one of the counted rows
-        means = (cell(gaussian), cell(ebm), cell(posterior), gap(gaussian, ebm, posterior))
+        means = (cell(gaussian), cell(ebm), cell(posterior), gap_closed(gaussian, ebm, posterior))
         lines.append((dataset, model, *means, str(len(shown.seeds)), str(images), _verdict(shown, verdicts)))
     return lines
 
@@ -240,7 +240,7 @@ def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
     return option(name, value).split()[0], number, str(value)
 
 
-def gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
+def gap_closed(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
     """Write the share of the way from the Gaussian prior to the posterior, of the means shown beside it."""
     if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
         return "-"

@@ -22,6 +22,8 @@ class Side(NamedTuple):
 SIDES = {
     "energy_posterior": Side("energy E(z)", "posterior"),
     "energy_prior": Side("energy E(z)", "prior"),
+    "range_posterior": Side("largest |z|", "posterior"),
+    "range_prior": Side("largest |z|", "prior"),
     "energy_data": Side("energy of images", "data"),
     "energy_samples": Side("energy of images", "samples"),
     "energy_model": Side("energy of images", "samples"),
@@ -38,6 +40,7 @@ WORDS = {
     "negative_elbo": "negative ELBO (nats an image)",
     "kl": "KL from prior to posterior (nats)",
     "kl_weight": "weight of the KL",
+    "conditional": "loss of the layers' conditionals",
     "loss": "loss",
     "bits_per_dim": "bits per dimension",
     "accuracy": "accuracy of the classifier",
@@ -56,7 +59,7 @@ class Panel(NamedTuple):
 
 
 def panels(curves: Mapping[str, Recorded]) -> list[Panel]:
-    """Return the panels of recorded curves: quantities in the order in which they come, each one's layers from the top.
+    """Return the panels of recorded curves: those of two sides first, each quantity's layers from the top.
 
     Args:
         curves: by name, training steps above values, as `recorded` returns them.
@@ -74,7 +77,7 @@ def panels(curves: Mapping[str, Recorded]) -> list[Panel]:
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    """Return the place of a recorded name: by its side of a panel, then what is of all layers, then the top layer."""
+    """Return the place of a recorded name: two-sided quantities first, what is of all layers before the top layer."""
     quantity, _, layer = name.partition("/")
-    side = list(SIDES).index(quantity) if quantity in SIDES else -1
+    side = list(SIDES).index(quantity) if quantity in SIDES else len(SIDES)
     return side, -int(layer.removeprefix("z")) if layer.removeprefix("z").isdecimal() else -(10**6), quantity

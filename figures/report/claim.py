@@ -79,7 +79,7 @@ def _of_run(contents: Contents, rows: Sequence[Measurement]) -> list[Comparison]
             first = next(row for row in ebm.rows if isinstance(row, Measurement))
             verdict = verdicts.get(id(first))
             said = "" if verdict is None else judged(verdict)
-            cells = (gaussian, ebm, posterior, summaries.gap(*means))
+            cells = (gaussian, ebm, posterior, summaries.gap_closed(*means))
             counts = (str(len(ebm.rows)), str(first.images))
             model = f"{first.dataset}, {first.learning}, {first.label}"
             found.append(Comparison(model, cells, *counts, said, outcome(gaussian, ebm)))
@@ -103,7 +103,7 @@ def _summary(cell: Cited) -> tuple[float, float | None, int]:
 def sentence(found: Sequence[Comparison]) -> str:
     """Say in how many comparisons the claim holds."""
     if not found:
-        return f"{METRICS[METRIC].label} of both priors was not measured, so the claim is not judged here."
+        return f"The claim is not judged here: {METRICS[METRIC].label} of both priors was not measured."
     said = [
         f"{words} in {count}"
         for name, words in OUTCOMES.items()

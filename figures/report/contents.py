@@ -102,17 +102,19 @@ def of_run(folder: Path, results: Path) -> Contents:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json; give one, as runs/NAME")
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    artifacts = [
-        Shown(figure, one) for figure in FIGURES for place in places for one in figure.drawing.lying_in(place)
-    ]
+    artifacts = [Shown(figure, one) for figure in FIGURES for place in places for one in figure.drawing.lying_in(place)]
     made = [read_artifact(one.artifact.path(results), (), ())[1] for one in artifacts]
     header = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     trained = {(str(one["config_digest"]), one["seed"]) for one in made} | {(header["digest"], header["seed"])}
     trained |= {(str(one["twin_digest"]), one["seed"]) for one in made if "twin_digest" in one}
     rows = tuple(row for row in stored_rows(results / "measured") if (row.config_digest, row.seed) in trained)
     ours = {id(row) for row in rows}
-    judged = [one for one in _judged(stored_rows(results / "measured"), results) if ours & {id(row) for row in one.rows}]
-    return Contents(folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name)
+    judged = [
+        one for one in _judged(stored_rows(results / "measured"), results) if ours & {id(row) for row in one.rows}
+    ]
+    return Contents(
+        folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name
+    )
 
 
 def provenance_of(shown: Shown, results: Path) -> dict[str, Any]:

@@ -168,7 +168,14 @@ def _speed_cell(row: Timing) -> tuple[str, ...]:
         ratio += " (missed)"
     goal = "-" if row.goal is None else f"{row.goal:g}x"
     share = "-" if row.share is None else f"{100 * row.share:.0f} %"
-    times = [duration(row.plain), Cited(duration(row.ours), (row,)), Cited(ratio, (row,)), goal, duration(row.floor), share]
+    times = [
+        duration(row.plain),
+        Cited(duration(row.ours), (row,)),
+        Cited(ratio, (row,)),
+        goal,
+        duration(row.floor),
+        share,
+    ]
     return (_named(row), row.setting, _device(row), *times)
 
 

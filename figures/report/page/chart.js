@@ -99,6 +99,7 @@ function chart(plot) {
 
   function leave() {
     hover.setAttribute("visibility", "hidden");
+    current = home === null ? longest.length - 1 : nearest(longest, home);
     read(home ?? longest.at(-1));
   }
 
