@@ -13,7 +13,7 @@ from markupsafe import Markup
 from figures.report.claim import OUTCOMES, Comparison, comparisons, reported, sentence
 from figures.report.contents import Contents
 from figures.report.gallery import gallery
-from figures.report.listing import (
+from figures.report.tabular import (
     all_rows,
     command_of,
     encode,

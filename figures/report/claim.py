@@ -1,4 +1,4 @@
-"""The paper's claim held to what was measured: is the joint EBM prior nearer to the data than the Gaussian prior is?"""
+"""The claim held to what was measured: whether the joint EBM prior is nearer to the data than the Gaussian is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def _of_run(contents: Contents, rows: Sequence[Measurement]) -> list[Comparison]
 
 
 def outcome(gaussian: Cited, ebm: Cited) -> str:
-    """Return the key of `OUTCOMES` for two cells: by their means, and the standard deviations over seeds around them."""
+    """Return the key of `OUTCOMES` for two cells: by their means and standard deviations over seeds."""
     (one, spread, count), (other, others, counts) = (_summary(cell) for cell in (gaussian, ebm))
     if other >= one:
         return "not nearer"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from figures.report.contents import Contents
-from figures.report.listing import QUIET, tone
+from figures.report.tabular import QUIET, tone
 from reproduce.results.expectation import describe
 from reproduce.results.identity import recipe_of
 

@@ -11,7 +11,7 @@ import pytest
 from figures import report
 from figures.exploring import Curve, Exploration
 from figures.registry import FIGURES
-from figures.report import assembling, claim, contents, gallery, listing
+from figures.report import assembling, claim, contents, gallery, tabular
 from figures.report.__main__ import main
 from figures.summaries import headline
 from jlebm.errors import UserError
@@ -245,12 +245,13 @@ def test_a_page_of_everything_is_small(everything: tuple[contents.Contents, str]
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1.2594 ± 0.0551", 1.2594), ("10,000", 10_000), ("162 ms", 0.162), ("2.5 h, cpu-avx2", 9000), ("4.35x (missed)", 4.35),
+    [("1.2594 ± 0.0551", 1.2594), ("10,000", 10_000), ("162 ms", 0.162), ("2.5 h, cpu-avx2", 9000),
+     ("4.35x (missed)", 4.35),
      ("-0.108", -0.108), ("3e-4", 3e-4), ("cpu", None), ("-", None), ("2 layers", 2)],
 )  # fmt: skip
 def test_a_cell_sorts_by_its_number(text: str, value: float | None) -> None:
     """Breaks if milliseconds sort above hours, or 10,000 below 9."""
-    assert listing.value_of(text) == (pytest.approx(value) if value is not None else None)
+    assert tabular.value_of(text) == (pytest.approx(value) if value is not None else None)
 
 
 def test_a_page_of_one_run(toys: Path, make_run: Any) -> None:
