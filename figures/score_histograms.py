@@ -48,10 +48,11 @@ def explore(artifact: Artifact, results: Path) -> list[Exploration]:
         both = np.concatenate([inside, outside])
         if not np.isfinite(both).all():
             raise UserError(f"{artifact.path(results)} has scores {name} that are not finite; make it again")
-        edges = np.linspace(*np.quantile(both, [0.005, 0.995]), BINS + 1)
+        low, high = np.quantile(both, [0.005, 0.995])
+        edges = np.linspace(low, high, BINS + 1)
         sides = zip(found.sides, (inside, outside), strict=True)
         curves = [
-            Curve(side, edges[:-1], np.histogram(np.clip(some, *edges[[0, -1]]), edges)[0]) for side, some in sides
+            Curve(side, edges[:-1], np.histogram(np.clip(some, low, high), edges)[0]) for side, some in sides
         ]
         plots.append(
             Plot(f"score {name}: images in each of {BINS} intervals", f"score {name}", tuple(curves), steps=True)

@@ -21,6 +21,7 @@ from reproduce.results.identity import Identity, recipe_of
 
 LARGE = 48  # pixels of a side from which an image is written lossily: smaller ones show every pixel as a square
 QUALITY = 88
+EFFORT = 30  # of compression without loss; more takes ten times as long for a twentieth of the bytes
 DIGITS = 5  # of a curve's values
 
 
@@ -93,7 +94,7 @@ def _encoded(one: Exploration) -> dict[str, Any]:
         "slider": one.slider,
         "positions": one.positions,
         "pictures": [
-            {"name": name, "frames": [image_url(images, one.columns) for images in positions]}
+            {"name": name, "smooth": positions.shape[-1] >= LARGE, "frames": [image_url(images, one.columns) for images in positions]}
             | dict(zip(("width", "height"), _size(positions[0], one.columns), strict=True))
             for name, positions in one.pictures.items()
         ],
@@ -129,7 +130,7 @@ def image_url(images: UInt8[np.ndarray, "images c h w"], columns: int) -> str:
     file = io.BytesIO()
     lossless = images.shape[-1] < LARGE
     picture = Image.fromarray(_grid(images, columns))
-    picture.save(file, "WEBP", lossless=lossless, quality=100 if lossless else QUALITY, method=4)
+    picture.save(file, "WEBP", lossless=lossless, quality=EFFORT if lossless else QUALITY, method=2)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 

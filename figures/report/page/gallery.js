@@ -5,13 +5,15 @@ let numbered = 0;
 
 function pictureOf(picture, figure) {
   const scale = Math.max(1, Math.min(4, Math.floor(MOST / picture.width)));
-  const image = make("img", { width: picture.width * scale, height: picture.height * scale, loading: "lazy", decoding: "async" });
+  const image = make("img", { width: picture.width * scale, height: picture.height * scale, class: picture.smooth ? "smooth" : "", loading: "lazy", decoding: "async" });
   const frame = (position) => {
     const index = Math.min(position, picture.frames.length - 1);
     image.src = picture.frames[index];
     image.alt = [figure.of, figure.title, picture.name, picture.frames.length > 1 ? figure.positions[index] : ""].filter(Boolean).join(": ");
   };
-  return { element: make("figure", { class: "picture" }, make("figcaption", {}, picture.name), image), frame };
+  const element = make("figure", { class: "picture" }, make("figcaption", {}, picture.name), image);
+  element.style.maxWidth = `${picture.width * scale}px`;
+  return { element, frame };
 }
 
 function card(figure) {
@@ -59,6 +61,7 @@ if (hero) {
     one.frame(0);
     one.element.querySelector("img").style.aspectRatio = picture.width / (picture.height / 2 - 1); // the upper half
     one.element.querySelector("figcaption").textContent = `${name}: ${figure.of}`;
+    one.element.style.maxWidth = "none";
     hero.append(one.element);
   }
 }

@@ -103,7 +103,7 @@ TABLES.measured?.made.on("draw", () => {
 });
 
 // On paper a table shows all that its filters leave, up to some pages of them.
-const PRINTED = 400;
+const PRINTED = 700;
 addEventListener("beforeprint", () => {
   for (const { made } of Object.values(TABLES)) {
     if (made.rows({ search: "applied" }).count() <= PRINTED) made.page.len(-1).draw(false);
