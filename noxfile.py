@@ -323,6 +323,12 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Write all results into one HTML page, report.html, to open in a browser (-- --run RUN for one run)."""
+    run_own_module(session, "figures.report", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time each part beside a plain implementation, and how cost grows (-- --only "prior chain")."""
     run_own_module(session, "reproduce.benchmark", *session.posargs)

@@ -1,5 +1,6 @@
 """Shared by the figure scripts: artifacts, the kinds of figures, and the command line."""
 
+import functools
 import json
 import sys
 import zipfile
@@ -12,7 +13,7 @@ import numpy as np
 
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import files_in, open_regular
-from reproduce.results import read_all, read_artifact
+from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.identity import Identity, recipe_of
 from reproduce.terminal.parsing import parse
 
@@ -42,7 +43,7 @@ class Artifact:
         Raises:
             UserError: the file is damaged, or its provenance does not fit its arrays or the stored rows.
         """
-        arrays, _ = read_artifact(self.path(results), self.arrays, read_all(results / "measured"))
+        arrays, _ = read_artifact(self.path(results), self.arrays, stored_rows(results / "measured"))
         return arrays
 
 
@@ -110,6 +111,15 @@ class Drawing:
         paths = files_in(results / "artifacts", f"*_{self.kind}.npz")
         return [Artifact(path.stem, self.arrays) for path in paths if set(self.arrays) <= array_names(path)]
 
+    def lying_in(self, folder: Path) -> list["OfRun"]:
+        """Return the artifacts of this kind in a run's folder, or that of a set of its samples; none is no error.
+
+        Raises:
+            UserError: one of that name is damaged, or it is no run's folder.
+        """
+        paths = [path for path in folder.glob(f"{self.kind}.npz") if set(self.arrays) <= array_names(path)]
+        return self.of_run(folder) if paths and _model(_header(folder)["config"]) in self.models else []
+
     def nothing(self, results: Path) -> str:
         """Return the sentence for a results folder without such an artifact, with what makes one."""
         made = f"`{self.command}`" if self.command else "a recipe's full preset"
@@ -141,6 +151,24 @@ class Drawing:
             there = f"but its sets of samples have one, give one of: {', '.join(sets)}" if sets else ""
             raise UserError(f"{folder / self.kind}.npz does not exist; {there or f'`{command}` makes it'}")
         return [OfRun(path.stem, self.arrays, command, folder, header["digest"], header["seed"]) for path in paths]
+
+
+def stored_rows(folder: Path) -> tuple[Measurement, ...]:
+    """Return the measured rows of a folder, read once for all artifacts while its files stay as they are.
+
+    Raises:
+        UserError: as in `read_all`.
+    """
+    if not folder.is_dir():
+        return ()
+    files = (path for path in sorted(folder.iterdir()) if path.suffix == ".jsonl")
+    return _rows_at(folder, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@functools.lru_cache(maxsize=2)
+def _rows_at(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Measurement, ...]:
+    """Read the rows of files in this state."""
+    return tuple(read_all(folder))
 
 
 @dataclass(frozen=True)

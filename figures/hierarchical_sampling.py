@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require, scale_for
+from figures.exploring import Exploration
 from figures.plotting import image_panels, save
 from jlebm.errors import UserError
 
@@ -22,6 +23,30 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not as many panels of images as names.
     """
+    arrays, rows = _rows(artifact, results)
+    columns, scale = round(arrays["panels"].shape[1] ** 0.5), scale_for(arrays["panels"].shape[-1])
+    first = {label: {name: panel[: SIDE**2] for name, panel in panels.items()} for label, panels in rows.items()}
+    return [
+        *save(image_panels(rows, columns, scale), out / artifact.name),
+        *save(image_panels(first, min(SIDE, columns), scale), out / f"{artifact.name}_sheet"),
+    ]
+
+
+def explore(artifact: Artifact, results: Path) -> list[Exploration]:
+    """Return the first draws of each panel, by the layer, or group of layers, that is drawn anew.
+
+    Raises:
+        UserError: as in `draw`.
+    """
+    arrays, rows = _rows(artifact, results)
+    columns = min(SIDE, round(arrays["panels"].shape[1] ** 0.5))
+    panels = {label.replace("\n", " "): np.stack(list(found.values()))[:, : SIDE**2] for label, found in rows.items()}
+    positions = tuple(f"{name}; all other layers kept" for name in rows["EBM\nprior"])
+    return [Exploration("Hierarchical sampling", "the layer drawn anew", positions, panels, columns)]
+
+
+def _rows(artifact: Artifact, results: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Return the arrays, and the panels of model and twin by what each draws anew."""
     arrays, path = artifact.load(results), artifact.path(results)
     names = [str(name) for name in require(path, arrays["names"], 1, np.str_, "names: text (panels,)")]
     rows = {}
@@ -33,12 +58,7 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
                 f"{path} has {len(panels)} panels in {name!r} and the names {names}; give each panel its own"
             )
         rows[label] = dict(zip(names, panels, strict=True))
-    columns, scale = round(arrays["panels"].shape[1] ** 0.5), scale_for(arrays["panels"].shape[-1])
-    first = {label: {name: panel[: SIDE**2] for name, panel in panels.items()} for label, panels in rows.items()}
-    return [
-        *save(image_panels(rows, columns, scale), out / artifact.name),
-        *save(image_panels(first, min(SIDE, columns), scale), out / f"{artifact.name}_sheet"),
-    ]
+    return arrays, rows
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ from figures import (
     system_samples,
 )
 from figures.common import Artifact, Draw, Drawing
+from figures.exploring import Exploration
 from jlebm.files import files_in
+
+Explore = Callable[[Artifact, Path], list[Exploration]]
 
 
 class Script(Protocol):
@@ -41,11 +44,13 @@ class Figure(NamedTuple):
     """Draws one artifact."""
     sheets: Callable[[Path, Path], list[Path]] | None = None
     """Draws all stored artifacts, given the results and the output folder, and returns the files written."""
+    explore: Explore | None = None
+    """Returns what a reader moves through in one artifact; without it the report shows the drawing."""
 
     @classmethod
     def of(cls, script: Script) -> "Figure":
         """Return the kind of figure that a script draws."""
-        return cls(script.__name__, script.DRAWING, script.draw)
+        return cls(script.__name__, script.DRAWING, script.draw, explore=getattr(script, "explore", None))
 
 
 FIGURES = [
@@ -56,7 +61,12 @@ FIGURES = [
     Figure.of(langevin_transition),
     Figure.of(score_histograms),
     Figure.of(system_samples),
-    Figure("figures.system_samples", system_samples.SHEET, sheets=system_samples.draw_sheets),
+    Figure(
+        "figures.system_samples",
+        system_samples.SHEET,
+        sheets=system_samples.draw_sheets,
+        explore=system_samples.explore_samples,
+    ),
 ]
 
 

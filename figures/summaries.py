@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reproduce.results import Measurement, Reported, Verdict
+from reproduce.results.cited import Cited
 from reproduce.results.comparison import NOT_RUN, comparison
 from reproduce.results.expectation import condition
 from reproduce.results.identity import Of, Option, option
@@ -41,12 +42,13 @@ LAYERS_HEADER = (
 
 
 class Mean(NamedTuple):
-    """Mean over seeds, standard deviation, seeds, and one of the rows."""
+    """Mean over seeds, standard deviation, seeds, one of the rows, and all of them."""
 
     value: float
     spread: float | None
     seeds: tuple[int, ...]
     row: Measurement
+    rows: tuple[Measurement, ...]
 
 
 def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: object) -> Mean | None:
@@ -58,12 +60,12 @@ def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: obj
     if not newest:
         return None
     value, spread, _ = summary(newest)
-    return Mean(value, spread, tuple(row.seed for row in newest), newest[0])
+    return Mean(value, spread, tuple(row.seed for row in newest), newest[0], tuple(newest))
 
 
 def cell(mean: Mean | None) -> str:
     """Format a mean and its spread with the decimals of its metric; "-" for None."""
-    return "-" if mean is None else number(mean.value, mean.row.metric, mean.spread)
+    return "-" if mean is None else Cited(number(mean.value, mean.row.metric, mean.spread), mean.rows)
 
 
 def priors(rows: Sequence[Measurement]) -> list[Cells]:
@@ -88,12 +90,12 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
         found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
         for (title, _, source), mean in zip(PRIORS, found, strict=True):
             if mean is not None:
-                gap = _gap(found[0], mean, found[-1])
+                gap = gap_closed(found[0], mean, found[-1])
                 lines.append((title, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
             elif place == 0:
                 lines.append((title, NOT_MEASURED, "-", "-", "-"))
             if source == EBM and (mean := _trainings([*backbone, *anew], way)) is not None:
-                gap = _gap(found[0], mean, found[-1])
+                gap = gap_closed(found[0], mean, found[-1])
                 lines.append((RETRAINED, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
     return lines
 
@@ -116,7 +118,7 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
     if len(alike) < 2:
         return None
     value, spread, _ = summary(list(alike.values()))
-    return Mean(value, spread, tuple(alike), plain)
+    return Mean(value, spread, tuple(alike), plain, tuple(alike.values()))
 
 
 def _drawn(row: Measurement) -> tuple[object, ...]:
@@ -140,7 +142,7 @@ def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[C
         )
         shown = ebm or gaussian
         assert shown is not None  # one of the counted rows
-        means = (cell(gaussian), cell(ebm), cell(posterior), _gap(gaussian, ebm, posterior))
+        means = (cell(gaussian), cell(ebm), cell(posterior), gap_closed(gaussian, ebm, posterior))
         lines.append((dataset, model, *means, str(len(shown.seeds)), str(images), _verdict(shown, verdicts)))
     return lines
 
@@ -238,12 +240,12 @@ def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
     return option(name, value).split()[0], number, str(value)
 
 
-def _gap(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
+def gap_closed(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
     """Format the share of the gap between Gaussian prior and posterior that is closed, from the means shown."""
     if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
         return "-"
     share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)
-    return number(share, "prior_gap_closed")
+    return Cited(number(share, "prior_gap_closed"), (*gaussian.rows, *mean.rows, *posterior.rows))
 
 
 def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:
@@ -252,5 +254,5 @@ def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:
         one = verdict.expectation
         about = one.protocol == row.protocol and one.asks(row) and verdict.images == row.images
         if about and one.config_digest in ("", row.config_digest):
-            return judged(verdict)
+            return Cited(judged(verdict), mean.rows, verdict)
     return "-"

@@ -6,24 +6,51 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require
+from figures.exploring import Exploration, training_plots
 from figures.plotting import curve_panels, image_rows, save
 from figures.summaries import mean_of
 from jlebm.errors import UserError
 from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.table_lines import BASELINES, SYSTEMS, System
 
-DRAWING = Drawing("training", "what a system recorded in training", (), ("system",))
+DRAWING = Drawing(
+    "training", "what a training recorded", (), ("system", "two-layer", "ladder", "two-stage", "gaussian")
+)
 SHEET = Drawing("samples", "the first samples of the other systems", ("samples",), ("system",))
 TWO_PRIORS = Drawing("samples", "samples", ("gaussian_prior", "ebm_prior"), ("two-stage",))
 SHOWN = 12  # images of each system
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw a panel for each value that the system recorded and return the files written.
+    """Draw panels of what the training recorded and return the files written.
 
     Raises:
         UserError: the artifact is damaged or of another run, or does not hold curves.
     """
+    return save(curve_panels(_curves(artifact, results)), out / artifact.name)
+
+
+def explore(artifact: Artifact, results: Path) -> list[Exploration]:
+    """Return the panels that `draw` draws.
+
+    Raises:
+        UserError: as in `draw`.
+    """
+    return [Exploration("Training curves", plots=tuple(training_plots(_curves(artifact, results))))]
+
+
+def explore_samples(artifact: Artifact, results: Path) -> list[Exploration]:
+    """Return the first samples of a system.
+
+    Raises:
+        UserError: the artifact is damaged or of another run, or its arrays are not images.
+    """
+    arrays, path = artifact.load(results), artifact.path(results)
+    images = require(path, arrays["samples"], 4, np.uint8, "samples: uint8 (N, C, H, W)", channels=1)
+    return [Exploration("Samples, the first ones, uncurated", pictures={"samples": images[None]}, columns=8)]
+
+
+def _curves(artifact: Artifact, results: Path) -> dict[str, np.ndarray]:
     arrays, path = artifact.load(results), artifact.path(results)
     for name, array in arrays.items():
         meaning = f"{name}: floating point (2, records), steps above values"
@@ -31,7 +58,7 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
             raise UserError(f"{path} holds an array of shape {array.shape}, where {meaning} is meant")
     if not arrays:
         raise UserError(f"{path} holds no curve; {artifact.again}")
-    return save(curve_panels(arrays), out / artifact.name)
+    return arrays
 
 
 def draw_sheets(results: Path, out: Path) -> list[Path]:

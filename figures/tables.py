@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jlebm.files import write_text
 from reproduce.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
+from reproduce.results.cited import Cited
 from reproduce.results.rendering import comma_separated, latex, markdown, measured, number
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "ood")
@@ -89,4 +90,4 @@ def _measured(reported: Reported, verdicts: Sequence[Verdict]) -> Verdict | None
 
 def _cell(verdict: Verdict) -> str:
     mark = f" ({verdict.status})" if verdict.status in ("DRIFT", "FAIL") else ""
-    return measured(verdict) + mark
+    return Cited(measured(verdict) + mark, verdict=verdict)

@@ -92,5 +92,10 @@ def transition(
     return figure
 
 
+def snapshot_steps(steps: int, snapshots: int) -> list[int]:
+    """Return the steps at which the images of a strip were taken, from the start on."""
+    return [index * _distance(steps, snapshots) for index in range(snapshots)]
+
+
 def _distance(steps: int, snapshots: int) -> int:
     return max(steps // snapshots, 1)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.plotting.panels import panels
 from figures.plotting.style import NOTE_HEIGHT, NOTE_SIZE, note_lines, styled
 from jlebm.errors import UserError, nearest
 
@@ -70,7 +71,7 @@ def energy_curves(axes: Axes, traces: Float[np.ndarray, "steps chains *layers"])
 
 
 def training_curves(events: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
-    """Draw the values that a run recorded over the training step, one panel each.
+    """Draw the values that a run recorded over the training step, as `curve_panels` does.
 
     Args:
         events: records of `events.jsonl`.
@@ -111,18 +112,26 @@ def recorded(events: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray,
 
 @styled
 def curve_panels(curves: Mapping[str, Float[np.ndarray, "2 records"]]) -> Figure:
-    """Draw curves over the training step, one panel each.
+    """Draw curves over the training step in panels: the two sides of one quantity share one, with their gap shaded.
 
     Args:
         curves: by name, at least one: training steps above values, as `recorded` returns them.
     """
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
+    shown = panels(curves)
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, (name, (steps, values)) in zip(panels, curves.items(), strict=False):
-        axes.plot(steps, values)
-        axes.set(title=name, xlabel="training step")
-    for axes in panels[len(curves) :]:
+    drawn = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, panel in zip(drawn, shown, strict=False):
+        for label, (steps, values) in panel.curves.items():
+            axes.plot(steps, values, label=label)
+        if panel.gap:
+            (steps, one), (others, other) = list(panel.curves.values())[:2]
+            if np.array_equal(steps, others):
+                axes.fill_between(steps, one, other, color="gray", alpha=0.25, linewidth=0, label="gap")
+        if len(panel.curves) > 1:
+            axes.legend(fontsize="small")
+        axes.set(title=panel.title, xlabel="training step")
+    for axes in drawn[len(shown) :]:
         axes.remove()
     return figure

@@ -43,6 +43,7 @@ from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES, Extent
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 from reproduce.results.identity import Option
@@ -104,6 +105,7 @@ def run_two_stage(
             stored.append(rows)
         if arguments.seeds[0] == 1:
             _draw_layers(run, drawn, preset.extent, stored[0], arguments)
+        leave_page(run, session, arguments.results)
     return [rows.subject for rows in stored]
 
 

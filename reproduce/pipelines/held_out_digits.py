@@ -26,6 +26,7 @@ from reproduce.pipelines.anomaly_training import CHECKPOINTS, Trained, trained, 
 from reproduce.pipelines.command_arguments import AnomalyArguments
 from reproduce.pipelines.fitting import STOPPED, Given, Stopped
 from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
 from reproduce.results.identity import Of, Option
 from reproduce.terminal.console import ConsoleReporter
@@ -74,6 +75,7 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
             with trained(detector.plan, seed, arguments.runs, given, report, detector.oracle) as found:
                 subject = _subject(found, detector, arguments)
                 detector.judge(found, Rows(subject, session, arguments.results))
+                leave_page(found.run, session, arguments.results)
                 subjects.append(subject)
         asked += [of(digit, score) for score in detector.names]
     print_table(subjects, asked, arguments.results)

@@ -15,6 +15,7 @@ from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES
 
 
@@ -67,6 +68,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, run.folder)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")
+        leave_page(run, session, rows.folder)
         return
     shown = {source: samples[source].images for source in SOURCES}
     if not parallel.first():
@@ -80,3 +82,4 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     session.report.line(
         f"{stored(rows.added, rows.path)}; samples.png, energy.png, training.png and the weights are in {run.folder}"
     )
+    leave_page(run, session, rows.folder)

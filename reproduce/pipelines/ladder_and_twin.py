@@ -30,6 +30,7 @@ from reproduce.pipelines.arguments import Arguments
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import samples_of, subject_of
 from reproduce.pipelines.layer_panels import Pair
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import SOURCES, Extent
 from reproduce.presets.ladder_sizes import twin_of
 
@@ -69,6 +70,7 @@ def run_ladder(experiment: Experiment, extent: Extent, arguments: Arguments, ses
                 for each, one, state in zip((run, beside), (experiment, twin), states, strict=True)
             ]
             _draw(both, experiment.prior_chain, extent, images)
+            leave_page(run, session, arguments.results)
             subjects += [one.rows.subject for one in both]
     return subjects
 

@@ -19,7 +19,7 @@ from reproduce.measuring.row_store import Rows
 
 SHOWN = 32  # images of each source in the grid
 PICTURES = ("samples", "energy", "training")
-ARRAYS = ("samples", "langevin")
+ARRAYS = ("samples", "langevin", "training")
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def draw(run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows,
     record = _recorded(traced)
     energy = record.energy()
     notes = _tell(run, into, record.diagnosis(model.layer_names, traced.chain), rows)
-    for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
-        store(name, arrays, rows, into)
+    curves = plotting.recorded(run.events())
+    arrays = {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}, "training": curves}
+    for name, some in arrays.items():
+        store(name, some, rows, into)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
-    curves = [f"energy_{side}/{layer}" for layer in model.layer_names for side in ("posterior", "prior")]
-    curves = curves if rows.subject.learning == "two-stage" else ["reconstruction", *curves]
-    plotting.save(plotting.training_curves(run.events(), curves), into / "training")
+    plotting.save(plotting.curve_panels(curves), into / "training")
 
 
 def store(name: str, arrays: Mapping[str, np.ndarray], rows: Rows, into: Path) -> None:

@@ -27,6 +27,7 @@ from reproduce.pipelines.arguments import Training
 from reproduce.pipelines.energies_on_backbone import Trained, record_backbone, trained_backbone
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
+from reproduce.pipelines.run_page import leave_page
 from reproduce.results.identity import TABLE
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
@@ -73,6 +74,7 @@ def run_system(
             state = fitted(run, session.dataset.images, session.device, session.report, frozen, labels)
             rows = Rows(_subject(run, experiment, state, trained), session, options.results)
             _measure(run, state, trained, rows, held_out)
+            leave_page(run, session, options.results)
 
 
 def _backbone(experiment: BaselineExperiment, runs: Path, session: Session) -> Trained:

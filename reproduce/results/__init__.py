@@ -6,6 +6,7 @@ from reproduce.results.expectation import Expectation, expect
 from reproduce.results.expected_file import read_expected, rewrite_expected, write_expected
 from reproduce.results.golden import GoldenVerdict
 from reproduce.results.golden import compare as compare_golden
+from reproduce.results.golden import read as read_golden
 from reproduce.results.golden import write as write_golden
 from reproduce.results.measurement import Measurement, read, read_all
 from reproduce.results.metrics import METRICS, Metric
@@ -35,6 +36,7 @@ __all__ = [
     "read_all",
     "read_artifact",
     "read_expected",
+    "read_golden",
     "read_paper",
     "render",
     "rewrite_expected",

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from reproduce.results.cited import Cited
 from reproduce.results.expectation import condition
 from reproduce.results.identity import TABLE, Identity
 from reproduce.results.measurement import Measurement
@@ -47,10 +48,12 @@ def comparison(
             (
                 system.title,
                 _reported(system, paper),
-                "; ".join(said) or ("not measured" if timed else NOT_RUN),
-                _training(newest["parameters"] or timed),
-                f"{newest['parameters'][0].value:,.0f}" if newest["parameters"] else "-",
-                _sampling(timed),
+                Cited("; ".join(said), (row for metric in SHOWN for row in newest[metric]))
+                if said
+                else ("not measured" if timed else NOT_RUN),
+                Cited(_training(newest["parameters"] or timed), newest["parameters"] or timed),
+                Cited(f"{newest['parameters'][0].value:,.0f}" if newest["parameters"] else "-", newest["parameters"]),
+                Cited(_sampling(timed), timed),
                 "class-conditional" if system.conditional else "unconditional",
             )
         )

@@ -41,7 +41,7 @@ def compare(curves: Curves, path: Path, device: str, *, rtol: float, atol: float
     Raises:
         UserError: the file is damaged.
     """
-    stored = _read(path)
+    stored = read(path)
     if device not in stored:
         others = f"; it has {', '.join(sorted(stored))}" if stored else ""
         return GoldenVerdict("NOT RUN", f"{path} has no curves for the device class {device}{others}", command)
@@ -74,12 +74,17 @@ def write(curves: Curves, path: Path, device: str) -> None:
         for step, value in enumerate(values):
             if not math.isfinite(value):
                 raise UserError(f"the curve {name!r} is {value} at step {step}; such a run is no golden one")
-    content = {**_read(path), device: {name: [float(value) for value in values] for name, values in curves.items()}}
+    content = {**read(path), device: {name: [float(value) for value in values] for name, values in curves.items()}}
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)
 
 
-def _read(path: Path) -> dict[str, dict[str, list[float]]]:
+def read(path: Path) -> dict[str, dict[str, list[float]]]:
+    """Return the golden curves of each device class by name; none where there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.exists():
         return {}
     damaged = f"{path} is damaged ({{}}); restore it from the repository"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
+from reproduce.results.cited import Cited
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.rows import Row
 
@@ -167,7 +168,14 @@ def _speed_cell(row: Timing) -> tuple[str, ...]:
         ratio += " (missed)"
     goal = "-" if row.goal is None else f"{row.goal:g}x"
     share = "-" if row.share is None else f"{100 * row.share:.0f} %"
-    times = [duration(row.plain), duration(row.ours), ratio, goal, duration(row.floor), share]
+    times = [
+        duration(row.plain),
+        Cited(duration(row.ours), (row,)),
+        Cited(ratio, (row,)),
+        goal,
+        duration(row.floor),
+        share,
+    ]
     return (_named(row), row.setting, _device(row), *times)
 
 
@@ -183,7 +191,7 @@ def scale_cells(rows: Sequence[Timing]) -> list[tuple[str, ...]]:
         if row.kind == "scale":
             same = before is not None and (before.metric, before.device) == (row.metric, row.device)
             growth = f"{row.ours / before.ours:.2f}" if same and before is not None else "-"
-            cells.append((row.metric, row.setting, _device(row), duration(row.ours), growth))
+            cells.append((row.metric, row.setting, _device(row), Cited(duration(row.ours), (row,)), growth))
             before = row
     return cells
 

@@ -98,7 +98,11 @@ def toys() -> dict[str, dict[str, np.ndarray]]:
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """Copy paper.toml and expected.toml, and store an artifact for every figure."""
-    folder = tmp_path / "results"
+    return store_toys(tmp_path / "results")
+
+
+def store_toys(folder: Path) -> Path:
+    """Make a results folder with paper.toml, open expectations and an artifact for every figure; return it."""
     folder.mkdir()
     copy_open_questions(Path(__file__).parents[2] / "results", folder)
     for kind, arrays in toys().items():

@@ -1,0 +1,151 @@
+"""What a page is made of: stored rows with their verdicts, and artifacts; of all results, or of one run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from figures.common import Artifact, stored_rows
+from figures.registry import FIGURES, Figure
+from jlebm.errors import UserError
+from reproduce.results import (
+    TIMINGS,
+    Expectation,
+    Measurement,
+    Reported,
+    Timing,
+    Verdict,
+    check,
+    held_to_basis,
+    read_artifact,
+    read_expected,
+    read_paper,
+    timing,
+)
+from reproduce.results.expectation import question
+from reproduce.results.rows import read as read_rows
+from reproduce.results.verdicts import alike, newest_of_each_seed, summary
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict with the rows that its mean is of."""
+
+    verdict: Verdict
+    rows: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An artifact, with the kind of figure that shows it."""
+
+    figure: Figure
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a page states.
+
+    Attributes:
+        title: what it is of.
+        results: the folder of the artifacts.
+        rows: the measured rows that are shown, each once.
+        judged: the verdicts about these rows, and of what was never run.
+        timings: the newest rows of the benchmark.
+        awaited: lines of the benchmark that a GPU has.
+        paper: what the papers report.
+        artifacts: the figures.
+        golden: files of the curves that tiny runs are held to.
+        run: the name of the run's folder; "" where the page is of all results.
+    """
+
+    title: str
+    results: Path
+    rows: tuple[Measurement, ...]
+    judged: tuple[Judged, ...]
+    timings: tuple[Timing, ...]
+    awaited: tuple[timing.Awaited, ...]
+    paper: Mapping[str, Reported]
+    artifacts: tuple[Shown, ...]
+    golden: tuple[Path, ...] = ()
+    run: str = ""
+
+
+def all_results(results: Path) -> Contents:
+    """Return everything that a results folder holds.
+
+    Raises:
+        UserError: one of its files cannot be read.
+    """
+    rows = stored_rows(results / "measured")
+    return Contents(
+        "All results",
+        results,
+        rows,
+        tuple(_judged(rows, results)),
+        tuple(timing.newest(read_rows(results / "measured" / TIMINGS, Timing))),
+        tuple(timing.read_awaited(results)),
+        _paper(results),
+        tuple(Shown(figure, one) for figure in FIGURES for one in figure.drawing.stored(results)),
+        tuple(sorted((results / "golden").glob("*.json"))),
+    )
+
+
+def of_run(folder: Path, results: Path) -> Contents:
+    """Return the rows and pictures of one run: of its configuration and seed, and of samples drawn of its weights.
+
+    Raises:
+        UserError: it is not the folder of a run, or a file cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not the folder of a run: it has no config.json; give one, as runs/NAME")
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    artifacts = [Shown(figure, one) for figure in FIGURES for place in places for one in figure.drawing.lying_in(place)]
+    made = [read_artifact(one.artifact.path(results), (), ())[1] for one in artifacts]
+    header = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    trained = {(str(one["config_digest"]), one["seed"]) for one in made} | {(header["digest"], header["seed"])}
+    trained |= {(str(one["twin_digest"]), one["seed"]) for one in made if "twin_digest" in one}
+    rows = tuple(row for row in stored_rows(results / "measured") if (row.config_digest, row.seed) in trained)
+    ours = {id(row) for row in rows}
+    judged = [
+        one for one in _judged(stored_rows(results / "measured"), results) if ours & {id(row) for row in one.rows}
+    ]
+    return Contents(
+        folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name
+    )
+
+
+def provenance_of(shown: Shown, results: Path) -> dict[str, Any]:
+    """Return the run that made an artifact, as the artifact says it.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_artifact(shown.artifact.path(results), (), ())[1]
+
+
+def _judged(rows: Sequence[Measurement], results: Path) -> list[Judged]:
+    path = results / "expected.toml"
+    expected: list[Expectation] = read_expected(path) if path.exists() else []
+    groups: dict[tuple[object, ...], dict[tuple[object, ...], list[Measurement]]] = {}
+    for row in rows:
+        groups.setdefault(question(row), {}).setdefault(alike(row), []).append(row)
+    return [
+        Judged(one, _behind(one, list(groups.get(question(one.expectation), {}).values())))
+        for one in held_to_basis(check(rows, expected), rows)
+    ]
+
+
+def _behind(verdict: Verdict, groups: Sequence[Sequence[Measurement]]) -> tuple[Measurement, ...]:
+    """Return the rows of a verdict's mean: of those that answer its question and may be averaged, the ones with it."""
+    for rows in groups if verdict.mean is not None else ():
+        latest = newest_of_each_seed(rows)
+        if (*summary(latest), latest[0].images) == (verdict.mean, verdict.spread, verdict.count, verdict.images):
+            return tuple(latest)
+    return ()
+
+
+def _paper(results: Path) -> Mapping[str, Reported]:
+    return read_paper(results / "paper.toml") if (results / "paper.toml").exists() else {}
