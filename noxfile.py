@@ -81,13 +81,27 @@ def _install(session: nox.Session, python: Path) -> None:
 
 def with_baselines(session: nox.Session) -> None:
     """Install the extra that the table's diffusion and score systems need, once; nothing else needs it."""
+    _with(session, "baselines", "--editable", f"{ROOT}[suite,baselines]")
+
+
+def with_docs(session: nox.Session) -> None:
+    """Install what builds the documentation, once.
+
+    Not an environment of its own: the reference is read from the library as it is imported, torch and all, which would
+    be another 6 GB.
+    """
+    _with(session, "docs", *nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "docs"))
+
+
+def _with(session: nox.Session, name: str, *asked: str) -> None:
+    """Install into the shared environment what few sessions need; a stamp says that it is there."""
     python = environment_python(session)
-    stamp = python.parents[1] / "has-baselines"
+    stamp = python.parents[1] / f"has-{name}"
     if stamp.is_file() and stamp.read_text() == _digest():
         return
     with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
         constraints = ("--constraint", str(ROOT / "constraints.txt"))
-        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,baselines]")
+        session.run_install(str(python), "-m", "pip", "install", *constraints, *asked)
         stamp.write_text(_digest())
 
 
@@ -201,7 +215,7 @@ def _build(session: nox.Session) -> Path:
     place = Path(session.create_tmp()).resolve()
     shutil.rmtree(place)
     shutil.copytree(ROOT / "jlebm", place / "copy" / "jlebm", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / "copy")
     local = ("--no-index", "--no-deps", "--no-build-isolation")
     run_module(session, "pip", "wheel", "--quiet", *local, "--wheel-dir", str(place), str(place / "copy"))
@@ -313,6 +327,14 @@ def generate(session: nox.Session) -> None:
 def figures(session: nox.Session) -> None:
     """Redraw every figure and table from stored artifacts; needs no GPU and no network."""
     run_own_module(session, "figures", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs; a warning is an error, and no network is used."""
+    with_docs(session)
+    options = ("-b", "html", "-W", "--keep-going")
+    run_module(session, "sphinx", *options, *session.posargs, str(ROOT / "docs"), str(ROOT / "build" / "docs"))
 
 
 @nox.session(default=False)

@@ -59,6 +59,7 @@ html_static_path = ["static", str(Path(ziamath.__file__).parent / "fonts")]  # a
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_theme_options = {"light_css_variables": {"sidebar-item-spacing-vertical": "0.3rem"}}
 html_math_renderer = "mathml"  # the browser's own: no script and no font to load
 copybutton_prompt_text = "$ "
 
@@ -75,11 +76,16 @@ SHORT = {
 }
 
 
-def short_types(app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: str | None) -> Any:
-    """Write the library's own type aliases by their names in a signature."""
+UNBROKEN = re.compile(r" (?=± )|(?<=±) |(?<=\d) (?=(?:ms|s|min|h|d|%)(?!\w))")  # spaces at which no cell is broken
+
+
+def short_types(
+    app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: str | None
+) -> Any:
+    """Write the library's own type aliases by their names in a signature, and a default that is no literal as dots."""
     for long, short in SHORT.items():
         arguments, result = (each and each.replace(long, short) for each in (arguments, result))
-    return arguments, result
+    return arguments and re.sub(r"<[^<>]*>", "...", arguments), result
 
 
 def plain_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -91,7 +97,7 @@ def fresh_tables(app: Any, docname: str, source: list[str]) -> None:
     """Fill the tables of a page from the stored rows."""
     page = f"docs/{docname}.md"
     if page in pages.PAGES:
-        tables = {name: app.tables[name].replace(" ± ", "\u00a0±\u00a0") for name in pages.PAGES[page]}
+        tables = {name: UNBROKEN.sub("\u00a0", app.tables[name]) for name in pages.PAGES[page]}
         source[0] = pages.filled(source[0], tables, page)
 
 

@@ -23,7 +23,7 @@ class Arguments:
     results: Path = ROOT / "results"
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
     pictures: bool = False
-    """Also renew the pictures that README.md and the pages of docs show, in docs/pictures."""
+    """Also renew the pictures that README.md and the pages of docs show."""
 
 
 @exit_on_user_error
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def illustrate(root: Path, drawn: Iterable[Path]) -> list[Path]:
-    """Copy the drawn PNG files that README.md or a page of docs shows into docs/pictures and return the copies."""
+    """Copy the drawn PNG files that README.md or a page of docs shows into the docs' pictures and return the copies."""
     shown, copies = pictures(root), []
     for path in drawn:
         if path.name in shown:
@@ -53,7 +53,7 @@ def illustrate(root: Path, drawn: Iterable[Path]) -> list[Path]:
 
 
 def pictures(root: Path) -> set[str]:
-    """Return the names of the pictures in docs/pictures that README.md and the pages of docs show."""
+    """Return the names of the docs' pictures that README.md and the pages of docs show."""
     shown = set()
     for page in (root / "README.md", *(root / "docs").glob("*.md")):
         shown |= set(re.findall(r"\]\((?:docs/)?pictures/([^)]+\.png)\)", page.read_text(encoding="utf-8")))

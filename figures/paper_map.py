@@ -49,12 +49,12 @@ def both_priors(dataset: str, model: str) -> Callable[[Shown], Said]:
     return said
 
 
-def drawn(*artifacts: str) -> Callable[[Shown], Said]:
-    """Return what says whether the arrays of a figure are stored."""
+def drawn(artifact: str, of: str) -> Callable[[Shown], Said]:
+    """Return what says whether the arrays of a figure are stored, and of which model."""
 
     def said(shown: Shown) -> Said:
-        there = all((shown.results / "artifacts" / f"{name}.npz").is_file() for name in artifacts)
-        return ", ".join(artifacts) if there else "-", DRAWN if there else NOT_DRAWN
+        there = (shown.results / "artifacts" / f"{artifact}.npz").is_file()
+        return (of, DRAWN) if there else ("-", NOT_DRAWN)
 
     return said
 
@@ -175,37 +175,37 @@ LINES = (
         tuple(f"ood.cifar10-svhn.{score}.auroc" for score in ("k0", "k3", "k6", "k9", "llr9")),
         ", ",
     ),
-    Line("Detection, histograms", "python -m figures.score_histograms", drawn("cifar10_ood_svhn_first1083")),
-    Line("Samples", "python -m figures.samples", drawn("cifar10_two_stage_cpu_samples")),
+    Line("Detection, histograms", "python -m figures.score_histograms", drawn("cifar10_ood_svhn_first1083", "ladder")),
+    Line("Samples", "python -m figures.samples", drawn("cifar10_two_stage_cpu_samples", "two-stage")),
     Line(
         "Hierarchical sampling, CelebA-64",
         "python -m figures.hierarchical_sampling",
-        drawn("celeba64_two_stage_cpu_layers"),
+        drawn("celeba64_two_stage_cpu_layers", "two-stage"),
     ),
     Line(
         "The same, CelebA-HQ-256",
         "nox -s reproduce_celebahq256 -- --preset paper",
-        drawn("celebahq256_two_stage_paper_layers"),
+        drawn("celebahq256_two_stage_paper_layers", "two-stage"),
     ),
     Line(
         "Hierarchical reconstruction",
         "python -m figures.hierarchical_reconstruction",
-        drawn("celeba64_ladder_cpu_reconstruction"),
+        drawn("celeba64_ladder_cpu_reconstruction", "ladder"),
     ),
     Line(
         "Chains of 100 and 2,500 steps",
         "python -m figures.langevin_transition",
-        drawn("celeba64_ladder_cpu_transition"),
+        drawn("celeba64_ladder_cpu_transition", "ladder"),
     ),
     Line(
         "Chains on NVAE, CIFAR-10",
         "python -m figures.langevin_transition",
-        drawn("cifar10_two_stage_cpu_transition"),
+        drawn("cifar10_two_stage_cpu_transition", "two-stage"),
     ),
     Line(
         "Chains on NVAE, Church",
         "nox -s reproduce_church64 -- --preset paper",
-        drawn("church64_two_stage_paper_transition"),
+        drawn("church64_two_stage_paper_transition", "two-stage"),
     ),
 )
 
