@@ -28,11 +28,11 @@ def run(results: Path, out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None:
+def test_everything_is_drawn(results_with_twin: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure or table were left out though its artifact is there."""
-    assert run(results, tmp_path / "out") == 0
+    assert run(results_with_twin, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    several = {"samples": ("", "_sheet"), "layers": ("", "_sheet"), "transition": ("_short", "_long")}
+    several = {"samples": ("", "_sheet", "_front"), "layers": ("", "_sheet"), "transition": ("_short", "_long")}
     stems = {f"{name}{part}" for kind, name in NAMES.items() for part in several.get(kind, ("",))}
     stems.add("cifar10_cpu_systems")
     figures = {f"{stem}{suffix}" for stem in stems for suffix in (".pdf", ".png")}
