@@ -81,13 +81,27 @@ def _install(session: nox.Session, python: Path) -> None:
 
 def with_extra(session: nox.Session, extra: str) -> None:
     """Install an extra that one command alone needs, once: baselines for the table, tensorboard for events."""
+    _with(session, extra, "--editable", f"{ROOT}[suite,{extra}]")
+
+
+def with_docs(session: nox.Session) -> None:
+    """Install what builds the documentation, once.
+
+    Not an environment of its own: the reference is read from the library as it is imported, torch and all, which would
+    be another 6 GB.
+    """
+    _with(session, "docs", *nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "docs"))
+
+
+def _with(session: nox.Session, name: str, *asked: str) -> None:
+    """Install into the shared environment what few sessions need; a stamp says that it is there."""
     python = environment_python(session)
-    stamp = python.parents[1] / f"has-{extra}"
+    stamp = python.parents[1] / f"has-{name}"
     if stamp.is_file() and stamp.read_text() == _digest():
         return
     with _alone(session, python.parents[1].with_suffix(python.parents[1].suffix + ".lock")):
         constraints = ("--constraint", str(ROOT / "constraints.txt"))
-        session.run_install(str(python), "-m", "pip", "install", *constraints, "--editable", f"{ROOT}[suite,{extra}]")
+        session.run_install(str(python), "-m", "pip", "install", *constraints, *asked)
         stamp.write_text(_digest())
 
 
@@ -201,7 +215,7 @@ def _build(session: nox.Session) -> Path:
     place = Path(session.create_tmp()).resolve()
     shutil.rmtree(place)
     shutil.copytree(ROOT / "jlebm", place / "copy" / "jlebm", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / "copy")
     local = ("--no-index", "--no-deps", "--no-build-isolation")
     run_module(session, "pip", "wheel", "--quiet", *local, "--wheel-dir", str(place), str(place / "copy"))
@@ -326,6 +340,14 @@ def figures(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Write all results into one HTML page, report.html, to open in a browser (-- --run RUN for one run)."""
     run_own_module(session, "figures.report", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs; a warning is an error, and no network is used."""
+    with_docs(session)
+    options = ("-b", "html", "-W", "--keep-going")
+    run_module(session, "sphinx", *options, *session.posargs, str(ROOT / "docs"), str(ROOT / "build" / "docs"))
 
 
 @nox.session(default=False)

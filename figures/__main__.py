@@ -1,4 +1,4 @@
-"""Draw every figure and table whose artifacts are stored: `python -m figures [--out DIR] [--readme]`."""
+"""Draw every figure and table whose artifacts are stored: `python -m figures [--out DIR] [--pictures]`."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from figures import pages, tables
 from figures.common import ROOT, folder_for
 from figures.registry import draw_stored
-from jlebm.errors import UserError, exit_on_user_error
+from jlebm.errors import exit_on_user_error
 from jlebm.files import atomic_write
 from reproduce.terminal.parsing import parse
 
@@ -22,8 +22,8 @@ class Arguments:
     """Output folder; by default build/figures."""
     results: Path = ROOT / "results"
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
-    readme: Path | None = None
-    """A README.md whose pictures docs/NAME.png are replaced by the figures of the same names."""
+    pictures: bool = False
+    """Whether to renew the pictures that README.md and the pages of docs show, too."""
 
 
 @exit_on_user_error
@@ -34,33 +34,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn, missing = draw_stored(arguments.results, out)
     written = [*tables.draw(arguments.results, out), *pages.draw(arguments.results, out), *drawn]
     sys.stdout.writelines(f"{line}\n" for line in missing)
-    if arguments.readme is not None:
-        written += illustrate(arguments.readme, written)
+    if arguments.pictures:
+        written += illustrate(ROOT, written)
     sys.stdout.writelines(f"{path}\n" for path in written)
     return 0
 
 
-def illustrate(readme: Path, drawn: Iterable[Path]) -> list[Path]:
-    """Copy the drawn PNG files that a README shows into its docs folder and return the copies.
-
-    Raises:
-        UserError: there is no such README.
-    """
-    if not readme.is_file():
-        raise UserError(f"{readme} does not exist; give a README.md that shows docs/NAME.png")
-    shown, copies = pictures(readme), []
+def illustrate(root: Path, drawn: Iterable[Path]) -> list[Path]:
+    """Copy the drawn PNG files that README.md or a page of docs shows into the docs' pictures and return the copies."""
+    shown, copies = pictures(root), []
     for path in drawn:
         if path.name in shown:
-            copy = readme.parent / "docs" / path.name
+            copy = root / "docs" / "pictures" / path.name
             with atomic_write(copy) as file:
                 file.write(path.read_bytes())
             copies.append(copy)
     return copies
 
 
-def pictures(readme: Path) -> set[str]:
-    """Return the names of the pictures in docs/ that a README shows."""
-    return set(re.findall(r"\]\(docs/([^)]+\.png)\)", readme.read_text(encoding="utf-8")))
+def pictures(root: Path) -> set[str]:
+    """Return the names of the docs' pictures that README.md and the pages of docs show."""
+    shown = set()
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        shown |= set(re.findall(r"\]\((?:docs/)?pictures/([^)]+\.png)\)", page.read_text(encoding="utf-8")))
+    return shown
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from figures import detection_tables, summaries
+from figures import detection_tables, paper_map, summaries
 from figures.common import Drawing
 from figures.registry import FIGURES
 from jlebm.errors import UserError, exit_on_user_error
@@ -43,12 +43,15 @@ class Mark(NamedTuple):
 
 
 PAGES = {
-    "README.md": (
-        "priors", "headline", "systems", "variations", "layers", "anomalies", "out-of-distribution", "performance"
-    ),
+    "README.md": ("priors", "paper"),
     "results/README.md": ("measured",),
+    "docs/results.md": ("headline", "layers"),
+    "docs/systems.md": ("systems",),
+    "docs/two_stage.md": ("variations",),
+    "docs/detection.md": ("anomalies", "out-of-distribution"),
+    "docs/performance.md": ("performance",),
     "docs/figures.md": ("figures",),
-}  # fmt: skip
+}
 """Tables of each page, by the names of `texts`."""
 FIGURES_HEADER = ("command", "draws", "from", "of the models")
 HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
@@ -64,20 +67,25 @@ def texts(results: Path) -> dict[str, str]:
     refuse_changed(stored)
     verdicts = check(stored, read_expected(results / "expected.toml"))
     rows = [row for row in stored if row.complete]
+    headline, systems = summaries.headline(rows, verdicts), summaries.systems(stored, paper)
+    digits, anomalies = detection_tables.anomalies(rows, paper)
+    outside = detection_tables.out_of_distribution(rows, paper)
+    timings = timing.newest(read_rows(results / "measured" / TIMINGS, Timing))
+    shown = paper_map.Shown(headline, anomalies, outside, systems, verdicts, timings, results)
     tables = {
         "priors": (summaries.PRIORS_HEADER, summaries.priors(rows)),
-        "headline": (summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
-        "systems": (comparison.HEADER, summaries.systems(stored, paper)),
+        "headline": (summaries.HEADLINE_HEADER, headline),
+        "systems": (comparison.HEADER, systems),
         "variations": (summaries.VARIATIONS_HEADER, summaries.variations(rows)),
         "layers": (summaries.LAYERS_HEADER, summaries.layers(rows)),
-        "anomalies": detection_tables.anomalies(rows, paper),
+        "anomalies": (digits, anomalies),
         "anomalies-80-20": detection_tables.anomalies_of_split(rows, paper),
-        "out-of-distribution": (detection_tables.OUTSIDE_HEADER, detection_tables.out_of_distribution(rows, paper)),
+        "out-of-distribution": (detection_tables.OUTSIDE_HEADER, outside),
         "measured": (HEADER, _lines(verdicts)),
         "figures": (FIGURES_HEADER, [_figure(*figure[:2]) for figure in FIGURES]),
     }
     written = {name: markdown(header, lines) for name, (header, lines) in tables.items()}
-    return written | {"performance": performance(results)}
+    return written | {"performance": performance(results), "paper": paper_map.table(shown, paper)}
 
 
 def _figure(command: str, drawing: Drawing) -> tuple[str, ...]:
@@ -145,13 +153,12 @@ def draw(results: Path, out: Path) -> list[Path]:
     return written
 
 
-def update(page: Path, tables: Mapping[str, str]) -> None:
-    """Write tables between the marks of their names in a page.
+def filled(text: str, tables: Mapping[str, str], page: Path | str) -> str:
+    """Return a page's text with tables between the marks of their names.
 
     Raises:
         UserError: the page lacks the marks.
     """
-    text = page.read_text(encoding="utf-8")
     for name, content in tables.items():
         mark = Mark.of(name)
         before, begin, rest = text.partition(mark.begin)
@@ -159,7 +166,16 @@ def update(page: Path, tables: Mapping[str, str]) -> None:
         if not begin or not end:
             raise UserError(f"{page} has no place for a table, between {mark.begin.strip()} and {mark.end.strip()}")
         text = f"{before}{mark.begin}{content}{mark.end}{after}"
-    write_text(page, text)
+    return text
+
+
+def update(page: Path, tables: Mapping[str, str]) -> None:
+    """Put tables between the marks of their names in a page.
+
+    Raises:
+        UserError: the marks are not there.
+    """
+    write_text(page, filled(page.read_text(encoding="utf-8"), tables, page))
 
 
 @exit_on_user_error

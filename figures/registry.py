@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from figures import (
     energy_trace,
+    front,
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
@@ -55,6 +56,7 @@ class Figure(NamedTuple):
 
 FIGURES = [
     Figure.of(samples),
+    Figure.of(front),
     Figure.of(hierarchical_sampling),
     Figure.of(hierarchical_reconstruction),
     Figure.of(energy_trace),

@@ -1,11 +1,9 @@
 """Log-densities that chains sample, each up to a constant that does not depend on the position.
 
-| density | moves in | log-density |
-|---|---|---|
-| `PriorInLatents` | z | -E(z) + log p0(z) |
-| `PriorInNoise` | eps, z = T(eps) | -E(T(eps)) - |eps|^2 / 2 |
-| `Posterior` | z | log p(x|z) - E(z) + log p0(z) |
-| `SomeLayers` | some layers of one of these | the same, the other layers fixed |
+- `PriorInLatents` moves in z: -E(z) + log p0(z)
+- `PriorInNoise` moves in eps, with z = T(eps): -E(T(eps)) - 1/2 sum eps^2
+- `Posterior` moves in z: log p(x|z) - E(z) + log p0(z)
+- `SomeLayers` moves in some layers of one of these, the other layers fixed
 """
 
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
 
 LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
+"""Returns the log-density of a position, (batch,), up to a constant."""
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class StepInfo(NamedTuple):
 
 
 Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
+"""Called after every step of a chain with the step's index, the position, and what the step computed."""
 
 
 def move(position: Latents, gradient: Latents, epsilon: float, noise: Latents, temperature: float = 1.0) -> Latents:

@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 Latents: TypeAlias = tuple[Float[Tensor, "batch ..."], ...]
-LatentShapes: TypeAlias = tuple[tuple[int, ...], ...]  # each layer's shape without the batch, top to bottom
+"""One tensor per layer, top to bottom: (batch, dimensions), or (batch, channels, height, width)."""
+LatentShapes: TypeAlias = tuple[tuple[int, ...], ...]
+"""Each layer's shape without the batch, top to bottom."""
 
 
 def layer_names(layers: int) -> tuple[str, ...]:

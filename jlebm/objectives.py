@@ -25,7 +25,7 @@ as in a VAE. The energies have their whole gradient in both.
 
 The second half pushes p0 away from the prior's samples. It is the gradient of log Z if these follow the EBM prior;
 short chains from p0 do not, once the energies are steep. Then p0 drifts away from its chains' starting points, the
-chains follow, and energies and conditionals diverge (measured on CIFAR-10 and MNIST; results are in the README)."""
+chains follow, and energies and conditionals diverge (measured on CIFAR-10 and MNIST; results are in docs/results)."""
 
 
 class Losses(NamedTuple):

@@ -45,9 +45,9 @@ def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> tor
 NORMAL_BLOCK = 16  # numbers that torch's CPU generator makes together; it fills an incomplete block differently
 LARGEST_DRAW = 2**22  # numbers in memory at once when several draws are made together
 
-# A source of standard normal draws: returns latents of the shapes, type and device of its argument, and each call
-# continues its stream.
 Noise: TypeAlias = Callable[[Latents], Latents]
+"""A source of standard normal draws: returns latents of the shapes, type and device of its argument, and each call
+continues its stream."""
 
 
 @runtime_checkable

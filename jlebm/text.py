@@ -36,7 +36,7 @@ def _shell_word(word: str) -> str:
 def in_plain_characters(error: UnicodeError) -> tuple[str, int]:
     r"""Replace characters that an encoding lacks by ASCII; a handler for `codecs.register_error`.
 
-    Frames become + - |, "±" becomes "+/-", accents are dropped, and the rest is escaped, `\u2028`.
+    Frames become `+`, `-` and `|`, "±" becomes "+/-", accents are dropped, and the rest is escaped, `\u2028`.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -347,7 +347,7 @@ def test_one_version_everywhere() -> None:
     """A release that forgets CITATION.cff breaks this."""
     (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)
     assert cited == jlebm.__version__
-    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["project"]["dynamic"] == ["version", "readme"]
 
 
 @pytest.mark.slow
@@ -357,7 +357,7 @@ def test_the_wheel_is_the_whole_package_and_nothing_else(tmp_path: Path) -> None
     copy = tmp_path / "copy"
     for room in ("jlebm", "reproduce", "figures"):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     package = {str(path.relative_to(copy)) for path in (copy / "jlebm").rglob("*") if path.is_file()}
     build = "import setuptools.build_meta as build; build.build_wheel('wheels')"

@@ -11,7 +11,7 @@ import pytest
 from reproduce.results import write_artifact
 from tests.rows import copy_open_questions, row
 
-__all__ = ["results", "row"]
+__all__ = ["results", "results_with_twin", "row"]
 
 RUN = {
     "protocol": "cifar10/1",
@@ -109,6 +109,15 @@ def store_toys(folder: Path) -> Path:
         write_artifact(folder / "artifacts" / f"{NAMES[kind]}.npz", arrays, DDPM if kind == "training" else RUN)
     write_artifact(folder / "artifacts/cifar10_ddpm_cpu_samples.npz", {"samples": pictures(20)}, DDPM)
     return folder
+
+
+@pytest.fixture
+def results_with_twin(results: Path) -> Path:
+    """Add a twin's samples to the stored ones, as a ladder's artifact has them."""
+    path = results / "artifacts" / f"{NAMES['samples']}.npz"
+    arrays = toys()["samples"]
+    write_artifact(path, {**arrays, "twin": arrays["gaussian_prior"][::-1]}, RUN)
+    return results
 
 
 @pytest.fixture

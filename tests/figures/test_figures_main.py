@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import figures.__main__
 from figures import pages, registry, system_samples
-from figures.__main__ import illustrate, main
+from figures.__main__ import main
 from figures.pages import PAGES
 from figures.registry import FIGURES, Figure, draw_stored
 from figures.tables import TABLES
@@ -27,11 +28,11 @@ def run(results: Path, out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None:
+def test_everything_is_drawn(results_with_twin: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if a figure or table were left out though its artifact is there."""
-    assert run(results, tmp_path / "out") == 0
+    assert run(results_with_twin, tmp_path / "out") == 0
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    several = {"samples": ("", "_sheet"), "layers": ("", "_sheet"), "transition": ("_short", "_long")}
+    several = {"samples": ("", "_sheet", "_front"), "layers": ("", "_sheet"), "transition": ("_short", "_long")}
     stems = {f"{name}{part}" for kind, name in NAMES.items() for part in several.get(kind, ("",))}
     stems.add("cifar10_cpu_systems")
     figures = {f"{stem}{suffix}" for stem in stems for suffix in (".pdf", ".png")}
@@ -40,19 +41,20 @@ def test_everything_is_drawn(results: Path, tmp_path: Path, capsys: Any) -> None
     assert "not drawn" not in capsys.readouterr().out
 
 
-def test_the_pictures_of_a_readme_are_the_drawn_ones(results: Path, tmp_path: Path) -> None:
-    """Would break if a README's picture were another than the figure of its name, or more were copied than it shows."""
-    readme = tmp_path / "checkout" / "README.md"
-    with pytest.raises(UserError, match=r"README.md does not exist; give a README.md that shows docs/NAME.png"):
-        illustrate(readme, ())
+def test_the_pictures_of_the_pages_are_the_drawn_ones(results: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Would break if a page's picture were another than the figure of its name, or more were copied than are shown."""
     for name in set(NAMES.values()) - {SAMPLES}:
         (results / "artifacts" / f"{name}.npz").unlink()
-    readme.parent.mkdir()
-    readme.write_text(f"![Samples](docs/{SAMPLES}.png) and ![what is not drawn](docs/other.png)")
-    assert main(["--results", str(results), "--out", str(tmp_path / "out"), "--readme", str(readme)]) == 0
-    (copy,) = (readme.parent / "docs").iterdir()
-    assert copy.name == f"{SAMPLES}.png"
-    assert copy.read_bytes() == (tmp_path / "out" / f"{SAMPLES}.png").read_bytes()
+    root = tmp_path / "checkout"
+    (root / "docs").mkdir(parents=True)
+    (root / "README.md").write_text(f"![Samples]({Path('docs', 'pictures', SAMPLES)}.png)")
+    (root / "docs" / "page.md").write_text(f"![S](pictures/{SAMPLES}_sheet.png) and ![N](pictures/other.png)")
+    monkeypatch.setattr(figures.__main__, "ROOT", root)
+    assert main(["--results", str(results), "--out", str(tmp_path / "out"), "--pictures"]) == 0
+    copies = sorted((root / "docs" / "pictures").iterdir())
+    assert [copy.name for copy in copies] == [f"{SAMPLES}.png", f"{SAMPLES}_sheet.png"]
+    for copy in copies:
+        assert copy.read_bytes() == (tmp_path / "out" / copy.name).read_bytes()
 
 
 def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monkeypatch: Any) -> None:

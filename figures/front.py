@@ -1,0 +1,33 @@
+"""The front page's picture: samples of the joint EBM prior beside those of its Gaussian twin."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from figures.common import Artifact, Drawing, main, require, scale_for
+from figures.plotting import image_panels, save
+
+TITLES = {"ebm_prior": "joint EBM prior", "twin": "its twin, Gaussian prior"}
+DRAWING = Drawing("samples", "the EBM prior beside its twin", tuple(TITLES), ("ladder",))
+COLUMNS = 8
+ROWS = 2
+
+
+def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
+    """Draw the first images by seed of both; return the files written.
+
+    Raises:
+        UserError: the artifact is damaged or of another run, or its arrays are not images.
+    """
+    arrays, path = artifact.load(results), artifact.path(results)
+    shown = {}
+    for name, title in TITLES.items():
+        meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
+        shown[title] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[: COLUMNS * ROWS]
+    sheet = image_panels({"": shown}, COLUMNS, scale_for(arrays["twin"].shape[-1]))
+    return save(sheet, out / f"{artifact.name}_front")
+
+
+if __name__ == "__main__":
+    sys.exit(main(DRAWING, draw))

@@ -1,0 +1,234 @@
+"""Every table and figure of the paper in one table: command, what was measured here, what the paper reports, status."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from reproduce.results import METRICS, Reported, Timing, Verdict
+from reproduce.results.rendering import escape_markdown, judged, number
+from reproduce.results.timing import NOT_MEASURED, duration
+
+HEADER = ("in the paper", "command", "measured here", "paper reports", "status")
+NOT_RUN, DRAWN, NOT_DRAWN, ELSEWHERE = "not run", "drawn", "not drawn", "not part of this suite"
+Said = tuple[str, str]  # what was measured, and its status
+
+
+class Shown(NamedTuple):
+    """The cells of the other tables, which this one repeats, and what is stored."""
+
+    headline: Sequence[Sequence[str]]
+    anomalies: Sequence[Sequence[str]]
+    outside: Sequence[Sequence[str]]
+    systems: Sequence[Sequence[str]]
+    verdicts: Sequence[Verdict]
+    timings: Sequence[Timing]
+    results: Path
+
+
+class Line(NamedTuple):
+    """One line of the table."""
+
+    place: str
+    command: str
+    said: Callable[[Shown], Said]
+    keys: tuple[str, ...] = ()
+    """Of the reported numbers, in `paper.toml`."""
+    between: str = " → "
+    """What stands between two numbers of one metric."""
+
+
+def both_priors(dataset: str, model: str) -> Callable[[Shown], Said]:
+    """Return what says `fid768` of the Gaussian and of the EBM prior, as the table of results has it."""
+
+    def said(shown: Shown) -> Said:
+        for data, name, gaussian, ebm, *_, verdict in shown.headline:
+            if (data, name) == (dataset, model):
+                return f"fid768 {gaussian} → {ebm}", verdict
+        return NOT_MEASURED, NOT_RUN
+
+    return said
+
+
+def drawn(artifact: str, of: str) -> Callable[[Shown], Said]:
+    """Return what says whether the arrays of a figure are stored, and of which model."""
+
+    def said(shown: Shown) -> Said:
+        there = (shown.results / "artifacts" / f"{artifact}.npz").is_file()
+        return (of, DRAWN) if there else ("-", NOT_DRAWN)
+
+    return said
+
+
+def _systems(shown: Shown) -> Said:
+    others = shown.systems[2:-1]  # without the two lines of the row above, and the Gaussian for every pixel
+    values = [float(cells[2].split()[1]) for cells in others if cells[2].startswith("fid768")]
+    if not values:
+        return NOT_MEASURED, NOT_RUN
+    return f"fid768 {min(values):.4f} to {max(values):.4f}, {len(values)} of {len(others)} systems", "measured"
+
+
+def _anomalies(shown: Shown) -> Said:
+    values = [cells[1].partition(" ")[0] for cells in shown.anomalies]
+    if NOT_MEASURED.partition(" ")[0] in values:
+        return NOT_MEASURED, NOT_RUN
+    return f"AUPRC {', '.join(values)}", _status(shown.verdicts, "anomaly")
+
+
+def _outside(shown: Shown) -> Said:
+    ours = [cells for cells in shown.outside if cells[0].startswith("cifar10 in, svhn-") and cells[2] != "-"]
+    if not ours:
+        return NOT_MEASURED, NOT_RUN
+    said = ", ".join(f"{cells[1]} {cells[2]}" for cells in ours if cells[1] in ("L>0", "L>1", "L>2", "LLR>2"))
+    return f"AUROC {said}", _status(shown.verdicts, "out-of-distribution")
+
+
+def _iteration(shown: Shown) -> Said:
+    for row in shown.timings:
+        if row.kind == "speed" and row.metric == "training iteration" and "the paper's sizes" in row.setting:
+            return f"{duration(row.ours)}, batch 5, {row.threads} CPU threads", "measured"
+    return NOT_MEASURED, NOT_RUN
+
+
+def _elsewhere(shown: Shown) -> Said:
+    return "-", ELSEWHERE
+
+
+def _status(verdicts: Sequence[Verdict], source: str) -> str:
+    found = {judged(one) for one in verdicts if one.expectation.source == source and one.mean is not None}
+    return ", ".join(sorted(found)) or "measured"
+
+
+LINES = (
+    Line(
+        "Tables 1 and 5, SVHN",
+        "nox -s reproduce_svhn -- --preset cpu",
+        both_priors("svhn", "ladder"),
+        ("table1.svhn.ours", "table5.svhn.variational.fid"),
+        ", ",
+    ),
+    Line(
+        "Tables 1 and 5, CelebA-64",
+        "nox -s reproduce_celeba64 -- --model ladder --preset cpu",
+        both_priors("celeba64", "ladder"),
+        ("table1.celeba-64.ours", "table5.celeba-64.variational.fid"),
+        ", ",
+    ),
+    Line(
+        "Table 1, CIFAR-10",
+        "nox -s reproduce_cifar10 -- --preset cpu",
+        both_priors("cifar10", "two layers, joint-mle"),
+        ("table1.cifar10.ours",),
+    ),
+    Line(
+        "Table 2, ours on NVAE",
+        "nox -s reproduce_cifar10 -- --model two-stage --preset cpu",
+        both_priors("cifar10", "two-stage"),
+        ("table2.cifar10.nvae.fid", "table2.cifar10.ours.fid"),
+    ),
+    Line(
+        "Table 2, twelve others",
+        "nox -s reproduce_table -- --preset cpu",
+        _systems,
+        ("table2.cifar10.ddpm.fid", "table2.cifar10.pixelcnn.fid"),
+        " to ",
+    ),
+    Line(
+        "Table 3, CelebA-HQ-256",
+        "nox -s reproduce_celebahq256 -- --preset paper",
+        both_priors("celebahq256", "two-stage"),
+        ("table3.celeba-hq-256.nvae", "table3.celeba-hq-256.ours"),
+    ),
+    Line(
+        "Table 3, LSUN-Church-64",
+        "nox -s reproduce_church64 -- --preset paper",
+        both_priors("church64", "two-stage"),
+        ("table3.lsun-church-64.nvae", "table3.lsun-church-64.ours"),
+    ),
+    Line(
+        "Table 4, digits 1, 4, 5, 7, 9",
+        "nox -s reproduce_anomaly -- --preset cpu",
+        _anomalies,
+        tuple(f"table4.mnist-{digit}.ours" for digit in (1, 4, 5, 7, 9)),
+        ", ",
+    ),
+    Line(
+        "Table 5, CIFAR-10, inference model",
+        "nox -s reproduce_cifar10 -- --learning variational --preset cpu",
+        both_priors("cifar10", "two layers, variational"),
+        ("table5.cifar10.variational.fid",),
+    ),
+    Line(
+        "Table 5, time per iteration",
+        "nox -s bench",
+        _iteration,
+        ("table5.cifar10.mcmc.seconds",),
+    ),
+    Line(
+        "Tables 1, 3, 4, other systems",
+        "",
+        _elsewhere,
+    ),
+    Line(
+        "Detection, CIFAR-10 against SVHN",
+        "nox -s reproduce_ood -- --run RUN --outside svhn",
+        _outside,
+        tuple(f"ood.cifar10-svhn.{score}.auroc" for score in ("k0", "k3", "k6", "k9", "llr9")),
+        ", ",
+    ),
+    Line("Detection, histograms", "python -m figures.score_histograms", drawn("cifar10_ood_svhn_first1083", "ladder")),
+    Line("Samples", "python -m figures.samples", drawn("cifar10_two_stage_cpu_samples", "two-stage")),
+    Line(
+        "Hierarchical sampling, CelebA-64",
+        "python -m figures.hierarchical_sampling",
+        drawn("celeba64_two_stage_cpu_layers", "two-stage"),
+    ),
+    Line(
+        "The same, CelebA-HQ-256",
+        "nox -s reproduce_celebahq256 -- --preset paper",
+        drawn("celebahq256_two_stage_paper_layers", "two-stage"),
+    ),
+    Line(
+        "Hierarchical reconstruction",
+        "python -m figures.hierarchical_reconstruction",
+        drawn("celeba64_ladder_cpu_reconstruction", "ladder"),
+    ),
+    Line(
+        "Chains of 100 and 2,500 steps",
+        "python -m figures.langevin_transition",
+        drawn("celeba64_ladder_cpu_transition", "ladder"),
+    ),
+    Line(
+        "Chains on NVAE, CIFAR-10",
+        "python -m figures.langevin_transition",
+        drawn("cifar10_two_stage_cpu_transition", "two-stage"),
+    ),
+    Line(
+        "Chains on NVAE, Church",
+        "nox -s reproduce_church64 -- --preset paper",
+        drawn("church64_two_stage_paper_transition", "two-stage"),
+    ),
+)
+
+
+def table(shown: Shown, paper: Mapping[str, Reported]) -> str:
+    """Return the Markdown table.
+
+    Raises:
+        KeyError: a line names a number that `paper.toml` does not have.
+    """
+    lines = [HEADER, ["---"] * len(HEADER)]
+    for line in LINES:
+        measured, status = line.said(shown)
+        command = f"`{line.command}`" if line.command else "-"
+        reported = _reported([paper[key] for key in line.keys], line.between)
+        lines.append([line.place, command, *map(escape_markdown, (measured, reported, status))])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _reported(found: Sequence[Reported], between: str) -> str:
+    metrics = dict.fromkeys(one.metric for one in found)
+    said = []
+    for metric in metrics:
+        values = between.join(number(one.value, metric) for one in found if one.metric == metric)
+        said.append(f"{METRICS[metric].label} {values}")
+    return ", ".join(said) or "-"
