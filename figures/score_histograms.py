@@ -51,9 +51,7 @@ def explore(artifact: Artifact, results: Path) -> list[Exploration]:
         low, high = np.quantile(both, [0.005, 0.995])
         edges = np.linspace(low, high, BINS + 1)
         sides = zip(found.sides, (inside, outside), strict=True)
-        curves = [
-            Curve(side, edges[:-1], np.histogram(np.clip(some, low, high), edges)[0]) for side, some in sides
-        ]
+        curves = [Curve(side, edges[:-1], np.histogram(np.clip(some, low, high), edges)[0]) for side, some in sides]
         plots.append(
             Plot(f"score {name}: images in each of {BINS} intervals", f"score {name}", tuple(curves), steps=True)
         )

@@ -94,7 +94,11 @@ def _encoded(one: Exploration) -> dict[str, Any]:
         "slider": one.slider,
         "positions": one.positions,
         "pictures": [
-            {"name": name, "smooth": positions.shape[-1] >= LARGE, "frames": [image_url(images, one.columns) for images in positions]}
+            {
+                "name": name,
+                "smooth": positions.shape[-1] >= LARGE,
+                "frames": [image_url(images, one.columns) for images in positions],
+            }
             | dict(zip(("width", "height"), _size(positions[0], one.columns), strict=True))
             for name, positions in one.pictures.items()
         ],
