@@ -167,7 +167,7 @@ OF = {extra: {canonicalize_name(Requirement(line).name) for line in lines} for e
 OPTIONAL = set().union(*(names for extra, names in OF.items() if extra != "suite"))
 PACKAGES = importlib.metadata.packages_distributions()
 OURS = {"jlebm", "reproduce", "figures"}
-SUITES_OWN = OF["suite"] - {"scipy"}  # which scikit-learn brings
+SUITES_OWN = OF["suite"]
 
 
 def foreign(path: Path, late: bool) -> Iterator[tuple[set[str], str]]:

@@ -24,7 +24,7 @@ from reproduce.pipelines.fitting import Given, fitted, milestones
 from reproduce.presets.anomaly_sizes import Plan
 
 NAMES = ("protocol", "preset", "dataset", "learning")
-CHECKPOINTS = 10  # of the last stage, at even distances, of which the oracle takes the best
+CHECKPOINTS = 10  # of the last stage, evenly spaced, of which the oracle takes the best
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Trained:
 
     run: Run
     experiment: Experiment | TwoStageExperiment
-    """Of the last stage."""
+    """Configuration of the last stage."""
     state: TrainState
     seconds: float
     """Wall-clock time of all stages."""
     best: float | None
-    """The highest AUPRC on the test set among the checkpoints; None where they were not judged."""
+    """The highest AUPRC on the test set among the checkpoints; None if they were not judged."""
 
     @property
     def model(self) -> JointModel:
@@ -83,7 +83,7 @@ def trained(
         runs: where the folders lie.
         given: the training images and the device.
         report: receives the stages.
-        judged: returns a model's AUPRC on the test set, of which each checkpoint's is kept beside the run; None where
+        judged: returns a model's AUPRC on the test set, of which each checkpoint's is kept beside the run; None if
             no oracle is asked for.
 
     Raises:
