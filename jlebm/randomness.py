@@ -1,15 +1,18 @@
 """The source of every random number: seeds derived by role, and generators of standard normal noise.
 
 No seed serves two purposes: changing the chain's seed leaves the data order as it was. Each sampled image has its own
-generator, so that the image does not depend on the rest of its batch.
+stream of noise, so that the image does not depend on the rest of its batch. A stream's scheme has a name with a version
+(`Scheme`): the numbers of a name never change.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
+from jlebm import philox
+from jlebm.errors import UserError
 from jlebm.latents import Latents, map_latents
 
 ROLES = (
@@ -44,6 +47,11 @@ def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> tor
 
 NORMAL_BLOCK = 16  # numbers that torch's CPU generator makes together; it fills an incomplete block differently
 LARGEST_DRAW = 2**22  # numbers in memory at once when several draws are made together
+
+# How the noise of an image is made: by a generator of torch for each image on the CPU, or on the device itself from
+# counters (`jlebm.philox`). docs/noise says when to take which.
+Scheme: TypeAlias = Literal["generator/1", "philox/1"]
+GENERATOR: Scheme = "generator/1"
 
 # A source of standard normal draws: returns latents of the shapes, type and device of its argument, and each call
 # continues its stream.
@@ -114,3 +122,57 @@ class PerImageNoise:
             for step in on_device.contiguous():
                 layers = zip(step.split(sizes, dim=1), like, strict=True)
                 yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)
+
+
+class CounterNoise:
+    """Noise from Philox for each image, made on the device of the latents, for sampling.
+
+    Row i of every draw depends on `seeds[i]` and on how many draws came before, never on the other rows, and has the
+    same bits on every device (`jlebm.philox`). Two streams share no counter: the role's word, the seed and the number
+    of the draw are parts of it.
+
+    Raises:
+        UserError: a seed is negative or larger than 2^63 - 1.
+    """
+
+    def __init__(self, role: str, seeds: Sequence[int]):
+        self.role, self.drawn = role_word(role), 0
+        for seed in seeds:
+            if not 0 <= seed <= philox.LARGEST_SEED:
+                raise UserError(f"the noise philox/1 has seeds of 0 to {philox.LARGEST_SEED}, and {seed} is none")
+        self.seeds = torch.tensor(list(seeds), dtype=torch.int64)
+
+    def __call__(self, like: Latents) -> Latents:
+        """Return N(0, I) draws with the shapes, types and device of `like`; one row per seed."""
+        return next(self.series(like, 1))
+
+    def series(self, like: Latents, count: int) -> Iterator[Latents]:
+        """Yield the draws of `count` calls: the same numbers, several calls' made together."""
+        device, sizes = like[0].device, [layer[0].numel() for layer in like]
+        self.seeds = self.seeds.to(device)
+        together = max(LARGEST_DRAW // max(sum(sizes) * len(self.seeds), 1), 1)
+        first, self.drawn = self.drawn, self.drawn + count
+        for start in range(first, first + count, together):
+            draws = range(start, min(start + together, first + count))
+            for step in philox.normals(self.seeds, self.role, draws, sum(sizes)):
+                layers = zip(step.split(sizes, dim=1), like, strict=True)
+                yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)
+
+
+def role_word(role: str) -> int:
+    """Return the 32 bits that stand for a role in a counter: the first of the SHA-256 of its name.
+
+    Raises:
+        ValueError: the role is not one of `ROLES`.
+    """
+    if role not in ROLES:
+        raise ValueError(f"unknown role {role!r}, not one of {ROLES}")
+    return int.from_bytes(hashlib.sha256(role.encode()).digest()[:4], "big")
+
+
+SCHEMES: dict[Scheme, Callable[[str, Sequence[int]], Noise]] = {GENERATOR: PerImageNoise, "philox/1": CounterNoise}
+
+
+def image_noise(role: str, seeds: Sequence[int], scheme: Scheme = GENERATOR) -> Noise:
+    """Return the noise of one image per seed, row i from seed i alone, by a scheme of `SCHEMES`."""
+    return SCHEMES[scheme](role, seeds)

@@ -29,6 +29,7 @@ from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
+from jlebm.randomness import GENERATOR, Scheme
 from jlebm.run import Run, open_run, resolve_device
 from reproduce import results
 from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
@@ -39,7 +40,7 @@ from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
-from reproduce.results.identity import Of
+from reproduce.results.identity import Of, noise_option, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
@@ -123,6 +124,8 @@ class Arguments:
     """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
     download: bool = True
     """Whether what the data root lacks may be downloaded into it."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of posterior samples (docs/noise); the rows name it."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runs: Path = Path("runs")
@@ -161,7 +164,8 @@ def _run(arguments: Arguments, report: Reporter) -> None:
     try_places(arguments.results, arguments.runs)
     session, subjects = session_of(test, arguments.data_root, device, report), []
     size = "custom" if arguments.set else arguments.preset
-    variation = {"development": True} if arguments.development else {}
+    variation = ({"development": True} if arguments.development else {}) | noise_option(arguments.noise)
+    session.noise = arguments.noise
     for digit in arguments.digits:
         experiment = experiment_without(arguments, preset, normal[digit])
         for seed in arguments.seeds:
@@ -237,18 +241,19 @@ def _judge(run: Run, rows: Rows, model: JointModel, digit: int, chosen: list[int
             f"{counts[1]}; score: {SCORES[name]}, mean of {draws} posterior samples"
         )
         questions[name] = Question(of(digit, name), f"digit {digit}", said, len(chosen))
-    path = run.folder / "scores.npz"
+    path = run.folder / f"scores{noise_suffix(session.noise)}.npz"
     if all(stands(rows, question) for question in questions.values()) and path.exists():
         session.report.line(f"digit {digit}, seed {run.seed}: measured before; its rows stand")
         return
     kept: dict[str, np.ndarray] = {}
     seconds = []
+    latents = PartialPosterior(0, None, noise=session.noise)
     for name in questions:
         started = time.monotonic()
         if name == "E":
-            kept[name] = posterior_energies(model, session.dataset.images, chosen, draws=draws)
+            kept[name] = posterior_energies(model, session.dataset.images, chosen, latents, draws)
         else:
-            kept[name] = -scores_above(model, session.dataset.images, chosen, PartialPosterior(0, None), draws)
+            kept[name] = -scores_above(model, session.dataset.images, chosen, latents, draws)
         seconds.append(time.monotonic() - started)
     refuse_lost({name: (scores,) for name, scores in kept.items()})  # before the first row
     for (name, question), spent in zip(questions.items(), seconds, strict=True):

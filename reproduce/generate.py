@@ -19,6 +19,7 @@ from typing import Any
 import jlebm
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import sha256_of_file
+from jlebm.randomness import Scheme
 from jlebm.run import device_class, resolve_device
 from jlebm.sampling import Prior
 from jlebm.weights import weights_file
@@ -42,6 +43,8 @@ class Arguments:
     """NAME.npz, NAME.zip, or NAME for a folder of PNG files."""
     prior: Prior = "ebm-prior"
     """The EBM prior, by the recipe's own chain, or the Gaussian hierarchy alone."""
+    noise: Scheme | None = None
+    """Scheme of the noise, generator/1 or philox/1 (docs/noise); by default the recipe's own."""
     device: str = "auto"
     """auto, cpu or cuda."""
     batch: int | None = None
@@ -105,12 +108,13 @@ def parse_seeds(text: str) -> list[int]:
 def _loaded(arguments: Arguments) -> jlebm.TrainedModel:
     device = resolve_device(arguments.device)
     model = jlebm.load(arguments.run, device, arguments.backbone)
-    if not arguments.set:
+    changes = [*arguments.set, *([] if arguments.noise is None else [f"noise={arguments.noise}"])]
+    if not changes:
         return model
     sampler = model.sampler
     if sampler is None:
-        raise UserError(f"{arguments.run} keeps no sampler that --set could change")
-    model.sampler = sampler.override(arguments.set)
+        raise UserError(f"{arguments.run} keeps no sampler that --set or --noise could change")
+    model.sampler = sampler.override(changes)
     if model.sampler.batch_norm != sampler.batch_norm:
         raise UserError("--set does not change batch_norm, whose statistics are in the weights; leave it out")
     return model

@@ -34,6 +34,7 @@ from jlebm.folders import try_folder
 from jlebm.hierarchy import PartialPosterior, scores_above
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
+from jlebm.randomness import GENERATOR, Scheme
 from jlebm.run import Run, read_header, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce import results
@@ -44,7 +45,7 @@ from reproduce.measuring.session import Rows, Subject
 from reproduce.pipelines.arguments import RESULTS
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.pictures import KEPT
-from reproduce.results.identity import Of
+from reproduce.results.identity import Of, noise_of, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 from reproduce.terminal.parsing import parse
 
@@ -71,6 +72,8 @@ class Arguments:
     """The folder with datasets; by default $JLEBM_DATA or the user's cache folder."""
     download: bool = True
     """Whether what the data root lacks may be downloaded into it."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of latents (docs/noise); the rows name it."""
     device: str = "auto"
     """auto, cpu or cuda."""
     results: Path = RESULTS
@@ -93,15 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try_places(arguments.results, artifacts=experiment.preset in KEPT and run.seed == 1)
     count = min(arguments.images, len(inside.images), len(outside.images))
     report.line(f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {count} of each")
-    subject = dataclasses.replace(subject_of(run, experiment, state), protocol=PROTOCOL)
-    rows = Rows(subject, session_of(inside, arguments.data_root, device, report), arguments.results)
+    subject = dataclasses.replace(subject_of(run, experiment, state, arguments.noise), protocol=PROTOCOL)
+    session = session_of(inside, arguments.data_root, device, report)
+    session.noise = arguments.noise
+    rows = Rows(subject, session, arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
     sides = (
         f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
         f"negative: inside, {count} of {inside.name}/{inside.split}; mean of {arguments.draws} draws"
     )
     questions = asked(experiment, outside.name, sides, 2 * count)
-    path = run.folder / f"ood_{outside.name}.npz"
+    path = run.folder / f"ood_{outside.name}{noise_suffix(arguments.noise)}.npz"
     copy = copy_of(subject, outside.name, arguments.results)
     if all(stands(rows, question) for question in questions.values()) and path.exists():
         report.line(f"{path} was measured before; its rows stand")
@@ -230,7 +235,7 @@ def _measure(
         started = time.monotonic()
         kind, _, k = name.partition(">")
         if kind == "L":
-            latents = PartialPosterior(int(k), chain)
+            latents = PartialPosterior(int(k), chain, noise=rows.session.noise)
             scores[name] = tuple(
                 scores_above(model, side.images, posterior_indices(len(side.images), count), latents, draws)
                 for side in sides
@@ -257,6 +262,8 @@ def _measure(
 def copy_of(subject: Subject, outside: str, folder: Path) -> Path | None:
     """Return where the repository keeps the scores of a full preset's first seed for its figures, None of others."""
     if subject.preset not in KEPT or subject.seed != 1 or subject.learning != "variational":
+        return None
+    if noise_of(subject.variation) != GENERATOR:
         return None
     return folder / "artifacts" / f"{f'{subject.dataset}_ood_{outside}'.replace('-', '_')}.npz"
 

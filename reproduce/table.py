@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jlebm.errors import UserError, exit_on_user_error, nearest
+from jlebm.randomness import GENERATOR, Scheme
 from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.places import paper_of, try_places
@@ -60,6 +61,8 @@ class Arguments:
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each system; by default the preset's."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of sampled images (docs/noise); the rows name it."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runs: Path = Path("runs")
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     judged = (SOURCE,)
     session = Session.prepare(dataset, images, size.reference_images, root, arguments.download, device, report, judged)
     session.provenance["versions"] |= _versions()
+    session.noise = arguments.noise
     held_out = functools.cache(lambda: unseen(dataset, root, arguments.download, report))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:

@@ -46,7 +46,7 @@ LAYERS = (
         "data",
         "evaluation",
     },
-    {"latents", "distributions", "networks", "randomness", "config", "engines.precision"},
+    {"latents", "distributions", "networks", "randomness", "philox", "philox_kernel", "config", "engines.precision"},
     {"backbones", "energies"},
     {"densities", "engines.closed_form"},
     {"engines.gradients", "engines.graphs"},

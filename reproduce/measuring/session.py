@@ -14,10 +14,11 @@ from jlebm.engines import parallel
 from jlebm.evaluation import Extractor, ExtractorNotFound, ReferenceSet, fidelity, find_extractor, self_check
 from jlebm.folders import try_folder
 from jlebm.progress import Reporter
+from jlebm.randomness import GENERATOR, Scheme
 from jlebm.run import provenance
 from reproduce import results
 from reproduce.presets.extents import SOURCES
-from reproduce.results.identity import Identity, Of, Option, recipe_of
+from reproduce.results.identity import Identity, Of, Option, noise_of, recipe_of
 
 ASKED = (
     "protocol",
@@ -48,6 +49,8 @@ class Session:
     provenance: dict[str, Any]
     judged: tuple[str, ...] = SOURCES
     """The sources whose images go through Inception."""
+    noise: Scheme = GENERATOR
+    """The scheme of the noise of sampled images."""
     missing: dict[str, fidelity.NotMeasured] = field(default_factory=dict)
 
     @classmethod
@@ -204,7 +207,9 @@ class Rows:
         subject = self.subject
         same = (row.config_digest, row.device) == (subject.config_digest, self.session.provenance["device"])
         run = (row.seed, row.steps) == (subject.seed, subject.steps)
-        return row.intact and same and (run or row.source in subject.shared)
+        return (
+            row.intact and same and row.noise == noise_of(subject.variation) and (run or row.source in subject.shared)
+        )
 
     @property
     def begun(self) -> bool:

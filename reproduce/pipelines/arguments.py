@@ -12,6 +12,7 @@ import tyro
 
 from jlebm.densities import Drift
 from jlebm.errors import UserError
+from jlebm.randomness import GENERATOR, Scheme
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
@@ -68,6 +69,9 @@ class Arguments:
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of sampled images; philox/1 is made on the GPU, for deep hierarchies there (docs/noise). The
+    rows name it; trained weights do not depend on it."""
     device: str = "auto"
     """auto, cpu or cuda."""
     runs: Path = Path("runs")

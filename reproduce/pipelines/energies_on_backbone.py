@@ -23,7 +23,7 @@ from jlebm.latents import Latents
 from jlebm.learning.backbone import BackboneExperiment
 from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from jlebm.weights import save_model
@@ -45,6 +45,7 @@ from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 from reproduce.results.identity import Option
 
+PLAIN = str.maketrans({" ": "", ":": "-", "/": "-"})  # a label as the name of a folder
 RE_ESTIMATION = 50  # passes of 100 samples for the statistics of batch norms
 
 
@@ -91,7 +92,8 @@ def run_two_stage(
         hold_to(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
-        unvaried, _ = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
+        plain = dataclasses.replace(arguments, variation=Variation(), noise=GENERATOR)
+        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         stage = _StageTwo(run, energies, state, trained, variation)
         model = _sampled(backbone, state, plan.sampler)
@@ -151,7 +153,7 @@ def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> Jo
     if sampler.batch_norm == "trained":
         return model
     device = next(model.energy.parameters()).device
-    network = frozen_copy(re_estimated(backbone.to(device), _noises(model), sampler.temperature))
+    network = frozen_copy(re_estimated(backbone.to(device), _noises(model, sampler.noise), sampler.temperature))
     return JointModel(network, model.energy)
 
 
@@ -199,9 +201,9 @@ def trained_backbone(
     return Trained(backbone, name, state.step >= experiment.training.steps, state.seconds)
 
 
-def _noises(model: JointModel) -> Iterator[Latents]:
+def _noises(model: JointModel, scheme: Scheme) -> Iterator[Latents]:
     for index in range(RE_ESTIMATION):
-        yield model.noise(100, PerImageNoise("re-estimation", range(100 * index, 100 * (index + 1))))
+        yield model.noise(100, image_noise("re-estimation", range(100 * index, 100 * (index + 1)), scheme))
 
 
 def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Arguments, session: Session) -> None:
@@ -210,17 +212,18 @@ def _measure(stage: _StageTwo, subject: Subject, drawn: _Drawn, arguments: Argum
     (model, sampler, batch_size), images, seed = drawn, session.dataset.images, subject.seed
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
-    decoding = sampler.decoding
-    draws = {
-        "posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None, batch_size, decoding), len(chosen))
-    }
+
+    def reconstructions() -> Iterator[sampling.Samples]:
+        return sampling.reconstruct(model, images, chosen, None, batch_size, sampler.drawing)
+
+    draws = {"posterior": Draw(reconstructions, len(chosen))}
     for prior in PRIORS:
 
         def draw(prior: sampling.Prior = prior) -> Iterator[sampling.Samples]:
             return sampling.generate(model, prior, numbers, sampler, batch_size)
 
         draws[prior] = Draw(draw, session.images)
-    folder = run.folder / f"{subject.identity.label.replace(' ', '').replace(':', '-')}-seed{seed}"
+    folder = run.folder / f"{subject.identity.label.translate(PLAIN)}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
     rows = Rows(subject, session, arguments.results)
     measure(rows, samples)
@@ -247,7 +250,7 @@ def _draw_layers(
     Of one group, of chains in latents and of varied sampling there is no figure.
     """
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
-    varied = dataclasses.replace(arguments.variation, **plain) != Variation()
+    varied = arguments.noise != GENERATOR or dataclasses.replace(arguments.variation, **plain) != Variation()
     model, chain, folder = drawn.model, drawn.sampler.chain, stage.run.folder
     layers = len(model.backbone.latent_shapes)
     if varied or layers < 2 or chain.space != "noise":

@@ -11,10 +11,11 @@ from jlebm.diagnostics import Diagnosis, Record
 from jlebm.files import write_text
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import Scheme, image_noise
 from jlebm.run import Run
 from reproduce import results
 from reproduce.measuring.session import Session, Subject
+from reproduce.results.identity import FIRST_NOISE, noise_of
 
 SHOWN = 32  # images of each source in the grid
 PICTURES = ("samples", "energy", "training")
@@ -36,7 +37,7 @@ def figures_of(into: Path, names: Iterable[str] = PICTURES) -> list[Path]:
 def files_of(subject: Subject, folder: Path, into: Path, names: Iterable[str] = ARRAYS) -> list[Path]:
     """Return the files that `store` writes: in the run's folder, and where the repository keeps them, there too."""
     places = [into / f"{name}.npz" for name in names]
-    if subject.preset in KEPT and subject.seed == 1:
+    if subject.preset in KEPT and subject.seed == 1 and noise_of(subject.variation) == FIRST_NOISE:
         stem = f"{subject.dataset}_{subject.identity.artifact}_{subject.preset}"
         places += [folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
     return places
@@ -73,7 +74,7 @@ def draw(
     """
     into = into or run.folder
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
-    record = _watched(model, chain, chains)
+    record = _watched(model, chain, chains, session.noise)
     energy = record.energy()
     notes = _tell(run, into, subject.steps, record.diagnosis(model.layer_names, chain), session)
     for name, arrays in {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}.items():
@@ -95,11 +96,11 @@ def store(
         results.write_artifact(path, arrays, made)
 
 
-def _watched(model: JointModel, chain: Chain, chains: int) -> Record:
+def _watched(model: JointModel, chain: Chain, chains: int, scheme: Scheme) -> Record:
     """Run some prior chains and return what was seen of them."""
     # The start is drawn twice, from the same seeds: once to look at it, once by the chain itself.
-    record = Record(model.energies, model.start(chains, chain, PerImageNoise("sample", range(chains))))
-    model.sample_prior(chains, chain, PerImageNoise("sample", range(chains)), record)
+    record = Record(model.energies, model.start(chains, chain, image_noise("sample", range(chains), scheme)))
+    model.sample_prior(chains, chain, image_noise("sample", range(chains), scheme), record)
     return record
 
 

@@ -95,6 +95,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
         report,
         preset.judged,
     )
+    session.noise = arguments.noise
     print_table(work(session), session, arguments.seeds, arguments.results)
 
 

@@ -15,7 +15,7 @@ from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.evaluation import fidelity
 from jlebm.images import to_float
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.run import Run, open_run
 from jlebm.sampling import Samples
 from jlebm.training import TrainState
@@ -24,7 +24,9 @@ from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measur
 from reproduce.measuring.session import Rows, Session, Subject
 from reproduce.pipelines.energies_on_backbone import Trained, hold_to, trained_backbone
 from reproduce.pipelines.fitting import fitted
+from reproduce.pipelines.joint import samples_folder
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
+from reproduce.results.identity import noise_option
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
@@ -107,10 +109,14 @@ def _measure(
         chains={SOURCE: experiment.describe_sampling()},
         train_seconds=before[0] + state.seconds,
         shared=(),
+        variation=noise_option(session.noise),
     )
     system: System = state.evaluated_model()
-    draw = Draw(lambda: _drawn(system, session.images), session.images)
-    samples, rows = SampleSets({SOURCE: draw}, run.folder / "samples", session.report), Rows(subject, session, folder)
+    draw = Draw(lambda: _drawn(system, session.images, session.noise), session.images)
+    samples, rows = (
+        SampleSets({SOURCE: draw}, samples_folder(run, session), session.report),
+        Rows(subject, session, folder),
+    )
     upon = () if trained is None else (trained.network,)
     if rows.find("parameters", SOURCE, session.images, judged=False) is None:
         _ = samples[SOURCE]  # drawn now, for the row to say how long that takes where no Inception asks for them
@@ -118,13 +124,15 @@ def _measure(
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE)
-    drawn = [*files_of(subject, folder, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
+    into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
+    drawn = [*files_of(subject, folder, into, DRAWN), *figures_of(into, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
         session.report.line(f"everything of {run.folder} was measured before; its rows stand")
         return
     _ = samples[SOURCE]
     checkpoints.save_weights(run.weights, system, run.header() | {"step": state.step, "weights": subject.weights})
-    _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), subject, session, folder)
+    shown = system.sample(range(SHOWN), session.noise).cpu().numpy()
+    _pictures(run, shown, subject, session, folder, into)
     session.report.line(f"stored {rows.added} rows in {rows.path}; pictures and the weights are in {run.folder}")
 
 
@@ -140,24 +148,26 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
         some = chosen[first : first + BATCH]
         x = to_float(torch.from_numpy(np.array(held_out.images[some])).to(rows.session.device))
         with torch.no_grad():
-            bits = bits_per_dim(system.log_likelihood(x, PerImageNoise("evaluation", some)), x[0].numel())
+            bits = bits_per_dim(
+                system.log_likelihood(x, image_noise("evaluation", some, rows.session.noise)), x[0].numel()
+            )
         total += float(bits) * len(some)
     seconds = {"evaluate": time.monotonic() - started}
     said = {"reference": reference, "chain": "", "bits": system.bits}
     rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 
-def _drawn(system: System, count: int) -> Iterator[Samples]:
+def _drawn(system: System, count: int, scheme: Scheme) -> Iterator[Samples]:
     """Yield image i of seed i, in batches; a system has no latents to keep."""
     for first in range(0, count, BATCH):
-        images = system.sample(range(first, min(first + BATCH, count)))
+        images = system.sample(range(first, min(first + BATCH, count)), scheme)
         yield Samples(images, (system.empty(len(images), 0),))
 
 
-def _pictures(run: Run, images: np.ndarray, subject: Subject, session: Session, folder: Path) -> None:
+def _pictures(run: Run, images: np.ndarray, subject: Subject, session: Session, folder: Path, into: Path) -> None:
     """Draw the first samples, uncurated, and the curves of all recorded figures, and store what they are drawn from."""
     curves = plotting.recorded(run.events())
-    store("samples", {"samples": images}, subject, session, folder, run.folder)
-    store("training", curves, subject, session, folder, run.folder)
-    plotting.save(plotting.image_grid(images, columns=SHOWN // 2), run.folder / "samples")
-    plotting.save(plotting.curve_panels(curves), run.folder / "training")
+    store("samples", {"samples": images}, subject, session, folder, into)
+    store("training", curves, subject, session, folder, into)
+    plotting.save(plotting.image_grid(images, columns=SHOWN // 2), into / "samples")
+    plotting.save(plotting.curve_panels(curves), into / "training")

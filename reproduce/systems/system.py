@@ -22,7 +22,7 @@ from jlebm.errors import UserError
 from jlebm.images import to_uint8
 from jlebm.learning.scheme import warmed_up
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_decay, moving_average
-from jlebm.randomness import Noise, PerImageNoise
+from jlebm.randomness import GENERATOR, Noise, Scheme, image_noise
 from reproduce.systems.turns import InTurns, Turn, uniform
 
 
@@ -50,12 +50,12 @@ class System(nn.Module):
         """Return new images in [-1, 1]; image i depends on row i of what `noise` gives alone."""
         raise NotImplementedError
 
-    def sample(self, seeds: Sequence[int]) -> UInt8[Tensor, "batch channels height width"]:
+    def sample(self, seeds: Sequence[int], scheme: Scheme = GENERATOR) -> UInt8[Tensor, "batch channels height width"]:
         """Return one image a seed, in eval mode: its noise is the same to the bit whatever the other seeds are."""
         training = self.training
         self.eval()
         with torch.no_grad():
-            images = to_uint8(self.draw(len(seeds), PerImageNoise("sample", seeds)))
+            images = to_uint8(self.draw(len(seeds), image_noise("sample", seeds, scheme)))
         self.train(training)
         return images
 
