@@ -82,5 +82,6 @@ def normals(seeds: Int64[Tensor, " rows"], role: int, draws: range, size: int) -
     programs = triton.cdiv(len(draws) * len(seeds) * (-(-size // 4)), BLOCK)
     if programs:
         sizes = (role, draws.start, len(draws), len(seeds), size)
-        fill[(programs,)](seeds, out, sizes, count=BLOCK, enable_fp_fusion=False)
+        rounded = {"enable_fp_fusion": False}  # an option of the compiler, and no parameter of the kernel
+        fill[(programs,)](seeds, out, sizes, count=BLOCK, **rounded)
     return out
