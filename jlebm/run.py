@@ -15,6 +15,7 @@ import torch
 from filelock import Timeout
 
 from jlebm.engines import parallel
+from jlebm.engines.precision import full_float32
 from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
@@ -148,7 +149,7 @@ def resolve_device(name: str) -> torch.device:
         raise UserError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    full_float32()
     local = torch.device("cuda", parallel.local_rank()) if "LOCAL_RANK" in os.environ else torch.device("cuda")
     if local.index is not None:
         if local.index >= torch.cuda.device_count():

@@ -182,7 +182,8 @@ def test_other_seeds_are_refused() -> None:
 INTERPRETED = """
 import torch
 from jlebm import philox, philox_kernel
-for seeds, draws, size in (([0, 1, 2**32 + 7, 2**63 - 1], range(3, 6), 203), ([5], range(1), 1), ([5], range(1, 2), 64)):
+cases = ([0, 1, 2**32 + 7, 2**63 - 1], range(3, 6), 203), ([5], range(1), 1), ([5], range(1, 2), 64)
+for seeds, draws, size in cases:
     seeds = torch.tensor(seeds)
     assert torch.equal(philox_kernel.normals(seeds, 0xFEDCBA98, draws, size),
                        philox.by_operations(seeds, 0xFEDCBA98, draws, size))
