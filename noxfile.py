@@ -324,7 +324,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def gpu_check(session: nox.Session) -> None:
     """Run first on a GPU: is it right, how fast, in what memory; under ten minutes (-- --pretend on a CPU)."""
-    run_own_module(session, "reproduce.gpu_check", *session.posargs)
+    run_own_module(session, "reproduce.benchmark.gpu_check", *session.posargs)
 
 
 @nox.session(default=False)

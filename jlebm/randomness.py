@@ -93,6 +93,28 @@ class SharedNoise:
         return drawn[self.part * rows : (self.part + 1) * rows]
 
 
+class PinnedRing:
+    """Two buffers of pinned memory that are filled in turn while the GPU copies the other one.
+
+    A new buffer for each draw would stay alive until its copy, and the host runs far ahead of a GPU with long chains.
+    """
+
+    def __init__(self, numbers: int):
+        self.buffers = [torch.empty(numbers, pin_memory=True) for _ in range(2)]
+        self.events = [torch.cuda.Event() for _ in self.buffers]
+        self.turn = 0
+
+    def next(self, rows: int, columns: int) -> torch.Tensor:
+        """Return the buffer whose turn it is, after the copy that was begun from it."""
+        self.turn = 1 - self.turn
+        self.events[self.turn].synchronize()  # returns at once before the first copy
+        return self.buffers[self.turn][: rows * columns].view(rows, columns)
+
+    def copied(self) -> None:
+        """Note that the copy of this buffer has been begun on the current stream."""
+        self.events[self.turn].record()
+
+
 class PerImageNoise:
     """Noise from one generator per image, for sampling.
 
@@ -112,13 +134,16 @@ class PerImageNoise:
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
+        ring = PinnedRing(together * size * rows) if like[0].is_cuda else None
         for first in range(0, count, together):
             steps = min(together, count - first)
-            drawn = torch.empty(rows, steps * size, pin_memory=like[0].is_cuda)
+            drawn = torch.empty(rows, steps * size) if ring is None else ring.next(rows, steps * size)
             for row, each in zip(drawn.unbind(), self.generators, strict=True):
                 row.normal_(generator=each)
             # Steps first, so that a step's layers are contiguous; one asynchronous transfer to a GPU.
             on_device = drawn.to(like[0].device, non_blocking=True).unflatten(1, (steps, size)).transpose(0, 1)
+            if ring is not None:
+                ring.copied()
             for step in on_device.contiguous():
                 layers = zip(step.split(sizes, dim=1), like, strict=True)
                 yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jlebm.config import Config
+from jlebm.devices import within_memory
 from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
@@ -111,6 +112,10 @@ def generate(
     size = batch_size or filling_batch(model)
 
     def draw(first: int) -> Samples:
+        with within_memory("draw fewer images at a time (batch_size, --batch), or take a GPU with more memory"):
+            return drawn(first)
+
+    def drawn(first: int) -> Samples:
         chosen = seeds[first : first + size]
         noise = image_noise("sample", chosen, sampler.noise)
         if prior == "ebm-prior":

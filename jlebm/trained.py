@@ -18,6 +18,7 @@ from jlebm.model import JointModel
 from jlebm.randomness import SCHEMES, Scheme
 from jlebm.run import resolve_device
 from jlebm.sampling import Drawing, Prior, Sampler, Samples
+from jlebm.training import layout
 
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 
@@ -54,7 +55,10 @@ class TrainedModel:
         Raises:
             UserError: there is no such device.
         """
-        self.model.to(resolve_device(device) if isinstance(device, str) else device)
+        there = resolve_device(device) if isinstance(device, str) else device
+        self.model.to(there)
+        if there.type != "cpu":
+            self.model.to(memory_format=layout(there))
         return self
 
     def drawn_at_a_time(self, asked: int | None = None) -> int:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -14,18 +14,23 @@ from torch.optim.swa_utils import AveragedModel
 
 from jlebm import checkpoints, guard, resuming
 from jlebm.backbones.protocol import Backbone
+from jlebm.devices import released, within_memory
 from jlebm.energies import JointEnergy
-from jlebm.engines import parallel
+from jlebm.engines import graphs, parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
-from jlebm.learning.scheme import Update
+from jlebm.learning.scheme import OneUpdate, Scheme, Update
 from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
 
+ADVICE = (
+    "set training.parts to 2 or more (--set training.parts=2, of a two-stage model backbone.training.parts=2), so that "
+    "a batch goes through in parts, or training.batch_size to less, or take a GPU with more memory"
+)
 LOG_EVERY = 10  # steps between two logged events, which the guard checks; the first step is logged too
 LARGEST_COPY = 2**32  # bytes; a dataset up to this size is copied to the device, a larger one stays memory-mapped
 
@@ -127,12 +132,20 @@ def initial_state(
     """Build the state before the first step; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
-        # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
-        model = experiment.build(backbone).to(device).to(memory_format=torch.channels_last)
+        model = experiment.build(backbone).to(device).to(memory_format=layout(device))
     learned = experiment.learned(model)
     noise = generator("training noise", seed, device=device)
     ema = experiment.average(learned)
     return TrainState(model, learned, experiment.optimisation(model), ema, noise)
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Return the layout of convolutions' weights: channels-last on a CPU, where it was measured to be faster.
+
+    On a GPU it is torch's own: cuDNN's float32 and depthwise convolutions are slower in channels-last on some
+    (issues 44943 and 34977 of pytorch/pytorch). `python -m reproduce.benchmark.gpu_check` times both.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 class Batches:
@@ -243,12 +256,16 @@ def fit(
         while not leaving:
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
-            with arithmetic(getattr(state.model, "backbone", None)):
-                for update, moved in learning.updates(state.model, *batch, noise, state.step):
-                    if seen is not None:
-                        seen |= _of_all(_numbers(update))
+            with arithmetic(getattr(state.model, "backbone", None)), within_memory(ADVICE):
+                for updates, moved in in_parts(learning, state, batch, noise, experiment.training.parts):
                     state.optimisation.optimizer.zero_grad(set_to_none=True)
-                    update.loss().backward(inputs=moved)
+                    numbers = []
+                    for update in updates:
+                        if seen is not None:
+                            numbers.append(_numbers(update))
+                        (update.loss() / experiment.training.parts).backward(inputs=moved)
+                    if seen is not None:
+                        seen |= _of_all(_together(numbers))
                     parallel.average([parameter.grad for parameter in state.learned.parameters()])
                     state.move()
             # Batch norm sees this process's part of a batch; its running statistics are averaged over processes.
@@ -271,7 +288,40 @@ def fit(
                 saved = time.monotonic()
             task.advance()
     state.seconds = parallel.agreed(state.seconds)
+    graphs.forget()  # sampling needs the memory for recordings of its own
+    released(device)
     return state
+
+
+Batch: TypeAlias = tuple[Tensor, Tensor | None]
+
+
+def in_parts(
+    learning: Scheme, state: TrainState, batch: Batch, noise: SharedNoise, parts: int
+) -> Iterator[tuple[Iterable[Update], Sequence[nn.Parameter] | None]]:
+    """Yield the updates of a step, each as those of equal parts of its batch, with the parameters that they move.
+
+    Raises:
+        UserError: there are several parts, and the scheme has updates that depend on one another.
+    """
+    x, labels = batch
+    if parts == 1:
+        for update, moved in learning.updates(state.model, x, labels, noise, state.step):
+            yield (update,), moved
+        return
+    if not isinstance(learning, OneUpdate):
+        raise UserError("training.parts is for a scheme with one update per step; set it to 1")
+    yield (learning.update(state.model, part, noise, state.step) for part in x.chunk(parts)), None
+
+
+def _together(numbers: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the figures of a batch from those of its parts."""
+    return {
+        name: max(each[name] for each in numbers)
+        if name.startswith("range_")
+        else sum(each[name] for each in numbers) / len(numbers)
+        for name in numbers[0]
+    }
 
 
 def _numbers(update: Update) -> dict[str, float]:
@@ -282,14 +332,8 @@ def _numbers(update: Update) -> dict[str, float]:
 
 
 def _of_all(seen: dict[str, float]) -> dict[str, float]:
-    """Combine the figures of a batch's parts: means, and the maximum of the ranges."""
-    parts = parallel.everywhere(seen)
-    return {
-        name: max(part[name] for part in parts)
-        if name.startswith("range_")
-        else sum(part[name] for part in parts) / len(parts)
-        for name in seen
-    }
+    """Combine the figures of the processes' parts of a batch."""
+    return _together(parallel.everywhere(seen))
 
 
 def _note(seen: dict[str, float]) -> str:

@@ -45,7 +45,7 @@ class Arguments:
     name: str = ""
     """What to call the images in the table; by default the name of their file."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     json: bool = False
     """Print JSON instead of a table."""
 

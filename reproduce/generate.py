@@ -46,7 +46,7 @@ class Arguments:
     noise: Scheme | None = None
     """Scheme of the noise, generator/1 or philox/1 (docs/noise); by default the recipe's own."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     batch: int | None = None
     """Images drawn at a time; by default the recipe's own number, which gives its images to the bit."""
     backbone: Path | None = None

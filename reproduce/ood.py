@@ -75,7 +75,7 @@ class Arguments:
     noise: Scheme = GENERATOR
     """Scheme of the noise of latents (docs/noise); the rows name it."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     results: Path = RESULTS
     """The folder with paper.toml, expected.toml and measured/."""
 

@@ -64,7 +64,7 @@ class Arguments:
     noise: Scheme = GENERATOR
     """Scheme of the noise of sampled images (docs/noise); the rows name it."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     runs: Path = Path("runs")
     """Where the runs' folders lie; the same command goes on where it was stopped."""
     results: Path = RESULTS

@@ -57,6 +57,14 @@ def convolutions(tf32: bool) -> Iterator[None]:
             switch.fp32_precision = before
 
 
+def in_bf16(device: torch.device) -> torch.autocast:
+    """Return the context in which a generator's layers compute in bf16.
+
+    Casts of weights are not cached, each is used once: a recorded step would keep using the cast that it saw.
+    """
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
 def full_float32() -> None:
     """Switch TF32 off for the whole process, in products, convolutions and recurrent networks."""
     torch.backends.cudnn.allow_tf32 = False  # can then be read by other libraries

@@ -45,7 +45,7 @@ class Arguments:
     """What a person can say to the benchmark."""
 
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     repetitions: int = FEWEST
     """How often each of the two is timed, short parts more often."""
     only: tuple[str, ...] = ()

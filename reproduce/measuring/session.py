@@ -10,6 +10,7 @@ import torch
 
 import jlebm
 from jlebm.data import CATALOGUE, Dataset, DatasetNotFound, data_root, load, writable_cache
+from jlebm.devices import peak_memory
 from jlebm.engines import parallel
 from jlebm.evaluation import Extractor, ExtractorNotFound, ReferenceSet, fidelity, find_extractor, self_check
 from jlebm.folders import try_folder
@@ -252,6 +253,7 @@ class Rows:
             "chain": subject.chains.get(of.source, ""),
         }
         names = ("protocol", "dataset", "preset", "learning", "seed", "steps", "complete", "config_digest")
+        versions = self.session.provenance["versions"] | peak_memory(self.session.device)
         row = results.Measurement(
             **{name: getattr(subject, name) for name in names},
             **of._asdict(),
@@ -263,7 +265,7 @@ class Rows:
             images=images,
             wall_seconds={"train": subject.train_seconds, **seconds},
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **self.session.provenance,
+            **(self.session.provenance | {"versions": versions}),
             **(fields | rest),
         )
         if parallel.first():

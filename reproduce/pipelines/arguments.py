@@ -73,7 +73,7 @@ class Arguments:
     """Scheme of the noise of sampled images; philox/1 is made on the GPU, for deep hierarchies there (docs/noise). The
     rows name it; trained weights do not depend on it."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     runs: Path = Path("runs")
     """Where the runs' folders lie; the same command goes on where it was stopped."""
     results: Path = RESULTS

@@ -154,6 +154,7 @@ def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> Jo
         return model
     device = next(model.energy.parameters()).device
     network = frozen_copy(re_estimated(backbone.to(device), _noises(model, sampler.noise), sampler.temperature))
+    network.precision = model.backbone.precision
     return JointModel(network, model.energy)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from jlebm import data
+from jlebm.devices import why_no_gpu
 from jlebm.engines import parallel
 from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError, nearest
@@ -61,6 +62,8 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     dataset = parallel.after_first(lambda: _dataset(recipe, arguments, report))
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
+    if arguments.device == "auto" and (missing := why_no_gpu()):
+        why = f"{why}; {missing}"
     report.line(f"preset {name}: {why}")
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:

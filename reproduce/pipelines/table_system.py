@@ -12,6 +12,7 @@ from figures import plotting
 from jlebm import checkpoints
 from jlebm.backbones.nvae import digest_of, frozen_copy
 from jlebm.data import Dataset
+from jlebm.devices import within_memory
 from jlebm.errors import UserError
 from jlebm.evaluation import fidelity
 from jlebm.images import to_float
@@ -159,8 +160,10 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
 
 def _drawn(system: System, count: int, scheme: Scheme) -> Iterator[Samples]:
     """Yield image i of seed i, in batches; a system has no latents to keep."""
-    for first in range(0, count, BATCH):
-        images = system.sample(range(first, min(first + BATCH, count)), scheme)
+    size = system.gpu_batch if system.empty(0).is_cuda else BATCH
+    for first in range(0, count, size):
+        with within_memory("take a GPU with more memory, or --device cpu for the samples"):
+            images = system.sample(range(first, min(first + size, count)), scheme)
         yield Samples(images, (system.empty(len(images), 0),))
 
 

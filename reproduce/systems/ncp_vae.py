@@ -133,6 +133,8 @@ def resampled(
 class NCPVAE(System):
     """One classifier a group, top first, upon a backbone that stays as it is and is no part of the system's state."""
 
+    gpu_batch = 100  # each has many proposals of a deep hierarchy
+
     def __init__(self, classifier: ClassifierConfig, sampler: NCPSampler, backbone: NVAE):
         super().__init__()
         self.sampler, self._frozen = sampler, (backbone,)

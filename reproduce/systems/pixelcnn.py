@@ -157,6 +157,8 @@ def chosen(logits: Float[Tensor, "batch levels"], u: Float[Tensor, " batch"]) ->
 class PixelCNN(System):
     """The network, and nothing else that learns."""
 
+    gpu_batch = 2500  # a pixel takes hundreds of small launches, whatever the batch
+
     def __init__(self, config: PixelCNNConfig):
         super().__init__()
         self.config = config

@@ -29,6 +29,9 @@ from reproduce.systems.turns import InTurns, Turn, uniform
 class System(nn.Module):
     """A generative model of images, with all that its training keeps from one step to the next."""
 
+    gpu_batch: int = 500
+    """Images sampled at a time on a GPU; 100 on a CPU."""
+
     def turns(
         self,
         x: Float[Tensor, "batch channels height width"],

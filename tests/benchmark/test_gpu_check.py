@@ -9,8 +9,7 @@ import torch
 
 from jlebm import randomness
 from jlebm.engines import graphs, precision
-from reproduce import gpu_check
-from reproduce.benchmark import device_checks
+from reproduce.benchmark import device_checks, gpu_check
 from tests import tape
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 """The first thing to run on a GPU: does it compute what a CPU computes, how fast, and in what memory.
 
-    python -m reproduce.gpu_check
-    python -m reproduce.gpu_check --pretend        the same logic on a CPU, at small sizes, recordings on a tape
+    python -m reproduce.benchmark.gpu_check
+    python -m reproduce.benchmark.gpu_check --pretend    the same logic on a CPU, at small sizes, recordings on a tape
 
 It takes under ten minutes. The last line says what works; the exit code is 0 if everything does, else 1. All findings,
 times and versions go to a JSON file too, for a report of a fault.
@@ -46,7 +46,7 @@ class Arguments:
 
 def _broken(device: torch.device, full: bool) -> Iterator[Finding]:
     command = [sys.executable, "-m", broken_capture.__name__, *([] if full else ["--pretend"])]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     try:
         child = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
