@@ -81,3 +81,12 @@ def released(device: torch.device) -> None:
     """Give the memory that torch holds for later back to the GPU, before work of another kind."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Return the layout of convolutions' weights: channels-last on a CPU, where it was measured to be faster.
+
+    On a GPU it is torch's own: cuDNN's float32 and depthwise convolutions are slower in channels-last on some
+    (issues 44943 and 34977 of pytorch/pytorch). `python -m reproduce.benchmark.gpu_check` times both.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format

@@ -112,10 +112,6 @@ def generate(
     size = batch_size or filling_batch(model)
 
     def draw(first: int) -> Samples:
-        with within_memory("draw fewer images at a time (batch_size, --batch), or take a GPU with more memory"):
-            return drawn(first)
-
-    def drawn(first: int) -> Samples:
         chosen = seeds[first : first + size]
         noise = image_noise("sample", chosen, sampler.noise)
         if prior == "ebm-prior":
@@ -173,12 +169,21 @@ def batch_of(
 
 
 def dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
-    """Yield all batches in order, each drawn by the process in charge of it."""
+    """Yield all batches in order, each drawn by the process in charge of it.
+
+    Raises:
+        OutOfMemory: a batch does not fit a GPU's memory.
+    """
     firsts = range(0, count, batch_size)
+
+    def drawn(first: int) -> Samples:
+        with within_memory("draw fewer images at a time (batch_size, --batch), or take a GPU with more memory"):
+            return draw(first)
+
     if parallel.size() == 1:
-        yield from map(draw, firsts)
+        yield from map(drawn, firsts)
     else:  # by way of the CPU, where processes exchange data
-        mine = (Samples(*_cpu(draw(first))) for first in firsts[parallel.rank() :: parallel.size()])
+        mine = (Samples(*_cpu(drawn(first))) for first in firsts[parallel.rank() :: parallel.size()])
         yield from parallel.dealt(mine, len(firsts))
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
+from jlebm.devices import layout
 from jlebm.errors import UserError, nearest
 from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
@@ -18,7 +19,6 @@ from jlebm.model import JointModel
 from jlebm.randomness import SCHEMES, Scheme
 from jlebm.run import resolve_device
 from jlebm.sampling import Drawing, Prior, Sampler, Samples
-from jlebm.training import layout
 
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,23 +14,20 @@ from torch.optim.swa_utils import AveragedModel
 
 from jlebm import checkpoints, guard, resuming
 from jlebm.backbones.protocol import Backbone
-from jlebm.devices import released, within_memory
+from jlebm.devices import layout, released, within_memory
 from jlebm.energies import JointEnergy
 from jlebm.engines import graphs, parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
-from jlebm.learning.scheme import OneUpdate, Scheme, Update
+from jlebm.learning.accumulation import ADVICE, in_parts, together
+from jlebm.learning.scheme import Update
 from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
 
-ADVICE = (
-    "set training.parts to 2 or more (--set training.parts=2, of a two-stage model backbone.training.parts=2), so that "
-    "a batch goes through in parts, or training.batch_size to less, or take a GPU with more memory"
-)
 LOG_EVERY = 10  # steps between two logged events, which the guard checks; the first step is logged too
 LARGEST_COPY = 2**32  # bytes; a dataset up to this size is copied to the device, a larger one stays memory-mapped
 
@@ -139,15 +136,6 @@ def initial_state(
     return TrainState(model, learned, experiment.optimisation(model), ema, noise)
 
 
-def layout(device: torch.device) -> torch.memory_format:
-    """Return the layout of convolutions' weights: channels-last on a CPU, where it was measured to be faster.
-
-    On a GPU it is torch's own: cuDNN's float32 and depthwise convolutions are slower in channels-last on some
-    (issues 44943 and 34977 of pytorch/pytorch). `python -m reproduce.benchmark.gpu_check` times both.
-    """
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
-
-
 class Batches:
     """The batch of training step t: each epoch has an order that depends on the seed and the epoch alone."""
 
@@ -247,7 +235,7 @@ def fit(
         run.forget_after(state.step)
     learning = experiment.scheme()
     batches = Batches(images, experiment.training.batch_size, run.seed, device, labels)
-    part = parallel.share(experiment.training.batch_size, "a batch")
+    part, parts = parallel.share(experiment.training.batch_size, "a batch"), experiment.training.parts
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
     leaving = False
@@ -257,15 +245,15 @@ def fit(
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
             with arithmetic(getattr(state.model, "backbone", None)), within_memory(ADVICE):
-                for updates, moved in in_parts(learning, state, batch, noise, experiment.training.parts):
+                for updates, moved in in_parts(learning, state.model, batch, noise, state.step, parts):
                     state.optimisation.optimizer.zero_grad(set_to_none=True)
                     numbers = []
                     for update in updates:
                         if seen is not None:
                             numbers.append(_numbers(update))
-                        (update.loss() / experiment.training.parts).backward(inputs=moved)
+                        (update.loss() / parts).backward(inputs=moved)
                     if seen is not None:
-                        seen |= _of_all(_together(numbers))
+                        seen |= together(parallel.everywhere(together(numbers)))
                     parallel.average([parameter.grad for parameter in state.learned.parameters()])
                     state.move()
             # Batch norm sees this process's part of a batch; its running statistics are averaged over processes.
@@ -293,47 +281,11 @@ def fit(
     return state
 
 
-Batch: TypeAlias = tuple[Tensor, Tensor | None]
-
-
-def in_parts(
-    learning: Scheme, state: TrainState, batch: Batch, noise: SharedNoise, parts: int
-) -> Iterator[tuple[Iterable[Update], Sequence[nn.Parameter] | None]]:
-    """Yield the updates of a step, each as those of equal parts of its batch, with the parameters that they move.
-
-    Raises:
-        UserError: there are several parts, and the scheme has updates that depend on one another.
-    """
-    x, labels = batch
-    if parts == 1:
-        for update, moved in learning.updates(state.model, x, labels, noise, state.step):
-            yield (update,), moved
-        return
-    if not isinstance(learning, OneUpdate):
-        raise UserError("training.parts is for a scheme with one update per step; set it to 1")
-    yield (learning.update(state.model, part, noise, state.step) for part in x.chunk(parts)), None
-
-
-def _together(numbers: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the figures of a batch from those of its parts."""
-    return {
-        name: max(each[name] for each in numbers)
-        if name.startswith("range_")
-        else sum(each[name] for each in numbers) / len(numbers)
-        for name in numbers[0]
-    }
-
-
 def _numbers(update: Update) -> dict[str, float]:
     # One transfer for all figures: on a GPU each .item() would wait for the whole queue.
     figures = update.figures()
     numbers = torch.stack([value.double() for value in figures.values()]).tolist()
     return dict(zip(figures, numbers, strict=True))
-
-
-def _of_all(seen: dict[str, float]) -> dict[str, float]:
-    """Combine the figures of the processes' parts of a batch."""
-    return _together(parallel.everywhere(seen))
 
 
 def _note(seen: dict[str, float]) -> str:

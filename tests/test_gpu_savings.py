@@ -15,11 +15,13 @@ from jlebm.backbones.ladder import LadderBackbone
 from jlebm.backbones.nvae import NVAE
 from jlebm.backbones.nvae.cells import NormalisedConv, weights_once
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.devices import layout
 from jlebm.errors import UserError
+from jlebm.learning.accumulation import in_parts
 from jlebm.learning.backbone import BackboneOnly, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import PerImageNoise, SharedNoise
-from jlebm.training import in_parts, initial_state, layout
+from jlebm.training import initial_state
 from tests.small import (
     COLOURED,
     HIERARCHY,
@@ -48,7 +50,7 @@ def test_parts_add_up_to_the_batchs_gradient() -> None:
             return tuple(torch.zeros_like(layer) for layer in like)
 
         scheme = experiment("variational").scheme()
-        for updates, moved in in_parts(scheme, state, (x, None), still, parts):  # pyright: ignore
+        for updates, moved in in_parts(scheme, state.model, (x, None), still, 0, parts):
             assert moved is None
             count = 0
             for update in updates:

@@ -76,6 +76,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     work: Callable[[Session], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan, variation = planned(preset.plan, arguments, dataset.name)
+        refuse_tf32(plan.energies.precision, "energies.precision", device)
         work = partial(run_two_stage, plan, variation, preset, arguments)
     else:
         if arguments.variation != Variation():
@@ -84,6 +85,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
             if arguments.learning is not None:
                 raise UserError("--learning is that of the two-layer model; leave it out with --model ladder")
             experiment = _overridden(preset.experiment, arguments, dataset.name)
+            refuse_tf32(precision_of(experiment.model), "model.precision", device)
             work = partial(run_ladder, experiment, preset.extent, arguments)
         else:
             work = partial(_run_joint, _experiment(preset, arguments, dataset.name, device), arguments)
@@ -130,9 +132,18 @@ def _experiment(preset: Preset, arguments: Arguments, dataset: str, device: torc
     if arguments.learning == "variational":
         experiment = with_inference_network(preset.variational or experiment)
     experiment = _overridden(experiment, arguments, dataset)
-    if precision_of(experiment.model) == "tf32" and device.type == "cpu":
-        raise UserError("model.precision=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
+    refuse_tf32(precision_of(experiment.model), "model.precision", device)
     return experiment
+
+
+def refuse_tf32(precision: str, key: str, device: torch.device) -> None:
+    """Refuse TF32 on a CPU, whose rows would name an arithmetic that it does not have.
+
+    Raises:
+        UserError: it is asked for there.
+    """
+    if precision == "tf32" and device.type == "cpu":
+        raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
 
 
 def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> Experiment:
