@@ -134,7 +134,7 @@ class PerImageNoise:
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
-        ring = PinnedRing(together * size * rows) if like[0].is_cuda else None
+        ring = PinnedRing(min(together, max(count, 1)) * size * rows) if like[0].is_cuda else None
         for first in range(0, count, together):
             steps = min(together, count - first)
             drawn = torch.empty(rows, steps * size) if ring is None else ring.next(rows, steps * size)

@@ -7,6 +7,7 @@ the three calls of `torch.cuda` is tested: what is copied, what is read where it
 import copy
 import dataclasses
 import gc
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -482,6 +483,9 @@ def test_live_graphs_never_share_a_stream() -> None:
     assert streams.taken(live) is gone, "a stream is taken again, and not made for each recording"
     alone = streams.taken(())
     assert streams.taken(()) is alone
+    dealt = itertools.cycle("abc")  # torch deals a device's streams in turn, and others take some of them
+    few = graphs.Streams(lambda: next(dealt))
+    assert [few.taken(["a"]), few.taken(["a", "b"]), few.taken(["b", "c"])] == ["b", "c", "a"]
 
 
 def test_old_versions_of_torch_record_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,9 +280,9 @@ class Streams:
         made = self.made.setdefault(torch.cuda.current_device() if torch.cuda.is_available() else None, [])
         busy = list(used)
         for stream in made:
-            if not any(stream == other for other in busy):
+            if stream not in busy:
                 return stream
-        made.append(self.make())
+        made.append(next(stream for stream in iter(self.make, None) if stream not in busy))
         return made[-1]
 
 
