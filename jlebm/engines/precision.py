@@ -35,10 +35,43 @@ def arithmetic(backbone: object) -> Iterator[None]:
     Training and sampling run inside this context. For bf16 the backbone itself runs its generator under autocast.
     TF32 is a flag of the whole process; torch switches it on by default.
     """
-    flags = torch.backends.cudnn
-    before = flags.allow_tf32
-    flags.allow_tf32 = precision_of(backbone) == "tf32"
+    with convolutions(tf32=precision_of(backbone) == "tf32"):
+        yield
+
+
+@contextmanager
+def convolutions(tf32: bool) -> Iterator[None]:
+    """Compute cuDNN's convolutions in TF32 or in full float32.
+
+    The switch is the operation's own, `fp32_precision`, to which settings for all operations give way. Torch's older
+    `allow_tf32` does not override those, and reading it raises an error where operations differ.
+    """
+    switch = torch.backends.cudnn.conv
+    before = switch.fp32_precision
+    switch.fp32_precision = "tf32" if tf32 else "ieee"
     try:
         yield
     finally:
-        flags.allow_tf32 = before
+        switch.fp32_precision = "none"  # follows the setting for all operations,
+        if switch.fp32_precision != before:  # unless it had one of its own
+            switch.fp32_precision = before
+
+
+def in_bf16(device: torch.device) -> torch.autocast:
+    """Return the context in which a generator's layers compute in bf16.
+
+    Casts of weights are not cached, each is used once: a recorded step would keep using the cast that it saw.
+    """
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def full_float32() -> None:
+    """Switch TF32 off for the whole process, in products, convolutions and recurrent networks."""
+    torch.backends.cudnn.allow_tf32 = False  # can then be read by other libraries
+    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        switch.fp32_precision = "ieee"
+
+
+def in_force() -> tuple[str, str]:
+    """Return the settings for float32 in force: of convolutions and of matrix products."""
+    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
