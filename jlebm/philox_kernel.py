@@ -5,6 +5,8 @@ and would take an approximate division and square root: the first is switched of
 others their correctly rounded forms are called.
 """
 
+from typing import Any
+
 import torch
 import triton
 from jaxtyping import Float32, Int64
@@ -82,6 +84,6 @@ def normals(seeds: Int64[Tensor, " rows"], role: int, draws: range, size: int) -
     programs = triton.cdiv(len(draws) * len(seeds) * (-(-size // 4)), BLOCK)
     if programs:
         sizes = (role, draws.start, len(draws), len(seeds), size)
-        rounded = {"enable_fp_fusion": False}  # an option of the compiler, and no parameter of the kernel
-        fill[(programs,)](seeds, out, sizes, count=BLOCK, **rounded)
+        launch: Any = fill[(programs,)]  # takes options of the compiler beside the kernel's parameters
+        launch(seeds, out, sizes, count=BLOCK, enable_fp_fusion=False)
     return out

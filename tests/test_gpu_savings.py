@@ -13,8 +13,8 @@ from jlebm import randomness
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.ladder import LadderBackbone
 from jlebm.backbones.nvae import NVAE
-from jlebm.backbones.nvae.cells import NormalisedConv, weights_once
-from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.backbones.nvae.cells import NormalisedConv
+from jlebm.backbones.nvae.regularisation import RegularisedNVAE, weights_once
 from jlebm.devices import layout
 from jlebm.errors import UserError
 from jlebm.learning.accumulation import in_parts

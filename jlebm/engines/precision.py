@@ -6,7 +6,7 @@ the factors to 10 bits after the point, bf16 to 7; a CPU has no TF32, and comput
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -46,7 +46,7 @@ def convolutions(tf32: bool) -> Iterator[None]:
     The switch is the operation's own, `fp32_precision`, to which settings for all operations give way. Torch's older
     `allow_tf32` does not override those, and reading it raises an error where operations differ.
     """
-    switch = torch.backends.cudnn.conv
+    switch = _switches()[0]
     before = switch.fp32_precision
     switch.fp32_precision = "tf32" if tf32 else "ieee"
     try:
@@ -68,10 +68,17 @@ def in_bf16(device: torch.device) -> torch.autocast:
 def full_float32() -> None:
     """Switch TF32 off for the whole process, in products, convolutions and recurrent networks."""
     torch.backends.cudnn.allow_tf32 = False  # can then be read by other libraries
-    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+    for switch in _switches():
         switch.fp32_precision = "ieee"
 
 
 def in_force() -> tuple[str, str]:
     """Return the settings for float32 in force: of convolutions and of matrix products."""
-    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    convolutions, products, _ = _switches()
+    return convolutions.fp32_precision, products.fp32_precision
+
+
+def _switches() -> tuple[Any, Any, Any]:
+    """Return torch's settings of convolutions, of matrix products and of recurrent networks."""
+    backends: Any = torch.backends  # whose types leave these out
+    return backends.cudnn.conv, backends.cuda.matmul, backends.cudnn.rnn

@@ -1,10 +1,13 @@
 """The moving average of weights, updated in few launches and without a copy from the host."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+FOREACH: Any = torch  # whose types leave the operations on lists out
 
 
 class MovingAverage(AveragedModel):
@@ -31,7 +34,7 @@ class MovingAverage(AveragedModel):
             for averaged, latest in _by_type(ours, theirs):
                 _average(averaged, latest, self.decay)
         for averaged, latest in _by_type(kept, given):
-            torch._foreach_copy_(averaged, latest)
+            FOREACH._foreach_copy_(averaged, latest)
         self.n_averaged += 1
 
     def load_state_dict(self, *arguments: Any, **more: Any) -> Any:
@@ -41,7 +44,7 @@ class MovingAverage(AveragedModel):
         return loaded
 
 
-def _by_type(ours: list[Tensor], theirs: list[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+def _by_type(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
     groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
     for averaged, latest in zip(ours, theirs, strict=True):
         pair = groups.setdefault((averaged.dtype, averaged.device), ([], []))
@@ -52,8 +55,8 @@ def _by_type(ours: list[Tensor], theirs: list[Tensor]) -> list[tuple[list[Tensor
 
 def _average(averaged: list[Tensor], latest: list[Tensor], decay: float) -> None:
     if averaged[0].is_floating_point() or averaged[0].is_complex():
-        torch._foreach_lerp_(averaged, latest, 1 - decay)
+        FOREACH._foreach_lerp_(averaged, latest, 1 - decay)
         return
-    values = torch._foreach_mul(averaged, decay)
-    torch._foreach_add_(values, torch._foreach_mul(latest, 1 - decay))
-    torch._foreach_copy_(averaged, values)
+    values = FOREACH._foreach_mul(averaged, decay)
+    FOREACH._foreach_add_(values, FOREACH._foreach_mul(latest, 1 - decay))
+    FOREACH._foreach_copy_(averaged, values)

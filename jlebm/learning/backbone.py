@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from jlebm.backbones.nvae.cells import weights_once
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
-from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.backbones.nvae.regularisation import RegularisedNVAE, weights_once
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.scheme import ELBOUpdate, OneUpdate

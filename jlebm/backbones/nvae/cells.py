@@ -4,8 +4,6 @@ Written from the architecture's description (arXiv 2007.03898; docs/facts, "NVAE
 and parameters are those of the published checkpoints, which load without renaming.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,7 +31,7 @@ class NormalisedConv(nn.Conv2d):
         return self.weight
 
     held: Tensor | None = None
-    """The weight that the convolution applies, inside `weights_once`."""
+    """The weight that the convolution applies, inside `regularisation.weights_once`."""
 
     def used_weight(self) -> Float[Tensor, "outputs inputs height width"]:
         """Return the weight that the convolution applies."""
@@ -55,31 +53,6 @@ class NormalisedConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve."""
         return F.conv2d(input, self.used_weight(), self.bias, self.stride, self.padding, 1, self.groups)
-
-
-@contextmanager
-def weights_once(network: nn.Module) -> Iterator[None]:
-    """Normalise the weights of all convolutions of a network once, those of one shape together, for several uses.
-
-    An update of a deep hierarchy needs each weight in its layer and in the spectral penalty; on a GPU most of its time
-    is that of launches. The gradient is the same up to the order of its sum.
-    """
-    shapes: dict[tuple[int, ...], list[NormalisedConv]] = {}
-    for module in network.modules():
-        if isinstance(module, NormalisedConv):
-            shapes.setdefault(tuple(module.weight.shape), []).append(module)
-    try:
-        for convolutions in shapes.values():
-            weights = torch.stack([each.raw_weight() for each in convolutions])
-            norms = torch.linalg.vector_norm(weights, dim=(2, 3, 4), keepdim=True)
-            scales = torch.exp(torch.stack([each.log_weight_norm for each in convolutions]))
-            for each, used in zip(convolutions, (scales * weights / (norms + WEIGHT_EPSILON)).unbind(), strict=True):
-                each.held = used
-        yield
-    finally:
-        for convolutions in shapes.values():
-            for each in convolutions:
-                each.held = None
 
 
 class BatchNormSwish(nn.BatchNorm2d):
