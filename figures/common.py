@@ -118,7 +118,7 @@ class Drawing:
             UserError: one of that name is damaged, or it is no run's folder.
         """
         paths = [path for path in folder.glob(f"{self.kind}.npz") if set(self.arrays) <= array_names(path)]
-        return self.of_run(folder) if paths and _model(_header(folder)["config"]) in self.models else []
+        return self.of_run(folder) if paths and _model(header_of(folder)["config"]) in self.models else []
 
     def nothing(self, results: Path) -> str:
         """Return the sentence for a results folder without such an artifact, with what makes one."""
@@ -131,7 +131,7 @@ class Drawing:
         Raises:
             UserError: it is no run's folder, its model has no such figure or too few layers, or nothing is there.
         """
-        header = _header(folder)
+        header = header_of(folder)
         config, model = header["config"], _model(header["config"])
         if model not in self.models:
             raise UserError(
@@ -248,7 +248,12 @@ def scale_for(size: int) -> int:
     return max(1, 64 // size)
 
 
-def _header(folder: Path) -> dict[str, Any]:
+def header_of(folder: Path) -> dict[str, Any]:
+    """Return the configuration, digest and seed of the run whose folder it is, or one of whose sets of samples.
+
+    Raises:
+        UserError: it is no run's folder, or its config.json is that of something else.
+    """
     places = [place for place in (folder, folder.parent) if (place / "config.json").is_file()]
     if not places:
         raise UserError(f"{folder} is not the folder of a run: it has no config.json; give one, as runs/NAME")

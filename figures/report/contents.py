@@ -1,12 +1,11 @@
 """What a page is made of: stored rows with their verdicts, and artifacts; of all results, or of one run."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures.common import Artifact, stored_rows
+from figures.common import Artifact, header_of, stored_rows
 from figures.registry import FIGURES, Figure
 from jlebm.errors import UserError
 from reproduce.results import (
@@ -101,17 +100,17 @@ def of_run(folder: Path, results: Path) -> Contents:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json; give one, as runs/NAME")
+    header = header_of(folder)
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     artifacts = [Shown(figure, one) for figure in FIGURES for place in places for one in figure.drawing.lying_in(place)]
     made = [read_artifact(one.artifact.path(results), (), ())[1] for one in artifacts]
-    header = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     trained = {(str(one["config_digest"]), one["seed"]) for one in made} | {(header["digest"], header["seed"])}
     trained |= {(str(one["twin_digest"]), one["seed"]) for one in made if "twin_digest" in one}
-    rows = tuple(row for row in stored_rows(results / "measured") if (row.config_digest, row.seed) in trained)
-    ours = {id(row) for row in rows}
-    judged = [
-        one for one in _judged(stored_rows(results / "measured"), results) if ours & {id(row) for row in one.rows}
-    ]
+    stored = stored_rows(results / "measured")
+    rows = tuple(row for row in stored if (row.config_digest, row.seed) in trained)
+    ours, asked = {id(row) for row in rows}, {question(row) for row in rows}
+    beside = [row for row in stored if question(row) in asked]  # each question is judged by itself
+    judged = [one for one in _judged(beside, results, asked) if ours & {id(row) for row in one.rows}]
     return Contents(
         folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name
     )
@@ -126,9 +125,14 @@ def provenance_of(shown: Shown, results: Path) -> dict[str, Any]:
     return read_artifact(shown.artifact.path(results), (), ())[1]
 
 
-def _judged(rows: Sequence[Measurement], results: Path) -> list[Judged]:
+def _judged(
+    rows: Sequence[Measurement], results: Path, asked: Collection[tuple[object, ...]] | None = None
+) -> list[Judged]:
+    """Return the verdicts with their rows; where some are `asked`, those on expectations of these questions alone."""
     path = results / "expected.toml"
     expected: list[Expectation] = read_expected(path) if path.exists() else []
+    if asked is not None:
+        expected = [one for one in expected if question(one) in asked]
     groups: dict[tuple[object, ...], dict[tuple[object, ...], list[Measurement]]] = {}
     for row in rows:
         groups.setdefault(question(row), {}).setdefault(alike(row), []).append(row)

@@ -33,6 +33,7 @@ from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Size
 from reproduce.presets.recipes import Preset, Recipe
 from tests.commands import instead
+from tests.figures.report_pages import data_in
 from tests.small import experiment
 
 SMALL = dataclasses.replace(
@@ -98,6 +99,13 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     for folder in (tmp_path / "runs").iterdir():
         names = {path.name for path in folder.iterdir()}
         assert {"samples.png", "energy.png", "training.png", "weights.safetensors", "events.jsonl"} <= names
+        page = data_in((folder / "report.html").read_text(encoding="utf-8"))
+        assert len(page["tables"][-1]["lines"]) == sum(row.seed == 1 for row in measured)
+        assert {one["kind"] for one in page["figures"]} == {
+            "samples",
+            "the energy along prior chains",
+            "what a training recorded",
+        }
         told = json.loads((folder / "diagnostics.json").read_text())
         assert [layer["name"] for layer in told["layers"]] == ["z2", "z1"]
         assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1]) == {"step": 20, "diagnostics": told}

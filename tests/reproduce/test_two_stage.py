@@ -26,6 +26,7 @@ from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.recipes import Recipe, recipes
 from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, two_stage
+from tests.figures.report_pages import data_in
 from tests.public_numbers import nvae
 
 PLAN = two_stage(
@@ -115,6 +116,9 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     shown = {path.name for path in (of_stage(folder, "two-stage") / "tiny-seed1").iterdir()}
     assert {"samples.png", "energy.png", "training.png", "diagnostics.json", "ebm-prior.npy"} <= shown
     assert (of_stage(folder, "backbone") / "backbone.safetensors").exists()
+    page = data_in((of_stage(folder, "two-stage") / "report.html").read_text(encoding="utf-8"))
+    assert len(page["tables"][-1]["lines"]) == len(measured), "of samples of the run's weights, with a digest of theirs"
+    assert "Hierarchical reconstruction" in {one["title"] for one in page["figures"]}
     with np.load(of_stage(folder, "two-stage") / "layers.npz") as layers:
         assert layers["panels"].shape == layers["twin"].shape == (2, 4, 3, 32, 32)
         assert (layers["panels"] != layers["twin"]).any(), "the twin runs no chain"
