@@ -357,6 +357,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def gpu_check(session: nox.Session) -> None:
+    """Run first on a GPU: is it right, how fast, in what memory; under ten minutes (-- --pretend on a CPU)."""
+    run_own_module(session, "reproduce.benchmark.gpu_check", *session.posargs)
+
+
+@nox.session(default=False)
 def environment(session: nox.Session) -> None:
     """Only install or update the environment that all sessions share (each does it by itself)."""
     session.log(f"The shared environment is ready: {environment_python(session)}")

@@ -32,6 +32,8 @@ Put a joint prior on a generator of your own:
     Chain                       length, step size and space of a Langevin chain
     Trace                       keeps the log-density and gradient norm of every step of a chain
     PerImageNoise               noise in which image i depends on seed i alone: sampling
+    CounterNoise                the same, made on the device: Philox
+    image_noise                 either of them, by the name of its scheme
     SharedNoise                 noise of one generator for a whole batch: training
     generator                   a torch generator seeded by its role: data, initialisation, training noise, ...
 
@@ -97,7 +99,7 @@ if TYPE_CHECKING:
     from jlebm.learning.two_stage import TwoStage, TwoStageExperiment
     from jlebm.learning.variational import Variational
     from jlebm.model import JointModel
-    from jlebm.randomness import PerImageNoise, SharedNoise, generator
+    from jlebm.randomness import CounterNoise, PerImageNoise, SharedNoise, generator, image_noise
     from jlebm.run import open_run
     from jlebm.sampling import Sampler, generate, reconstruct
     from jlebm.trained import TrainedModel
@@ -127,7 +129,7 @@ _NAMES = {
     "learning.two_stage": ("TwoStage", "TwoStageExperiment"),
     "learning.variational": ("Variational",),
     "model": ("JointModel",),
-    "randomness": ("PerImageNoise", "SharedNoise", "generator"),
+    "randomness": ("CounterNoise", "PerImageNoise", "SharedNoise", "generator", "image_noise"),
     "run": ("open_run",),
     "sampling": ("Sampler", "generate", "reconstruct"),
     "trained": ("TrainedModel",),
@@ -144,6 +146,7 @@ __all__ = [
     "Chain",
     "ConvBackbone",
     "ConvConfig",
+    "CounterNoise",
     "DiscretisedLogisticMixture",
     "Experiment",
     "Gaussian",
@@ -175,6 +178,7 @@ __all__ = [
     "fit",
     "generate",
     "generator",
+    "image_noise",
     "load",
     "load_nvae",
     "mlp_energy",

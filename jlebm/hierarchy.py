@@ -22,7 +22,7 @@ from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
-from jlebm.randomness import Noise, PerImageNoise
+from jlebm.randomness import GENERATOR, Noise, Scheme, image_noise
 from jlebm.sampling import Samples, batch_of, dealt, decoded
 
 
@@ -36,12 +36,14 @@ class PartialPosterior:
     """Chain of the EBM prior of z_{<=k} given z_{>k}, in whitened noise; None draws from the Gaussian prior."""
     posterior_chain: Chain | None = None
     """Chain of p(z|x); None draws from the inference network."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise."""
 
 
 OneDraw: TypeAlias = tuple[Float[Tensor, "1 ..."], ...]  # whitened noise of every layer, top first, of one image
 
 
-def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
+def frozen_noise(model: JointModel, seed: int, chain: Chain | None, scheme: Scheme = GENERATOR) -> OneDraw:
     """Draw the whitened noise of all layers for one image, of which `resample` keeps some.
 
     `sampling.generate` decodes the same draw for this seed: with this chain, or with none from the Gaussian prior.
@@ -49,12 +51,17 @@ def frozen_noise(model: JointModel, seed: int, chain: Chain | None) -> OneDraw:
     Raises:
         UserError: the chain does not move in whitened noise.
     """
-    noise = PerImageNoise("sample", [seed])
+    noise = image_noise("sample", [seed], scheme)
     return model.noise(1, noise) if chain is None else model.sample_noise(1, _in_noise(chain), noise)
 
 
 def resampled(
-    model: JointModel, eps: OneDraw, layers: Sequence[int], seeds: Sequence[int], chain: Chain | None
+    model: JointModel,
+    eps: OneDraw,
+    layers: Sequence[int],
+    seeds: Sequence[int],
+    chain: Chain | None,
+    scheme: Scheme = GENERATOR,
 ) -> Latents:
     """Resample some layers of `eps` once per seed; return whitened noise whose other layers are equal to the bit.
 
@@ -64,6 +71,7 @@ def resampled(
         layers: indices of the resampled layers, counted from the top: z_L is 0.
         seeds: one per draw, which depends on its seed alone and shares no noise with `sampling.generate`.
         chain: chain of the EBM prior given the kept layers; None draws from the Gaussian prior.
+        scheme: of the noise.
 
     Raises:
         UserError: there is no such layer, or the chain does not move in whitened noise.
@@ -72,7 +80,7 @@ def resampled(
     if not drawn or not 0 <= drawn[0] <= drawn[-1] < len(eps):
         raise UserError(f"layers {list(layers)} cannot be resampled; the model's are 0, the top, to {len(eps) - 1}")
     held = tuple(layer.expand(len(seeds), *layer.shape[1:]) for layer in eps)
-    noise = PerImageNoise("layers", seeds)
+    noise = image_noise("layers", seeds, scheme)
     moving = noise(tuple(held[index] for index in drawn))
     prior = PriorInNoise(model.backbone, model.energy, "exact" if chain is None else _in_noise(chain).drift)
     density = SomeLayers(prior, held, drawn)
@@ -121,8 +129,8 @@ def reconstruct_from(
 
     def draw(first: int) -> Samples:
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        z = model.sample_posterior(x, latents.posterior_chain, PerImageNoise("posterior", indices))
-        return decoded(model, _drawn_below(model, z, latents, PerImageNoise("layers", indices)))
+        z = model.sample_posterior(x, latents.posterior_chain, image_noise("posterior", indices, latents.noise))
+        return decoded(model, _drawn_below(model, z, latents, image_noise("layers", indices, latents.noise)))
 
     yield from dealt(draw, len(chosen), batch_size)
 
@@ -156,7 +164,7 @@ def scores_above(
     found = []
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        upper, lower = PerImageNoise("posterior", indices), PerImageNoise("layers", indices)
+        upper, lower = (image_noise(role, indices, latents.noise) for role in ("posterior", "layers"))
         density, total = Posterior(model.backbone, model.energy, x), x.new_zeros(len(x), dtype=torch.float64)
         for _ in range(draws):
             z = _drawn_below(model, model.sample_posterior(x, latents.posterior_chain, upper), latents, lower)
@@ -183,7 +191,7 @@ def posterior_terms(
     model: JointModel,
     images: np.ndarray,
     chosen: Sequence[int],
-    posterior_chain: Chain | None = None,
+    latents: PartialPosterior = PartialPosterior(0, None),
     draws: int = 1,
     batch_size: int = 100,
 ) -> PosteriorTerms:
@@ -193,7 +201,7 @@ def posterior_terms(
         model: the trained model.
         images: uint8 (N, C, H, W).
         chosen: indices of the images to use; the noise of image i depends on i alone.
-        posterior_chain: chain of p(z|x); None draws from the inference network.
+        latents: the posterior's chain and the noise are used.
         draws: number of draws of z to average over.
         batch_size: images per batch.
 
@@ -205,9 +213,9 @@ def posterior_terms(
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
         density = Posterior(model.backbone, model.energy, x)
-        noise, total = PerImageNoise("posterior", indices), x.new_zeros(4, len(x), dtype=torch.float64)
+        noise, total = image_noise("posterior", indices, latents.noise), x.new_zeros(4, len(x), dtype=torch.float64)
         for _ in range(draws):
-            z = model.sample_posterior(x, posterior_chain, noise)
+            z = model.sample_posterior(x, latents.posterior_chain, noise)
             with torch.no_grad():
                 parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy(z).sum(1)
             likelihood, prior, energy = parts

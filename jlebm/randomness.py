@@ -1,7 +1,8 @@
 """The source of every random number: seeds derived by role, and generators of standard normal noise.
 
 No seed serves two purposes: changing the chain's seed leaves the data order as it was. Each sampled image has its own
-generator, so that the image does not depend on the rest of its batch.
+stream of noise, so that the image does not depend on the rest of its batch. A stream's scheme has a name with a version
+(`Scheme`): the numbers of a name never change.
 """
 
 import hashlib
@@ -10,6 +11,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 
+from jlebm import philox
+from jlebm.choices import GENERATOR, Scheme
+from jlebm.errors import UserError
 from jlebm.latents import Latents, map_latents
 
 ROLES = (
@@ -85,6 +89,28 @@ class SharedNoise:
         return drawn[self.part * rows : (self.part + 1) * rows]
 
 
+class PinnedRing:
+    """Two buffers of pinned memory that are filled in turn while the GPU copies the other one.
+
+    A new buffer for each draw would stay alive until its copy, and the host runs far ahead of a GPU with long chains.
+    """
+
+    def __init__(self, numbers: int):
+        self.buffers = [torch.empty(numbers, pin_memory=True) for _ in range(2)]
+        self.events = [torch.cuda.Event() for _ in self.buffers]
+        self.turn = 0
+
+    def next(self, rows: int, columns: int) -> torch.Tensor:
+        """Return the buffer whose turn it is, after the copy that was begun from it."""
+        self.turn = 1 - self.turn
+        self.events[self.turn].synchronize()  # returns at once before the first copy
+        return self.buffers[self.turn][: rows * columns].view(rows, columns)
+
+    def copied(self) -> None:
+        """Note that the copy of this buffer has been begun on the current stream."""
+        self.events[self.turn].record()
+
+
 class PerImageNoise:
     """Noise from one generator per image, for sampling.
 
@@ -104,13 +130,70 @@ class PerImageNoise:
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
+        ring = PinnedRing(min(together, max(count, 1)) * size * rows) if like[0].is_cuda else None
         for first in range(0, count, together):
             steps = min(together, count - first)
-            drawn = torch.empty(rows, steps * size, pin_memory=like[0].is_cuda)
+            drawn = torch.empty(rows, steps * size) if ring is None else ring.next(rows, steps * size)
             for row, each in zip(drawn.unbind(), self.generators, strict=True):
                 row.normal_(generator=each)
             # Steps first, so that a step's layers are contiguous; one asynchronous transfer to a GPU.
             on_device = drawn.to(like[0].device, non_blocking=True).unflatten(1, (steps, size)).transpose(0, 1)
+            if ring is not None:
+                ring.copied()
             for step in on_device.contiguous():
                 layers = zip(step.split(sizes, dim=1), like, strict=True)
                 yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)
+
+
+class CounterNoise:
+    """Noise from Philox for each image, made on the device of the latents, for sampling.
+
+    Row i of every draw depends on `seeds[i]` and on how many draws came before, never on the other rows, and has the
+    same bits on every device (`jlebm.philox`). Two streams share no counter: the role's word, the seed and the number
+    of the draw are parts of it.
+
+    Raises:
+        UserError: a seed is negative or larger than 2^63 - 1.
+    """
+
+    def __init__(self, role: str, seeds: Sequence[int]):
+        self.role, self.drawn = role_word(role), 0
+        for seed in seeds:
+            if not 0 <= seed <= philox.LARGEST_SEED:
+                raise UserError(f"the noise philox/1 has seeds of 0 to {philox.LARGEST_SEED}, and {seed} is none")
+        self.seeds = torch.tensor(list(seeds), dtype=torch.int64)
+
+    def __call__(self, like: Latents) -> Latents:
+        """Return N(0, I) draws with the shapes, types and device of `like`; one row per seed."""
+        return next(self.series(like, 1))
+
+    def series(self, like: Latents, count: int) -> Iterator[Latents]:
+        """Yield the draws of `count` calls: the same numbers, several calls' made together."""
+        device, sizes = like[0].device, [layer[0].numel() for layer in like]
+        self.seeds = self.seeds.to(device)
+        together = max(LARGEST_DRAW // max(sum(sizes) * len(self.seeds), 1), 1)
+        first, self.drawn = self.drawn, self.drawn + count
+        for start in range(first, first + count, together):
+            draws = range(start, min(start + together, first + count))
+            for step in philox.normals(self.seeds, self.role, draws, sum(sizes)):
+                layers = zip(step.split(sizes, dim=1), like, strict=True)
+                yield tuple(row.reshape(layer.shape).to(layer) for row, layer in layers)
+
+
+def role_word(role: str) -> int:
+    """Return the 32 bits that stand for a role in a counter: the first of the SHA-256 of its name.
+
+    Raises:
+        ValueError: the role is not one of `ROLES`.
+    """
+    if role not in ROLES:
+        raise ValueError(f"unknown role {role!r}, not one of {ROLES}")
+    return int.from_bytes(hashlib.sha256(role.encode()).digest()[:4], "big")
+
+
+SCHEMES: dict[Scheme, Callable[[str, Sequence[int]], Noise]] = {GENERATOR: PerImageNoise, "philox/1": CounterNoise}
+
+
+def image_noise(role: str, seeds: Sequence[int], scheme: Scheme = GENERATOR) -> Noise:
+    """Return the noise of one image per seed, row i from seed i alone, by a scheme of `SCHEMES`."""
+    return SCHEMES[scheme](role, seeds)

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 from filelock import Timeout
 
+from jlebm.devices import versions_of, why_no_gpu
 from jlebm.engines import parallel
+from jlebm.engines.precision import full_float32
 from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
@@ -144,26 +147,38 @@ def _event(line: bytes, where: str) -> dict[str, Any]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device named "auto", "cpu" or "cuda"; on CUDA, set all arithmetic to full float32, TF32 off.
+    """Return the device named "auto", "cpu", "cuda" or "cuda:1"; on CUDA, set all arithmetic to full float32, TF32 off.
 
-    Under torchrun each process of a machine takes its own GPU.
+    Under torchrun each process of a machine takes its own GPU, or the one that CUDA_VISIBLE_DEVICES shows it.
 
     Raises:
         UserError: the name is unknown, or there is no such device.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu")
+    if name == "mps":
+        raise UserError("Apple's GPUs have no float64, in which densities and metrics are summed up; use --device cpu")
+    numbered = re.fullmatch(r"cuda:(\d{1,3})", name)
+    if name not in ("auto", "cpu", "cuda") and numbered is None:
+        raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda, cuda:1 (the second GPU) and so on")
+    if name not in ("auto", "cpu") and not torch.cuda.is_available():
+        why = why_no_gpu() or "torch finds no CUDA device here"
+        raise UserError(f"--device {name} was asked for, but {why}; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    local = torch.device("cuda", parallel.local_rank()) if "LOCAL_RANK" in os.environ else torch.device("cuda")
-    if local.index is not None:
-        if local.index >= torch.cuda.device_count():
-            raise UserError(f"there are {torch.cuda.device_count()} GPUs here; start no more processes than that")
-        torch.cuda.set_device(local)
-    return local
+    full_float32()
+    count, index = torch.cuda.device_count(), None if numbered is None else int(numbered[1])
+    if "LOCAL_RANK" in os.environ:
+        if index is not None:
+            raise UserError(f"under torchrun each process takes its own GPU; say --device cuda, not {name}")
+        alone = count == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+        index = 0 if alone else parallel.local_rank()
+        if index >= count:
+            raise UserError(f"there are {count} GPUs here; start no more processes than that")
+    if index is None:
+        return torch.device("cuda")
+    if index >= count:
+        raise UserError(f"--device {name} was asked for, and the GPUs here are cuda:0 to cuda:{count - 1}")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def device_class(device: torch.device) -> str:
@@ -182,7 +197,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "commit": commit or "unknown",
         "dirty": not commit or bool(_git("status", "--porcelain", "--", "jlebm", "reproduce", "constraints.txt")),
         "device": device_class(device),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **versions, **versions_of(device)},
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jlebm.choices import Prior
 from jlebm.config import Config
+from jlebm.devices import within_memory
 from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
@@ -22,7 +23,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents, flatten, map_latents
 from jlebm.model import JointModel
 from jlebm.progress import SILENT, Reporter
-from jlebm.randomness import Noise, PerImageNoise
+from jlebm.randomness import GENERATOR, Noise, Scheme, image_noise
 
 BATCH = 500  # images per batch
 BATCH_OF_VECTORS = 2_500  # images per batch on a GPU if all latents are vectors
@@ -49,6 +50,8 @@ class Sampler(Config):
     """Statistics of the decoder's batch norms: from training, or re-estimated on samples of the Gaussian prior."""
     decoding: Literal["mean", "sample"] = "mean"
     """The decoder's mean, or a draw from its distribution."""
+    noise: Scheme = field(default=GENERATOR, metadata={"since": "0.2"})
+    """Scheme of the images' noise (docs/noise)."""
 
     def __post_init__(self) -> None:
         """Refuse a negative temperature, and one that the chain cannot use."""
@@ -60,6 +63,11 @@ class Sampler(Config):
                 "'noise' or the temperature to 1"
             )
 
+    @property
+    def drawing(self) -> "Drawing":
+        """The decoding and the noise, which posterior samples take too."""
+        return Drawing(self.decoding, self.noise)
+
     def describe(self, chain: bool) -> str:
         """Describe the sampler in a few words, for a row of results: with its chain, or for the hierarchy alone."""
         parts = [self.chain.describe()] if chain else []
@@ -67,7 +75,16 @@ class Sampler(Config):
             parts.append(f"hierarchy at temperature {self.temperature:g}")
         if self.batch_norm != "trained":
             parts.append(f"batch norm {self.batch_norm}")
-        return "; ".join([*parts, f"decoder's {self.decoding}"])
+        noise = [] if self.noise == GENERATOR else [f"noise {self.noise}"]
+        return "; ".join([*parts, f"decoder's {self.decoding}", *noise])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a posterior sample's image takes of a sampler."""
+
+    decoding: Decoding = "mean"
+    noise: Scheme = GENERATOR
 
 
 def generate(
@@ -96,7 +113,7 @@ def generate(
 
     def draw(first: int) -> Samples:
         chosen = seeds[first : first + size]
-        noise = PerImageNoise("sample", chosen)
+        noise = image_noise("sample", chosen, sampler.noise)
         if prior == "ebm-prior":
             latents = model.sample_prior(len(chosen), sampler.chain, noise, temperature=sampler.temperature)
         else:
@@ -118,7 +135,7 @@ def reconstruct(
     chosen: Sequence[int],
     chain: Chain | None,
     batch_size: int = 100,
-    decoding: Decoding = "mean",
+    drawn: Drawing = Drawing(),
 ) -> Iterator[Samples]:
     """Decode one posterior sample of each chosen image: the best that any prior could reach with this decoder.
 
@@ -129,14 +146,14 @@ def reconstruct(
             with other noise.
         chain: the posterior's chain; None draws from the inference network.
         batch_size: images per batch.
-        decoding: the decoder's mean, or a draw from its distribution.
+        drawn: the decoder's mean or a draw from its distribution, and the scheme of the noise.
     """
 
     def draw(first: int) -> Samples:
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        noise = PerImageNoise("posterior", indices)
+        noise = image_noise("posterior", indices, drawn.noise)
         latents = model.sample_posterior(x, chain, noise)
-        return decoded(model, latents, noise if decoding == "sample" else None)
+        return decoded(model, latents, noise if drawn.decoding == "sample" else None)
 
     yield from dealt(draw, len(chosen), batch_size)
 
@@ -152,12 +169,21 @@ def batch_of(
 
 
 def dealt(draw: Callable[[int], Samples], count: int, batch_size: int) -> Iterator[Samples]:
-    """Yield all batches in order, each drawn by the process in charge of it."""
+    """Yield all batches in order, each drawn by the process in charge of it.
+
+    Raises:
+        OutOfMemory: a batch does not fit a GPU's memory.
+    """
     firsts = range(0, count, batch_size)
+
+    def drawn(first: int) -> Samples:
+        with within_memory("draw fewer images at a time (batch_size, --batch), or take a GPU with more memory"):
+            return draw(first)
+
     if parallel.size() == 1:
-        yield from map(draw, firsts)
+        yield from map(drawn, firsts)
     else:  # by way of the CPU, where processes exchange data
-        mine = (Samples(*_cpu(draw(first))) for first in firsts[parallel.rank() :: parallel.size()])
+        mine = (Samples(*_cpu(drawn(first))) for first in firsts[parallel.rank() :: parallel.size()])
         yield from parallel.dealt(mine, len(firsts))
 
 

@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
-from jlebm.choices import Prior
+from jlebm.choices import Prior, Scheme
+from jlebm.devices import layout
 from jlebm.errors import UserError, nearest
 from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
+from jlebm.randomness import SCHEMES
 from jlebm.run import resolve_device
-from jlebm.sampling import Sampler, Samples
+from jlebm.sampling import Drawing, Sampler, Samples
 
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 
@@ -54,7 +56,10 @@ class TrainedModel:
         Raises:
             UserError: there is no such device.
         """
-        self.model.to(resolve_device(device) if isinstance(device, str) else device)
+        there = resolve_device(device) if isinstance(device, str) else device
+        self.model.to(there)
+        if there.type != "cpu":
+            self.model.to(memory_format=layout(there))
         return self
 
     def drawn_at_a_time(self, asked: int | None = None) -> int:
@@ -73,6 +78,7 @@ class TrainedModel:
         prior: Prior = "ebm-prior",
         chain: Chain | None = None,
         batch_size: int | None = None,
+        noise: Scheme | None = None,
     ) -> Iterator[Samples]:
         """Yield the images of `sample` in batches, with their latents; arguments and errors as there."""
         seeds = checked_seeds(seeds)
@@ -81,6 +87,8 @@ class TrainedModel:
         sampler = self.sampler or Sampler(chosen or Chain(0, epsilon=1.0))  # the Gaussian prior runs no chain
         if chosen is not None:
             sampler = replace(sampler, chain=chosen)
+        if noise is not None:
+            sampler = replace(sampler, noise=checked_scheme(noise))
         return sampling.generate(self.model, prior, seeds, sampler, size)
 
     def sample(
@@ -89,6 +97,7 @@ class TrainedModel:
         prior: Prior = "ebm-prior",
         chain: Chain | None = None,
         batch_size: int | None = None,
+        noise: Scheme | None = None,
     ) -> UInt8[np.ndarray, "count channels height width"]:
         """Draw one image per seed, uint8 (N, C, H, W): image i from seed i alone, equal to its recipe's sample i.
 
@@ -97,12 +106,14 @@ class TrainedModel:
             prior: "ebm-prior", or "gaussian-prior" for the hierarchy without its energies.
             chain: chain of the EBM prior; None for the recipe's own.
             batch_size: images per batch; None for the recipe's own. Another size may round float32 differently.
+            noise: scheme of the noise, "generator/1" or "philox/1"; None for the recipe's own (docs/noise).
 
         Raises:
-            UserError: a seed is not a whole number from 0 on, the model has no such prior, or it has no chain.
+            UserError: a seed is not a whole number from 0 on, the model has no such prior, it has no chain, or the
+                noise has no such scheme.
         """
         chosen = checked_seeds(seeds)
-        batches = self.draw(chosen, prior, chain, batch_size)
+        batches = self.draw(chosen, prior, chain, batch_size, noise)
         return sampling.gathered(batches) if chosen else np.empty((0, *self.image_shape), np.uint8)
 
     def reconstruct(
@@ -133,11 +144,10 @@ class TrainedModel:
         posterior = self._posterior_chain()
         indices, size = range(len(images)), self.batch_size or BATCH_OF_IMAGES
         if below == 0:
-            decoding = "mean" if self.sampler is None else self.sampler.decoding
-            batches = sampling.reconstruct(self.model, images, indices, posterior, size, decoding)
+            batches = sampling.reconstruct(self.model, images, indices, posterior, size, self._drawing)
         else:
             chosen = self._chain(prior, chain)
-            latents = PartialPosterior(below, chosen, posterior)
+            latents = PartialPosterior(below, chosen, posterior, self._drawing.noise)
             batches = hierarchy.reconstruct_from(self.model, images, indices, latents, size)
         return sampling.gathered(batches)
 
@@ -166,7 +176,8 @@ class TrainedModel:
             return np.empty(0)
         below = self._layers(above)
         chosen = self._chain(prior, chain) if below else None
-        latents, size = PartialPosterior(below, chosen, self._posterior_chain()), self.batch_size or BATCH_OF_IMAGES
+        latents = PartialPosterior(below, chosen, self._posterior_chain(), self._drawing.noise)
+        size = self.batch_size or BATCH_OF_IMAGES
         return hierarchy.scores_above(self.model, images, range(len(images)), latents, draws, size)
 
     def _chain(self, prior: Prior, chain: Chain | None) -> Chain | None:
@@ -183,6 +194,10 @@ class TrainedModel:
                 "command again, which writes them with it and trains nothing anew"
             )
         return self.sampler.chain if chain is None and self.sampler is not None else chain
+
+    @property
+    def _drawing(self) -> Drawing:
+        return Drawing() if self.sampler is None else self.sampler.drawing
 
     def _posterior_chain(self) -> Chain | None:
         return None if self.experiment is None else self.experiment.posterior_sampling_chain()
@@ -214,3 +229,14 @@ def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
             raise UserError(f"seeds are whole numbers from 0 on, and {seed!r} is none")
         plain.append(number)
     return plain
+
+
+def checked_scheme(noise: str) -> Scheme:
+    """Return the name of a scheme of noise.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if noise not in SCHEMES:
+        raise UserError(f"unknown noise {noise!r}{nearest(noise, SCHEMES)}")
+    return noise

@@ -14,11 +14,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from jlebm import checkpoints, guard, resuming, sizes
 from jlebm.backbones.protocol import Backbone
+from jlebm.devices import layout, released, within_memory
 from jlebm.energies import JointEnergy
-from jlebm.engines import parallel
+from jlebm.engines import graphs, parallel
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
+from jlebm.learning.accumulation import ADVICE, in_parts, together
 from jlebm.learning.scheme import Update
 from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
@@ -132,8 +134,7 @@ def initial_state(
     sizes.refuse_what_does_not_fit(lambda: experiment.build(backbone), experiment.to_json(), device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
-        # Channels-last is the faster layout of the convolutions' gradients, on CPUs and on GPUs.
-        model = experiment.build(backbone).to(device).to(memory_format=torch.channels_last)
+        model = experiment.build(backbone).to(device).to(memory_format=layout(device))
     learned = experiment.learned(model)
     noise = generator("training noise", seed, device=device)
     ema = experiment.average(learned)
@@ -239,7 +240,7 @@ def fit(
         run.forget_after(state.step)
     learning = experiment.scheme()
     batches = Batches(images, experiment.training.batch_size, run.seed, device, labels)
-    part = parallel.share(experiment.training.batch_size, "a batch")
+    part, parts = parallel.share(experiment.training.batch_size, "a batch"), experiment.training.parts
     noise = SharedNoise(state.noise, parallel.rank(), parallel.size())
     tick = saved = time.monotonic()
     leaving = False
@@ -248,12 +249,16 @@ def fit(
         while not leaving:
             seen = {} if state.step % LOG_EVERY == 0 else None
             batch = batches(state.step)[part], batches.labels(state.step)
-            with arithmetic(getattr(state.model, "backbone", None)):
-                for update, moved in learning.updates(state.model, *batch, noise, state.step):
-                    if seen is not None:
-                        seen |= _of_all(_numbers(update))
+            with arithmetic(getattr(state.model, "backbone", None)), within_memory(ADVICE):
+                for updates, moved in in_parts(learning, state.model, batch, noise, state.step, parts):
                     state.optimisation.optimizer.zero_grad(set_to_none=True)
-                    update.loss().backward(inputs=moved)
+                    numbers = []
+                    for update in updates:
+                        if seen is not None:
+                            numbers.append(_numbers(update))
+                        (update.loss() / parts).backward(inputs=moved)
+                    if seen is not None:
+                        seen |= together(parallel.everywhere(together(numbers)))
                     parallel.average([parameter.grad for parameter in state.learned.parameters()])
                     state.move()
             # Batch norm sees this process's part of a batch; its running statistics are averaged over processes.
@@ -276,6 +281,8 @@ def fit(
                 saved = time.monotonic()
             task.advance()
     state.seconds = parallel.agreed(state.seconds)
+    graphs.forget()  # sampling needs the memory for recordings of its own
+    released(device)
     return state
 
 
@@ -284,17 +291,6 @@ def _numbers(update: Update) -> dict[str, float]:
     figures = update.figures()
     numbers = torch.stack([value.double() for value in figures.values()]).tolist()
     return dict(zip(figures, numbers, strict=True))
-
-
-def _of_all(seen: dict[str, float]) -> dict[str, float]:
-    """Combine the figures of a batch's parts: means, and the maximum of the ranges."""
-    parts = parallel.everywhere(seen)
-    return {
-        name: max(part[name] for part in parts)
-        if name.startswith("range_")
-        else sum(part[name] for part in parts) / len(parts)
-        for name in seen
-    }
 
 
 def _note(seen: dict[str, float]) -> str:

@@ -48,7 +48,7 @@ class Arguments:
     name: str = ""
     """Name of the images in the table; by default that of their file."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     json: bool = False
     """Print JSON instead of a table."""
 

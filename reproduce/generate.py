@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jlebm
-from jlebm.choices import Prior
+from jlebm.choices import Prior, Scheme
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import sha256_of_file
 from reproduce.pipelines.image_output import Output, check_format
@@ -43,8 +43,10 @@ class Arguments:
     """NAME.npz, NAME.zip, or NAME for a folder of PNG files."""
     prior: Prior = "ebm-prior"
     """The EBM prior, sampled by the recipe's chain, or the Gaussian prior."""
+    noise: Scheme | None = None
+    """Scheme of the noise, generator/1 or philox/1 (docs/noise); by default the recipe's."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     batch: int | None = None
     """Images drawn at a time; by default the recipe's number, which gives its images to the bit."""
     backbone: Path | None = None
@@ -108,12 +110,13 @@ def _loaded(arguments: Arguments) -> "TrainedModel":
 
     device = resolve_device(arguments.device)
     model = jlebm.load(arguments.run, device, arguments.backbone)
-    if not arguments.set:
+    changes = [*arguments.set, *([] if arguments.noise is None else [f"noise={arguments.noise}"])]
+    if not changes:
         return model
     sampler = model.sampler
     if sampler is None:
-        raise UserError(f"{arguments.run} keeps no sampler that --set could change")
-    model.sampler = sampler.override(arguments.set)
+        raise UserError(f"{arguments.run} keeps no sampler that --set or --noise could change")
+    model.sampler = sampler.override(changes)
     if model.sampler.batch_norm != sampler.batch_norm:
         raise UserError("--set does not change batch_norm, whose statistics are in the weights; leave it out")
     return model

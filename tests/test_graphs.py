@@ -7,9 +7,11 @@ the three calls of `torch.cuda` is tested: what is copied, what is read where it
 import copy
 import dataclasses
 import gc
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise,
 from jlebm.distributions import Normal
 from jlebm.energies import JointEnergy, conv_energy, mlp_energy
 from jlebm.engines import graphs
+from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
@@ -465,3 +468,58 @@ def test_samples_of_recorded_chains_are_the_samples(recordings: list[None], monk
     monkeypatch.setattr(graphs, "recorder", lambda device: None)
     right = torch.cat([batch.images for batch in generate(model, "ebm-prior", range(8), Sampler(CHAIN), batch_size=8)])
     torch.testing.assert_close(images, right, rtol=0, atol=0)
+
+
+# ---- what cannot be seen on a tape
+
+
+def test_live_graphs_never_share_a_stream() -> None:
+    """Two that do share the matrix library's workspace, which is freed with the first of them."""
+    streams, live = graphs.Streams(object), []
+    for _ in range(graphs.KEPT):
+        live.append(streams.taken(live))
+    assert len(set(map(id, live))) == graphs.KEPT
+    gone = live.pop(1)
+    assert streams.taken(live) is gone, "a stream is taken again, and not made for each recording"
+    alone = streams.taken(())
+    assert streams.taken(()) is alone
+    dealt = itertools.cycle("abc")  # torch deals a device's streams in turn, and others take some of them
+    few = graphs.Streams(lambda: next(dealt))
+    assert [few.taken(["a"]), few.taken(["a", "b"]), few.taken(["b", "c"])] == ["b", "c", "a"]
+
+
+def test_old_versions_of_torch_record_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2.14 a recording that fails leaves an allocator that raises internal errors later."""
+    monkeypatch.undo()
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for version, records in (("2.11.0+cu128", False), ("2.13.1", False), ("2.14.0a0+git1", True), ("3.0.0", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "__version__", version)
+            assert (graphs.recorder(gpu) is graphs.Graph) == records
+            assert graphs.recorder(cpu) is None
+
+
+def test_the_environment_switches_recordings_off(monkeypatch: pytest.MonkeyPatch, recordings: list[None]) -> None:
+    """JLEBM_GRAPHS=0 is for the owner of a GPU on which they fail; another value is refused."""
+    model, density = of("posterior")
+    monkeypatch.setenv("JLEBM_GRAPHS", "0")
+    right = run(density, model)
+    assert not recordings
+    monkeypatch.setenv("JLEBM_GRAPHS", "1")
+    assert_same(run(density, model), right)
+    assert len(recordings) == 1
+    monkeypatch.setenv("JLEBM_GRAPHS", "off")
+    with pytest.raises(UserError, match="JLEBM_GRAPHS is 'off'"):
+        run(density, model)
+
+
+def test_two_threads_share_a_recording(recordings: list[None]) -> None:
+    """They take turns: each chain is its own, though both write into the same places."""
+    model, density = of("posterior")
+    right = [step_by_step(density, model, source=_seeded(seed)) for seed in range(4)]
+    run(density, model)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: run(density, model, source=_seeded(seed)), range(4)))
+    for one, other in zip(found, right, strict=True):
+        assert_same(one, other)
+    assert len(recordings) == 1

@@ -43,12 +43,14 @@ LAYERS = (
         "images",
         "checkpoints",
         "guard",
+        "devices",
         "engines.parallel",
         "choices",
+        "engines.precision",
         "data",
         "evaluation",
     },
-    {"latents", "distributions", "networks", "randomness", "config", "engines.precision"},
+    {"latents", "distributions", "networks", "randomness", "philox", "philox_kernel", "config"},
     {"backbones", "energies"},
     {"densities", "engines.closed_form"},
     {"engines.gradients", "engines.graphs"},
@@ -164,6 +166,7 @@ def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 OF_THE_METHOD = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
 OF = {extra: {canonicalize_name(Requirement(line).name) for line in lines} for extra, lines in EXTRAS.items()}
+KERNELS = {"philox_kernel": "gpu"}  # modules that are imported only where an extra is installed, and which
 OPTIONAL = set().union(*(names for extra, names in OF.items() if extra != "suite"))
 PACKAGES = importlib.metadata.packages_distributions()
 OURS = {"jlebm", "reproduce", "figures"}
@@ -182,9 +185,16 @@ def foreign(path: Path, late: bool) -> Iterator[tuple[set[str], str]]:
 def test_the_method_imports_its_own_dependencies_alone(path: Path) -> None:
     """Breaks if the library imports what `pip install jlebm` leaves out, or an extra's package before it is used."""
     for given_by, where in foreign(path, late=False):
-        assert given_by & OF_THE_METHOD, where
+        assert given_by & (OF_THE_METHOD | OF.get(KERNELS.get(path.stem, ""), set())), where
     for given_by, where in foreign(path, late=True):
         assert given_by & (OF_THE_METHOD | OPTIONAL), where
+
+
+def test_a_kernel_is_imported_where_it_is_used_alone() -> None:
+    """Breaks if a module needs a kernel's extra when it is imported, and not only when a GPU asks for it."""
+    for path in sources("jlebm", "reproduce", "figures"):
+        for name, line in imports(path, late=False):
+            assert name.rpartition(".")[2] not in KERNELS, f"{path.name}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("path", sources("reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -291,7 +301,8 @@ started = time.monotonic()
 import jlebm
 assert time.monotonic() - started < 5, "importing jlebm is slow"
 for module in pkgutil.walk_packages(jlebm.__path__, "jlebm."):
-    importlib.import_module(module.name)
+    if not module.name.endswith("_kernel"):  # which need an extra
+        importlib.import_module(module.name)
 sys.stdout.write("quiet")
 """
 

@@ -4,6 +4,9 @@ No CPU has TF32: its rounding of what convolutions multiply is done here by hand
 """
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from jlebm.randomness import SharedNoise
 from jlebm.sampling import Sampler, generate, reconstruct
 from tests.small import experiment, train
 
+ROOT = Path(__file__).resolve().parents[1]
 CHAINS = 256  # of each arithmetic
 WATCHED = (0, 4, 9, 19, 39)  # steps of the chain
 EQUIVALENT = 0.01  # standard deviations by which bf16 may shift the mean of a figure
@@ -166,6 +170,11 @@ def test_weights_are_trained_in_float32(precision: str) -> None:
 # ---- TF32 is a flag of the process
 
 
+def in_tf32() -> bool:
+    """Whether cuDNN's convolutions compute in TF32 now."""
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
 @pytest.fixture
 def flag(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether TF32 was allowed, at every image that is decoded."""
@@ -173,7 +182,7 @@ def flag(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     decode = ConvBackbone.decode
 
     def watched(self: ConvBackbone, z: Latents):
-        seen.append(torch.backends.cudnn.allow_tf32)
+        seen.append(in_tf32())
         return decode(self, z)
 
     monkeypatch.setattr(ConvBackbone, "decode", watched)
@@ -197,19 +206,56 @@ def test_convolutions_use_tf32_where_the_configuration_says_so(
     assert len(flag) == 4
 
 
+SETTINGS = {
+    "nothing": lambda: None,
+    "convolutions in full": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "convolutions in TF32": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    "all in full": lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+    "all in TF32": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "products in TF32": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "the older switch": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+}
+SET_BEFORE = """
+import sys, warnings
+import torch
+from jlebm.engines.precision import convolutions, full_float32, in_force
+from tests.test_precision import SETTINGS
+SETTINGS[sys.argv[1]]()
+before = in_force()
+for tf32 in (True, False):
+    with convolutions(tf32):
+        assert in_force()[0] == ("tf32" if tf32 else "ieee"), in_force()
+    assert in_force() == before, (in_force(), before)
+if sys.argv[1].startswith("all"):  # what followed the setting for all operations still follows it
+    torch.backends.fp32_precision = "ieee"
+    assert in_force()[0] == "ieee"
+full_float32()
+assert in_force() == ("ieee", "ieee")
+print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+"""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_way_to_set_tf32_is_overridden_and_left_as_it_was(setting: str) -> None:
+    """Torch has two generations of switches; reading the older one where both are used raises an error."""
+    command = [sys.executable, "-c", SET_BEFORE, setting]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert ran.stdout.split() == ["False", "False"], ran.stderr
+
+
 def test_the_flag_is_as_it_was_after_an_error() -> None:
     """A run that fails leaves no other arithmetic behind."""
-    before, seen = torch.backends.cudnn.allow_tf32, []
+    before, seen = in_tf32(), []
 
     def fails() -> None:
         with arithmetic(models("tf32")[1].backbone):
-            seen.append(torch.backends.cudnn.allow_tf32)
+            seen.append(in_tf32())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
     assert seen == [True]
-    assert torch.backends.cudnn.allow_tf32 == before
+    assert in_tf32() == before
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
@@ -222,7 +268,7 @@ def test_training_has_its_precision_forward_and_backward(
 
     def watched(self: ContrastiveUpdate) -> Tensor:
         value = loss(self)
-        value.register_hook(lambda gradient: backward.append(torch.backends.cudnn.allow_tf32))
+        value.register_hook(lambda gradient: backward.append(in_tf32()))
         return value
 
     monkeypatch.setattr(ContrastiveUpdate, "loss", watched)

@@ -8,7 +8,6 @@ import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
 from jlebm.backbones.protocol import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import SIGMA_FLOOR, Normal
-from jlebm.engines.precision import Precision
+from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
 from jlebm.latents import Latents
 from jlebm.networks import SLOPE
@@ -122,13 +121,13 @@ class ConvBackbone(MarkovHierarchy):
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""
-        arithmetic = nullcontext()
-        if self.precision == "bf16":
-            # Casts of weights are not cached, each is used once: a recorded step would keep using the cast that it saw.
-            arithmetic = torch.autocast(z[-1].device.type, torch.bfloat16, cache_enabled=False)
-        with arithmetic:
-            mean = self.generator(z[-1])
-        return Normal.constant_sigma(mean.to(z[-1].dtype), self.config.likelihood_sigma)
+        *layers, squash = self.generator
+        mean = z[-1]
+        with in_bf16(mean.device) if self.precision == "bf16" else nullcontext():
+            for layer in layers:
+                mean = layer(mean)
+        # tanh of bf16 would round images to steps of a grey level and more.
+        return Normal.constant_sigma(squash(mean.to(z[-1].dtype)), self.config.likelihood_sigma)
 
     def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
         """Draw z_1 ~ q(z_1|x), then each layer above it from q(z_{i+1}|z_i).

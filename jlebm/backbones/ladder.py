@@ -23,7 +23,8 @@ is not a plain perceptron's output and has no closed-form gradient (`HasMLPHiera
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -35,6 +36,7 @@ from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import ClampedGaussianMLP, MarkovHierarchy, markov_conditionals
 from jlebm.backbones.protocol import PosteriorSample
 from jlebm.distributions import Bernoulli, Likelihood, Normal
+from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
 from jlebm.latents import Latents
 from jlebm.networks import SLOPE
@@ -59,6 +61,8 @@ class LadderConfig:
     """Kind of p(x|z): a Gaussian with one sigma, or Bernoulli pixels for grey images, whose grey levels weight both."""
     likelihood_sigma: float = 0.3
     """Standard deviation of a Gaussian p(x|z), on images in [-1, 1]."""
+    precision: Precision = field(default="float32", metadata={"since": "0.2"})
+    """Arithmetic of the decoder's layers and their gradients, as in `jlebm.backbones.conv.ConvConfig`."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that define no ladder."""
@@ -165,9 +169,16 @@ class LadderBackbone(MarkovHierarchy):
         self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden, ClampedGaussianMLP)
         self.bottom_up = BottomUp(config)
 
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the decoder (`jlebm.engines.precision`)."""
+        return self.config.precision
+
     def decode(self, z: Latents) -> Likelihood:
         """Return p(x|z) with images in [-1, 1]."""
-        parameters = self.decoder(z)
+        with in_bf16(z[-1].device) if self.precision == "bf16" else nullcontext():
+            parameters = self.decoder(z)
+        parameters = parameters.to(z[-1].dtype)
         if self.config.likelihood == "bernoulli":
             return Bernoulli(parameters)
         return Normal.constant_sigma(torch.tanh(parameters), self.config.likelihood_sigma)

@@ -9,12 +9,16 @@ A graph holds a few steps, not a whole chain: the noise of the next steps is dra
 any length, and its memory and recording time do not grow with the chain. It reads and writes fixed memory: the
 position, the noise, images and given latents are copied into buffers, and weights are read in place, so that an update
 in place takes effect.
+
+JLEBM_GRAPHS=0 in the environment runs every chain step by step.
 """
 
+import os
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
@@ -24,11 +28,18 @@ from torch import Tensor, nn
 
 from jlebm.densities import LogDensity, Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, NoEnergy
+from jlebm.engines.precision import in_force
+from jlebm.errors import UserError
 from jlebm.latents import Latents, map_latents
 
 MOST_STEPS = 10  # steps per graph for vectors: its launch is then a hundredth of its work; feature maps need one step
 KEPT = 4  # graphs at a time, each with its own memory: training has two, sampling one per batch size
 CLOSE = 1e-2  # tolerance between a recording and the steps themselves, relative to the farthest that a latent moves
+
+SWITCH = "JLEBM_GRAPHS"
+# From this version on torch cleans up after a recording that fails: before, the allocator keeps a capture that is not
+# under way any more, and a later error of the device is an internal one (issues 180395 and 190348 of pytorch/pytorch).
+OLDEST = (2, 14)
 
 Step: TypeAlias = Callable[[Latents, Latents], Latents]
 """A step: from a position and its noise to the next position."""
@@ -108,13 +119,14 @@ class Recording:
 
     def run(self, position: Latents, inputs: Latents, steps: int, draws: Iterator[Latents]) -> Latents:
         """Take `steps` steps from `position`, a multiple of the recorded number, and return the last position."""
-        _copy(position, self.position)
-        _copy(inputs, self.inputs)
-        for _ in range(steps // len(self.draws)):
-            for place in self.draws:
-                _copy(next(draws), place)
-            self.launch()
-        return map_latents(torch.clone, self.position)
+        with _lock:
+            _copy(position, self.position)
+            _copy(inputs, self.inputs)
+            for _ in range(steps // len(self.draws)):
+                for place in self.draws:
+                    _copy(next(draws), place)
+                self.launch()
+            return map_latents(torch.clone, self.position)
 
 
 class _Kept(NamedTuple):
@@ -129,6 +141,7 @@ class _Kept(NamedTuple):
 
 _kept: OrderedDict[Hashable, _Kept] = OrderedDict()
 _off = False
+_lock = threading.RLock()  # two threads would write into one recording's places
 
 
 def recorded(
@@ -144,20 +157,23 @@ def recorded(
         steps: number of steps.
     """
     device = position[0].device
-    record = None if _off or steps == 0 or torch.is_autocast_enabled(device.type) else recorder(device)
+    record = (
+        None if _off or steps == 0 or _switched_off() or torch.is_autocast_enabled(device.type) else recorder(device)
+    )
     parts = None if record is None else recordable(density)
     weights = None if parts is None else _weights(parts.modules)
     if record is None or parts is None or weights is None:
         return None
     most = MOST_STEPS if all(layer.dim() == 2 for layer in position) else 1
     together = max(count for count in range(1, most + 1) if steps % count == 0)
-    shape = together, tuple(map(_layout, (*position, *parts.inputs))), _tf32()
+    shape = together, tuple(map(_layout, (*position, *parts.inputs))), in_force()
     key = (parts.kind, setting, shape, *map(id, parts.modules), weights)
-    kept = _kept.get(key)
-    if kept is None or not kept.of(parts.modules):
-        kept = _Kept(tuple(map(weakref.ref, parts.modules)), _attempt(parts, step_in, position, together, record))
-        _kept[key] = kept
-    _kept.move_to_end(key)
+    with _lock:
+        kept = _kept.get(key)
+        if kept is None or not kept.of(parts.modules):
+            kept = _Kept(tuple(map(weakref.ref, parts.modules)), _attempt(parts, step_in, position, together, record))
+            _kept[key] = kept
+        _kept.move_to_end(key)
     recording = kept.recording
     return None if recording is None else lambda start, draws: recording.run(start, parts.inputs, steps, draws)
 
@@ -185,8 +201,30 @@ def _attempt(
 
 
 def recorder(device: torch.device) -> Callable[[Work], Work] | None:
-    """Return the recorder of a device; None if launches there cost next to nothing."""
-    return _cuda_graph if device.type == "cuda" else None
+    """Return the recorder of a device; None if launches there cost next to nothing, or torch is older than `OLDEST`."""
+    return Graph if device.type == "cuda" and _torch() >= OLDEST else None
+
+
+def given_up() -> bool:
+    """Whether this process records nothing, since a recording has failed."""
+    return _off
+
+
+def forget() -> None:
+    """Drop all recordings with their memory."""
+    with _lock:
+        _kept.clear()
+
+
+def _torch() -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def _switched_off() -> bool:
+    value = os.environ.get(SWITCH, "1")
+    if value not in ("0", "1"):
+        raise UserError(f"{SWITCH} is {value!r} in the environment; set it to 0 to run chains step by step, or to 1")
+    return value == "0"
 
 
 @contextmanager
@@ -200,31 +238,61 @@ def step_by_step() -> Iterator[None]:
         _off = before
 
 
-def _cuda_graph(work: Work) -> Work:
-    """Record what `work` launches; return what launches it again (docs.pytorch.org, notes/cuda, CUDA graphs)."""
-    current = torch.cuda.current_stream()
-    side = torch.cuda.Stream()
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        work()  # libraries choose algorithms and create handles before the recording
-    current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        # Another thread may query the device meanwhile, as NCCL's does.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            work()
-    finally:  # torch leaves its own stream current if ending the recording fails
-        torch.cuda.set_stream(current)
-    return graph.replay
+class Graph:
+    """What `work` launches, recorded as a CUDA graph; calling it launches all of it again.
+
+    Each live graph has a capture stream of its own. The matrix library's workspace belongs to a stream and lies in the
+    memory of the graph that first uses it; torch frees the workspaces of a graph's stream when the graph goes. On a
+    common stream, which `torch.cuda.graph` takes by default, other graphs would still use them (issue 193402 of
+    pytorch/pytorch). Warming up on another stream leaves the workspace to the graph's own memory.
+    """
+
+    def __init__(self, work: Work):
+        current, warm = torch.cuda.current_stream(), _warming.taken()
+        warm.wait_stream(current)
+        with torch.cuda.stream(warm):
+            work()  # libraries choose algorithms and create handles before the recording
+        current.wait_stream(warm)
+        self.stream = _streams.taken(each.stream for each in _live)
+        self.graph = torch.cuda.CUDAGraph()
+        _live.add(self)
+        try:
+            # Another thread may query the device meanwhile, as NCCL's does.
+            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+                work()
+        finally:  # torch leaves its own stream current if ending the recording fails
+            torch.cuda.set_stream(current)
+
+    def __call__(self) -> None:
+        """Launch what was recorded."""
+        self.graph.replay()
+
+
+class Streams:
+    """Streams that are made once and taken again when nobody uses them: torch has 32 of a device, dealt in turn."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self.make = make
+        self.made: dict[Any, list[Any]] = {}
+
+    def taken(self, used: Iterable[Any] = ()) -> Any:
+        """Return a stream of the current device that is not one of `used`."""
+        made = self.made.setdefault(torch.cuda.current_device() if torch.cuda.is_available() else None, [])
+        busy = list(used)
+        for stream in made:
+            if stream not in busy:
+                return stream
+        made.append(next(stream for stream in iter(self.make, None) if stream not in busy))
+        return made[-1]
+
+
+_streams, _warming = Streams(lambda: torch.cuda.Stream()), Streams(lambda: torch.cuda.Stream())
+_live: "weakref.WeakSet[Graph]" = weakref.WeakSet()
 
 
 def _copy(values: Latents, places: Latents) -> None:
     for value, place in zip(values, places, strict=True):
         place.copy_(value)
-
-
-def _tf32() -> tuple[Any, ...]:
-    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:

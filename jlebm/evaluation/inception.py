@@ -21,6 +21,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExt
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from jlebm.engines import parallel
+from jlebm.engines.precision import convolutions
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import FULL_WEIGHTS, LAYERS, STAGES, Extractor, unchanged_module
 
@@ -45,7 +46,7 @@ class Network:
             images: images of any size, with one channel (repeated to three) or three.
         """
         # On a GPU alone: the flags belong to the whole process, and on a CPU several threads run here at once.
-        full_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        full_float32 = convolutions(tf32=False)
         with torch.inference_mode(), full_float32 if self.device.type == "cuda" else nullcontext():
             return self._features(self._input(images.to(self.device)))
 

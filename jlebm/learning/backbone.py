@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
-from jlebm.backbones.nvae.regularisation import RegularisedNVAE
+from jlebm.backbones.nvae.regularisation import RegularisedNVAE, weights_once
 from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.scheme import ELBOUpdate, OneUpdate
@@ -79,6 +79,11 @@ class BackboneOnly(OneUpdate):
         self, model: RegularisedNVAE, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ELBOUpdate:
         """Draw once from q(z|x) and return the loss of update number `step`."""
+        # On a CPU, where launches cost little, weights are normalised at each use: the order of sums stays as it was.
+        with weights_once(model.backbone) if x.is_cuda else nullcontext():
+            return self._update(model, x, noise, step)
+
+    def _update(self, model: RegularisedNVAE, x: Tensor, noise: Noise, step: int) -> ELBOUpdate:
         network = model.backbone
         eps = noise(tuple(x.new_empty(len(x), *shape) for shape in network.latent_shapes))
         bf16 = self.config.precision == "bf16"

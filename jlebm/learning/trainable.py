@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from jlebm.backbones.protocol import Backbone
 from jlebm.config import Config
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
+from jlebm.learning.averaging import MovingAverage
 from jlebm.learning.scheme import Scheme
 
 
@@ -46,11 +47,16 @@ class TrainingConfig:
     batch_size: int = field(default=100, metadata={"least": None})
     budget_seconds: float | None = None
     """Wall-clock time after which training ends early; None for no limit."""
+    parts: int = field(default=1, metadata={"since": "0.2", "least": None})
+    """Parts of a batch whose gradients are added up before the update, so that a smaller memory is enough; batch norms
+    and the balance of KLs see one part."""
 
     def __post_init__(self) -> None:
         """Refuse a length that allows no step."""
         if self.steps < 1 or self.batch_size < 1:
             raise UserError("training needs at least one step and one image a batch")
+        if self.parts < 1 or self.batch_size % self.parts:
+            raise UserError(f"a batch of {self.batch_size} images cannot be split into {self.parts} equal parts")
         if self.budget_seconds is not None and not self.budget_seconds > 0:
             raise UserError(f"the wall-clock budget must be positive, not {self.budget_seconds:g} seconds")
 
@@ -162,4 +168,4 @@ def moving_average(learned: nn.Module, decay: float | None, buffers: bool = True
     """
     if decay is None:
         return None
-    return AveragedModel(learned, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers)
+    return MovingAverage(learned, decay, buffers)

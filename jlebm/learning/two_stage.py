@@ -81,6 +81,8 @@ class TwoStageExperiment(Trainable):
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
     estimator: Literal["chains", "noise-contrast"] = field(default="chains", metadata={"since": "0.2"})
     """How the energies learn: from the ends of the prior's chains, or by `NoiseContrast` without any chain."""
+    precision: Literal["float32", "tf32"] = field(default="float32", metadata={"since": "0.2"})
+    """Arithmetic of the backbone's and the energies' convolutions in chains, in training and when sampled."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
@@ -98,6 +100,8 @@ class TwoStageExperiment(Trainable):
         """See `Trainable`."""
         if backbone is None:
             raise UserError("the two-stage scheme needs a trained backbone")
+        if isinstance(backbone, NVAE):
+            backbone.precision = self.precision
         return JointModel(backbone, self.energy.build(backbone.latent_shapes))
 
     def scheme(self) -> TwoStage | NoiseContrast:

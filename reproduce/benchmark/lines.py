@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import get_args
 
 from jlebm.engines.precision import Precision
-from reproduce.benchmark import deep_chain, throughput
+from reproduce.benchmark import deep_chain, noise_schemes, throughput
 from reproduce.benchmark.speed import Workload
 from reproduce.cifar10 import CPU, PAPER
 from reproduce.results.timing import Awaited
@@ -33,6 +33,7 @@ def awaited() -> list[Awaited]:
         whole = workload.whole_training()
         lines += [] if whole is None else [Awaited("extrapolated", WHOLE_TRAINING, whole)]
     lines.append(Awaited("speed", deep_chain.METRIC, deep_chain.setting(*deep_chain.SIZES["cuda"])))
+    lines += [Awaited("speed", noise_schemes.METRIC, setting) for setting in noise_schemes.settings()]
     lines.append(Awaited("speed", *throughput.BATCHES))
     lines.append(Awaited("speed", *throughput.INCEPTION))
     return lines

@@ -12,7 +12,7 @@ class Arguments:
     """Command-line options of the benchmark."""
 
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     repetitions: int = FEWEST
     """Repetitions of plain and ours; short parts are repeated more often."""
     only: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from jlebm.engines.precision import Precision, arithmetic, precision_of
+from jlebm.engines.precision import Precision, arithmetic, convolutions, precision_of
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
@@ -180,7 +180,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
 @contextmanager
 def _torchs_default() -> Iterator[None]:
     """Let convolutions use TF32, torch's default."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+    with convolutions(tf32=True):
         yield
 
 

@@ -60,12 +60,12 @@ def ceiling(device: torch.device, precision: Precision = "float32", repetitions:
     rows = MATRIX[device.type]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     first, second = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    switch = torch.backends.cuda.matmul
+    before, switch.fp32_precision = switch.fp32_precision, "tf32" if precision == "tf32" else "ieee"
     try:
         return 2 * rows**3 / interleaved(None, lambda: first @ second, repetitions, device).ours
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        switch.fp32_precision = before
 
 
 def operations(part: Callable[[], object]) -> int:

@@ -20,7 +20,7 @@ from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
-from reproduce.benchmark import commands, deep_chain, lines, scale, speed, stopwatch, throughput
+from reproduce.benchmark import commands, deep_chain, lines, noise_schemes, scale, speed, stopwatch, throughput
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
 from reproduce.results import TIMINGS, Timing, append, timing
@@ -127,6 +127,7 @@ def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iter
     for workload in lines.workloads(device.type):
         yield from speed.parts(workload, device)
     yield deep_chain.part(*deep_chain.SIZES[device.type], device)
+    yield from noise_schemes.parts(device)
     yield throughput.data_part(device)
     try:
         yield throughput.inception_part(data_root(arguments.data_root), device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from jlebm.choices import GENERATOR, Scheme
 from jlebm.hierarchy import PartialPosterior, posterior_terms, scores_above
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
@@ -25,6 +26,12 @@ class Scorer:
     """Chain of p(z|x) from its start; None draws from the inference network."""
     lower: Chain | None = None
     """Chain of the EBM prior of the layers below those that are kept; None draws from the Gaussian prior."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of the posterior samples and of the layers below them."""
+
+    def latents(self, k: int = 0) -> PartialPosterior:
+        """Return how the layers above k are drawn from the posterior, and those below from the prior."""
+        return PartialPosterior(k, self.lower if k else None, self.posterior, self.noise)
 
     def describe(self, name: str, standard: int) -> str:
         """Say what a score is, for its row.
@@ -69,18 +76,17 @@ def scores(
         chosen: indices of the test images to use.
         train: images that the model learned from.
     """
-    terms = posterior_terms(model, test, chosen, scorer.posterior, scorer.draws)
+    terms = posterior_terms(model, test, chosen, scorer.latents(), scorer.draws)
     found = {LITERAL: -terms.log_joint, ENERGIES: terms.energy, RECONSTRUCTION: -terms.log_likelihood}
     if STANDARDISED in names:
         some = posterior_indices(len(train), min(STANDARD, len(train)))
-        usual = posterior_terms(model, train, some, scorer.posterior, scorer.draws)
+        usual = posterior_terms(model, train, some, scorer.latents(), scorer.draws)
         found[STANDARDISED] = standardised(-terms.log_likelihood, -usual.log_likelihood) + standardised(
             terms.energy, usual.energy
         )
     for k in range(1, len(model.backbone.latent_shapes)):
         if (name := f"L>{k}") in names:
-            partial = PartialPosterior(k, scorer.lower, scorer.posterior)
-            found[name] = -scores_above(model, test, chosen, partial, scorer.draws)
+            found[name] = -scores_above(model, test, chosen, scorer.latents(k), scorer.draws)
     return {name: found[name] for name in names}
 
 

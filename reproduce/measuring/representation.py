@@ -21,8 +21,8 @@ from jlebm.evaluation import fidelity
 from jlebm.evaluation.inception import Network, features_of, open_network
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise
-from jlebm.sampling import batch_of, decoded, gathered
+from jlebm.randomness import GENERATOR, Scheme, image_noise
+from jlebm.sampling import batch_of, decoded
 from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.results.identity import Of
@@ -58,7 +58,7 @@ def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
     if not lacking:
         return
     started = time.monotonic()
-    _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count))
+    _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count), rows.session.noise)
     for source, value in zip(sources, kl.mean(axis=1).tolist(), strict=True):
         if source in lacking:
             rows.add("kl", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
@@ -78,8 +78,8 @@ def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
         return
     started = time.monotonic()
     chosen = posterior_indices(len(train.images), min(FITTED, len(train.images)))
-    known, _ = encoded(model, train.images, chosen)
-    judged, _ = encoded(model, held_out.images, range(count))
+    known, _ = encoded(model, train.images, chosen, rows.session.noise)
+    judged, _ = encoded(model, held_out.images, range(count), rows.session.noise)
     for index, source in enumerate(sources):
         if source not in lacking:
             continue
@@ -104,7 +104,7 @@ def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
         if not (pixels or features):
             continue
         started = time.monotonic()
-        frozen, redrawn = _redrawn(model, index, chain)
+        frozen, redrawn = _redrawn(model, index, chain, session.noise)
         seconds = {"sample": time.monotonic() - started}
         if pixels:
             rows.add("pixel_change", source, pixel_change(frozen, redrawn), drawn, seconds)
@@ -114,14 +114,15 @@ def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
             rows.add("feature_change", source, value, judged, seconds, **session.judged_by())
 
 
-def _redrawn(model: JointModel, layer: int, chain: Chain | None) -> tuple[np.ndarray, np.ndarray]:
+def _redrawn(model: JointModel, layer: int, chain: Chain | None, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """Return images of full draws of the prior, and of each of them again with one layer drawn anew."""
     frozen, redrawn = [], []
     for seed in range(FROZEN):
-        eps = hierarchy.frozen_noise(model, seed, chain)
+        eps = hierarchy.frozen_noise(model, seed, chain, scheme)
         frozen.append(decoded(model, model.pushed(eps)).images[0].cpu().numpy())
         seeds = range(seed * REDRAWN, (seed + 1) * REDRAWN)
-        redrawn.append(gathered(hierarchy.resample(model, eps, [layer], seeds, chain)))
+        drawn = hierarchy.resampled(model, eps, [layer], seeds, chain, scheme)
+        redrawn.append(decoded(model, model.pushed(drawn)).images.cpu().numpy())
     return np.stack(frozen), np.stack(redrawn)
 
 
@@ -149,13 +150,16 @@ def feature_change(
 
 @torch.no_grad()
 def encoded(
-    model: JointModel, images: UInt8[np.ndarray, "count channels height width"], chosen: Sequence[int]
+    model: JointModel,
+    images: UInt8[np.ndarray, "count channels height width"],
+    chosen: Sequence[int],
+    scheme: Scheme = GENERATOR,
 ) -> tuple[list[Float[np.ndarray, "chosen dimension"]], Float[np.ndarray, "layers chosen"]]:
     """Return posterior samples of the chosen images, layer by layer from the top, and the KL of each layer."""
     latents, kl = [], []
     for first in range(0, len(chosen), BATCH):
         indices, x = batch_of(model, images, chosen[first : first + BATCH])
-        sample = model.backbone.posterior(x, PerImageNoise("posterior", indices))
+        sample = model.backbone.posterior(x, image_noise("posterior", indices, scheme))
         assert sample.kl is not None  # a ladder always computes it
         latents.append([layer.flatten(1).cpu().numpy() for layer in sample.latents])
         kl.append(sample.kl.cpu().numpy())

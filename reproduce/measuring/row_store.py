@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jlebm.devices import peak_memory
 from jlebm.engines import parallel
 from reproduce import results
 from reproduce.measuring.session import Session
-from reproduce.results.identity import Identity, Of, Option
+from reproduce.results.identity import FIRST_NOISE, Identity, Of, Option, noise_of
 
 ASKED = (
     "protocol",
@@ -83,14 +84,19 @@ class Rows:
 
     @property
     def kept(self) -> bool:
-        """Whether the repository keeps the arrays behind the rows for its figures: of the first seed of a preset."""
-        return self.session.size.kept and self.subject.preset != "custom" and self.subject.seed == 1
+        """Whether the repository keeps the arrays behind the rows for its figures.
+
+        It keeps those of the first seed of a preset, with the first scheme of noise.
+        """
+        first = self.subject.seed == 1 and noise_of(self.subject.variation) == FIRST_NOISE
+        return self.session.size.kept and self.subject.preset != "custom" and first
 
     def _ours(self, row: results.Measurement) -> bool:
         subject = self.subject
         same = (row.config_digest, row.device) == (subject.config_digest, self.session.provenance["device"])
         run = (row.seed, row.steps) == (subject.seed, subject.steps)
-        return row.intact and same and (run or row.source in subject.shared)
+        noise = row.noise == noise_of(subject.variation)
+        return row.intact and same and noise and (run or row.source in subject.shared)
 
     @property
     def begun(self) -> bool:
@@ -149,6 +155,7 @@ class Rows:
             "complete",
             "config_digest",
         )
+        versions = self.session.provenance["versions"] | peak_memory(self.session.device)
         row = results.Measurement(
             **{name: getattr(subject, name) for name in names},
             **of._asdict(),
@@ -158,7 +165,7 @@ class Rows:
             images=images,
             wall_seconds={"train": subject.train_seconds, **seconds},
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **self.session.provenance,
+            **(self.session.provenance | {"versions": versions}),
             **(fields | rest),
         )
         if parallel.first():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import jlebm
+from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.engines import parallel
 from jlebm.evaluation import Extractor, ExtractorNotFound, ReferenceSet, fidelity, find_extractor, self_check
@@ -31,6 +32,8 @@ class Session:
     device: torch.device
     report: Reporter
     provenance: dict[str, Any]
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of sampled images and latents."""
     missing: dict[str, fidelity.NotMeasured] = field(default_factory=dict)
 
     @classmethod

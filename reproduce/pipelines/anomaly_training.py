@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from jlebm.backbones.nvae import digest_of
+from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
@@ -22,6 +23,7 @@ from jlebm.training import TrainState
 from reproduce.pipelines.energies_on_backbone import record_backbone
 from reproduce.pipelines.fitting import Given, fitted, milestones
 from reproduce.presets.anomaly_sizes import Plan
+from reproduce.results.identity import noise_suffix
 
 NAMES = ("protocol", "preset", "dataset", "learning")
 CHECKPOINTS = 10  # of the last stage, evenly spaced, of which the oracle takes the best
@@ -38,12 +40,26 @@ class Trained:
     seconds: float
     """Wall-clock time of all stages."""
     best: float | None
+<<<<<<< HEAD
     """The highest AUPRC on the test set among the checkpoints; None if they were not judged."""
+=======
+    """The highest AUPRC on the test set among the checkpoints; None where not all of them were judged."""
+>>>>>>> wm/with-gpu
 
     @property
     def model(self) -> JointModel:
         """The trained model."""
         return self.state.evaluated_model()
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """How checkpoints are judged on the test set."""
+
+    auprc: Callable[[JointModel], float]
+    """Returns a model's AUPRC."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of its posterior samples."""
 
 
 def without_digit(plan: Plan, train: Dataset, development: bool, assignments: tuple[str, ...]) -> Plan:
@@ -73,7 +89,7 @@ def trained(
     runs: Path,
     given: Given,
     report: Reporter,
-    judged: Callable[[JointModel], float] | None,
+    oracle: Oracle | None,
 ) -> Iterator[Trained]:
     """Train every stage that is not trained yet, and hold the last one's folder open.
 
@@ -83,8 +99,12 @@ def trained(
         runs: where the folders lie.
         given: the training images and the device.
         report: receives the stages.
+<<<<<<< HEAD
         judged: returns a model's AUPRC on the test set, of which each checkpoint's is kept beside the run; None if
             no oracle is asked for.
+=======
+        oracle: judges each checkpoint, whose AUPRC is kept beside the run; None where no oracle is asked for.
+>>>>>>> wm/with-gpu
 
     Raises:
         Stopped: as in `fitted`.
@@ -102,16 +122,21 @@ def trained(
             run = stack.enter_context(open_run(runs, experiment, seed))
             record_backbone(run, digest_of(backbone))
             given = dataclasses.replace(given, backbone=backbone)
-        if judged is None:
+        if oracle is None:
             state = fitted(run, given.images, given.device, report, given.backbone)
             yield Trained(run, experiment, state, seconds + state.seconds, None)
             return
-        best = _Checkpoints(run.folder / "checkpoints.json")
+        best = _Checkpoints(run.folder / f"checkpoints{noise_suffix(oracle.noise)}.json")
         state = None
         for state in milestones(run, given, CHECKPOINTS, report):
-            best.judge(state, judged)
+            best.judge(state, oracle.auprc)
         assert state is not None  # the last milestone is always yielded
-        yield Trained(run, experiment, state, seconds + state.seconds, best.best)
+        found = best.best(experiment.training.steps, state.step)
+        if found is None:
+            report.line(
+                f"not every checkpoint of this training was judged with the noise {oracle.noise}, so there is no oracle"
+            )
+        yield Trained(run, experiment, state, seconds + state.seconds, found)
 
 
 class _Checkpoints:
@@ -127,6 +152,7 @@ class _Checkpoints:
                 self.found[str(state.step)] = judged(state.evaluated_model())
             write_text(self.path, json.dumps(self.found, indent=1) + "\n")
 
-    @property
-    def best(self) -> float:
-        return max(self.found.values())
+    def best(self, steps: int, last: int) -> float | None:
+        """Return the highest; None if some were not judged: the training went on without, with other noise."""
+        due = {max(steps * part // CHECKPOINTS, 1) for part in range(1, CHECKPOINTS + 1)}
+        return max(self.found.values()) if len(self.found) >= len({step for step in due if step <= last}) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jlebm.choices import Drift
+from jlebm.choices import GENERATOR, Drift, Scheme
 from jlebm.errors import UserError
 from jlebm.progress import Reporter
 
@@ -24,14 +24,17 @@ ModelName = Literal["two-layer", "two-stage", "ladder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Options of every command that measures: data root, device, results folder."""
+    """Options of every command that measures: data root, noise, device, results folder."""
 
     data_root: Path | None = None
     """The folder with datasets and Inception weights; by default $JLEBM_DATA or the user's cache folder."""
     download: bool = True
     """Whether files missing from the data root may be downloaded into it."""
+    noise: Scheme = GENERATOR
+    """Scheme of the noise of sampled images and latents; philox/1 is made on the GPU, for deep hierarchies there
+    (docs/noise). The rows name it; trained weights do not depend on it."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     results: Path = RESULTS
     """The folder with paper.toml, expected.toml and measured/."""
 

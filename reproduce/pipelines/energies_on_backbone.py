@@ -23,7 +23,7 @@ from jlebm.latents import Latents
 from jlebm.learning.backbone import BackboneExperiment
 from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from jlebm.weights import save_model
@@ -48,6 +48,7 @@ from reproduce.presets.extents import PRIORS, SOURCES, Extent
 from reproduce.presets.staged import Sampled, TwoStagePlan, TwoStagePreset
 from reproduce.results.identity import Option
 
+PLAIN = str.maketrans({" ": "", ":": "-", "/": "-"})  # a label as the name of a folder
 RE_ESTIMATION = 50  # passes of 100 samples that re-estimate batch statistics
 
 
@@ -95,7 +96,8 @@ def run_two_stage(
         record_backbone(run, digest_of(backbone))
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
-        unvaried, _ = planned(preset.plan, dataclasses.replace(arguments, variation=Variation()), plan.energies.dataset)
+        plain = dataclasses.replace(arguments, variation=Variation(), noise=GENERATOR)
+        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         stage = _StageTwo(run, energies, state, trained, variation)
         drawn = _Drawn(_sampled(backbone, state, plan.sampler), plan.sampler, preset.batch_size)
@@ -158,7 +160,8 @@ def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> Jo
     if sampler.batch_norm == "trained":
         return model
     device = next(model.energy.parameters()).device
-    network = frozen_copy(re_estimated(backbone.to(device), _noises(model), sampler.temperature))
+    network = frozen_copy(re_estimated(backbone.to(device), _noises(model, sampler.noise), sampler.temperature))
+    network.precision = model.backbone.precision
     return JointModel(network, model.energy)
 
 
@@ -206,9 +209,9 @@ def trained_backbone(
     return Trained(backbone, name, state.step >= experiment.training.steps, state.seconds)
 
 
-def _noises(model: JointModel) -> Iterator[Latents]:
+def _noises(model: JointModel, scheme: Scheme) -> Iterator[Latents]:
     for index in range(RE_ESTIMATION):
-        yield model.noise(100, PerImageNoise("re-estimation", range(100 * index, 100 * (index + 1))))
+        yield model.noise(100, image_noise("re-estimation", range(100 * index, 100 * (index + 1)), scheme))
 
 
 def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
@@ -217,17 +220,18 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
     (model, sampler, batch_size), images, seed = drawn, session.dataset.images, subject.seed
     numbers = range((seed - 1) * session.images, seed * session.images)
     chosen = posterior_indices(len(images), session.images)
-    decoding = sampler.decoding
-    draws = {
-        "posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, None, batch_size, decoding), len(chosen))
-    }
+
+    def reconstructions() -> Iterator[sampling.Samples]:
+        return sampling.reconstruct(model, images, chosen, None, batch_size, sampler.drawing)
+
+    draws = {"posterior": Draw(reconstructions, len(chosen))}
     for prior in PRIORS:
 
         def draw(prior: sampling.Prior = prior) -> Iterator[sampling.Samples]:
             return sampling.generate(model, prior, numbers, sampler, batch_size)
 
         draws[prior] = Draw(draw, session.images)
-    folder = run.folder / f"{subject.identity.label.replace(' ', '').replace(':', '-')}-seed{seed}"
+    folder = run.folder / f"{subject.identity.label.translate(PLAIN)}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
     measure(rows, samples)
     measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
@@ -252,7 +256,7 @@ def _draw_layers(run: Run, drawn: _Drawn, extent: Extent, rows: Rows, arguments:
     There is no such figure of a single group, of chains in latents or of a variation of the sampling.
     """
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
-    varied = dataclasses.replace(arguments.variation, **plain) != Variation()
+    varied = arguments.noise != GENERATOR or dataclasses.replace(arguments.variation, **plain) != Variation()
     model, chain = drawn.model, drawn.sampler.chain
     layers = len(model.backbone.latent_shapes)
     if varied or layers < 2 or chain.space != "noise":

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from jlebm import data
+from jlebm.choices import Scheme
 from jlebm.errors import UserError
 from jlebm.evaluation import detection
 from jlebm.hierarchy import posterior_terms
@@ -22,13 +22,14 @@ from reproduce.measuring.detection import Question, judge, print_table, refuse_l
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import posterior_indices
-from reproduce.pipelines.anomaly_training import CHECKPOINTS, Trained, trained, without_digit
+from reproduce.measuring.session import Session
+from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, trained, without_digit
 from reproduce.pipelines.command_arguments import AnomalyArguments
 from reproduce.pipelines.fitting import STOPPED, Given, Stopped
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
-from reproduce.results.identity import Of, Option
+from reproduce.results.identity import Of, Option, noise_option, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 
 RECIPE_NAME = "anomaly"
@@ -68,12 +69,13 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
     for digit in digits:
         one = split(digit)
         report.line(f"digit {digit}: {len(one.train.images)} training and {len(one.test.images)} test images")
-        detector = _Detector(one, plans[digit], _chosen(arguments, plan, one), protocol)
+        detector = _Detector(one, plans[digit], _chosen(arguments, plan, one), protocol, arguments.noise)
         session = session_of(RECIPE_NAME, one.test, False, arguments.root(report), device)
+        session.noise = arguments.noise
         for seed in arguments.seeds:
             given = Given(one.train.images, device)
             with trained(detector.plan, seed, arguments.runs, given, report, detector.oracle) as found:
-                subject = _subject(found, detector, arguments)
+                subject = _subject(found, detector, arguments, session)
                 detector.judge(found, Rows(subject, session, arguments.results))
                 leave_page(found.run, session, arguments.results)
                 subjects.append(subject)
@@ -112,17 +114,17 @@ def _images(arguments: AnomalyArguments, report: Reporter) -> tuple[data.Dataset
     return train, test
 
 
-def _subject(found: Trained, detector: "_Detector", arguments: AnomalyArguments) -> Subject:
+def _subject(found: Trained, detector: "_Detector", arguments: AnomalyArguments, session: Session) -> Subject:
     variation: dict[str, Option] = {}
     if detector.protocol.id != OFFICIAL:
         variation["protocol"] = detector.protocol.name
     if arguments.development:
         variation["development"] = True
     return dataclasses.replace(
-        subject_of(RECIPE_NAME, found.run, found.experiment, found.state),
+        subject_of(session, found.run, found.experiment, found.state),
         dataset=detector.split.test.name,
         preset="custom" if arguments.set else arguments.preset,
-        variation=variation,
+        variation=variation | noise_option(session.noise),
         model=detector.plan.model,
         train_seconds=found.seconds,
     )
@@ -137,11 +139,12 @@ class _Detector:
     chosen: list[int]
     """Test images."""
     protocol: Protocol
+    noise: Scheme
 
     @property
     def scorer(self) -> Scorer:
         """How scores are drawn."""
-        return Scorer(self.plan.draws, self.plan.experiment.posterior_sampling_chain(), self.plan.lower)
+        return Scorer(self.plan.draws, self.plan.experiment.posterior_sampling_chain(), self.plan.lower, self.noise)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,12 +155,12 @@ class _Detector:
         return (*names_of(len(self.plan.experiment.model.latent_dims), energies), ORACLE)
 
     @property
-    def oracle(self) -> Callable[[JointModel], float] | None:
+    def oracle(self) -> Oracle | None:
         """What judges checkpoints on the test set, where the protocol asks for it."""
-        return None if self.protocol.id == OFFICIAL else self._literal_auprc
+        return None if self.protocol.id == OFFICIAL else Oracle(self._literal_auprc, self.noise)
 
     def _literal_auprc(self, model: JointModel) -> float:
-        terms = posterior_terms(model, self.split.test.images, self.chosen, self.scorer.posterior)
+        terms = posterior_terms(model, self.split.test.images, self.chosen, self.scorer.latents())
         held_out, score = self.split.held_out[self.chosen], -terms.log_joint
         refuse_lost({LITERAL: (score,)})
         return detection(score[held_out], score[~held_out], f"digit {self.split.digit}").auprc
@@ -185,7 +188,8 @@ class _Detector:
 
     def judge(self, found: Trained, rows: Rows) -> None:
         """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
-        session, questions, path = rows.session, self.questions(), found.run.folder / "scores.npz"
+        session, questions = rows.session, self.questions()
+        path = found.run.folder / f"scores{noise_suffix(self.noise)}.npz"
         if all(stands(rows, question) for question in questions.values()) and path.exists():
             session.report.line(f"digit {self.split.digit}, seed {found.run.seed}: measured before; its rows are kept")
             return

@@ -1,5 +1,8 @@
 """Measuring a jointly trained model: rows, weights and pictures."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 from jlebm import sampling
@@ -7,8 +10,9 @@ from jlebm.backbones.ladder import LadderConfig
 from jlebm.engines import parallel
 from jlebm.experiment import Experiment
 from jlebm.learning.two_stage import TwoStageExperiment
+from jlebm.randomness import GENERATOR
 from jlebm.run import Run
-from jlebm.sampling import Sampler
+from jlebm.sampling import Sampler, Samples
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.row_store import Rows, Subject, stored
@@ -17,15 +21,16 @@ from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES
+from reproduce.results.identity import noise_option, noise_suffix
 
 
-def subject_of(recipe: str, run: Run, experiment: Experiment | TwoStageExperiment, state: TrainState) -> Subject:
+def subject_of(session: Session, run: Run, experiment: Experiment | TwoStageExperiment, state: TrainState) -> Subject:
     """Return the subject of the rows of a joint training, or of a twin without energies."""
     chains = {"ebm-prior": experiment.prior_chain.describe()}
     if (chain := experiment.posterior_sampling_chain()) is not None:
         chains["posterior"] = chain.describe()
     return Subject(
-        recipe=recipe,
+        recipe=session.recipe,
         model="ladder" if isinstance(experiment.model, LadderConfig) else "two-layer",
         protocol=experiment.protocol,
         dataset=experiment.dataset,
@@ -38,6 +43,7 @@ def subject_of(recipe: str, run: Run, experiment: Experiment | TwoStageExperimen
         config_digest=experiment.digest(),
         chains=chains,
         train_seconds=state.seconds,
+        variation=noise_option(session.noise),
     )
 
 
@@ -45,15 +51,24 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
     """Return the samples of both priors, or of a twin's only one, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
-    chain = experiment.posterior_sampling_chain()
-    draws = {"posterior": Draw(lambda: sampling.reconstruct(model, images, chosen, chain), len(chosen))}
+    chain, sampler = experiment.posterior_sampling_chain(), Sampler(experiment.prior_chain, noise=session.noise)
+
+    def reconstructions() -> Iterator[Samples]:
+        return sampling.reconstruct(model, images, chosen, chain, drawn=sampler.drawing)
+
+    draws = {"posterior": Draw(reconstructions, len(chosen))}
     for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
 
         def draw(prior: sampling.Prior = prior):
-            return sampling.generate(model, prior, range(session.images), sampling.Sampler(experiment.prior_chain))
+            return sampling.generate(model, prior, range(session.images), sampler)
 
         draws[prior] = Draw(draw, session.images)
-    return SampleSets(draws, run.folder / "samples", session.report)
+    return SampleSets(draws, samples_folder(run, session), session.report)
+
+
+def samples_folder(run: Run, session: Session) -> Path:
+    """Return where a run's samples lie: each scheme of noise has a folder of its own."""
+    return run.folder / f"samples{noise_suffix(session.noise)}"
 
 
 def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Rows) -> None:
@@ -63,9 +78,10 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
         UserError: the disk is full, or a stored row cannot be read.
     """
     session = rows.session
+    into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
     samples = samples_of(run, experiment, state, session)
     measure(rows, samples)
-    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, run.folder)])
+    drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, into)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")
         leave_page(run, session, rows.folder)
@@ -78,8 +94,9 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     chosen = posterior_indices(len(session.dataset.images), samples.count("posterior"))
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     traced = pictures.Traced(state.evaluated_model(), experiment.prior_chain)
-    pictures.draw(run, traced, shown, rows, run.folder)
+    pictures.draw(run, traced, shown, rows, into)
     session.report.line(
-        f"{stored(rows.added, rows.path)}; samples.png, energy.png, training.png and the weights are in {run.folder}"
+        f"{stored(rows.added, rows.path)}; samples.png, energy.png and training.png are in {into}, the weights in "
+        f"{run.folder}"
     )
     leave_page(run, session, rows.folder)

@@ -16,6 +16,7 @@ from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
+from jlebm.randomness import GENERATOR
 from jlebm.run import Run, open_run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
@@ -79,7 +80,7 @@ def _measured(
     run: Run, experiment: Experiment, state: TrainState, images: Dataset, arguments: Arguments, session: Session
 ) -> Measured:
     twin_digest = "" if experiment.learning == "gaussian" else twin_of(experiment).digest()
-    subject = dataclasses.replace(subject_of(session.recipe, run, experiment, state), twin_digest=twin_digest)
+    subject = dataclasses.replace(subject_of(session, run, experiment, state), twin_digest=twin_digest)
     model = state.evaluated_model()
     rows, samples = Rows(subject, session, arguments.results), samples_of(run, experiment, state, session)
     measure(rows, samples)
@@ -90,9 +91,17 @@ def _measured(
 
 
 def _draw(both: Sequence[Measured], chain: Chain, extent: Extent, images: Dataset) -> None:
-    """Write weights and pictures of both into their folders, and the comparison of both into the model's."""
+    """Write weights and pictures of both into their folders, and the comparison of both into the model's.
+
+    With another noise than the first there are weights and samples, and no pictures.
+    """
     ours, twin = both
     session, run, added = ours.rows.session, ours.run, sum(one.rows.added for one in both)
+    if session.noise != GENERATOR:
+        if parallel.first():
+            _save(both, chain)
+        session.report.line(f"{stored(added, ours.rows.path)}; samples are in {run.folder} and its twin's")
+        return
     drawn = [*pictures.left(ours.rows, run.folder)]
     drawn += layer_panels.left(ours.rows, run.folder)
     drawn += pictures.figures_of(twin.run.folder, ("training",))
@@ -108,11 +117,15 @@ def _draw(both: Sequence[Measured], chain: Chain, extent: Extent, images: Datase
     layer_panels.draw(pair, extent, images, ours.rows, run.folder)
     if not parallel.first():
         return
-    for one in both:
-        header = one.run.header() | {"step": one.state.step, "weights": one.rows.subject.weights}
-        save_model(one.run.weights, one.state.evaluated_model(), header, Sampler(chain))
+    _save(both, chain)
     chosen = posterior_indices(len(session.dataset.images), session.images)
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, pictures.Traced(pair.model, chain), shown, ours.rows, run.folder)
     plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
     session.report.line(f"{stored(added, ours.rows.path)}; pictures and weights are in {run.folder} and its twin's")
+
+
+def _save(both: Sequence[Measured], chain: Chain) -> None:
+    for one in both:
+        header = one.run.header() | {"step": one.state.step, "weights": one.rows.subject.weights}
+        save_model(one.run.weights, one.state.evaluated_model(), header, Sampler(chain))

@@ -31,7 +31,7 @@ from reproduce.pipelines.command_arguments import OutsideArguments
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.recipes import kept
-from reproduce.results.identity import Of
+from reproduce.results.identity import Of, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 
 PROTOCOL = "ood/1"
@@ -54,12 +54,13 @@ def run_outside(arguments: OutsideArguments) -> None:
     report.line(
         f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {sides.count} of each"
     )
-    subject = dataclasses.replace(subject_of(RECIPE_NAME, run, experiment, state), protocol=PROTOCOL)
     session = session_of(RECIPE_NAME, inside, kept(experiment.preset), arguments.root(report), device)
+    session.noise = arguments.noise
+    subject = dataclasses.replace(subject_of(session, run, experiment, state), protocol=PROTOCOL)
     rows = Rows(subject, session, arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"
     questions = asked(experiment, sides, resized)
-    path = run.folder / f"ood_{outside.name}.npz"
+    path = run.folder / f"ood_{outside.name}{noise_suffix(session.noise)}.npz"
     copy = copy_of(rows, outside.name)
     if all(stands(rows, question) for question in questions.values()) and path.exists():
         report.line(f"{path} was measured before; its rows are kept")
@@ -205,7 +206,7 @@ def _measure(
         started = time.monotonic()
         kind, _, k = name.partition(">")
         if kind == "L":
-            latents = PartialPosterior(int(k), chain)
+            latents = PartialPosterior(int(k), chain, noise=rows.session.noise)
             scores[name] = tuple(
                 scores_above(model, side.images, posterior_indices(len(side.images), sides.count), latents, sides.draws)
                 for side in (sides.inside, sides.outside)

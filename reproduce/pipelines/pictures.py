@@ -12,7 +12,7 @@ from jlebm.diagnostics import Diagnosis, Record
 from jlebm.files import write_text
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import Scheme, image_noise
 from jlebm.run import Run
 from reproduce import results
 from reproduce.measuring.row_store import Rows
@@ -69,7 +69,7 @@ def draw(run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows,
     """
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
     model = traced.model
-    record = _recorded(traced)
+    record = _recorded(traced, rows.session.noise)
     energy = record.energy()
     notes = _tell(run, into, record.diagnosis(model.layer_names, traced.chain), rows)
     curves = plotting.recorded(run.events())
@@ -89,12 +89,12 @@ def store(name: str, arrays: Mapping[str, np.ndarray], rows: Rows, into: Path) -
         results.write_artifact(path, arrays, made)
 
 
-def _recorded(traced: Traced) -> Record:
+def _recorded(traced: Traced, scheme: Scheme) -> Record:
     """Run prior chains and return their energies."""
     # The start is drawn twice, from the same seeds: once to record it, once by the chain itself.
     model, chain, count = traced.model, traced.chain, traced.count
-    record = Record(model.energies, model.start(count, chain, PerImageNoise("sample", range(count))))
-    model.sample_prior(count, chain, PerImageNoise("sample", range(count)), record)
+    record = Record(model.energies, model.start(count, chain, image_noise("sample", range(count), scheme)))
+    model.sample_prior(count, chain, image_noise("sample", range(count), scheme), record)
     return record
 
 

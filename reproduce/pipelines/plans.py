@@ -3,10 +3,11 @@
 import dataclasses
 
 from jlebm.errors import UserError
+from jlebm.randomness import GENERATOR
 from reproduce.pipelines.arguments import Arguments, parse_duration
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.staged import TwoStagePlan
-from reproduce.results.identity import Option
+from reproduce.results.identity import Option, noise_option
 
 SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
@@ -64,6 +65,9 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[Two
         if value not in (None, getattr(sampler, name)):
             sampler = dataclasses.replace(sampler, **{name: value})
             said[name] = value
+    if arguments.noise != sampler.noise:
+        sampler = dataclasses.replace(sampler, noise=arguments.noise)
+        said |= noise_option(arguments.noise)
     named = {"preset": plan.preset, "dataset": dataset}
     varied_plan = TwoStagePlan(
         preset=plan.preset,
@@ -77,7 +81,12 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[Two
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
     """Return the judged sources whose images a variation changes; all sources without a variation."""
     varied = arguments.variation
-    if varied.batch_norm is not None or varied.decoding is not None or varied.decoder is not None:
+    if (
+        arguments.noise != GENERATOR
+        or varied.batch_norm is not None
+        or varied.decoding is not None
+        or varied.decoder is not None
+    ):
         return judged
     if varied.temperature is not None:
         return tuple(source for source in judged if source in PRIORS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from jlebm import data
+from jlebm.devices import why_no_gpu
 from jlebm.engines import parallel
 from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError, nearest
@@ -60,6 +61,8 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     dataset = parallel.after_first(lambda: _dataset(recipe, arguments, report))
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
+    if arguments.device == "auto" and (missing := why_no_gpu()):
+        why = f"{why}; {missing}"
     report.line(f"preset {name}: {why}")
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
@@ -72,6 +75,7 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     work: Callable[[Session], list[Subject]]
     if isinstance(preset, TwoStagePreset):
         plan, variation = planned(preset.plan, arguments, dataset.name)
+        refuse_tf32(plan.energies.precision, "energies.precision", device)
         work = partial(run_two_stage, plan, variation, preset, arguments)
     else:
         if arguments.variation != Variation():
@@ -80,12 +84,14 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
             if arguments.learning is not None:
                 raise UserError("--learning is that of the two-layer model; leave it out with --model ladder")
             experiment = _overridden(preset.experiment, arguments, dataset.name)
+            refuse_tf32(precision_of(experiment.model), "model.precision", device)
             work = partial(run_ladder, experiment, preset.extent, arguments)
         else:
             work = partial(_run_joint, _experiment(preset, arguments, dataset.name, device), arguments)
     try_places(arguments.results, arguments.runs, preset.kept and 1 in arguments.seeds and not arguments.set)
     size = dataclasses.replace(preset, images=images)
     session = Session.prepare(recipe.module, dataset, size, arguments.root(report), device)
+    session.noise = arguments.noise
     print_table(work(session), session, arguments.seeds, arguments.results)
 
 
@@ -94,7 +100,7 @@ def _run_joint(experiment: Experiment, arguments: Arguments, session: Session) -
     for seed in arguments.seeds:
         with open_run(arguments.runs, experiment, seed) as run:
             state = fitted(run, session.dataset.images, session.device, session.report)
-            rows = Rows(subject_of(session.recipe, run, experiment, state), session, arguments.results)
+            rows = Rows(subject_of(session, run, experiment, state), session, arguments.results)
             measure_joint(run, experiment, state, rows)
             subjects.append(rows.subject)
     return subjects
@@ -119,9 +125,18 @@ def _experiment(preset: Preset, arguments: Arguments, dataset: str, device: torc
     if arguments.learning == "variational":
         experiment = with_inference_network(preset.variational or experiment)
     experiment = _overridden(experiment, arguments, dataset)
-    if precision_of(experiment.model) == "tf32" and device.type == "cpu":
-        raise UserError("model.precision=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
+    refuse_tf32(precision_of(experiment.model), "model.precision", device)
     return experiment
+
+
+def refuse_tf32(precision: str, key: str, device: torch.device) -> None:
+    """Refuse TF32 on a CPU: its rows would name an arithmetic that a CPU does not have.
+
+    Raises:
+        UserError: TF32 is asked for on a CPU.
+    """
+    if precision == "tf32" and device.type == "cpu":
+        raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
 
 
 def _overridden(experiment: Experiment, arguments: Arguments, dataset: str) -> Experiment:

@@ -56,6 +56,7 @@ def run_table(arguments: TableArguments) -> int:
     size = dataclasses.replace(size, images=images, judged=(SOURCE,))
     session = Session.prepare(TABLE, dataset, size, root, device)
     session.provenance["versions"] |= _versions()
+    session.noise = arguments.noise
     held_out = functools.cache(lambda: unseen(root, dataset))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:

@@ -12,10 +12,11 @@ from figures import plotting
 from jlebm import checkpoints
 from jlebm.backbones.nvae import digest_of, frozen_copy
 from jlebm.data import Dataset
+from jlebm.devices import within_memory
 from jlebm.errors import UserError
 from jlebm.evaluation import fidelity
 from jlebm.images import to_float
-from jlebm.randomness import PerImageNoise
+from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.run import Run, open_run
 from jlebm.sampling import Samples
 from jlebm.training import TrainState
@@ -26,9 +27,10 @@ from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import Training
 from reproduce.pipelines.energies_on_backbone import Trained, record_backbone, trained_backbone
 from reproduce.pipelines.fitting import fitted
+from reproduce.pipelines.joint import samples_folder
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
 from reproduce.pipelines.run_page import leave_page
-from reproduce.results.identity import TABLE
+from reproduce.results.identity import TABLE, noise_option
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
@@ -72,7 +74,7 @@ def run_system(
                 record_backbone(run, digest_of(trained.network))
             labels = session.dataset.labels if conditional else None
             state = fitted(run, session.dataset.images, session.device, session.report, frozen, labels)
-            rows = Rows(_subject(run, experiment, state, trained), session, options.results)
+            rows = Rows(_subject(run, experiment, state, trained, session.noise), session, options.results)
             _measure(run, state, trained, rows, held_out)
             leave_page(run, session, options.results)
 
@@ -86,7 +88,9 @@ def _backbone(experiment: BaselineExperiment, runs: Path, session: Session) -> T
     return trained_backbone(stage, BACKBONE_SEED, runs, session)
 
 
-def _subject(run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None) -> Subject:
+def _subject(
+    run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None, noise: Scheme
+) -> Subject:
     """Return the subject of a system's rows; a backbone's training counts as part of the system's."""
     seconds, complete = (0.0, True) if trained is None else (trained.seconds, trained.complete)
     return Subject(
@@ -104,6 +108,7 @@ def _subject(run: Run, experiment: BaselineExperiment, state: TrainState, traine
         chains={SOURCE: experiment.describe_sampling()},
         train_seconds=seconds + state.seconds,
         shared=(),
+        variation=noise_option(noise),
     )
 
 
@@ -111,8 +116,8 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     """Store the rows that the results still lack, the weights and the pictures."""
     session, system = rows.session, state.evaluated_model()
     assert isinstance(system, System)
-    draw = Draw(lambda: _drawn(system, session.images), session.images)
-    samples = SampleSets({SOURCE: draw}, run.folder / "samples", session.report)
+    draw = Draw(lambda: _drawn(system, session.images, session.noise), session.images)
+    samples = SampleSets({SOURCE: draw}, samples_folder(run, session), session.report)
     backbone = () if trained is None else (trained.network,)
     if rows.find("parameters", SOURCE, session.images, judged=False) is None:
         _ = samples[SOURCE]  # drawn now, so that the row has the sampling time even without Inception
@@ -120,15 +125,16 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     if isinstance(system, HasLikelihood):
         measure_likelihood(rows, system, held_out())
     measure_images(rows, samples, SOURCE)
-    drawn = [*files_of(rows, run.folder, DRAWN), *figures_of(run.folder, DRAWN)]
+    into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
+    drawn = [*files_of(rows, into, DRAWN), *figures_of(into, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")
         return
     _ = samples[SOURCE]
     header = run.header() | {"step": state.step, "weights": rows.subject.weights}
     checkpoints.save_weights(run.weights, system, header)
-    _pictures(run, system.sample(range(SHOWN)).cpu().numpy(), rows)
-    session.report.line(f"{stored(rows.added, rows.path)}; pictures and the weights are in {run.folder}")
+    _pictures(run, system.sample(range(SHOWN), session.noise).cpu().numpy(), rows, into)
+    session.report.line(f"{stored(rows.added, rows.path)}; pictures are in {into}, the weights in {run.folder}")
 
 
 def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
@@ -143,24 +149,28 @@ def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> 
         some = chosen[first : first + BATCH]
         x = to_float(torch.from_numpy(np.array(held_out.images[some])).to(rows.session.device))
         with torch.no_grad():
-            bits = bits_per_dim(system.log_likelihood(x, PerImageNoise("evaluation", some)), x[0].numel())
+            bits = bits_per_dim(
+                system.log_likelihood(x, image_noise("evaluation", some, rows.session.noise)), x[0].numel()
+            )
         total += float(bits) * len(some)
     seconds = {"evaluate": time.monotonic() - started}
     said = {"reference": reference, "chain": "", "bits": system.bits}
     rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
 
 
-def _drawn(system: System, count: int) -> Iterator[Samples]:
+def _drawn(system: System, count: int, scheme: Scheme) -> Iterator[Samples]:
     """Yield image i from seed i, in batches; a system has no latents to store."""
-    for first in range(0, count, BATCH):
-        images = system.sample(range(first, min(first + BATCH, count)))
+    size = system.gpu_batch if system.empty(0).is_cuda else BATCH
+    for first in range(0, count, size):
+        with within_memory("take a GPU with more memory, or --device cpu for the samples"):
+            images = system.sample(range(first, min(first + size, count)), scheme)
         yield Samples(images, (system.empty(len(images), 0),))
 
 
-def _pictures(run: Run, images: np.ndarray, rows: Rows) -> None:
+def _pictures(run: Run, images: np.ndarray, rows: Rows, into: Path) -> None:
     """Draw the first samples, uncurated, and the curves of all recorded losses, and store their arrays."""
     curves = plotting.recorded(run.events())
-    store("samples", {"samples": images}, rows, run.folder)
-    store("training", curves, rows, run.folder)
-    plotting.save(plotting.image_grid(images, columns=SHOWN // 2), run.folder / "samples")
-    plotting.save(plotting.curve_panels(curves), run.folder / "training")
+    store("samples", {"samples": images}, rows, into)
+    store("training", curves, rows, into)
+    plotting.save(plotting.image_grid(images, columns=SHOWN // 2), into / "samples")
+    plotting.save(plotting.curve_panels(curves), into / "training")

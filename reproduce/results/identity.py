@@ -9,6 +9,7 @@ Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
 DETECTIONS = {"anomaly": "anomaly", "anomaly-80-20": "anomaly", "ood": "ood"}  # recipes of one target and one score
 TABLE = "table"
+FIRST_NOISE = "generator/1"  # the scheme of the noise of a row that names none
 
 
 def recipe_of(protocol: str, learning: str) -> tuple[str, str]:
@@ -47,6 +48,21 @@ def options(variation: Mapping[str, Option]) -> list[str]:
 def label(preset: str, variation: Mapping[str, Option]) -> str:
     """Return a preset with its variation, as a table names it: "cpu --chain-steps 100"."""
     return " ".join([preset, *options(variation)])
+
+
+def noise_of(variation: Mapping[str, Option]) -> str:
+    """Return the scheme of the noise of a variation's samples."""
+    return str(variation.get("noise", FIRST_NOISE))
+
+
+def noise_option(scheme: str) -> dict[str, Option]:
+    """Return the option of a variation that names a scheme of noise; none for that of rows that name none."""
+    return {} if scheme == FIRST_NOISE else {"noise": scheme}
+
+
+def noise_suffix(scheme: str) -> str:
+    """Return what the names of files of samples end in: nothing for the first scheme, "-philox-1" for another."""
+    return "" if scheme == FIRST_NOISE else f"-{scheme.replace('/', '-')}"
 
 
 class Of(NamedTuple):
@@ -121,7 +137,8 @@ class Identity:
         """
         session = f"nox -s reproduce_{self.recipe} --"
         if self.recipe == "ood":
-            return f"{session} --run {shlex.quote('runs/' + self.folder(digest))} --outside {shlex.quote(target)}"
+            folder = shlex.quote("runs/" + self.folder(digest))
+            return " ".join([session, f"--run {folder} --outside {shlex.quote(target)}", *options(self.variation)])
         words = [session]
         if self.recipe == TABLE:
             words.append(f"--systems {self.model}")

@@ -11,7 +11,7 @@ from jlebm.errors import UserError
 from jlebm.files import cannot_read
 from reproduce.results import rows
 from reproduce.results.first_format import packed, unpacked
-from reproduce.results.identity import Identity, Of, Option, label
+from reproduce.results.identity import Identity, Of, Option, label, noise_of
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.table_lines import BASELINES
@@ -143,6 +143,11 @@ class Measurement(rows.Row):
     def identity(self) -> Identity:
         """Which training it is of."""
         return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
+
+    @property
+    def noise(self) -> str:
+        """The scheme of the samples' noise: an entry of `variation`, "generator/1" without one."""
+        return noise_of(self.variation)
 
     def look_for_fault(self) -> str:
         """Return why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""

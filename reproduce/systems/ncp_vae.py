@@ -132,6 +132,8 @@ def resampled(
 class NCPVAE(System):
     """One classifier per group, top first, on a frozen backbone that is not part of the system's state."""
 
+    gpu_batch = 100  # each has many proposals of a deep hierarchy
+
     def __init__(self, classifier: ClassifierConfig, sampler: NCPSampler, backbone: NVAE):
         super().__init__()
         self.sampler, self._frozen = sampler, (backbone,)

@@ -156,6 +156,8 @@ def chosen(logits: Float[Tensor, "batch levels"], u: Float[Tensor, " batch"]) ->
 class PixelCNN(System):
     """The network, the only part that learns."""
 
+    gpu_batch = 2500  # a pixel takes hundreds of small launches, whatever the batch
+
     def __init__(self, config: PixelCNNConfig):
         super().__init__()
         self.config = config

@@ -22,7 +22,7 @@ from jlebm.errors import UserError
 from jlebm.images import to_uint8
 from jlebm.learning.scheme import warmed_up
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_decay, moving_average
-from jlebm.randomness import Noise, PerImageNoise
+from jlebm.randomness import GENERATOR, Noise, Scheme, image_noise
 from reproduce.systems.turns import InTurns, Turn, uniform
 
 PROTOCOL = "table/1"
@@ -31,6 +31,9 @@ DATASET = "cifar10"
 
 class System(nn.Module):
     """A generative model of images, with all state of its training."""
+
+    gpu_batch: int = 500
+    """Images sampled at a time on a GPU; 100 on a CPU."""
 
     def turns(
         self,
@@ -53,12 +56,12 @@ class System(nn.Module):
         """Return new images in [-1, 1]; image i depends only on row i of what `noise` gives."""
         raise NotImplementedError
 
-    def sample(self, seeds: Sequence[int]) -> UInt8[Tensor, "batch channels height width"]:
+    def sample(self, seeds: Sequence[int], scheme: Scheme = GENERATOR) -> UInt8[Tensor, "batch channels height width"]:
         """Return one image per seed, in eval mode; its noise does not depend on the other seeds."""
         training = self.training
         self.eval()
         with torch.no_grad():
-            images = to_uint8(self.draw(len(seeds), PerImageNoise("sample", seeds)))
+            images = to_uint8(self.draw(len(seeds), image_noise("sample", seeds, scheme)))
         self.train(training)
         return images
 

@@ -153,6 +153,8 @@ class VAEBMConfig:
 class VAEBM(System):
     """The energy, on a frozen backbone that is not part of the system's state."""
 
+    gpu_batch = 100  # its chains go back through a deep hierarchy
+
     def __init__(self, config: VAEBMConfig, backbone: NVAE):
         super().__init__()
         if backbone.config.bernoulli or backbone.config.num_mixture_dec != 1:

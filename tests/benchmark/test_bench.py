@@ -8,6 +8,7 @@ import torch
 
 import reproduce.benchmark.__main__ as main
 from jlebm.backbones.conv import ConvConfig
+from jlebm.engines.precision import in_force
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
@@ -202,7 +203,7 @@ def test_plain_has_what_torch_allows_by_default_beside_less_precision(
     workload = speed.Workload(SMALL.override([f"model.precision={precision}"]), "small", few=2, count=6)
     seen: list[bool] = []
     monkeypatch.setattr(
-        Plain, "likelihood_gradient", lambda self, z1, x: seen.append(torch.backends.cudnn.allow_tf32) or 0 * z1
+        Plain, "likelihood_gradient", lambda self, z1, x: seen.append(in_force()[0] == "tf32") or 0 * z1
     )
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for part in speed.parts(workload, CPU):
@@ -224,7 +225,7 @@ def test_floors_are_read_from_the_ceiling_of_the_same_arithmetic(monkeypatch: py
     assert [tops["bf16"], tops["float32"], tops["bf16"]] == [4e9, 1e9, 4e9]
     assert asked == ["bf16", "float32"]
     monkeypatch.undo()
-    before = torch.backends.cuda.matmul.allow_tf32
+    before = in_force()
     monkeypatch.setitem(stopwatch.MATRIX, "cpu", 64)
     assert stopwatch.ceiling(CPU, "tf32") > 0
-    assert torch.backends.cuda.matmul.allow_tf32 == before
+    assert in_force() == before

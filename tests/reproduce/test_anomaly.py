@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from jlebm import data
-from jlebm.hierarchy import PosteriorTerms
+from jlebm.hierarchy import PartialPosterior, PosteriorTerms
 from reproduce import anomaly, results
 from reproduce.measuring import anomaly_scores
 from reproduce.measuring.anomaly_split import Official
@@ -100,8 +100,8 @@ def test_an_unlikely_digit_is_an_anomaly(
     assert LABELS is not None
     sevens = LABELS[1::3] == 7
 
-    def terms(model, images, chosen, posterior, draws) -> PosteriorTerms:
-        assert (posterior, draws, chosen) == (None, 2, list(range(1, 360, 3)))
+    def terms(model, images, chosen, latents, draws) -> PosteriorTerms:
+        assert (latents, draws, chosen) == (PartialPosterior(0, None), 2, list(range(1, 360, 3)))
         density = np.where(sevens, likelihood, np.arange(120) / 120)
         return PosteriorTerms(density, density, -density, density)
 

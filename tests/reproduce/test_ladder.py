@@ -163,6 +163,7 @@ def command(recipe: Recipe, arguments: list[str]) -> int:
     ("arguments", "sentence"),
     [
         (["--learning", "variational"], "--learning is that of the two-layer model; leave it out with --model ladder"),
+        (["--set", "model.precision=tf32"], "an arithmetic that a CPU does not have"),
         (["--temperature", "0.8"], "the options of the two-stage model need --model two-stage"),
         (["--set", "model.latent_dims=[8]"], "a ladder needs at least two layers"),
         (["--set", "model.latent_dims=[8,16]"], "energy_hidden names 3 layers, model.latent_dims 2"),

@@ -202,7 +202,7 @@ def test_prior_gap_closed(
     )
     with open_run(tmp_path / "runs", SMALL, 1) as run:
         state = initial_state(SMALL, 1, device)
-        stored = Rows(subject_of("digits", run, SMALL, state), session, tmp_path / "results")
+        stored = Rows(subject_of(session, run, SMALL, state), session, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
             stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
         measure_gap(stored, samples_of(run, SMALL, state, session))

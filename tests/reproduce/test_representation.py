@@ -41,7 +41,7 @@ def rows(tmp_path: Path) -> Rows:
         CPU,
     )
     with open_run(tmp_path / "runs", ONE, 1) as run:
-        return Rows(subject_of("digits", run, ONE, initial_state(ONE, 1, CPU)), session, tmp_path / "results")
+        return Rows(subject_of(session, run, ONE, initial_state(ONE, 1, CPU)), session, tmp_path / "results")
 
 
 def model_of() -> JointModel:

@@ -278,6 +278,7 @@ def command(recipe: Recipe, arguments: list[str]) -> int:
     ("arguments", "sentence"),
     [
         (["--learning", "variational"], "--learning is that of the two-layer model"),
+        (["--set", "energies.precision=tf32"], "an arithmetic that a CPU does not have"),
         (["--set", "energies.model.num_groups_per_scale=3"], "energies follow the backbone"),
         (["--set", "energies.backbone=mine"], "--set does not change 'energies.backbone'"),
         (["--set", "backbone.preset=mine"], "--set does not change 'backbone.preset'"),

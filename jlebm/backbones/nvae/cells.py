@@ -30,8 +30,13 @@ class NormalisedConv(nn.Conv2d):
         """Return w; a masked convolution returns w times its mask."""
         return self.weight
 
+    held: Tensor | None = None
+    """The weight that the convolution applies, inside `regularisation.weights_once`."""
+
     def used_weight(self) -> Float[Tensor, "outputs inputs height width"]:
         """Return the weight that the convolution applies."""
+        if self.held is not None:
+            return self.held
         weight = self.raw_weight()
         norm = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
         return torch.exp(self.log_weight_norm) * weight / (norm + WEIGHT_EPSILON)

@@ -24,6 +24,7 @@ from jlebm.backbones.nvae.cells import (
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.protocol import ELBOTerms, PosteriorSample
 from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Likelihood, Normal, soft_clamped
+from jlebm.engines.precision import Precision
 from jlebm.latents import Latents, LatentShapes
 from jlebm.randomness import Noise
 
@@ -43,6 +44,9 @@ class Step(NamedTuple):
 
 class NVAE(nn.Module):
     """NVAE, a deep hierarchy of feature maps; `Backbone` documents the methods."""
+
+    precision: Precision = "float32"
+    """Arithmetic of its convolutions in chains; stage two says it (`jlebm.engines.precision`)."""
 
     recordable = True
 

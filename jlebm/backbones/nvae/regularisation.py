@@ -7,17 +7,43 @@ evaluation").
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.nvae.cells import NormalisedConv
+from jlebm.backbones.nvae.cells import WEIGHT_EPSILON, NormalisedConv
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.latents import Latents
 
 FIRST_ITERATIONS, ITERATIONS = 10, 4  # power-method iterations at the start and at every call
+
+
+@contextmanager
+def weights_once(network: nn.Module) -> Iterator[None]:
+    """Normalise the weights of all convolutions of a network once, those of one shape together, for several uses.
+
+    An update of a deep hierarchy needs each weight in its layer and in the spectral penalty; on a GPU most of its time
+    is that of launches. The gradient is the same up to the order of its sum.
+    """
+    shapes: dict[tuple[int, ...], list[NormalisedConv]] = {}
+    for module in network.modules():
+        if isinstance(module, NormalisedConv):
+            shapes.setdefault(tuple(module.weight.shape), []).append(module)
+    try:
+        for convolutions in shapes.values():
+            weights = torch.stack([each.raw_weight() for each in convolutions])
+            norms = torch.linalg.vector_norm(weights, dim=(2, 3, 4), keepdim=True)
+            scales = torch.exp(torch.stack([each.log_weight_norm for each in convolutions]))
+            for each, used in zip(convolutions, (scales * weights / (norms + WEIGHT_EPSILON)).unbind(), strict=True):
+                each.held = used
+        yield
+    finally:
+        for convolutions in shapes.values():
+            for each in convolutions:
+                each.held = None
 
 
 class RegularisedNVAE(nn.Module):
