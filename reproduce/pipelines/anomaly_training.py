@@ -40,11 +40,7 @@ class Trained:
     seconds: float
     """Wall-clock time of all stages."""
     best: float | None
-<<<<<<< HEAD
-    """The highest AUPRC on the test set among the checkpoints; None if they were not judged."""
-=======
-    """The highest AUPRC on the test set among the checkpoints; None where not all of them were judged."""
->>>>>>> wm/with-gpu
+    """The highest AUPRC on the test set among the checkpoints; None if not all of them were judged."""
 
     @property
     def model(self) -> JointModel:
@@ -99,12 +95,7 @@ def trained(
         runs: where the folders lie.
         given: the training images and the device.
         report: receives the stages.
-<<<<<<< HEAD
-        judged: returns a model's AUPRC on the test set, of which each checkpoint's is kept beside the run; None if
-            no oracle is asked for.
-=======
-        oracle: judges each checkpoint, whose AUPRC is kept beside the run; None where no oracle is asked for.
->>>>>>> wm/with-gpu
+        oracle: judges each checkpoint, whose AUPRC is kept beside the run; None if no oracle is asked for.
 
     Raises:
         Stopped: as in `fitted`.
