@@ -68,6 +68,8 @@ Backbones included:
     ConvConfig                  its sizes
     LadderBackbone              a ladder of vectors with an inference network
     LadderConfig                its sizes
+    TopDownBackbone             a top-down hierarchy from a vector to maps, each layer given all above it
+    TopDownConfig               its sizes
     NVAE                        a deep hierarchy of feature maps
     NVAEConfig                  its sizes
     load_nvae                   read a published NVAE checkpoint, or one trained here
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from jlebm.backbones.ladder import LadderBackbone, LadderConfig
     from jlebm.backbones.nvae import NVAE, NVAEConfig, load_nvae
     from jlebm.backbones.protocol import Backbone, HasPushBelow, NoEncoder, PosteriorSample
+    from jlebm.backbones.topdown import TopDownBackbone, TopDownConfig
     from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Normal
     from jlebm.energies import JointEnergy, conv_energy, mlp_energy, no_energy
     from jlebm.errors import UserError
@@ -113,6 +116,7 @@ __version__ = "0.2.0"
 _NAMES = {
     "backbones.conv": ("ConvBackbone", "ConvConfig"),
     "backbones.ladder": ("LadderBackbone", "LadderConfig"),
+    "backbones.topdown": ("TopDownBackbone", "TopDownConfig"),
     "backbones.nvae": ("NVAE", "NVAEConfig", "load_nvae"),
     "backbones.protocol": ("Backbone", "HasPushBelow", "NoEncoder", "PosteriorSample"),
     "distributions": ("Bernoulli", "DiscretisedLogisticMixture", "Normal"),
@@ -166,6 +170,8 @@ __all__ = [
     "PosteriorSample",
     "Sampler",
     "SharedNoise",
+    "TopDownBackbone",
+    "TopDownConfig",
     "Trace",
     "Trainable",
     "TrainedModel",

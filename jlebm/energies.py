@@ -109,6 +109,45 @@ class ConvEnergy(EnergyConfig):
             _halvings(shape)
 
 
+@dataclass(frozen=True)
+class MapEnergy(EnergyConfig):
+    """Configuration of one network per layer of maps of any size, points included."""
+
+    maps: int = 64
+    """Feature maps of a layer of maps."""
+    hidden: int = 128
+    """Units of the linear layers."""
+
+    def __post_init__(self) -> None:
+        """Refuse a network without maps or units."""
+        if self.maps < 1 or self.hidden < 1:
+            raise UserError("an energy needs at least one map and one unit")
+
+    def build(self, shapes: LatentShapes) -> JointEnergy:
+        """See `EnergyConfig`."""
+        self.check(shapes)
+        return JointEnergy([self._network(shape) for shape in shapes])
+
+    def check(self, shapes: LatentShapes) -> None:
+        """See `EnergyConfig`."""
+        for shape in shapes:
+            side = shape[-1]
+            if len(shape) != 3 or shape[1] != side or side & (side - 1):
+                raise UserError(f"latents of shape {shape} are no square maps whose side is a power of two")
+
+    def _network(self, shape: tuple[int, ...]) -> nn.Sequential:
+        """Return 3x3 and stride-2 convolutions down to 4x4 at most, then two linear layers; of a point, those alone."""
+        inputs, side = shape[0], shape[-1]
+        layers: list[nn.Module] = []
+        if side > 1:
+            layers += [nn.Conv2d(inputs, self.maps, 3, padding=1), nn.LeakyReLU(SLOPE)]
+            inputs = self.maps
+        while side > 4:
+            layers += [nn.Conv2d(inputs, self.maps, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+            side //= 2
+        return nn.Sequential(*layers, nn.Flatten(), *mlp(inputs * side**2, (self.hidden,) * 2, outputs=1))
+
+
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
     """Return one convolutional network per layer of (channels, height, width) latents, top first.
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from jlebm.backbones.conv import ConvBackbone, ConvConfig
-from jlebm.backbones.ladder import LadderBackbone, LadderConfig
+from jlebm.backbones.conv import ConvConfig
+from jlebm.backbones.kinds import BackboneConfig, backbone_of
 from jlebm.backbones.protocol import Backbone
 from jlebm.energies import EnergyConfig, VectorEnergy, no_energy
 from jlebm.errors import UserError, nearest
@@ -69,7 +69,7 @@ class Experiment(Trainable):
     """
 
     learning: LearningName = "joint-mle"
-    model: ConvConfig | LadderConfig = field(default_factory=ConvConfig)
+    model: BackboneConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
     """Hidden units of each layer's energy, top first; empty if the prior is Gaussian or `energy` is set."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
@@ -86,6 +86,9 @@ class Experiment(Trainable):
     """Gradient of the conditionals in variational learning; see `objectives.ConditionalGradient`."""
     energy: EnergyConfig | None = field(default=None, metadata={"since": "0.2"})
     """Energy networks of another kind than the perceptrons of `energy_hidden`, which is then empty."""
+    free_bits: tuple[float, ...] = field(default=(), metadata={"since": "0.2"})
+    """For Gaussian learning: nats of each layer's KL, top first, below which its mean over the batch is not reduced, so
+    that the upper layers are used (Kingma et al., 2016, arXiv 1606.04934); empty for none."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -93,11 +96,13 @@ class Experiment(Trainable):
             raise UserError(f"unknown learning {self.learning!r}{nearest(self.learning, SCHEMES)}")
         if self.energy is not None and self.energy_hidden and SCHEMES[self.learning].has_energies:
             raise UserError("energy and energy_hidden name two energies; set energy_hidden to [], or energy to null")
-        layers = len(self.model.latent_dims)
+        shapes = self.model.latent_shapes
         if self.energy is not None:
-            self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
-        elif SCHEMES[self.learning].has_energies and len(self.energy_hidden) != layers:
-            raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {layers}")
+            self.energy.check(shapes)
+        elif SCHEMES[self.learning].has_energies and len(self.energy_hidden) != len(shapes):
+            raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {len(shapes)}")
+        elif SCHEMES[self.learning].has_energies:
+            VectorEnergy(self.energy_hidden).check(shapes)
         if not self.kl_weight > 0:
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
         if self.kl_warmup < 0:
@@ -108,12 +113,11 @@ class Experiment(Trainable):
 
     def build(self, backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`; the model builds its own backbone."""
-        config = self.model
-        backbone = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
+        own = backbone_of(self.model)
         if not SCHEMES[self.learning].has_energies:
-            return JointModel(backbone, no_energy(len(config.latent_dims)))
+            return JointModel(own, no_energy(len(own.latent_shapes)))
         energy = self.energy or VectorEnergy(self.energy_hidden)
-        return JointModel(backbone, energy.build(backbone.latent_shapes))
+        return JointModel(own, energy.build(own.latent_shapes))
 
     def prior_sampling_chain(self) -> Chain:
         """See `Trainable`: the prior's chain of training."""

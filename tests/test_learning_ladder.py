@@ -158,7 +158,7 @@ def test_what_does_not_fit_a_ladder_is_a_sentence(change: dict, sentence: str) -
 def test_what_does_not_fit_the_two_layer_model_is_a_sentence() -> None:
     """Its inference network is there where it learns, and maximum likelihood by chains has no KL."""
     without = dataclasses.replace(experiment().model, inference_network=False)
-    with pytest.raises(UserError, match="inference_network must be false for joint-mle and true for the other"):
+    with pytest.raises(UserError, match="inference_network must be true for learning 'gaussian'"):
         experiment("gaussian", model=without)
     with pytest.raises(UserError, match="0 for joint-mle"):
         experiment(kl_warmup=3)

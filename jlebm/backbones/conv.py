@@ -17,7 +17,7 @@ from jlebm.backbones.protocol import MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
-from jlebm.latents import Latents
+from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
@@ -45,6 +45,11 @@ class ConvConfig:
     precision: Precision = field(default="float32", metadata={"since": "0.2"})
     """Arithmetic of the generator's convolutions and their gradients; latents, weights and densities stay float32.
     tf32 and bf16 are for GPUs: a CPU has no TF32, and emulates bf16 slowly."""
+
+    @property
+    def latent_shapes(self) -> LatentShapes:
+        """The shape of each layer of latents, top first."""
+        return tuple((dimensions,) for dimensions in self.latent_dims)
 
     def __post_init__(self) -> None:
         """Refuse sizes that define no generator."""

@@ -38,7 +38,7 @@ from jlebm.backbones.protocol import PosteriorSample
 from jlebm.distributions import Bernoulli, Likelihood, Normal
 from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
-from jlebm.latents import Latents
+from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
@@ -63,6 +63,11 @@ class LadderConfig:
     """Standard deviation of a Gaussian p(x|z), on images in [-1, 1]."""
     precision: Precision = field(default="float32", metadata={"since": "0.2"})
     """Arithmetic of the decoder's layers and their gradients, as in `jlebm.backbones.conv.ConvConfig`."""
+
+    @property
+    def latent_shapes(self) -> LatentShapes:
+        """The shape of each layer of latents, top first."""
+        return tuple((dimensions,) for dimensions in self.latent_dims)
 
     def __post_init__(self) -> None:
         """Refuse sizes that define no ladder."""

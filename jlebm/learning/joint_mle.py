@@ -12,7 +12,7 @@ from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
-from jlebm.learning.settings import JointSettings, refuse_conditional_gradient
+from jlebm.learning.settings import JointSettings, refuse_conditional_gradient, refuse_free_bits
 from jlebm.model import JointModel
 from jlebm.objectives import maximum_likelihood_loss
 from jlebm.randomness import Noise
@@ -37,6 +37,8 @@ class JointMLE(OneUpdate):
         """
         if isinstance(settings.model, LadderConfig):
             raise UserError("a ladder learns through its inference network; set learning to variational or gaussian")
+        if not hasattr(settings.model, "inference_network"):
+            raise UserError("this model learns through its inference network; set learning to variational or gaussian")
         if settings.model.inference_network:
             raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
         if settings.kl_weight != 1:
@@ -44,6 +46,7 @@ class JointMLE(OneUpdate):
                 f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {settings.kl_weight}"
             )
         refuse_conditional_gradient("joint-mle", settings)
+        refuse_free_bits("joint-mle", settings)
         if settings.kl_warmup:
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {settings.kl_warmup}"

@@ -53,6 +53,11 @@ class JointSettings(Protocol):
         ...
 
     @property
+    def free_bits(self) -> tuple[float, ...]:
+        """Nats below which a layer's KL is not reduced."""
+        ...
+
+    @property
     def conditional_gradient(self) -> ConditionalGradient:
         """Gradient of the conditionals."""
         ...
@@ -66,6 +71,16 @@ def refuse_without_inference(learning: str, settings: JointSettings) -> None:
     """
     if not getattr(settings.model, "inference_network", True):
         raise UserError(f"model.inference_network must be true for learning {learning!r}, and false for joint-mle")
+
+
+def refuse_free_bits(learning: str, settings: JointSettings) -> None:
+    """Refuse free bits outside Gaussian learning.
+
+    Raises:
+        UserError: there are some.
+    """
+    if settings.free_bits:
+        raise UserError(f"free_bits belong to learning 'gaussian'; leave them empty for {learning}")
 
 
 def refuse_conditional_gradient(learning: str, settings: JointSettings) -> None:

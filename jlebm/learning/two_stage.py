@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from jlebm.backbones.conv import ConvBackbone, ConvConfig
-from jlebm.backbones.ladder import LadderBackbone, LadderConfig
+from jlebm.backbones.kinds import BackboneConfig, backbone_of
 from jlebm.backbones.nvae.frozen import frozen_copy
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
@@ -69,7 +68,7 @@ class TwoStage(OneUpdate):
 class TwoStageExperiment(Trainable):
     """Configuration of stage two, energies on a trained backbone; the defaults are the paper's CIFAR-10 run."""
 
-    model: NVAEConfig | LadderConfig | ConvConfig
+    model: NVAEConfig | BackboneConfig
     backbone: str = field(kw_only=True)
     """Identity of the backbone: digest and seed of a stage one, or the digest of a published checkpoint's weights."""
     learning: Literal["two-stage"] = "two-stage"
@@ -87,7 +86,7 @@ class TwoStageExperiment(Trainable):
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
         if not isinstance(self.model, NVAEConfig):
-            self.energy.check(tuple((dim,) for dim in self.model.latent_dims))
+            self.energy.check(self.model.latent_shapes)
             return
         side = self.model.top_side
         try:
@@ -143,9 +142,8 @@ class TwoStageExperiment(Trainable):
         return model.eval()
 
 
-def frozen_network(config: NVAEConfig | LadderConfig | ConvConfig) -> Backbone:
+def frozen_network(config: NVAEConfig | BackboneConfig) -> Backbone:
     """Return a backbone of these sizes as stage two holds it: in eval mode, without gradients of its weights."""
     if isinstance(config, NVAEConfig):
         return frozen_copy(NVAE(config))
-    network = LadderBackbone(config) if isinstance(config, LadderConfig) else ConvBackbone(config)
-    return network.eval().requires_grad_(False)
+    return backbone_of(config).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from torch import Tensor
 from jlebm.langevin import Chain
 from jlebm.latents import map_latents
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate, warmed_up
-from jlebm.learning.settings import JointSettings, refuse_without_inference
+from jlebm.learning.settings import JointSettings, refuse_free_bits, refuse_without_inference
 from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient, variational_loss
 from jlebm.randomness import Noise
@@ -36,6 +36,7 @@ class Variational(OneUpdate):
             UserError: its model has no inference network.
         """
         refuse_without_inference("variational", settings)
+        refuse_free_bits("variational", settings)
         l2 = settings.optimizer.energy_l2
         return cls(settings.prior_chain, l2, settings.kl_warmup, settings.kl_weight, settings.conditional_gradient)
 
