@@ -40,7 +40,7 @@ class Trained:
     seconds: float
     """Wall-clock time of all stages."""
     best: float | None
-    """The highest AUPRC on the test set among the checkpoints; None where not all of them were judged."""
+    """The highest AUPRC on the test set among the checkpoints; None if some were not judged."""
 
     @property
     def model(self) -> JointModel:
