@@ -53,6 +53,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
+highlight_language = "text"  # of a block that names none
+
 html_theme = "furo"
 html_title = "jlebm"
 html_static_path = ["static", str(Path(ziamath.__file__).parent / "fonts")]  # a font that has formulas
@@ -93,12 +95,31 @@ def plain_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = [re.sub(r"`[^`]*`|(\|)", lambda found: r"\|" if found[1] else found[0], line) for line in lines]
 
 
+def set_aside(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep the docstring of an attribute from napoleon, which takes what stands before a colon for its type."""
+    whole = what in ("attribute", "data", "property") and "Raises:" not in map(str.strip, lines)
+    app.aside = list(lines) if whole else None
+
+
+def put_back(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undo what napoleon made of it."""
+    if app.aside is not None:
+        lines[:] = app.aside
+
+
 def fresh_tables(app: Any, docname: str, source: list[str]) -> None:
     """Fill the tables of a page from the stored rows."""
     page = f"docs/{docname}.md"
     if page in pages.PAGES:
         tables = {name: UNBROKEN.sub("\u00a0", app.tables[name]) for name in pages.PAGES[page]}
         source[0] = pages.filled(source[0], tables, page)
+
+
+def named_blocks(app: Any, docname: str, source: list[str]) -> None:
+    """Show the file that a block of code belongs to, its title, above the block."""
+    source[0] = re.sub(
+        r'^```(\w+) title="([^"]+)"$', r"```{code-block} \1\n:caption: \2\n", source[0], flags=re.MULTILINE
+    )
 
 
 def math(display: str) -> tuple[Any, None]:
@@ -115,7 +136,10 @@ def setup(app: Any) -> dict[str, bool]:
     """Register the tables and the formulas."""
     app.tables = pages.texts(ROOT / "results")
     app.connect("source-read", fresh_tables)
+    app.connect("source-read", named_blocks)
     app.connect("autodoc-process-signature", short_types)
-    app.connect("autodoc-process-docstring", plain_bars)
+    app.connect("autodoc-process-docstring", plain_bars, priority=300)
+    app.connect("autodoc-process-docstring", set_aside, priority=400)
+    app.connect("autodoc-process-docstring", put_back, priority=600)  # napoleon's own is 500
     app.add_html_math_renderer("mathml", inline_renderers=math("inline"), block_renderers=math("block"))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

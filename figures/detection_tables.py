@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from figures.summaries import PRESET, Cells, cell, mean_of
-from jlebm.evaluation.prevalence import least_auprc
 from reproduce.results import Measurement, Reported
-from reproduce.results.anomaly_counts import images_of_test
+from reproduce.results.anomaly_counts import chance, least_possible
 from reproduce.results.identity import Of
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED
@@ -60,9 +59,8 @@ def anomalies_of_split(rows: Sequence[Measurement], paper: Mapping[str, Reported
             found = [mean_of(own, "auprc", Of("anomaly", "", str(digit), score)) for digit in digits]
             seeds = " / ".join(dict.fromkeys(str(len(mean.seeds)) for mean in found if mean))
             lines.append((f"{model}, {learning}, {size}", score, *map(cell, found), seeds))
-    counts = {digit: images_of_test(digit) for digit in digits}
-    least = {digit: least_auprc(*pair) for digit, pair in counts.items()}
-    lines.append(("chance", "-", *(f"{counts[digit][0] / sum(counts[digit]):.3f}" for digit in digits), "-"))
+    least = {digit: least_possible(digit) for digit in digits}
+    lines.append(("chance", "-", *(f"{chance(digit):.3f}" for digit in digits), "-"))
     lines.append(("least possible", "-", *(f"{least[digit]:.3f}" for digit in digits), "-"))
     for system in dict.fromkeys(one.system for one in paper.values() if one.key.startswith("table4.")):
         reported = {digit: _reported(paper, system, digit) for digit in digits}

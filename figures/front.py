@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from figures.common import Artifact, Drawing, main, require, scale_for
+from figures.exploring import Exploration
 from figures.plotting import image_panels, save
 
 TITLES = {"ebm_prior": "joint EBM prior", "twin": "its twin, Gaussian prior"}
@@ -20,13 +21,29 @@ def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
     Raises:
         UserError: the artifact is damaged or of another run, or its arrays are not images.
     """
+    shown = _both(artifact, results)
+    side = next(iter(shown.values())).shape[-1]
+    return save(image_panels({"": shown}, COLUMNS, scale_for(side)), out / f"{artifact.name}_front")
+
+
+def explore(artifact: Artifact, results: Path) -> list[Exploration]:
+    """Return both priors' first images, each by its title.
+
+    Raises:
+        UserError: as in `draw`.
+    """
+    pictures = {title: images[None] for title, images in _both(artifact, results).items()}
+    return [Exploration("The joint EBM prior beside its Gaussian twin", pictures=pictures, columns=COLUMNS)]
+
+
+def _both(artifact: Artifact, results: Path) -> dict[str, np.ndarray]:
+    """Return the images to show of each prior, by its title."""
     arrays, path = artifact.load(results), artifact.path(results)
     shown = {}
     for name, title in TITLES.items():
         meaning = f"{name}: uint8 (N, C, H, W) with 1 or 3 channels"
         shown[title] = require(path, arrays[name], 4, np.uint8, meaning, channels=1)[: COLUMNS * ROWS]
-    sheet = image_panels({"": shown}, COLUMNS, scale_for(arrays["twin"].shape[-1]))
-    return save(sheet, out / f"{artifact.name}_front")
+    return shown
 
 
 if __name__ == "__main__":

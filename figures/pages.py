@@ -48,7 +48,7 @@ PAGES = {
     "docs/results.md": ("headline", "layers"),
     "docs/systems.md": ("systems",),
     "docs/two_stage.md": ("variations",),
-    "docs/detection.md": ("anomalies", "out-of-distribution"),
+    "docs/detection.md": ("anomalies", "anomalies-80-20", "out-of-distribution"),
     "docs/performance.md": ("performance",),
     "docs/figures.md": ("figures",),
 }

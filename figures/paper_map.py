@@ -32,7 +32,7 @@ class Line(NamedTuple):
     command: str
     said: Callable[[Shown], Said]
     keys: tuple[str, ...] = ()
-    """Of the reported numbers, in `paper.toml`."""
+    """Keys of the reported numbers in `paper.toml`."""
     between: str = " → "
     """What stands between two numbers of one metric."""
 

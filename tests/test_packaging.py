@@ -170,7 +170,7 @@ KERNELS = {"philox_kernel": "gpu"}  # modules that are imported only where an ex
 OPTIONAL = set().union(*(names for extra, names in OF.items() if extra != "suite"))
 PACKAGES = importlib.metadata.packages_distributions()
 OURS = {"jlebm", "reproduce", "figures"}
-SUITES_OWN = OF["suite"] - {"scipy"}  # which scikit-learn brings
+SUITES_OWN = OF["suite"]
 
 
 def foreign(path: Path, late: bool) -> Iterator[tuple[set[str], str]]:

@@ -37,7 +37,7 @@ GAPS = {"energy E(z)", "energy of images", "logit of the discriminator"}
 """The panels whose two sides learning drives together, so that their difference says how it goes."""
 WORDS = {
     "reconstruction": "reconstruction error",
-    "negative_elbo": "negative ELBO (nats an image)",
+    "negative_elbo": "negative ELBO (nats per image)",
     "kl": "KL from prior to posterior (nats)",
     "kl_weight": "weight of the KL",
     "conditional": "loss of the layers' conditionals",

@@ -56,7 +56,7 @@ class Contents:
         awaited: lines of the benchmark that a GPU has.
         paper: what the papers report.
         artifacts: the figures.
-        golden: files of the curves that tiny runs are held to.
+        golden: files of the curves that tiny runs must match.
         run: the name of the run's folder; "" where the page is of all results.
     """
 

@@ -208,7 +208,7 @@ def _numeric(column: Sequence[str]) -> bool:
 
 
 def value_of(cell: str) -> float | None:
-    """Return the number that a cell begins with, a time in seconds; None where it begins with none."""
+    """Return the number that a cell begins with, a time in seconds; None if it begins with none."""
     found = NUMBER.match(cell)
     return float(found[1].replace(",", "")) * timing.UNITS.get(found[2] or "s", 1.0) if found else None
 

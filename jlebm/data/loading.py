@@ -103,7 +103,7 @@ def data_root(explicit: Path | None) -> Path:
     """
     folder = _named_root(explicit)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"the data root {folder} is no folder; name one with --data-root or $JLEBM_DATA")
+        raise UserError(f"the data root {folder} is not a folder; name one with --data-root or JLEBM_DATA")
     return folder
 
 

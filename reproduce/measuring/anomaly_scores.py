@@ -13,7 +13,7 @@ from jlebm.model import JointModel
 from reproduce.measuring.sampled import posterior_indices
 
 LITERAL, ENERGIES, RECONSTRUCTION, STANDARDISED = "L>0", "E", "R", "zR+zE"
-STANDARD = 10_000  # training images, at even distances, over which scores are standardised
+STANDARD = 10_000  # evenly spaced training images, over which scores are standardised
 
 
 @dataclass(frozen=True)

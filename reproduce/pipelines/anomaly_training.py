@@ -26,7 +26,7 @@ from reproduce.presets.anomaly_sizes import Plan
 from reproduce.results.identity import noise_suffix
 
 NAMES = ("protocol", "preset", "dataset", "learning")
-CHECKPOINTS = 10  # of the last stage, at even distances, of which the oracle takes the best
+CHECKPOINTS = 10  # of the last stage, evenly spaced, of which the oracle takes the best
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Trained:
 
     run: Run
     experiment: Experiment | TwoStageExperiment
-    """Of the last stage."""
+    """Configuration of the last stage."""
     state: TrainState
     seconds: float
     """Wall-clock time of all stages."""
     best: float | None
-    """The highest AUPRC on the test set among the checkpoints; None if some were not judged."""
+    """The highest AUPRC on the test set among the checkpoints; None if not all of them were judged."""
 
     @property
     def model(self) -> JointModel:
@@ -95,7 +95,7 @@ def trained(
         runs: where the folders lie.
         given: the training images and the device.
         report: receives the stages.
-        oracle: judges each checkpoint, whose AUPRC is kept beside the run; None where no oracle is asked for.
+        oracle: judges each checkpoint, whose AUPRC is kept beside the run; None if no oracle is asked for.
 
     Raises:
         Stopped: as in `fitted`.

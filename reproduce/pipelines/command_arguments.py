@@ -23,7 +23,7 @@ class AnomalyArguments(Training):
     """With the joint EBM prior from the start; with a Gaussian prior, the twin; the twin, then energies on it; or by
     posterior chains."""
     images: int | None = None
-    """Test images, at even distances; by default the preset's."""
+    """Number of test images, evenly spaced; by default the preset's."""
     development: bool = False
     """Whether to judge a held-out part of the training images instead of the test images. For choosing settings."""
 

@@ -29,6 +29,7 @@ from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sampled import posterior_indices
 from reproduce.pipelines.command_arguments import OutsideArguments
 from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.recipes import kept
 from reproduce.results.identity import Of, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
@@ -67,6 +68,7 @@ def run_outside(arguments: OutsideArguments) -> None:
     else:
         _measure(rows, questions, state.evaluated_model(), experiment, sides, path)
         keep(path, [] if copy is None else [copy])
+    leave_page(run, session, arguments.results)
     print_table([subject], [question.of for question in questions.values()], arguments.results)
 
 

@@ -35,7 +35,7 @@ class Plan:
     draws: int = 8
     """Posterior samples of each test image, over which its score is a mean."""
     images: int | None = None
-    """Test images, at even distances; None for all."""
+    """Number of test images, evenly spaced; None for all."""
     lower: Chain | None = None
     """Chain that draws the lower layers of a score above a layer from the EBM prior; None for a Gaussian prior."""
 
@@ -101,11 +101,11 @@ class Size:
     name: str
     channels: tuple[int, ...]
     updates: int
-    """Of the generator, variational or with its Gaussian prior."""
+    """Updates of the generator, variational or with its Gaussian prior."""
     energy_updates: int
-    """By noise contrast, on the trained generator."""
+    """Updates of the energies by noise contrast, on the trained generator."""
     chain_updates: int
-    """Of joint maximum likelihood, each with a posterior chain."""
+    """Updates of joint maximum likelihood, each with a posterior chain."""
     posterior: Chain = POSTERIOR
     """From N(0, I): the number of steps alone moves the AUPRC of a digit by a factor of two."""
     batch_size: int = 128

@@ -1,5 +1,7 @@
 """How many images of each digit the 80/20 test set of Table 4 has, from the counts of MNIST's digits."""
 
+from jlebm.evaluation.prevalence import least_auprc
+
 DIGITS = (6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958)  # of 0 to 9, in both splits of MNIST together
 
 
@@ -10,3 +12,14 @@ def images_of_test(digit: int) -> tuple[int, int]:
     """
     others = sum(DIGITS) - DIGITS[digit]
     return DIGITS[digit], others - others * 4 // 5
+
+
+def chance(digit: int) -> float:
+    """Return the AUPRC of a score that tells nothing: the share of the held-out digit."""
+    positives, negatives = images_of_test(digit)
+    return positives / (positives + negatives)
+
+
+def least_possible(digit: int) -> float:
+    """Return the AUPRC of the worst ranking, which puts every image of the held-out digit last."""
+    return least_auprc(*images_of_test(digit))

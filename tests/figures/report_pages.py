@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from reproduce.results import append
-from tests.figures.conftest import store_toys
+from reproduce.results import append, write_artifact
+from tests.figures.conftest import RUN, store_toys, toys
 from tests.rows import ROW
 
 HOSTILE = "</script><script>window.stolen=1</script><img src=x onerror='window.stolen=1'>\x1b[2J\u202e"
@@ -44,6 +44,9 @@ def data_in(page: str) -> dict[str, Any]:
 def toy_results(folder: Path) -> Path:
     """Make a results folder with an artifact of every kind, rows of both priors, and a row of hostile texts."""
     store_toys(folder)
+    samples = toys()["samples"]
+    beside = {**samples, "twin": samples["gaussian_prior"][::-1]}
+    write_artifact(folder / "artifacts/mnist_ladder_cpu_samples.npz", beside, RUN)
     rows = [
         dataclasses.replace(
             ROW, preset="cpu", recipe="cifar10", model="two-layer", source=source, seed=seed, value=value + seed / 100

@@ -198,7 +198,7 @@ OUTPUTS = {
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("words", ["-m reproduce.check", "-m reproduce.check --format markdown"])
+@pytest.mark.parametrize("words", ["-m reproduce.check", "-m reproduce.check --all"])
 def test_an_output_that_takes_nothing(output: str, words: str) -> None:
     """Would break if `> /dev/full` ended in a traceback, or with a code of success."""
     where, code, said = OUTPUTS[output]
