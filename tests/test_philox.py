@@ -20,7 +20,7 @@ import jlebm
 from jlebm import philox, sampling
 from jlebm.engines import graphs
 from jlebm.errors import UserError
-from jlebm.hierarchy import PartialPosterior, posterior_energies, scores_above
+from jlebm.hierarchy import PartialPosterior, posterior_terms, scores_above
 from jlebm.langevin import Chain
 from jlebm.philox import MASK, by_operations, normals
 from jlebm.randomness import ROLES, SCHEMES, CounterNoise, PerImageNoise, image_noise, role_word
@@ -255,7 +255,7 @@ def test_images_by_either_scheme(model: jlebm.JointModel) -> None:
         assert np.abs(few.astype(int) - whole[[5, 2]]).max() <= 1
         latents = PartialPosterior(0, None, noise=scheme)
         drawn[scheme, "score"] = scores_above(model, IMAGES, range(6), latents, 2)
-        drawn[scheme, "energy"] = posterior_energies(model, IMAGES, range(6), latents, 2)
+        drawn[scheme, "energy"] = posterior_terms(model, IMAGES, range(6), latents, 2).energy
         np.testing.assert_allclose(scores_above(model, IMAGES, [4], latents, 2), drawn[scheme, "score"][[4]], rtol=1e-5)
     for kind in ("score", "energy"):
         assert (drawn["generator/1", kind] != drawn["philox/1", kind]).all()

@@ -2,9 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import root_scalar
-from scipy.stats import norm
-from sklearn.metrics import average_precision_score
 
 from jlebm.errors import UserError
 
@@ -46,6 +43,8 @@ def auprc_at_share(
     _check(share)
     if not len(positive) or not len(negative):
         raise UserError("the AUPRC needs scores of both kinds")
+    from sklearn.metrics import average_precision_score  # here: it takes a second to import
+
     labels = np.repeat((1, 0), (len(positive), len(negative)))
     weights = np.repeat((share / len(positive), (1 - share) / len(negative)), (len(positive), len(negative)))
     return float(average_precision_score(labels, np.concatenate([positive, negative]), sample_weight=weights))
@@ -66,6 +65,8 @@ def converted_auprc(auprc: float, share: float, other: float) -> float:
     """
     _check(share)
     _check(other)
+    from scipy.optimize import root_scalar  # here: tables need `least_auprc` alone
+
     lowest, highest = _binormal(-WIDEST, share), _binormal(WIDEST, share)
     if not lowest < auprc < highest:
         raise UserError(
@@ -77,6 +78,8 @@ def converted_auprc(auprc: float, share: float, other: float) -> float:
 
 def _binormal(distance: float, share: float) -> float:
     """Return the AUPRC of N(distance, 1) against N(0, 1): precision over recall, by the trapezoid rule."""
+    from scipy.stats import norm
+
     thresholds = distance + np.linspace(-8, 8, GRID)[::-1]
     found, false = norm.sf(thresholds - distance), norm.sf(thresholds)
     precision = share * found / (share * found + (1 - share) * false)

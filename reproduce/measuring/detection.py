@@ -37,6 +37,8 @@ class Question:
     """Number of images of both classes."""
     chain: str = ""
     """Description of the chain that the score runs; empty without one."""
+    metrics: tuple[str, ...] = METRICS
+    """Metrics that have a row."""
 
 
 def session_of(recipe: str, dataset: Dataset, kept: bool, root: DataRoot, device: torch.device) -> Session:
@@ -46,7 +48,7 @@ def session_of(recipe: str, dataset: Dataset, kept: bool, root: DataRoot, device
 
 def stands(rows: Rows, question: Question) -> bool:
     """Whether every row of a question is stored."""
-    return _stored(rows, question) >= set(METRICS)
+    return _stored(rows, question) >= set(question.metrics)
 
 
 def _stored(rows: Rows, question: Question) -> set[str]:
@@ -85,7 +87,7 @@ def judge(rows: Rows, question: Question, positive: np.ndarray, negative: np.nda
     started = time.monotonic()
     found = detection(positive, negative, question.positive)
     parts = {"sample": seconds, "evaluate": time.monotonic() - started}
-    for metric in METRICS:
+    for metric in question.metrics:
         if metric not in _stored(rows, question):  # a run killed between two rows adds only the second
             said = {"reference": question.reference, "chain": question.chain}
             rows.add(metric, question.of, getattr(found, metric), question.images, parts, **said)

@@ -18,7 +18,7 @@ from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.anomaly_scores import ENERGIES, LITERAL, Scorer, names_of, scores
 from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, describe
-from reproduce.measuring.detection import Question, judge, print_table, refuse_lost, session_of, stands
+from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sampled import posterior_indices
@@ -183,6 +183,7 @@ class _Detector:
                 f"{told}; {score}",
                 len(self.chosen),
                 "" if posterior is None else posterior.describe(),
+                ("auprc",) if name == ORACLE else METRICS,
             )
         return found
 
@@ -190,7 +191,8 @@ class _Detector:
         """Store the rows that the results lack, and the scores themselves, the higher ones those of anomalies."""
         session, questions = rows.session, self.questions()
         path = found.run.folder / f"scores{noise_suffix(self.noise)}.npz"
-        if all(stands(rows, question) for question in questions.values()) and path.exists():
+        due = [question for name, question in questions.items() if name != ORACLE or found.best is not None]
+        if all(stands(rows, question) for question in due) and path.exists():
             session.report.line(f"digit {self.split.digit}, seed {found.run.seed}: measured before; its rows are kept")
             return
         started = time.monotonic()

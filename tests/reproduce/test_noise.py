@@ -158,3 +158,37 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run / "ood_digits-philox-1.npz").exists()
     assert second[0].identity.command(target="digits", digest="0" * 64).endswith("--outside digits --noise philox/1")
     shutil.rmtree(run)
+
+
+@pytest.mark.slow
+def test_a_held_out_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All scores of the 80-20 test set have rows and arrays of each scheme; a best checkpoint is of one scheme.
+
+    Breaks if a score ignores the option, or if checkpoints judged with one noise are called the best with another.
+    """
+    usual = [*places(tmp_path), "--protocol", "80-20", "--learning", "two-stage", "--digits", "1", "--images", "100"]
+    assert anomaly.main(usual) == 0
+    before, (path,) = trainings(tmp_path), (tmp_path / "runs").glob("*/scores.npz")
+    capsys.readouterr()
+    assert anomaly.main([*usual, *PHILOX]) == 0
+    assert "judged with the noise philox/1, so there is no oracle" in capsys.readouterr().err
+    assert trainings(tmp_path) == before
+    stored = results.read_all(tmp_path / "results/measured")
+    first, second = ([row for row in stored if row.noise == noise] for noise in (FIRST_NOISE, "philox/1"))
+    asked = {(row.metric, row.score) for row in first}
+    assert asked - {(row.metric, row.score) for row in second} == {("auprc", "oracle")}
+    assert all(dict(row.variation) == {"protocol": "80-20", "noise": "philox/1"} for row in second)
+    assert "--protocol 80-20 --noise philox/1" in second[0].identity.command(target="1")
+    names = ("positive", "negative", "names")
+    usual_scores, _ = results.read_artifact(path, names, first)
+    other_scores, _ = results.read_artifact(path.with_name("scores-philox-1.npz"), names, second)
+    for name, one, other in zip(usual_scores["names"], usual_scores["positive"], other_scores["positive"], strict=True):
+        assert not np.array_equal(one, other), name
+    assert anomaly.main([*usual, *PHILOX, "--seeds", "2"]) == 0
+    best = [row for row in results.read_all(tmp_path / "results/measured") if row.score == "oracle"]
+    assert [(row.seed, row.noise) for row in best] == [(1, FIRST_NOISE), (2, "philox/1")]
+    capsys.readouterr()
+    for again in (usual, [*usual, *PHILOX]):
+        assert anomaly.main(again) == 0
+        assert "measured before; its rows are kept" in capsys.readouterr().err
+    assert len(results.read_all(tmp_path / "results/measured")) == len(stored) + len(second) + 1
