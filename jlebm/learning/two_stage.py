@@ -75,7 +75,7 @@ class TwoStageExperiment(Trainable):
     energy: EnergyConfig = field(default_factory=ConvEnergy)
     """Energy networks, one per group."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_two_stage_paper(20, 4e-5))
-    """Chain of the EBM prior in training, and of its samples."""
+    """Chain of the EBM prior in training; noise contrast runs none."""
     optimizer: EnergyOptimizer = field(default_factory=EnergyOptimizer)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000, batch_size=64))
     estimator: Literal["chains", "noise-contrast"] = field(default="chains", metadata={"since": "0.2"})
@@ -119,10 +119,6 @@ class TwoStageExperiment(Trainable):
         return Optimisation(
             optimizer, CosineAnnealingLR(optimizer, self.training.steps, eta_min=config.energy_lr / 100)
         )
-
-    def prior_sampling_chain(self) -> Chain:
-        """See `Trainable`: the chain of training, which noise contrast has for samples alone."""
-        return self.prior_chain
 
     def learned(self, model: JointModel) -> nn.Module:
         """See `Trainable`: the energies alone, since the backbone is given."""
