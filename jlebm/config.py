@@ -20,6 +20,7 @@ from jlebm.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
 LARGEST = sys.float_info.max
+MOST = 10**9  # of any count: a chain or a training of so many steps never ends
 SHOWN = 80  # characters of a value in a message
 _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "none": "null"}
 
@@ -29,7 +30,7 @@ class Config:
     """A frozen dataclass of plain values, tuples and other such dataclasses.
 
     A whole number is a count or a size: it must be at least 1, or at least what its field's metadata say
-    (`metadata={"least": 0}`, None for a number that is no count).
+    (`metadata={"least": 0}`, None for a number that is no count), and at most 10^9, which no count reaches that ends.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
             raise UserError(f"the configuration lacks {path + missing[0]!r}")
         read = {k: _read(hints[k], v, f"{path}{k}.") for k, v in value.items()}
         for field in dataclasses.fields(kind):
-            _refuse_less(read.get(field.name), field.metadata.get("least", 1), path + field.name)
+            _refuse_outside(read.get(field.name), field.metadata.get("least", 1), path + field.name)
         return typing.cast(Any, kind)(**read)
     if origin is tuple and isinstance(value, list):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
@@ -185,13 +186,14 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     raise UserError(f"the configuration's {path.rstrip('.')!r} cannot be {_short(value)}{_meant(kind, value)}")
 
 
-def _refuse_less(value: Any, least: int | None, key: str) -> None:
-    """Refuse a count below its least value, also inside nested tuples."""
+def _refuse_outside(value: Any, least: int | None, key: str) -> None:
+    """Refuse a count below its least value or above the largest of all, also inside nested tuples."""
     if isinstance(value, tuple):
         for item in value:
-            _refuse_less(item, least, key)
-    elif type(value) is int and least is not None and value < least:
-        raise UserError(f"the configuration's {key!r} must be at least {least}, not {_short(value)}")
+            _refuse_outside(item, least, key)
+    elif type(value) is int and least is not None and not least <= value <= MOST:
+        bound = f"at least {least}" if value < least else f"at most {MOST}"
+        raise UserError(f"the configuration's {key!r} must be {bound}, not {_short(value)}")
 
 
 def _short(value: Any) -> str:

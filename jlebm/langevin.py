@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from jlebm.choices import Drift
+from jlebm.config import MOST
 from jlebm.densities import LogDensity
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of
@@ -53,6 +54,8 @@ class Chain:
             raise UserError(f"the step size epsilon must be positive, not {self.epsilon}")
         if self.steps < 0:
             raise UserError(f"the number of Langevin steps must not be negative, as {self.steps} is")
+        if self.steps > MOST:
+            raise UserError(f"a chain of more than {MOST:,} Langevin steps never ends; set a smaller number")
         if not self.temperature >= 0:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.space == "noise" and self.start != "ancestral":

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
 from reproduce.cifar10 import RECIPE
 from reproduce.presets.staged import Sampled, TwoStagePlan
+from reproduce.systems import built, presets_of
 from tests.small import backbone_experiment, two_stage_experiment
 
 # beartype looks at random items of the tuples that hypothesis builds; that does not make the tests random.
@@ -223,12 +226,43 @@ def test_nested_keys_of_a_plan_are_set() -> None:
         ("sampler.chain.space=everywhere", "'sampler.chain.space' cannot be 'everywhere'"),
         ("energies.model.num_latent_scales=2", "cannot be halved down to 4x4"),
         ("backbone.elbo.warmup_steps=0", "elbo.warmup_steps"),
+        ("sampler.chain.steps=1000000001", "'sampler.chain.steps' must be at most 1000000000, not 1000000001"),
+        ("backbone.training.steps=1000000001", "a training of more than 1,000,000,000 steps never ends"),
     ],
 )
 def test_bad_assignments_are_sentences(assignment: str, sentence: str) -> None:
     """With the whole path of the key."""
     with pytest.raises(UserError, match=sentence):
         plan().override([assignment])
+
+
+def whole_numbers(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of whole numbers in nested dictionaries."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from whole_numbers(value, f"{prefix}{key}.")
+        elif type(value) is int:
+            yield prefix + key
+
+
+def test_a_count_that_never_ends_is_refused() -> None:
+    """Breaks if a chain, a training or a system's own sampling is asked for 10^24 steps and begins with them."""
+    tinies: list[Config] = [
+        *(RECIPE.presets["tiny"].experiment, RECIPE.two_stage["tiny"].plan, RECIPE.ladder["tiny"].experiment),
+        *(presets_of(name)["tiny"] for name in built()),
+    ]
+    tried = set()
+    for one in tinies:
+        for key in whole_numbers(one.to_json()):
+            if key.endswith("batch_size"):  # compared with the images, which are no part of a configuration
+                continue
+            with pytest.raises(UserError, match=r"at most 1000000000|never ends"):
+                one.override([f"{key}=1{24 * '0'}"])
+            tried.add(key)
+    assert {"prior_chain.steps", "sampler.chain.steps", "model.chain_steps", "training.steps"} <= tried
+    with pytest.raises(UserError, match="more than 1,000,000,000 Langevin steps never ends"):
+        Chain(10**24, 0.1)
+    assert Chain(10**9, 0.1).steps == TrainingConfig(10**9).steps == 10**9
 
 
 def test_a_temperature_needs_a_chain_in_noise() -> None:

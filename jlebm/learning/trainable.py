@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from jlebm.backbones.protocol import Backbone
-from jlebm.config import Config
+from jlebm.config import MOST, Config
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.averaging import MovingAverage
@@ -55,6 +55,8 @@ class TrainingConfig:
         """Refuse a length that allows no step."""
         if self.steps < 1 or self.batch_size < 1:
             raise UserError("training needs at least one step and one image a batch")
+        if self.steps > MOST:
+            raise UserError(f"a training of more than {MOST:,} steps never ends; set a smaller number")
         if self.parts < 1 or self.batch_size % self.parts:
             raise UserError(f"a batch of {self.batch_size} images cannot be split into {self.parts} equal parts")
         if self.budget_seconds is not None and not self.budget_seconds > 0:

@@ -11,6 +11,7 @@ shows medians. The floor is the number of operations divided by the speed of thi
 import sys
 from collections.abc import Sequence
 
+from jlebm.config import MOST
 from jlebm.errors import UserError, exit_on_user_error
 from reproduce.benchmark.options import FEWEST, Arguments
 from reproduce.terminal.parsing import parse
@@ -20,8 +21,9 @@ from reproduce.terminal.parsing import parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Time, print and store; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    if arguments.repetitions < FEWEST:
-        raise UserError(f"--repetitions must be at least {FEWEST}, not {arguments.repetitions}")
+    if not FEWEST <= arguments.repetitions <= MOST:
+        bound = f"at least {FEWEST}" if arguments.repetitions < FEWEST else f"at most {MOST:,}"
+        raise UserError(f"--repetitions must be {bound}, not {arguments.repetitions}")
     from reproduce.benchmark.timed import run_benchmark  # here: --help needs no torch
 
     return run_benchmark(arguments)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from jlebm import checkpoints, data
+from jlebm.config import MOST
 from jlebm.data.catalogue import entry_of
 from jlebm.errors import UserError
 from jlebm.evaluation import Detection, likelihood_ratio
@@ -43,6 +44,8 @@ def run_outside(arguments: OutsideArguments) -> None:
     report, device = ConsoleReporter(), resolve_device(arguments.device)
     if arguments.images < 1 or arguments.draws < 1:
         raise UserError(f"--images and --draws must be at least 1, not {arguments.images} and {arguments.draws}")
+    if arguments.draws > MOST:
+        raise UserError(f"--draws must be at most {MOST:,}, a number that no mean is worth; ask for fewer")
     run, experiment = open_trained(arguments.run)
     inside = _held_out(experiment, arguments, report)
     found = _load(arguments.outside, arguments, report)

@@ -21,7 +21,7 @@ from jlebm.evaluation import find_extractor, reference
 from jlebm.evaluation.reference import KEPT_DIMENSION, KEPT_LAYER, _Entry, _rows
 from jlebm.files import growing, write_text
 from jlebm.run import Run
-from reproduce.measuring.session import Rows
+from reproduce.measuring.row_store import Rows
 from reproduce.pipelines import joint, pictures
 from reproduce.results import read_all
 from tests.inception import partial_weights, random_state, small_inception, small_statistics

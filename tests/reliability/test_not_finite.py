@@ -61,15 +61,28 @@ def test_every_system_is_refused(name: str) -> None:
         system.sample(range(2))
 
 
-def test_no_row_where_one_source_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks if rows of the posterior's finite images are stored before the prior's are seen to be NaN."""
+def test_no_row_where_one_source_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if rows of the posterior's finite images are stored before the prior's are seen to be NaN.
+
+    The training ends first, without a NaN: it would stop for one, and no sample would be drawn.
+    """
+    assert commands.joint(tmp_path) == 0
+    for path in (*tmp_path.glob("runs/*/samples/*"), *tmp_path.glob("results/measured/*")):
+        path.unlink()
     draw = JointModel.sample_prior
 
     def lost(self: JointModel, *arguments, **named):
         return map_latents(lambda z: z * float("nan"), draw(self, *arguments, **named))
 
     monkeypatch.setattr(JointModel, "sample_prior", lost)
+    capsys.readouterr()
     assert commands.joint(tmp_path) == 3
+    said = capsys.readouterr().err
+    assert "resumed at step 20 of 20" in said
+    assert "diverged" not in said
+    assert "not finite" in said.splitlines()[-1]
     assert read_all(tmp_path / "results/measured") == []
     assert sorted(path.name for path in tmp_path.glob("runs/*/samples/ebm-prior*")) == []
     monkeypatch.undo()

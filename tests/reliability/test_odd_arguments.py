@@ -58,6 +58,11 @@ SETTINGS = {
     "prior_chain.steps=-1": "must be at least 0",
     "kl_weight=0": "kl_weight must be positive",
     "kl_warmup=-1": "must be at least 0",
+    # Counts that never end.
+    "prior_chain.steps=1" + "0" * 24: "'prior_chain.steps' must be at most 1000000000, not 1000000000000000000000000",
+    "posterior_chain.steps=1000000001": "'posterior_chain.steps' must be at most 1000000000",
+    "training.steps=1" + "0" * 24: "more than 1,000,000,000 steps never ends",
+    "kl_warmup=1000000001": "'kl_warmup' must be at most 1000000000",
     # What does not fit together.
     "model.latent_dims=[]": "model.latent_dims 0",
     "model.latent_dims=[16]": "model.latent_dims 1",
@@ -69,8 +74,9 @@ SETTINGS = {
     f"training.batch_size={HUGE}": "the dataset holds",
     # Sizes that no memory holds.
     "energy_hidden=[[1000000000],[64]]": "GB; the largest size in its configuration is energy_hidden = 1000000000",
-    "energy_hidden=[[34359738368,34359738368],[64]]": "the largest size in its configuration is energy_hidden",
-    f"energy_hidden=[[{HUGE}],[64]]": f"the largest size in its configuration is energy_hidden = {HUGE}",
+    "energy_hidden=[[1000000000,1000000000],[64]]": "the largest size in its configuration is energy_hidden",
+    "energy_hidden=[[34359738368,34359738368],[64]]": "'energy_hidden' must be at most 1000000000, not 34359738368",
+    f"energy_hidden=[[{HUGE}],[64]]": f"'energy_hidden' must be at most 1000000000, not {HUGE}",
     "model.conditional_hidden=[1000000000]": "the largest size in its configuration is model.conditional_hidden",
     "model.latent_dims=[16,1000000000]": "the largest size in its configuration is model.latent_dims = 1000000000",
     "model.channels=[1000000,1000000,1000000]": "the largest size in its configuration is model.channels = 1000000",

@@ -145,6 +145,7 @@ def test_a_resized_set_says_so_in_its_rows(root: Path, monkeypatch: pytest.Monke
         (["--held-out", "photos"], "the run is of images of (1, 8, 8), and photos has (3, 32, 32)"),
         (["--held-out", "noize"], "there is no dataset 'noize'; the nearest known one is 'noise'"),
         (["--images", "0"], "--images and --draws must be at least 1"),
+        (["--draws", "1" + "0" * 24], "--draws must be at most 1,000,000,000"),
         (["--run", "nowhere"], "nowhere is not the folder of a run"),
     ],
 )
