@@ -14,7 +14,7 @@ from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from reproduce.benchmark import lines, options, speed, stopwatch, throughput, timed
-from reproduce.benchmark.part import EXACT, Part, agreed
+from reproduce.benchmark.part import EXACT, Part, agreed, noise
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
 from reproduce.results import TIMINGS, Timing, timing
@@ -59,6 +59,25 @@ def test_nothing_is_timed_that_is_not_the_same_computation(monkeypatch: pytest.M
     monkeypatch.setattr(Plain, "top_log_prob", lambda self, z2: (0 * z2).sum(1))
     with pytest.raises(UserError, match="prior chain: ours and the plain implementation differ"):
         agreed(small_parts()["prior chain"])
+
+
+def test_plain_makes_the_gradient_calls_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls a step, log p0 with log p(x|z) and the energies, and the posterior's chain before the prior's.
+
+    Breaks if plain does more work than the released code, so that every ratio of the table flatters ours.
+    """
+    plain = Plain(SMALL.build())
+    calls: list[str] = []
+    gradient = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args: calls.append("grad") or gradient(*args))
+    for name in ("log_likelihood", "log_p0", "energy_terms"):
+        of = getattr(plain, name)
+        monkeypatch.setattr(plain, name, lambda *args, of=of, name=name: calls.append(name) or of(*args))
+    x = torch.zeros(2, 3, 32, 32)
+    posterior, prior = Chain(2, 0.005), Chain(3, 0.05)
+    plain.samples(x, (posterior, prior), (noise(CPU), noise(CPU)))
+    step = ["log_p0", "energy_terms", "grad", "grad"]
+    assert calls == ["log_p0", "log_likelihood", *step[1:]] * 2 + step * 3
 
 
 @pytest.mark.parametrize("metric", ["prior chain", "posterior step", "training iteration", "sampling"])
@@ -203,7 +222,7 @@ def test_plain_has_what_torch_allows_by_default_beside_less_precision(
     workload = speed.Workload(SMALL.override([f"model.precision={precision}"]), "small", few=2, count=6)
     seen: list[bool] = []
     monkeypatch.setattr(
-        Plain, "likelihood_gradient", lambda self, z1, x: seen.append(in_force()[0] == "tf32") or 0 * z1
+        Plain, "log_likelihood", lambda self, z1, x: seen.append(in_force()[0] == "tf32") or (0 * z1).sum()
     )
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for part in speed.parts(workload, CPU):
