@@ -2,6 +2,7 @@
 
     python -m reproduce.benchmark                          everything, ten minutes on two cores; one stored row per line
     python -m reproduce.benchmark --only "prior chain"     only lines whose name begins with this
+    python -m reproduce.benchmark --peers                  also beside torchebm, JAX and blackjax
     python -m reproduce.benchmark --no-store               store nothing
 
 Plain and ours run alternately in one process, after a check that both agree in float64 with the same noise; a line
