@@ -6,7 +6,8 @@
     python -m reproduce.benchmark --no-store               store nothing
 
 Plain and ours run alternately in one process, after a check that both agree in float64 with the same noise; a line
-shows medians. The floor is the number of operations divided by the speed of this machine's own matrix products.
+shows medians. The floor is the number of operations divided by the speed of this machine's fastest kernel, which the
+row names.
 """
 
 import sys

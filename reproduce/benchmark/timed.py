@@ -20,7 +20,18 @@ from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
-from reproduce.benchmark import commands, deep_chain, lines, noise_schemes, peers, scale, speed, stopwatch, throughput
+from reproduce.benchmark import (
+    ceilings,
+    commands,
+    deep_chain,
+    lines,
+    noise_schemes,
+    peers,
+    scale,
+    speed,
+    stopwatch,
+    throughput,
+)
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
 from reproduce.results import TIMINGS, Timing, append, timing
@@ -38,9 +49,10 @@ def run_benchmark(arguments: Arguments) -> int:
     report = ConsoleReporter()
     known = provenance(device)
     known["versions"]["jlebm"] = jlebm.__version__
-    tops = Ceilings(device)
-    speed_of_products = f"matrix products at {tops['float32'] / 1e9:.0f} GFLOP/s"
-    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {speed_of_products}")
+    tops = ceilings.Ceilings(device)
+    top = tops["float32"]
+    fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"
+    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {fastest}")
     rows: list[Timing] = []
     for row in measured(arguments, device, tops, known, report):
         rows.append(row)
@@ -53,21 +65,8 @@ def run_benchmark(arguments: Arguments) -> int:
     return 0
 
 
-class Ceilings(dict[Precision, float]):
-    """FLOP/s of this device's matrix products in each arithmetic, measured on first use."""
-
-    def __init__(self, device: torch.device):
-        super().__init__()
-        self.device = device
-
-    def __missing__(self, precision: Precision) -> float:
-        """Measure the FLOP/s in one arithmetic."""
-        self[precision] = stopwatch.ceiling(self.device, precision)
-        return self[precision]
-
-
 def measured(
-    arguments: Arguments, device: torch.device, tops: Ceilings, known: dict[str, Any], report: Reporter
+    arguments: Arguments, device: torch.device, tops: ceilings.Ceilings, known: dict[str, Any], report: Reporter
 ) -> Iterator[Timing]:
     """Yield the rows in the order of the table."""
 
@@ -86,7 +85,8 @@ def measured(
             threads=torch.get_num_threads(),
             plain=medians.plain,
             ours=medians.ours,
-            ceiling=tops[precision],
+            ceiling=tops[precision].flops,
+            ceiling_kernel=tops[precision].kernel,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **(known | {"versions": versions} | fields | rest),
         )
@@ -96,7 +96,7 @@ def measured(
             continue
         agreement = agreed(part)
         counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
-        floor = None if counted is None else counted / tops[part.precision]
+        floor = None if counted is None else counted / tops[part.precision].flops
         medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
         goal = part.goal.get(device.type if part.precision == "float32" else f"{device.type}, {part.precision}")
         missed = goal is not None and medians.plain is not None and medians.plain / medians.ours < goal

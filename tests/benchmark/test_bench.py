@@ -13,7 +13,7 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.benchmark import lines, options, speed, stopwatch, throughput, timed
+from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput
 from reproduce.benchmark.part import EXACT, Part, agreed, noise
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
@@ -235,16 +235,46 @@ def test_floors_are_read_from_the_ceiling_of_the_same_arithmetic(monkeypatch: py
     """Each ceiling is measured once, where it is first asked for."""
     asked: list[str] = []
 
-    def ceiling(device: torch.device, precision: str) -> float:
+    def ceiling(device: torch.device, precision: str) -> ceilings.Ceiling:
         asked.append(precision)
-        return {"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision]
+        return ceilings.Ceiling({"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision], "a kernel")
 
-    monkeypatch.setattr(stopwatch, "ceiling", ceiling)
-    tops = timed.Ceilings(CPU)
-    assert [tops["bf16"], tops["float32"], tops["bf16"]] == [4e9, 1e9, 4e9]
+    monkeypatch.setattr(ceilings, "ceiling", ceiling)
+    tops = ceilings.Ceilings(CPU)
+    assert [tops[precision].flops for precision in ("bf16", "float32", "bf16")] == [4e9, 1e9, 4e9]
     assert asked == ["bf16", "float32"]
     monkeypatch.undo()
     before = in_force()
-    monkeypatch.setitem(stopwatch.MATRIX, "cpu", 64)
-    assert stopwatch.ceiling(CPU, "tf32") > 0
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    monkeypatch.setattr(stopwatch, "LEAST_SECONDS", 0.0)
+    assert ceilings.ceiling(CPU, "tf32").flops > 0
     assert in_force() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_ceiling_is_the_fastest_kernel(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a slow product stands for the machine, as MKL's does on AMD, or the row names another kernel."""
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    found = list(ceilings.kernels(CPU, precision))  # pyright: ignore[reportArgumentType]
+    names = [kernel.name for kernel in found]
+    assert len(names) == len(set(names)) >= 2
+    assert "a convolution" in names
+    monkeypatch.setattr(stopwatch, "in_turn", lambda parts, *rest: ([2.0] * (len(parts) - 1) + [0.001], 7))
+    assert ceilings.ceiling(CPU, precision).kernel == names[-1]  # pyright: ignore[reportArgumentType]
+    counted = [stopwatch.operations(kernel.run) for kernel in found if "oneDNN's" not in kernel.name]
+    assert counted == [kernel.operations for kernel in found if "oneDNN's" not in kernel.name]
+
+
+def test_a_product_that_rounds_is_no_ceiling_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a kernel that computes in bf16, as oneDNN's on AMX, is the ceiling of float32, or its switch stays."""
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    monkeypatch.setattr(
+        ceilings, "through_onednn", lambda first, second: (first.bfloat16() @ second.bfloat16()).float()
+    )
+    assert "torch's product through oneDNN" not in [kernel.name for kernel in ceilings.kernels(CPU, "float32")]
+    monkeypatch.undo()
+    first, second = torch.eye(4), torch.arange(16.0).reshape(4, 4)
+    assert torch.equal(ceilings.through_onednn(first, second), second)
+    assert switch.fp32_precision == before
