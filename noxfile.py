@@ -352,7 +352,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time each part beside a plain implementation, and how cost grows (-- --only "prior chain")."""
+    """Time each part beside a plain implementation, and how cost grows (-- --only "prior chain", -- --peers)."""
+    if "--peers" in session.posargs:
+        with_extra(session, "peers")
     run_own_module(session, "reproduce.benchmark", *session.posargs)
 
 

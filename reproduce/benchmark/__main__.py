@@ -2,10 +2,12 @@
 
     python -m reproduce.benchmark                          everything, ten minutes on two cores; one stored row per line
     python -m reproduce.benchmark --only "prior chain"     only lines whose name begins with this
+    python -m reproduce.benchmark --peers                  also beside torchebm, JAX and blackjax
     python -m reproduce.benchmark --no-store               store nothing
 
 Plain and ours run alternately in one process, after a check that both agree in float64 with the same noise; a line
-shows medians. The floor is the number of operations divided by the speed of this machine's own matrix products.
+shows medians. The floor is the number of operations divided by the speed of this machine's fastest kernel, which the
+row names.
 """
 
 import sys

@@ -17,6 +17,8 @@ class Arguments:
     """Repetitions of plain and ours; short parts are repeated more often."""
     only: tuple[str, ...] = ()
     """Only lines whose metric begins with one of these words; by default all."""
+    peers: bool = False
+    """Also time the prior's chain beside torchebm, JAX and blackjax, where they are installed; on a CPU."""
     data_root: Path | None = None
     """The folder with the Inception weights; by default $JLEBM_DATA or the user's cache folder."""
     store: bool = True

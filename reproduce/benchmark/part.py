@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class Part:
     """Setting of a whole training extrapolated from an iteration; None for none."""
     iterations: float = 0.0
     """Number of timed iterations that the training is as long as."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of packages that only this part uses."""
 
 
 def steps_of(count: int) -> str:

@@ -1,8 +1,9 @@
 """Plain version of the released code's joint training, which the benchmark compares ours with.
 
-The mathematics is that of docs/facts, "Learning gradients", and the order is the released joint training's: one
-gradient call per term of a log-density, a discarded draw of each conditional, one optimiser per network, contiguous
-memory. Written for this comparison only; the library does not use it.
+The mathematics is that of docs/facts, "Learning gradients", and the operations are those of the released code
+(`joint-training/train_cifar10.py`): two gradient calls a step, one of log p0(z), with log p(x|z) for the posterior,
+and one of the energies; a discarded draw of each conditional; latents moved in place; the posterior's chain before the
+prior's; one optimiser per network; contiguous memory. Written for this comparison only; the library does not use it.
 """
 
 import math
@@ -30,12 +31,13 @@ class Plain:
         self.energy2, self.energy1 = (_copy(network) for network in model.energy.networks)
         self.conditional = _copy(backbone.conditionals[0].get_submodule("network"))
         self.generator = _copy(backbone.generator)
-        self.likelihood_sigma, self.like = backbone.config.likelihood_sigma, like.detach()
+        self.likelihood_sigma, self.top_sigma = backbone.config.likelihood_sigma, backbone.config.top_sigma
+        self.like = like.detach()
         self.networks = (self.generator, self.conditional, self.energy1, self.energy2)
         rates = (1e-4, 1e-4, 2e-5, 2e-5)
         self.optimizers = [torch.optim.Adam(n.parameters(), lr=lr) for n, lr in zip(self.networks, rates, strict=True)]
 
-    # ---- densities
+    # ---- densities, each summed over the batch
 
     def conditional_log_prob(self, z2: Tensor, z1: Tensor) -> Tensor:
         """Return log p(z1|z2) of each element; the released code's forward pass also makes a draw."""
@@ -45,41 +47,42 @@ class Plain:
         return _log_normal(z1, mean, sigma)
 
     def top_log_prob(self, z2: Tensor) -> Tensor:
-        """Return log p(z2) = log N(z2; 0, I)."""
-        return _log_normal(z2, torch.zeros_like(z2), torch.exp(torch.zeros_like(z2)))
+        """Return log p(z2) of each element, with a scale computed for each coordinate."""
+        sigma = torch.exp(torch.zeros_like(z2)) + (self.top_sigma - 1)
+        return _log_normal(z2, torch.zeros_like(z2), sigma)
+
+    def log_p0(self, z2: Tensor, z1: Tensor) -> Tensor:
+        """Return log p0(z) = log p(z1|z2) + log p(z2)."""
+        return self.conditional_log_prob(z2, z1).sum() + self.top_log_prob(z2).sum()
+
+    def log_likelihood(self, z1: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x|z1), up to a constant."""
+        error = F.mse_loss(self.generator(z1), x, reduction="none").sum(dim=(1, 2, 3)).sum()
+        return error * (-1.0 / (2.0 * self.likelihood_sigma**2))
+
+    def energy_terms(self, z2: Tensor, z1: Tensor) -> Tensor:
+        """Return f1(z1) + f2(z2)."""
+        return self.energy1(z1).squeeze(1).sum() + self.energy2(z2).squeeze(1).sum()
 
     # ---- chains
 
-    def prior_gradient(self, z2: Tensor, z1: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient of f1 + f2 + log p(z1|z2) + log p(z2) in z2 and z1, one term after the other."""
-        z2, z1 = z2.detach().requires_grad_(), z1.detach().requires_grad_()
-        (f1,) = torch.autograd.grad(self.energy1(z1).sum(), z1)
-        (f2,) = torch.autograd.grad(self.energy2(z2).sum(), z2)
-        above, below = torch.autograd.grad(self.conditional_log_prob(z2, z1).sum(), (z2, z1))
-        (top,) = torch.autograd.grad(self.top_log_prob(z2).sum(), z2)
-        return f2 + above + top, f1 + below
-
-    def likelihood_gradient(self, z1: Tensor, x: Tensor) -> Tensor:
-        """Return the gradient of log p(x|z1) in z1."""
-        z1 = z1.detach().requires_grad_()
-        error = F.mse_loss(self.generator(z1), x, reduction="sum")
-        (gradient,) = torch.autograd.grad(-error / (2 * self.likelihood_sigma**2), z1)
-        return gradient
-
     def chain(self, start: Latents, chain: Chain, noise: Noise, x: Tensor | None = None) -> Latents:
         """Run a chain of the prior, or of the posterior of the images x; latents top first, as in the library."""
-        z2, z1 = start
+        z2, z1 = (z.detach().clone().requires_grad_() for z in start)
         s = math.sqrt(2 * chain.epsilon)  # the released code's step size is the noise's standard deviation
         for _ in range(chain.steps):
-            gradient2, gradient1 = self.prior_gradient(z2, z1)
+            generative = self.log_p0(z2, z1)
             if x is not None:
-                gradient1 = gradient1 + self.likelihood_gradient(z1, x)
+                generative = self.log_likelihood(z1, x) + generative
+            energies = self.energy_terms(z2, z1)
+            generative2, generative1 = torch.autograd.grad(generative, (z2, z1))
+            energies2, energies1 = torch.autograd.grad(energies, (z2, z1))
+            z1.data += 0.5 * s * s * (energies1 + generative1)
+            z2.data += 0.5 * s * s * (energies2 + generative2)
             xi2, xi1 = noise((z2, z1))
-            z2 = z2 + 0.5 * s * s * gradient2
-            z2 = z2 + s * xi2
-            z1 = z1 + 0.5 * s * s * gradient1
-            z1 = z1 + s * xi1
-        return z2, z1
+            z1.data += s * xi1
+            z2.data += s * xi2
+        return z2.detach(), z1.detach()
 
     # ---- one iteration
 
@@ -107,11 +110,21 @@ class Plain:
             loss().backward()
             optimizer.step()
 
-    def iteration(self, x: Tensor, prior_chain: Chain, posterior_chain: Chain, noise: Noise) -> None:
-        """Do one training iteration: both chains from N(0, I), then the updates."""
-        prior = self.chain(self.start(len(x), noise), prior_chain, noise)
-        posterior = self.chain(self.start(len(x), noise), posterior_chain, noise, x)
-        self.update(x, posterior, prior)
+    def samples(self, x: Tensor, chains: tuple[Chain, Chain], noises: tuple[Noise, Noise]) -> tuple[Latents, Latents]:
+        """Return posterior and prior samples, in the order in which the released code draws them.
+
+        Args:
+            x: the images.
+            chains: the posterior's and the prior's; both start from N(0, I).
+            noises: a source for each.
+        """
+        posterior = self.chain(self.start(len(x), noises[0]), chains[0], noises[0], x)
+        prior = self.chain(self.start(len(x), noises[1]), chains[1], noises[1])
+        return posterior, prior
+
+    def iteration(self, x: Tensor, chains: tuple[Chain, Chain], noises: tuple[Noise, Noise]) -> None:
+        """Do one training iteration: both chains, then the updates."""
+        self.update(x, *self.samples(x, chains, noises))
 
     def start(self, count: int, noise: Noise) -> Latents:
         """Return N(0, I) in both layers."""

@@ -143,7 +143,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
 
     def plain_iteration() -> None:
         with by_default():
-            plain.iteration(some, *chains, noise(device))
+            plain.iteration(some, chains[::-1], (noise(device), noise(device)))
 
     yield Part(
         "training iteration",
@@ -194,9 +194,11 @@ def gradients_agree(model: JointModel, plain: Plain, x: Tensor, learning: JointM
     short = JointMLE(learning.prior_chain, Chain(3, learning.posterior_chain.epsilon))
     model.zero_grad(set_to_none=True)
     short.update(model, x, noise(x.device)).loss().backward()
-    stream = noise(x.device)
-    prior = plain.chain(plain.start(len(x), stream), short.prior_chain, stream)
-    posterior = plain.chain(plain.start(len(x), stream), short.posterior_chain, stream, x)
+    # Ours draws the prior's chain first, all from one stream: the posterior's noise is what follows in that stream.
+    of_prior, of_posterior = noise(x.device), noise(x.device)
+    for _ in range(1 + short.prior_chain.steps):
+        plain.start(len(x), of_posterior)
+    posterior, prior = plain.samples(x, (short.posterior_chain, short.prior_chain), (of_posterior, of_prior))
     plain.gradients(x, posterior, prior)
     backbone = model.backbone
     networks = (backbone.generator, backbone.conditionals[0], *reversed(model.energy.networks))  # pyright: ignore

@@ -1,8 +1,8 @@
-"""Timing: medians of plain and ours run alternately in one process, and the ceiling behind the floors."""
+"""Timing: medians of plain and ours run alternately in one process, and the operations that a call does."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jlebm.engines import graphs
-from jlebm.engines.precision import Precision
 
-MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product is the ceiling
 LEAST_SECONDS = 4.0  # of timing, for parts that are shorter in the repetitions asked for
 MOST_REPETITIONS = 101
 
@@ -33,7 +31,12 @@ def interleaved(
 
     Short parts are repeated more often than asked for, as a median of seven is sensitive to other work on the machine.
     """
-    parts = [ours] if plain is None else [plain, ours]
+    medians, count = in_turn([ours] if plain is None else [plain, ours], repetitions, device)
+    return Medians(None if plain is None else medians[0], medians[-1], count)
+
+
+def in_turn(parts: Sequence[Callable[[], object]], repetitions: int, device: torch.device) -> tuple[list[float], int]:
+    """Return the median seconds of each part, timed in turn after one warm-up run of each, and the repetitions."""
     seconds: list[list[float]] = [[] for _ in parts]
     for part in parts:
         once(part, device)
@@ -42,8 +45,7 @@ def interleaved(
         for part, kept in zip(parts, seconds, strict=True):
             kept.append(once(part, device))
             spent += kept[-1]
-    medians = [statistics.median(kept) for kept in seconds]
-    return Medians(None if plain is None else medians[0], medians[-1], len(seconds[0]))
+    return [statistics.median(kept) for kept in seconds], len(seconds[0])
 
 
 def once(part: Callable[[], object], device: torch.device) -> float:
@@ -53,19 +55,6 @@ def once(part: Callable[[], object], device: torch.device) -> float:
     part()
     _wait(device)
     return time.perf_counter() - started
-
-
-def ceiling(device: torch.device, precision: Precision = "float32", repetitions: int = 7) -> float:
-    """Return FLOP/s of large matrix products in this arithmetic on all threads: the median of several."""
-    rows = MATRIX[device.type]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    first, second = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
-    switch = torch.backends.cuda.matmul
-    before, switch.fp32_precision = switch.fp32_precision, "tf32" if precision == "tf32" else "ieee"
-    try:
-        return 2 * rows**3 / interleaved(None, lambda: first @ second, repetitions, device).ours
-    finally:
-        switch.fp32_precision = before
 
 
 def operations(part: Callable[[], object]) -> int:

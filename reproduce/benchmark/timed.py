@@ -20,7 +20,18 @@ from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
 from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
-from reproduce.benchmark import commands, deep_chain, lines, noise_schemes, scale, speed, stopwatch, throughput
+from reproduce.benchmark import (
+    ceilings,
+    commands,
+    deep_chain,
+    lines,
+    noise_schemes,
+    peers,
+    scale,
+    speed,
+    stopwatch,
+    throughput,
+)
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
 from reproduce.results import TIMINGS, Timing, append, timing
@@ -33,12 +44,15 @@ def run_benchmark(arguments: Arguments) -> int:
         timing.write_awaited(arguments.results, lines.awaited())
         return 0
     device = resolve_device(arguments.device)
+    if arguments.peers and device.type != "cpu":
+        raise UserError("other libraries are timed on a CPU alone; add --device cpu to --peers")
     report = ConsoleReporter()
     known = provenance(device)
     known["versions"]["jlebm"] = jlebm.__version__
-    tops = Ceilings(device)
-    speed_of_products = f"matrix products at {tops['float32'] / 1e9:.0f} GFLOP/s"
-    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {speed_of_products}")
+    tops = ceilings.Ceilings(device)
+    top = tops["float32"]
+    fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"
+    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {fastest}")
     rows: list[Timing] = []
     for row in measured(arguments, device, tops, known, report):
         rows.append(row)
@@ -51,21 +65,8 @@ def run_benchmark(arguments: Arguments) -> int:
     return 0
 
 
-class Ceilings(dict[Precision, float]):
-    """FLOP/s of this device's matrix products in each arithmetic, measured on first use."""
-
-    def __init__(self, device: torch.device):
-        super().__init__()
-        self.device = device
-
-    def __missing__(self, precision: Precision) -> float:
-        """Measure the FLOP/s in one arithmetic."""
-        self[precision] = stopwatch.ceiling(self.device, precision)
-        return self[precision]
-
-
 def measured(
-    arguments: Arguments, device: torch.device, tops: Ceilings, known: dict[str, Any], report: Reporter
+    arguments: Arguments, device: torch.device, tops: ceilings.Ceilings, known: dict[str, Any], report: Reporter
 ) -> Iterator[Timing]:
     """Yield the rows in the order of the table."""
 
@@ -76,6 +77,7 @@ def measured(
         kind: str, metric: str, setting: str, medians: stopwatch.Medians, precision: Precision = "float32", **rest: Any
     ) -> Timing:
         fields = {"floor": None, "agreement": None, "goal": None, "bound": "", "repetitions": medians.repetitions}
+        versions = known["versions"] | rest.pop("versions", {})
         return Timing(
             kind=kind,
             metric=metric,
@@ -83,10 +85,10 @@ def measured(
             threads=torch.get_num_threads(),
             plain=medians.plain,
             ours=medians.ours,
-            ceiling=tops[precision],
+            ceiling=tops[precision].flops,
+            ceiling_kernel=tops[precision].kernel,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **known,
-            **(fields | rest),
+            **(known | {"versions": versions} | fields | rest),
         )
 
     for part in _parts(arguments, device, report):
@@ -94,12 +96,12 @@ def measured(
             continue
         agreement = agreed(part)
         counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
-        floor = None if counted is None else counted / tops[part.precision]
+        floor = None if counted is None else counted / tops[part.precision].flops
         medians = stopwatch.interleaved(part.plain, part.ours, arguments.repetitions, device)
         goal = part.goal.get(device.type if part.precision == "float32" else f"{device.type}, {part.precision}")
         missed = goal is not None and medians.plain is not None and medians.plain / medians.ours < goal
         bound = part.bound if missed else ""
-        held = {"floor": floor, "agreement": agreement, "goal": goal, "bound": bound}
+        held = {"floor": floor, "agreement": agreement, "goal": goal, "bound": bound, "versions": part.versions}
         yield row("speed", part.metric, part.setting, medians, part.precision, **held)
         if part.whole is not None:
             yield row("extrapolated", lines.WHOLE_TRAINING, part.whole, _whole_training(part, medians), part.precision)
@@ -126,6 +128,8 @@ def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians
 def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iterator[Part]:
     for workload in lines.workloads(device.type):
         yield from speed.parts(workload, device)
+    if arguments.peers:
+        yield from peers.parts(lines.workloads("cpu")[0], report)
     yield deep_chain.part(*deep_chain.SIZES[device.type], device)
     yield from noise_schemes.parts(device)
     yield throughput.data_part(device)

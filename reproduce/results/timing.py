@@ -38,7 +38,7 @@ class Timing(Row):
         ours: median seconds.
         repetitions: how often each was timed, in turn.
         floor: seconds that its arithmetic takes at the ceiling; None where it is not bound by arithmetic.
-        ceiling: FLOP/s of this machine's matrix products, measured in the same run.
+        ceiling: FLOP/s of this machine's fastest kernel, measured in the same run.
         agreement: the largest relative difference of the two results, asserted before either was timed.
         goal: the ratio plain / ours that is aimed at; None for none.
         bound: what bounds it, where that is known.
@@ -46,6 +46,8 @@ class Timing(Row):
         dirty: whether tracked files differed from that commit.
         versions: of python and the packages.
         date: UTC, ISO 8601.
+        ceiling_kernel: the kernel that had the ceiling; "" in rows stored before several were measured, whose ceiling
+            is torch's matrix product.
 
     Raises:
         UserError: a number is not finite or not positive, the kind is unknown, or the date is not ISO 8601.
@@ -68,6 +70,12 @@ class Timing(Row):
     dirty: bool
     versions: dict[str, str]
     date: str
+    ceiling_kernel: str = ""
+
+    def signed(self) -> dict[str, Any]:
+        """Return the fields that the row digest is taken of; older rows were stored without the kernel."""
+        fields = super().signed()
+        return fields if self.ceiling_kernel else {n: value for n, value in fields.items() if n != "ceiling_kernel"}
 
     def __post_init__(self) -> None:
         refuse_unwritable(self)

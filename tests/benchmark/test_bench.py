@@ -13,8 +13,8 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.benchmark import lines, options, speed, stopwatch, throughput, timed
-from reproduce.benchmark.part import EXACT, Part, agreed
+from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput
+from reproduce.benchmark.part import EXACT, Part, agreed, noise
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
 from reproduce.results import TIMINGS, Timing, timing
@@ -59,6 +59,25 @@ def test_nothing_is_timed_that_is_not_the_same_computation(monkeypatch: pytest.M
     monkeypatch.setattr(Plain, "top_log_prob", lambda self, z2: (0 * z2).sum(1))
     with pytest.raises(UserError, match="prior chain: ours and the plain implementation differ"):
         agreed(small_parts()["prior chain"])
+
+
+def test_plain_makes_the_gradient_calls_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls a step, log p0 with log p(x|z) and the energies, and the posterior's chain before the prior's.
+
+    Breaks if plain does more work than the released code, so that every ratio of the table flatters ours.
+    """
+    plain = Plain(SMALL.build())
+    calls: list[str] = []
+    gradient = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args: calls.append("grad") or gradient(*args))
+    for name in ("log_likelihood", "log_p0", "energy_terms"):
+        of = getattr(plain, name)
+        monkeypatch.setattr(plain, name, lambda *args, of=of, name=name: calls.append(name) or of(*args))
+    x = torch.zeros(2, 3, 32, 32)
+    posterior, prior = Chain(2, 0.005), Chain(3, 0.05)
+    plain.samples(x, (posterior, prior), (noise(CPU), noise(CPU)))
+    step = ["log_p0", "energy_terms", "grad", "grad"]
+    assert calls == ["log_p0", "log_likelihood", *step[1:]] * 2 + step * 3
 
 
 @pytest.mark.parametrize("metric", ["prior chain", "posterior step", "training iteration", "sampling"])
@@ -203,7 +222,7 @@ def test_plain_has_what_torch_allows_by_default_beside_less_precision(
     workload = speed.Workload(SMALL.override([f"model.precision={precision}"]), "small", few=2, count=6)
     seen: list[bool] = []
     monkeypatch.setattr(
-        Plain, "likelihood_gradient", lambda self, z1, x: seen.append(in_force()[0] == "tf32") or 0 * z1
+        Plain, "log_likelihood", lambda self, z1, x: seen.append(in_force()[0] == "tf32") or (0 * z1).sum()
     )
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for part in speed.parts(workload, CPU):
@@ -216,16 +235,46 @@ def test_floors_are_read_from_the_ceiling_of_the_same_arithmetic(monkeypatch: py
     """Each ceiling is measured once, where it is first asked for."""
     asked: list[str] = []
 
-    def ceiling(device: torch.device, precision: str) -> float:
+    def ceiling(device: torch.device, precision: str) -> ceilings.Ceiling:
         asked.append(precision)
-        return {"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision]
+        return ceilings.Ceiling({"float32": 1e9, "tf32": 2e9, "bf16": 4e9}[precision], "a kernel")
 
-    monkeypatch.setattr(stopwatch, "ceiling", ceiling)
-    tops = timed.Ceilings(CPU)
-    assert [tops["bf16"], tops["float32"], tops["bf16"]] == [4e9, 1e9, 4e9]
+    monkeypatch.setattr(ceilings, "ceiling", ceiling)
+    tops = ceilings.Ceilings(CPU)
+    assert [tops[precision].flops for precision in ("bf16", "float32", "bf16")] == [4e9, 1e9, 4e9]
     assert asked == ["bf16", "float32"]
     monkeypatch.undo()
     before = in_force()
-    monkeypatch.setitem(stopwatch.MATRIX, "cpu", 64)
-    assert stopwatch.ceiling(CPU, "tf32") > 0
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    monkeypatch.setattr(stopwatch, "LEAST_SECONDS", 0.0)
+    assert ceilings.ceiling(CPU, "tf32").flops > 0
     assert in_force() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_ceiling_is_the_fastest_kernel(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a slow product stands for the machine, as MKL's does on AMD, or the row names another kernel."""
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    found = list(ceilings.kernels(CPU, precision))  # pyright: ignore[reportArgumentType]
+    names = [kernel.name for kernel in found]
+    assert len(names) == len(set(names)) >= 2
+    assert "a convolution" in names
+    monkeypatch.setattr(stopwatch, "in_turn", lambda parts, *rest: ([2.0] * (len(parts) - 1) + [0.001], 7))
+    assert ceilings.ceiling(CPU, precision).kernel == names[-1]  # pyright: ignore[reportArgumentType]
+    counted = [stopwatch.operations(kernel.run) for kernel in found if "oneDNN's" not in kernel.name]
+    assert counted == [kernel.operations for kernel in found if "oneDNN's" not in kernel.name]
+
+
+def test_a_product_that_rounds_is_no_ceiling_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a kernel that computes in bf16, as oneDNN's on AMX, is the ceiling of float32, or its switch stays."""
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
+    monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
+    monkeypatch.setattr(
+        ceilings, "through_onednn", lambda first, second: (first.bfloat16() @ second.bfloat16()).float()
+    )
+    assert "torch's product through oneDNN" not in [kernel.name for kernel in ceilings.kernels(CPU, "float32")]
+    monkeypatch.undo()
+    first, second = torch.eye(4), torch.arange(16.0).reshape(4, 4)
+    assert torch.equal(ceilings.through_onednn(first, second), second)
+    assert switch.fp32_precision == before

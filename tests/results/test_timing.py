@@ -50,6 +50,18 @@ def test_timings_stand_beside_measurements(tmp_path: Path) -> None:
     assert read_all(tmp_path) == []
 
 
+def test_a_row_without_its_kernel_keeps_its_digest(tmp_path: Path) -> None:
+    """Breaks if rows stored before several kernels were measured are no longer intact, or a kernel can be typed in."""
+    named = make(ceiling_kernel="a convolution")
+    assert named.digest != ROW.digest
+    assert "ceiling_kernel" not in ROW.signed()
+    append(tmp_path / TIMINGS, [named])
+    path = tmp_path / TIMINGS
+    assert read(path, Timing)[0].intact
+    path.write_text(path.read_text().replace("a convolution", "MKL's product"))
+    assert not read(path, Timing)[0].intact
+
+
 def test_a_timing_changed_by_hand_is_seen(tmp_path: Path) -> None:
     """A faster time typed into the file breaks the row's digest."""
     append(tmp_path / TIMINGS, [ROW])
