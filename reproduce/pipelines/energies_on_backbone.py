@@ -90,7 +90,7 @@ def run_two_stage(
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
         plain = dataclasses.replace(arguments, variation=Variation(), noise=GENERATOR)
-        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset)
+        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset, session.device)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         stage = _StageTwo(run, energies, state, trained, variation)
         drawn = _Drawn(_sampled(backbone, state, plan.sampler), plan.sampler, preset.batch_size)

@@ -11,9 +11,10 @@ import torch
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.progress import SILENT
+from reproduce.measuring.places import refuse_what_does_not_fit
 from reproduce.measuring.row_store import Rows, Subject, Wanted
 from reproduce.measuring.session import Session
-from reproduce.pipelines.arguments import parse_duration, refuse_what_does_not_fit
+from reproduce.pipelines.arguments import parse_duration
 from reproduce.presets.extents import Size
 from reproduce.results import read
 from reproduce.results.identity import Of
