@@ -45,11 +45,9 @@ def measure_representation(rows: Rows, model: JointModel, chain: Chain | None, h
         chain: of its EBM prior, in whitened noise; None for a Gaussian prior.
         held_out: the test split of the dataset, or its training images if there is none.
     """
-    rows.fill(
-        itertools.chain(
-            [divergence(rows, model, held_out)], separation(rows, model, held_out), change(rows, model, chain)
-        )
-    )
+    rows.fill([divergence(rows, model, held_out)])
+    rows.fill(separation(rows, model, held_out))
+    rows.fill(change(rows, model, chain))
 
 
 def divergence(rows: Rows, model: JointModel, held_out: Dataset) -> Part:

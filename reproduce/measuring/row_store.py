@@ -82,7 +82,7 @@ class Wanted(NamedTuple):
     judged: bool = False
     """Whether an extractor judges them."""
     reference: str = ""
-    """Of a metric that no extractor judges: the images it compares with."""
+    """Images that a metric without an extractor compares with."""
 
 
 class Answer(NamedTuple):
