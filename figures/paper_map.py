@@ -1,10 +1,12 @@
 """Every table and figure of the paper in one table: command, what was measured here, what the paper reports, status."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from reproduce.results import METRICS, Reported, Timing, Verdict
+from figures.detection_tables import anomalies, out_of_distribution
+from figures.stored import Stored
+from figures.summaries import headline, systems
+from reproduce.results import METRICS, Reported, Verdict
 from reproduce.results.rendering import escape_markdown, judged, number
 from reproduce.results.timing import NOT_MEASURED, duration
 
@@ -20,9 +22,7 @@ class Shown(NamedTuple):
     anomalies: Sequence[Sequence[str]]
     outside: Sequence[Sequence[str]]
     systems: Sequence[Sequence[str]]
-    verdicts: Sequence[Verdict]
-    timings: Sequence[Timing]
-    results: Path
+    stored: Stored
 
 
 class Line(NamedTuple):
@@ -53,7 +53,7 @@ def drawn(artifact: str, of: str) -> Callable[[Shown], Said]:
     """Return what says whether the arrays of a figure are stored, and of which model."""
 
     def said(shown: Shown) -> Said:
-        there = (shown.results / "artifacts" / f"{artifact}.npz").is_file()
+        there = (shown.stored.results / "artifacts" / f"{artifact}.npz").is_file()
         return (of, DRAWN) if there else ("-", NOT_DRAWN)
 
     return said
@@ -71,7 +71,7 @@ def _anomalies(shown: Shown) -> Said:
     values = [cells[1].partition(" ")[0] for cells in shown.anomalies]
     if NOT_MEASURED.partition(" ")[0] in values:
         return NOT_MEASURED, NOT_RUN
-    return f"AUPRC {', '.join(values)}", _status(shown.verdicts, "anomaly")
+    return f"AUPRC {', '.join(values)}", _status(shown.stored.verdicts, "anomaly")
 
 
 def _outside(shown: Shown) -> Said:
@@ -79,11 +79,11 @@ def _outside(shown: Shown) -> Said:
     if not ours:
         return NOT_MEASURED, NOT_RUN
     said = ", ".join(f"{cells[1]} {cells[2]}" for cells in ours if cells[1] in ("L>0", "L>1", "L>2", "LLR>2"))
-    return f"AUROC {said}", _status(shown.verdicts, "out-of-distribution")
+    return f"AUROC {said}", _status(shown.stored.verdicts, "out-of-distribution")
 
 
 def _iteration(shown: Shown) -> Said:
-    for row in shown.timings:
+    for row in shown.stored.timings:
         if row.kind == "speed" and row.metric == "training iteration" and "the paper's sizes" in row.setting:
             return f"{duration(row.ours)}, batch 5, {row.threads} CPU threads", "measured"
     return NOT_MEASURED, NOT_RUN
@@ -210,12 +210,20 @@ LINES = (
 )
 
 
-def table(shown: Shown, paper: Mapping[str, Reported]) -> str:
+def table(stored: Stored) -> str:
     """Return the Markdown table.
 
     Raises:
         KeyError: a line names a number that `paper.toml` does not have.
     """
+    rows, paper = stored.complete, stored.paper
+    shown = Shown(
+        headline(rows, stored.verdicts),
+        anomalies(rows, paper)[1],
+        out_of_distribution(rows, paper),
+        systems(stored.rows, paper),
+        stored,
+    )
     lines = [HEADER, ["---"] * len(HEADER)]
     for line in LINES:
         measured, status = line.said(shown)

@@ -1,4 +1,4 @@
-"""Every stored number against what is expected of it: a summary, what FAILs or DRIFTs, and what there is to run.
+"""Compare every stored number with its expectation: a summary, what FAILs or DRIFTs, and the commands to run.
 
     python -m reproduce.check                                   the summary
     python -m reproduce.check --all --only dataset=cifar10      every verdict, of one dataset
@@ -6,15 +6,15 @@
     python -m reproduce.check --table verdicts.csv              every verdict as CSV, Markdown (.md) or LaTeX (.tex)
     python -m reproduce.check --write-expected dataset=cifar10 preset=tiny
 
-PASS, DRIFT and FAIL are measured numbers beside an expected one; a PASS is one only where its expectation still is
-what the rows of its basis make. NO EXPECTATION is measured, and nothing is expected of it; TOO FEW SEEDS is measured on
-fewer seeds than the expectation is of; STALE is measured, but not as the expectation asks; NEVER RUN has no row.
+PASS, DRIFT and FAIL compare a measured number with an expected one; the expectation must still follow from the rows
+of its basis. NO EXPECTATION: measured, but nothing is expected. TOO FEW SEEDS: measured on fewer seeds than expected.
+STALE: measured, but not as expected. NEVER RUN: no row.
 
-JSON: rows (how many), counts (by verdict), never_run_for_want_of_a_gpu, verdicts (a list of records; their keys are
-those of the CSV, and stand in reproduce/results/verdict_records.py), queue (recipe, command, needs, needs_gpu, results)
-and faults (damaged rows of the benchmark).
+JSON: rows (their number), counts (by verdict), never_run_for_want_of_a_gpu, verdicts (a list of records with the keys
+of the CSV, see reproduce/results/verdict_records.py), queue (recipe, command, needs, needs_gpu, results) and faults
+(damaged rows of the benchmark).
 
-The exit code is 1 where something FAILs, 2 where a file can't be read, else 0.
+The exit code is 1 if something FAILs, 2 if a file cannot be read, else 0.
 """
 
 import json
@@ -55,26 +55,26 @@ from reproduce.results.verdicts import selected
 from reproduce.terminal.parsing import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-WIDE, WIDEST = 120, 200  # characters of text and of tables, where there is no terminal to fit
+WIDE, WIDEST = 120, 200  # characters of text and of tables, without a terminal
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare the stored rows with what is expected of them."""
+    """Compare the stored rows with their expectations."""
 
     all: bool = False
     """Print every verdict in tables, with reasons and commands."""
     only: tuple[str, ...] = ()
-    """Only what these selectors (dataset=cifar10 preset=cpu metric=fid ...) select; the exit code, too, is of these."""
+    """Only results with these fields (dataset=cifar10 preset=cpu metric=fid ...), also for the exit code."""
     json: bool = False
     """Print JSON instead."""
     table: Path | None = None
-    """Also write every verdict into this file: .csv, .md or .tex by its suffix."""
+    """Also write every verdict into this file; its suffix chooses .csv, .md or .tex."""
     results: Path = RESULTS
     """The folder with paper.toml, expected.toml and measured/."""
     write_expected: tuple[str, ...] = ()
-    """Write expected.toml anew from the stored rows that these selectors (preset=tiny metric=fid ...) select."""
+    """Rewrite the entries of expected.toml from the stored rows with these fields (preset=tiny metric=fid ...)."""
 
 
 @exit_on_user_error
@@ -122,14 +122,14 @@ TABLES: dict[str, Callable[[Sequence[Verdict], Mapping[str, Reported]], str]] = 
     ".md": partial(render, format="markdown"),
     ".tex": partial(render, format="latex"),
 }
-"""What writes a table, by the suffix of its file."""
+"""Writers of tables by the suffix of the file."""
 
 
 def _selected_alone(verdicts: Sequence[Verdict], wanted: Mapping[str, str]) -> list[Verdict]:
-    """Return the verdicts that selectors select.
+    """Return the selected verdicts.
 
     Raises:
-        UserError: they select none.
+        UserError: there are none.
     """
     found = [
         verdict
@@ -142,7 +142,7 @@ def _selected_alone(verdicts: Sequence[Verdict], wanted: Mapping[str, str]) -> l
 
 
 def _write(results: Path, selectors: Sequence[str]) -> int:
-    """Expect anew what the stored rows say, with the lock of expected.toml held; say what was written."""
+    """Rewrite expectations from the stored rows, under the lock of expected.toml; print what was written."""
     wanted = _selectors(selectors, SELECTORS)
     skipped: list[str] = []
 
@@ -178,11 +178,11 @@ def _said(wanted: Mapping[str, str]) -> str:
 def _expected_anew(
     measured: Sequence[Measurement], wanted: Mapping[str, str], old: Sequence[Expectation]
 ) -> tuple[list[Expectation], list[str]]:
-    """Return the expectations of the rows that are wanted, and why some are left as they were."""
+    """Return the expectations from the selected rows, and why some are left unchanged."""
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in measured:
         if all(selected(row, name).lower() == value.lower() for name, value in wanted.items()):
-            # One expectation for each question; where rows of several configurations answer it, the newest's.
+            # One expectation for each question, from the newest configuration that answers it.
             key = (*question(row), row.images, row.weights, row.complete)
             groups.setdefault(key, []).append(row)
     if not groups:

@@ -1,12 +1,12 @@
-"""Training curves of runs for TensorBoard: the losses and energies of each run's events.jsonl as event files.
+"""Export training curves to TensorBoard: the losses and energies in each run's events.jsonl.
 
     python -m reproduce.events --runs runs --tensorboard build/tensorboard
     python -m reproduce.events --runs runs/mnist-variational-cpu-... --tensorboard build/tensorboard
     tensorboard --logdir build/tensorboard
 
-Each run has a folder of its name. A figure keeps its name, `energy_posterior/z2`, and its training step; its time is
-the training's own clock, so that TensorBoard's relative time is what training took. TensorBoard keeps float32. The
-command needs the extra: python -m pip install -e ".[tensorboard]".
+Each run gets a folder of its name. A curve keeps its name, `energy_posterior/z2`, and its steps; its time is the
+training's own clock, so TensorBoard's relative time is training time. TensorBoard stores float32. The command needs the
+extra: python -m pip install -e ".[tensorboard]".
 """
 
 import importlib
@@ -27,17 +27,17 @@ WRITTEN = "events.out.tfevents.*"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Write the curves of runs for TensorBoard."""
+    """Export training curves to TensorBoard."""
 
     tensorboard: Path
-    """The folder that `tensorboard --logdir` is given; a run that has event files there already is refused."""
+    """The folder for `tensorboard --logdir`; a run that already has event files there is refused."""
     runs: Path = Path("runs")
-    """The folder of all runs, or of one."""
+    """The folder of all runs, or of one run."""
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write every run's curves and say where; return the exit code."""
+    """Write every run's curves and print where; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError('TensorBoard is not installed; run: python -m pip install -e ".[tensorboard]"')
@@ -53,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the runs in a folder, by name; the folder itself where it is that of a run.
+    """Return the runs in a folder by name, or the folder itself if it is a run.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     if (folder / EVENTS).exists():
         return [folder]
@@ -67,7 +67,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def write(run: Path, place: Path) -> int:
-    """Write the numbers of a run's events and return how many steps have some.
+    """Write the numbers in a run's events and return the number of steps that have some.
 
     Args:
         run: the run's folder.
@@ -92,7 +92,7 @@ def write(run: Path, place: Path) -> int:
 
 
 def scalars(event: dict[str, Any]) -> dict[str, float]:
-    """Return the figures that an event records: its numbers, but not its step and the seconds that had gone by."""
+    """Return the numbers that an event records, without its step and its time."""
     return {
         name: float(value)
         for name, value in event.items()

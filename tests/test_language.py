@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "jlebm",
     "figures",
-    *(f"reproduce/{room}" for room in ("presets", "systems", "measuring", "pipelines", "benchmark")),
+    *(f"reproduce/{path.name}" for path in sorted((ROOT / "reproduce").iterdir()) if path.is_dir()),
 )
-COMMANDS = sorted(path for path in (ROOT / "reproduce").glob("*.py") if path.name != "check.py")
+# Text of stored rows, whose digests would change, and of the table made from them.
+STORED = {"first_format.py": "bits a colour", "comparison.py": "bits a colour"}
+COMMANDS = sorted((ROOT / "reproduce").glob("*.py"))
 FILES = sorted(path for room in ROOMS for kind in ("py", "md") for path in (ROOT / room).rglob(f"*.{kind}")) + COMMANDS
 
 # What to write instead: "on", "must match", "compared with", "the user", "drifts away", "if recording failed",
@@ -55,7 +57,7 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_has_no_translated_phrases(path: Path) -> None:
     """Breaks if a phrase that a reader stumbled over comes back."""
-    words = prose(path.read_text())
+    words = prose(path.read_text()).replace(STORED.get(path.name, "\0"), "")
     for phrase in BANNED:
         found = re.search(f".{{0,40}}{phrase}.{{0,40}}", words, re.IGNORECASE if phrase.islower() else 0)
         assert found is None, found

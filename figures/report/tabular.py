@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from figures import detection_tables, summaries, tables
+from figures import tables
+from figures.page_tables import TABLES
 from figures.report.contents import Contents, Judged
-from reproduce.results import METRICS, Measurement, comparison, timing
+from figures.stored import Stored
+from reproduce.results import METRICS, Measurement, timing
 from reproduce.results.cited import Cited
 from reproduce.results.rendering import STYLES, judged, number
 from reproduce.results.rows import Row
@@ -94,22 +96,13 @@ def rows_table(contents: Contents) -> Table:
 
 def papers_tables(contents: Contents) -> list[Table]:
     """Return the tables that answer one question each, then those of the paper with what was measured beside it."""
-    rows, paper = [row for row in contents.rows if row.complete], contents.paper
-    verdicts = [one.verdict for one in contents.judged]
-    digits_header, digits = detection_tables.anomalies(rows, paper)
-    found = [
-        Table("priors", "Priors of one backbone", summaries.PRIORS_HEADER, summaries.priors(rows)),
-        Table("headline", "Both priors of every model", summaries.HEADLINE_HEADER, summaries.headline(rows, verdicts)),
-        Table("systems", "Other systems (Table 2)", comparison.HEADER, summaries.systems(contents.rows, paper)),
-        Table("variations", "Samples drawn otherwise", summaries.VARIATIONS_HEADER, summaries.variations(rows)),
-        Table("layers", "Layer by layer", summaries.LAYERS_HEADER, summaries.layers(rows)),
-        Table("anomalies", "Anomalies: a digit held out (Table 4)", digits_header, digits),
-        Table(
-            "outside",
-            "Out-of-distribution detection",
-            detection_tables.OUTSIDE_HEADER,
-            detection_tables.out_of_distribution(rows, paper),
-        ),
+    verdicts, paper = [one.verdict for one in contents.judged], contents.paper
+    stored = Stored(contents.results, contents.rows, verdicts, paper, contents.timings, contents.awaited)
+    found = []
+    for one in TABLES:
+        if one.title and not isinstance(made := one.make(stored), str):
+            found.append(Table(one.name, one.title, *made))
+    found += [
         Table(
             "speed",
             "Speed beside a plain implementation",

@@ -10,7 +10,7 @@ from jlebm.choices import GENERATOR, Scheme
 from jlebm.hierarchy import PartialPosterior, posterior_terms, scores_above
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
-from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.sample_sets import posterior_indices
 
 LITERAL, ENERGIES, RECONSTRUCTION, STANDARDISED = "L>0", "E", "R", "zR+zE"
 STANDARD = 10_000  # evenly spaced training images, over which scores are standardised

@@ -1,8 +1,12 @@
 """Folders of a command, checked before hours of work: written to and read from."""
 
+import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from jlebm.engines import parallel
+from jlebm.errors import UserError
 from jlebm.folders import try_folder
 from reproduce import results
 from reproduce.results import rows
@@ -21,17 +25,38 @@ def try_places(folder: Path, runs: Path | None = None, artifacts: bool = False) 
     """
 
     def attempt() -> None:
-        if runs is not None:
-            try_folder(runs)
         rows.hold(folder / "measured").release()
-        try_folder(folder / "measured")
-        if artifacts:
-            try_folder(folder / "artifacts")
+        for one in (runs, folder / "measured", folder / "artifacts" if artifacts else None):
+            if one is not None:
+                try_folder(one)
         results.read_all(folder / "measured")
         expected_of(folder)
         paper_of(folder)
 
     parallel.after_first(lambda: attempt() if parallel.first() else None)
+
+
+def refuse_what_does_not_fit(images: int, shape: Sequence[int], sets: int, runs: Path) -> None:
+    """Check, before anything is trained, that the disk has room for the images to be sampled.
+
+    Args:
+        images: number in each set, as --images asks.
+        shape: channels, height and width of an image, one byte each.
+        sets: number of sets that are stored: each source of each seed.
+        runs: the folder they go into; images of earlier calls there count as free space.
+
+    Raises:
+        UserError: the disk is too small.
+    """
+    there = next((folder for folder in (runs, *runs.absolute().parents) if folder.is_dir()), None)
+    if there is None:
+        return
+    needed, free = images * math.prod(shape) * sets, shutil.disk_usage(there).free
+    if needed > free and needed > free + sum(path.stat().st_size for path in runs.rglob("*.npy")):
+        raise UserError(
+            f"--images {images} takes {needed / 1e9:,.3g} GB in all, and {runs} has {free / 1e9:,.3g} GB free; ask for "
+            "fewer, or name --runs on a larger disk"
+        )
 
 
 def expected_of(folder: Path) -> list[results.Expectation]:

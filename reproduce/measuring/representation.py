@@ -9,7 +9,8 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.sampling import batch_of, decoded
-from reproduce.measuring.row_store import Rows
-from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
+from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.results.identity import Of
 
 ENCODED = 1_000  # images that a KL is averaged over
@@ -44,74 +45,81 @@ def measure_representation(rows: Rows, model: JointModel, chain: Chain | None, h
         chain: of its EBM prior, in whitened noise; None for a Gaussian prior.
         held_out: the test split of the dataset, or its training images if there is none.
     """
-    measure_kl(rows, model, held_out)
-    measure_accuracy(rows, model, held_out)
-    measure_change(rows, model, chain)
+    rows.fill([divergence(rows, model, held_out)])
+    rows.fill(separation(rows, model, held_out))
+    rows.fill(change(rows, model, chain))
 
 
-def measure_kl(rows: Rows, model: JointModel, held_out: Dataset) -> None:
-    """Store the KL of each layer from the Gaussian hierarchy that both priors share."""
+def divergence(rows: Rows, model: JointModel, held_out: Dataset) -> Part:
+    """Return the part of the KL of each layer from the Gaussian hierarchy that both priors share."""
     count = min(ENCODED, len(held_out.images))
     reference = fidelity.describe_reference(held_out, count)
-    sources = [Of("posterior", name) for name in model.layer_names]
-    lacking = [source for source in sources if rows.find("kl", source, count, reference=reference) is None]
-    if not lacking:
-        return
-    started = time.monotonic()
-    _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count), rows.session.noise)
-    for source, value in zip(sources, kl.mean(axis=1).tolist(), strict=True):
-        if source in lacking:
-            rows.add("kl", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
+    wanted = [Wanted("kl", Of("posterior", name), count, reference=reference) for name in model.layer_names]
+
+    def answers(missing: Sequence[Wanted]) -> Iterator[Answer]:
+        started = time.monotonic()
+        _, kl = encoded(model, held_out.images, posterior_indices(len(held_out.images), count), rows.session.noise)
+        for one, value in zip(wanted, kl.mean(axis=1).tolist(), strict=True):
+            if one in missing:
+                yield Answer(one, value, {"evaluate": time.monotonic() - started})
+
+    return Part(wanted, answers)
 
 
-def measure_accuracy(rows: Rows, model: JointModel, held_out: Dataset) -> None:
-    """Store the test accuracy of a linear classifier of posterior latents, for each layer and for all together."""
+def separation(rows: Rows, model: JointModel, held_out: Dataset) -> Iterator[Part]:
+    """Yield the part of the test accuracy of a linear classifier of posterior latents, by layer and of all layers."""
     train = rows.session.dataset
     if train.labels is None or held_out.labels is None or held_out.split == "train":
         reason = f"{train.name} has no classes" if train.labels is None else f"{train.name} has no test split here"
         rows.session.lacks(fidelity.NotMeasured("latent_accuracy", reason, "take a dataset that has both"))
         return
-    count, reference = len(held_out.images), fidelity.describe_reference(held_out, None)
+    (classes, truth), count = (train.labels, held_out.labels), len(held_out.images)
+    reference = fidelity.describe_reference(held_out, None)
     sources = [*(Of("posterior", name) for name in model.layer_names), Of("posterior")]
-    lacking = [one for one in sources if rows.find("latent_accuracy", one, count, reference=reference) is None]
-    if not lacking:
-        return
-    started = time.monotonic()
-    chosen = posterior_indices(len(train.images), min(FITTED, len(train.images)))
-    known, _ = encoded(model, train.images, chosen, rows.session.noise)
-    judged, _ = encoded(model, held_out.images, range(count), rows.session.noise)
-    for index, source in enumerate(sources):
-        if source not in lacking:
-            continue
-        parts = slice(index, index + 1) if index < len(known) else slice(None)
-        fitted, tested = (np.concatenate(layers[parts], axis=1) for layers in (known, judged))
-        value = accuracy(fitted, train.labels[chosen], tested, held_out.labels)
-        rows.add("latent_accuracy", source, value, count, {"evaluate": time.monotonic() - started}, reference=reference)
+    wanted = [Wanted("latent_accuracy", source, count, reference=reference) for source in sources]
+
+    def answers(missing: Sequence[Wanted]) -> Iterator[Answer]:
+        started = time.monotonic()
+        chosen = posterior_indices(len(train.images), min(FITTED, len(train.images)))
+        known, _ = encoded(model, train.images, chosen, rows.session.noise)
+        judged, _ = encoded(model, held_out.images, range(count), rows.session.noise)
+        for index, one in enumerate(wanted):
+            if one not in missing:
+                continue
+            parts = slice(index, index + 1) if index < len(known) else slice(None)
+            fitted, tested = (np.concatenate(layers[parts], axis=1) for layers in (known, judged))
+            value = accuracy(fitted, classes[chosen], tested, truth)
+            yield Answer(one, value, {"evaluate": time.monotonic() - started})
+
+    yield Part(wanted, answers)
 
 
-def measure_change(rows: Rows, model: JointModel, chain: Chain | None) -> None:
-    """Store the change of prior samples when one layer is drawn anew, in pixels and in Inception features."""
+def change(rows: Rows, model: JointModel, chain: Chain | None) -> Iterator[Part]:
+    """Yield a part for each layer: the change of prior samples when it is drawn anew, in pixels and in features."""
     prior, session = "gaussian-prior" if chain is None else "ebm-prior", rows.session
-    drawn, judged = FROZEN * REDRAWN, FROZEN * JUDGED
+    network = None
     if session.size.judged and session.extractor is not None:
         network = open_network(session.extractor, ("768",), session.device)
-    else:
-        network, judged = None, 0
     for index, name in enumerate(model.layer_names):
-        source = Of(prior, name)
-        pixels = rows.find("pixel_change", source, drawn) is None
-        features = network is not None and rows.find("feature_change", source, judged, judged=True) is None
-        if not (pixels or features):
-            continue
-        started = time.monotonic()
-        frozen, redrawn = _redrawn(model, index, chain, session.noise)
-        seconds = {"sample": time.monotonic() - started}
-        if pixels:
-            rows.add("pixel_change", source, pixel_change(frozen, redrawn), drawn, seconds)
-        if network is not None and features:
+        wanted = [Wanted("pixel_change", Of(prior, name), FROZEN * REDRAWN)]
+        if network is not None:
+            wanted.append(Wanted("feature_change", Of(prior, name), FROZEN * JUDGED, judged=True))
+        draw = partial(_redrawn, model, index, chain, session.noise)
+        yield Part(wanted, partial(_changes, draw, network))
+
+
+def _changes(
+    draw: Callable[[], tuple[np.ndarray, np.ndarray]], network: Network | None, missing: Sequence[Wanted]
+) -> Iterator[Answer]:
+    started = time.monotonic()
+    frozen, redrawn = draw()
+    seconds = {"sample": time.monotonic() - started}
+    for one in missing:
+        if network is not None and one.metric == "feature_change":
             value = feature_change(network, frozen, redrawn[:, :JUDGED])
-            seconds |= {"evaluate": time.monotonic() - started - seconds["sample"]}
-            rows.add("feature_change", source, value, judged, seconds, **session.judged_by())
+            yield Answer(one, value, seconds | {"evaluate": time.monotonic() - started - seconds["sample"]})
+        else:
+            yield Answer(one, pixel_change(frozen, redrawn), seconds)
 
 
 def _redrawn(model: JointModel, layer: int, chain: Chain | None, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,14 @@
 """The rows of one trained model: which are stored, and how another is added with its provenance."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jlebm.devices import peak_memory
 from jlebm.engines import parallel
+from jlebm.evaluation.fidelity import NotMeasured
 from reproduce import results
 from reproduce.measuring.session import Session
 from reproduce.results.identity import FIRST_NOISE, Identity, Of, Option, noise_of
@@ -71,6 +72,36 @@ class Subject:
         return {name: getattr(self, name) for name in names} | {"commit": commit} | rest
 
 
+class Wanted(NamedTuple):
+    """A row that is wanted."""
+
+    metric: str
+    of: Of
+    images: int
+    """How many are measured."""
+    judged: bool = False
+    """Whether an extractor judges them."""
+    reference: str = ""
+    """Images that a metric without an extractor compares with."""
+
+
+class Answer(NamedTuple):
+    """The value of a row, with the wall-clock seconds it took and further fields."""
+
+    wanted: Wanted
+    value: float
+    seconds: dict[str, float]
+    fields: Mapping[str, Any] = {}
+
+
+class Part(NamedTuple):
+    """Rows that are computed together, in one pass over the same samples."""
+
+    wanted: Sequence[Wanted]
+    answers: Callable[[Sequence[Wanted]], Iterable[Answer | NotMeasured]]
+    """Computes those of them that are not stored."""
+
+
 class Rows:
     """The stored rows of one subject; a new one is appended as soon as it is measured."""
 
@@ -108,24 +139,36 @@ class Rows:
         seen = any(stored.row_digest == row.row_digest for row in self.standing)
         return not seen and self._ours(stored) and all(getattr(stored, name) == getattr(new, name) for name in ASKED)
 
-    def find(
-        self, metric: str, of: Of | str, images: int, judged: bool = False, reference: str = ""
-    ) -> results.Measurement | None:
-        """Return the stored row of a metric, with the same number of images and the same extractor; None without one.
+    def fill(self, parts: Iterable[Part]) -> None:
+        """Compute the rows that are wanted and not stored; each is stored as soon as it is computed.
 
-        Args:
-            metric: its name.
-            of: what it measures; a string stands for a source.
-            images: how many were measured.
-            judged: whether an extractor judged them.
-            reference: of a metric that no extractor judges.
+        An interruption therefore costs only the current one.
         """
-        by = self.session.judged_by() if judged else {"reference": reference, "extractor": ""}
+        for part in parts:
+            missing = [one for one in part.wanted if self.find(one) is None]
+            for answer in part.answers(missing) if missing else ():
+                if isinstance(answer, NotMeasured):
+                    self.session.lacks(answer)
+                else:
+                    self.store(answer)
+
+    def find(self, wanted: Wanted) -> results.Measurement | None:
+        """Return the newest stored row that is wanted, by the same extractor; None without one."""
+        by = self._judged_by(wanted)
+        asked = (wanted.metric, wanted.of, wanted.images, by["reference"], by["extractor"])
         for row in reversed(self.standing):
-            asked = (metric, _of(of), images, by["reference"], by["extractor"])
             if (row.metric, row.of, row.images, row.reference, row.extractor) == asked:
                 return row
         return None
+
+    def store(self, answer: Answer) -> results.Measurement:
+        """Store an answer as a row with its provenance; see `add`."""
+        one = answer.wanted
+        rest = {**self._judged_by(one), **answer.fields}
+        return self.add(one.metric, one.of, answer.value, one.images, answer.seconds, **rest)
+
+    def _judged_by(self, wanted: Wanted) -> dict[str, str]:
+        return self.session.judged_by() if wanted.judged else {"reference": wanted.reference, "extractor": ""}
 
     def add(
         self, metric: str, of: Of | str, value: float, images: int, seconds: dict[str, float], **rest: Any

@@ -1,258 +1,206 @@
-"""Samples of a trained model and their metrics as rows; stored metrics are not measured again.
+"""Metrics of the samples of a trained model, as rows.
 
-Each row is stored as soon as it is measured, so an interruption costs only the current one.
+What is measured is a list of parts: the rows that are wanted, and the function that computes those that are missing.
+`Rows.fill` asks for all of them; a stored row is not measured again.
 """
 
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from jlebm import sampling
-from jlebm.choices import Prior
 from jlebm.evaluation import fidelity, latent
+from jlebm.evaluation.fidelity import NotMeasured
 from jlebm.latents import LatentShapes, layer_names
-from jlebm.progress import Reporter
 from jlebm.randomness import derive_seed
-from jlebm.sampling import SampleFiles
-from reproduce.measuring.row_store import Rows
+from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
+from reproduce.measuring.sample_sets import SampleSets, posterior_indices
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.results.identity import Of
 from reproduce.results.metrics import METRICS, measured_of
 
-NUMBERS = 2**30  # most latents of one source that are stored: 4 GiB
 WIDEST = 20_000  # most latents of an image in the two-sample test
-LATENTS = 10_000  # most images of each side in the two-sample test
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Samples of one source, drawn in batches."""
-
-    batches: Callable[[], Iterator[sampling.Samples]]
-    count: int
-
-
-class SampleSets:
-    """Samples of each source, drawn on first use."""
-
-    def __init__(self, draws: Mapping[str, Draw], folder: Path, report: Reporter, latents: int = LATENTS):
-        self.draws, self.folder, self.report, self.latents = draws, folder, report, latents
-        self.files: dict[str, SampleFiles] = {}
-        self.seconds: dict[str, float] = {}
-
-    @property
-    def priors(self) -> tuple[Prior, ...]:
-        """Priors of the model; a twin without energies has only the Gaussian one."""
-        return tuple(prior for prior in PRIORS if prior in self.draws)
-
-    def count(self, source: str) -> int:
-        """Return the number of images of a source."""
-        return self.draws[source].count
-
-    @property
-    def paths(self) -> list[Path]:
-        """Files of all sources' images and latents."""
-        names = [name for source in self.draws for name in (f"{source}.npy", f"{source}-latents.npy")]
-        return [self.folder / name for name in names]
-
-    def begin(self, rows: Rows) -> None:
-        """Draw all sources before the first row, so that no row is stored for a network that gives NaN."""
-        if not rows.begun:
-            for source in self.draws:
-                _ = self[source]
-
-    def __getitem__(self, source: str) -> SampleFiles:
-        """Return the images and latents of a source."""
-        if source not in self.files:
-            started = time.monotonic()
-            draw, path = self.draws[source], self.folder / f"{source}.npy"
-            self.files[source] = sampling.write(
-                path, draw.batches(), draw.count, self.report, name=f"sampling {source}", latents=self.latents
-            )
-            self.seconds[source] = time.monotonic() - started
-        return self.files[source]
 
 
 def measure(rows: Rows, samples: SampleSets) -> None:
-    """Store those rows that the results still lack.
+    """Store the rows that the results still lack.
 
     Raises:
         UserError: the disk is full, or a stored row cannot be read.
         NotFinite: an image of any source is NaN or infinite; then nothing is stored.
     """
-    samples.begin(rows)
-    measure_latents(rows, samples)
+    if not rows.begun:
+        samples.draw_all()  # before the first row, so that no row is stored for a network that gives NaN
+    rows.fill(parts(rows, samples))
+
+
+def parts(rows: Rows, samples: SampleSets) -> Iterator[Part]:
+    """Yield what is measured of a model with latents, in the order of the rows."""
+    yield reconstruction(rows, samples)
+    for prior in samples.priors:
+        yield from told_apart(rows, samples, Of(prior), slice(None))
     for source in SOURCES:
         if source in samples.draws:
-            measure_images(rows, samples, source)
+            yield from image_metrics(rows, samples, source)
     if samples.priors == PRIORS:
-        measure_floor(rows)
-        measure_gap(rows, samples)
+        yield from floor(rows)
+        yield from gap(rows, samples)
 
 
-def measure_parameters(
-    rows: Rows, samples: SampleSets, source: str, *modules: nn.Module, trained_in: float | None = None
-) -> None:
-    """Store the number of trained parameters behind the images of a source, including an encoder and a backbone.
+def reconstruction(rows: Rows, samples: SampleSets) -> Part:
+    """Return the part of the error of decoded posterior samples."""
 
-    The row also has the training time, `trained_in` seconds if it is not the subject's, and the sampling time if the
-    images were drawn in this process.
-    """
-    count = samples.count(source)
-    if rows.find("parameters", source, count, judged=False) is None:
-        total = sum(parameter.numel() for module in modules for parameter in module.parameters())
-        seconds = {"sample": samples.seconds[source]} if source in samples.seconds else {}
-        if trained_in is not None:
-            seconds["train"] = trained_in
-        rows.add("parameters", source, float(total), count, seconds)
+    def answers(asked: Sequence[Wanted]) -> Iterator[Answer]:
+        truth, decoded = rows.session.dataset.images, samples["posterior"].images
+        error = mean_squared_error(decoded, truth, posterior_indices(len(truth), len(decoded)))
+        yield Answer(asked[0], error, {"sample": samples.seconds["posterior"]})
+
+    return Part([Wanted("reconstruction_mse", Of("posterior"), samples.count("posterior"))], answers)
 
 
-def measure_latents(rows: Rows, samples: SampleSets) -> None:
-    """Store the reconstruction error and the two-sample AUC of posterior against prior latents."""
-    count = samples.count("posterior")
-    if rows.find("reconstruction_mse", "posterior", count, judged=False) is None:
-        decoded, images = samples["posterior"].images, rows.session.dataset.images
-        error = mean_squared_error(decoded, images, posterior_indices(len(images), count))
-        rows.add("reconstruction_mse", "posterior", error, count, {"sample": samples.seconds["posterior"]})
-    for prior in samples.priors:
-        tell_apart(rows, samples, Of(prior), slice(None))
-
-
-def measure_layers(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> None:
-    """Store the two-sample AUC of posterior against prior latents for each layer, top first."""
+def layers_told_apart(rows: Rows, samples: SampleSets, shapes: LatentShapes) -> Iterator[Part]:
+    """Yield the parts of the two-sample AUC of posterior against prior latents for each layer, top first."""
     sizes = [math.prod(shape) for shape in shapes]
     ends = list(itertools.accumulate(sizes))
     for prior in samples.priors:
         for name, size, end in zip(layer_names(len(sizes)), sizes, ends, strict=True):
-            tell_apart(rows, samples, Of(prior, name), slice(end - size, end))
+            yield from told_apart(rows, samples, Of(prior, name), slice(end - size, end))
 
 
-def latents_kept(dimensions: int) -> int:
-    """Return the number of samples whose latents are stored: fewer for a deep hierarchy with millions per image."""
-    return min(LATENTS, NUMBERS // dimensions)
-
-
-def tell_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> None:
-    """Store the two-sample AUC of a part of the latents, posterior against prior."""
+def told_apart(rows: Rows, samples: SampleSets, of: Of, part: slice) -> Iterator[Part]:
+    """Yield the part of the two-sample AUC of some of the latents, posterior against prior."""
     # Each image only once: otherwise the classifier would be tested on latents like those it was trained on.
     used = min(samples.latents, samples.count("posterior"), len(rows.session.dataset.images))
-    if rows.find("latent_auc", of, used, judged=False) is not None:
-        return
-    if used < latent.FEWEST:
-        reason = f"the dataset has {used} images, and the two-sample test needs {latent.FEWEST}"
-        rows.session.lacks(fidelity.NotMeasured("latent_auc", reason, "put the whole dataset into the data root"))
-        return
-    ours, theirs = (samples[each].latents[:used, part] for each in ("posterior", of.source))
-    if ours.shape[1] > WIDEST:
-        reason = f"{of.name} has {ours.shape[1]} latents per image, and the two-sample test takes at most {WIDEST}"
-        rows.session.lacks(fidelity.NotMeasured("latent_auc", reason, "look at the rows of the layers that have fewer"))
-        return
-    started = time.monotonic()
-    seed = derive_seed("evaluation", rows.subject.seed) % 2**32
-    auc = latent.two_sample_auc(np.asarray(ours), np.asarray(theirs), seed=seed)
-    rows.add("latent_auc", of, auc, used, {"evaluate": time.monotonic() - started})
+
+    def answers(asked: Sequence[Wanted]) -> Iterator[Answer | NotMeasured]:
+        if used < latent.FEWEST:
+            reason = f"the dataset has {used} images, and the two-sample test needs {latent.FEWEST}"
+            yield NotMeasured("latent_auc", reason, "put the whole dataset into the data root")
+            return
+        ours, theirs = (samples[each].latents[:used, part] for each in ("posterior", of.source))
+        if ours.shape[1] > WIDEST:
+            reason = f"{of.name} has {ours.shape[1]} latents per image, and the two-sample test takes at most {WIDEST}"
+            yield NotMeasured("latent_auc", reason, "look at the rows of the layers that have fewer")
+            return
+        started = time.monotonic()
+        seed = derive_seed("evaluation", rows.subject.seed) % 2**32
+        auc = latent.two_sample_auc(np.asarray(ours), np.asarray(theirs), seed=seed)
+        yield Answer(asked[0], auc, {"evaluate": time.monotonic() - started})
+
+    yield Part([Wanted("latent_auc", of, used)], answers)
 
 
-def measure_images(rows: Rows, samples: SampleSets, source: str) -> None:
-    """Store the metrics of one source's images, and record which cannot be measured and why."""
-    session, count = rows.session, samples.count(source)
+def parameters(samples: SampleSets, source: str, *modules: nn.Module, trained_in: float | None = None) -> Part:
+    """Return the part of the number of trained parameters behind a source, including an encoder and a backbone.
+
+    The row also has the training time, `trained_in` seconds if it is not the subject's, and the sampling time if the
+    images were drawn in this process.
+    """
+
+    def answers(asked: Sequence[Wanted]) -> Iterator[Answer]:
+        total = sum(parameter.numel() for module in modules for parameter in module.parameters())
+        seconds = {"sample": samples.seconds[source]} if source in samples.seconds else {}
+        if trained_in is not None:
+            seconds["train"] = trained_in
+        yield Answer(asked[0], float(total), seconds)
+
+    return Part([Wanted("parameters", Of(source), samples.count(source))], answers)
+
+
+def image_metrics(rows: Rows, samples: SampleSets, source: str) -> Iterator[Part]:
+    """Yield the parts of one source's images: metrics by a function each, then those by features in one pass.
+
+    Metrics of features that cannot be computed are recorded with the reason.
+    """
+    session, count, of = rows.session, samples.count(source), Of(source)
     computed = [metric for metric in measured_of(source) if METRICS[metric].function]
+    reference = fidelity.describe_reference(session.dataset, None)
     for metric in computed:
-        measure_by_function(rows, samples, source, metric)
-    wanted = []
+        yield Part([Wanted(metric, of, count, reference=reference)], partial(_by_function, rows, samples))
     if source not in session.size.judged:
         return
+    possible = []
     for metric in measured_of(source):
         if metric in computed:
             continue
         refusal = fidelity.refusal(metric, session.extractor, count, session.references)
         if refusal is not None:
             session.lacks(refusal)
-        elif rows.find(metric, source, count, judged=True) is None:
-            wanted.append(metric)
-    if not wanted:
-        return
-    images = samples[source].images
-    started = time.monotonic()
+        else:
+            possible.append(Wanted(metric, of, count, judged=True))
+    yield Part(possible, partial(_by_features, rows, samples))
+
+
+def _by_function(rows: Rows, samples: SampleSets, asked: Sequence[Wanted]) -> Iterator[Answer]:
+    """Compute metrics that are functions of a source's images and the training images."""
+    for one in asked:
+        drawn, started = samples[one.of.source].images, time.monotonic()
+        module, _, name = METRICS[one.metric].function.partition(":")
+        value = float(getattr(import_module(module), name)(drawn, rows.session.dataset.images))
+        yield Answer(one, value, {"sample": samples.seconds[one.of.source], "evaluate": time.monotonic() - started})
+
+
+def _by_features(rows: Rows, samples: SampleSets, asked: Sequence[Wanted]) -> Iterator[Answer | NotMeasured]:
+    """Compute metrics of Inception features, all in one pass."""
+    session, source = rows.session, asked[0].of.source
+    drawn, started = samples[source].images, time.monotonic()
     scores = fidelity.evaluate(
-        images,
+        drawn,
         session.reference,
         session.extractor,
         session.device,
-        metrics=wanted,
+        metrics=[one.metric for one in asked],
         report=session.report,
     )
     seconds = {"sample": samples.seconds[source], "evaluate": time.monotonic() - started}
-    for score in scores:
-        if isinstance(score, fidelity.NotMeasured):
-            session.lacks(score)
-        else:
-            judged = session.judged_by()
-            rows.add(score.metric, source, score.value, score.images, seconds, spread=score.spread, **judged)
+    for one, score in zip(asked, scores, strict=True):
+        yield score if isinstance(score, NotMeasured) else Answer(one, score.value, seconds, {"spread": score.spread})
 
 
-def measure_by_function(rows: Rows, samples: SampleSets, source: str, metric: str) -> None:
-    """Store a metric computed by a function of a source's images and the training images."""
-    session, count = rows.session, samples.count(source)
-    reference = fidelity.describe_reference(session.dataset, None)
-    if rows.find(metric, source, count, reference=reference) is not None:
+def floor(rows: Rows) -> Iterator[Part]:
+    """Yield the part of the distance between the training images' halves, once for all seeds."""
+    session, extractor = rows.session, rows.session.extractor
+    half = session.references // 2
+    if extractor is None or half < fidelity.NEEDS["fid768"].images:
         return
-    images, started = samples[source].images, time.monotonic()
-    module, _, name = METRICS[metric].function.partition(":")
-    value = float(getattr(import_module(module), name)(images, session.dataset.images))
-    seconds = {"sample": samples.seconds[source], "evaluate": time.monotonic() - started}
-    rows.add(metric, source, value, count, seconds, reference=reference)
+
+    def answers(asked: Sequence[Wanted]) -> Iterator[Answer]:
+        found = fidelity.halves(session.reference, extractor, session.device, report=session.report)
+        yield Answer(asked[0], found.value, {}, {"weights": ""})
+
+    yield Part([Wanted("fid768", Of("training-halves"), half, judged=True)], answers)
 
 
-def measure_floor(rows: Rows) -> None:
-    """Store the distance between the training images' halves, once for all seeds."""
-    session, half = rows.session, rows.session.references // 2
-    if session.extractor is None or half < fidelity.NEEDS["fid768"].images:
+def gap(rows: Rows, samples: SampleSets) -> Iterator[Part]:
+    """Yield the part of (a - b) / (a - c), the share of the prior's gap that the energies close, if there is a gap."""
+    session = rows.session
+    if session.extractor is None:
         return
-    if rows.find("fid768", "training-halves", half, judged=True) is None:
-        floor = fidelity.halves(session.reference, session.extractor, session.device, report=session.report)
-        rows.add(floor.metric, "training-halves", floor.value, floor.images, {}, weights="", **session.judged_by())
-
-
-def measure_gap(rows: Rows, samples: SampleSets) -> None:
-    """Store (a - b) / (a - c), the share of the prior's gap that the energies close, if there is a gap."""
-    if rows.session.extractor is None:
-        return
-    if unjudged := set(SOURCES) - set(rows.session.size.judged):
+    if unjudged := set(SOURCES) - set(session.size.judged):
         reason = f"the images of the {', '.join(sorted(unjudged))} do not go through Inception here"
-        rows.session.lacks(
-            fidelity.NotMeasured("prior_gap_closed", reason, "take a larger --preset without a variation")
-        )
+        session.lacks(NotMeasured("prior_gap_closed", reason, "take a larger --preset without a variation"))
         return
-    found = [rows.find("fid768", source, samples.count(source), judged=True) for source in SOURCES]
+    found = [rows.find(Wanted("fid768", Of(source), samples.count(source), judged=True)) for source in SOURCES]
     present = [row for row in found if row is not None]
-    if len(present) < len(SOURCES) or rows.find("prior_gap_closed", "all", present[0].images, judged=True) is not None:
+    if len(present) < len(SOURCES):
         return
-    gaussian, ebm, posterior = (row.value for row in present)
-    if gaussian <= posterior:
-        reason = f"there is no gap: fid768 is {gaussian:.4f} for the Gaussian prior, {posterior:.4f} for the posterior"
-        rows.session.lacks(fidelity.NotMeasured("prior_gap_closed", reason, "train longer"))
-    else:
-        closed = (gaussian - ebm) / (gaussian - posterior)
-        rows.add("prior_gap_closed", "all", closed, present[0].images, {}, **rows.session.judged_by())
 
+    def answers(asked: Sequence[Wanted]) -> Iterator[Answer | NotMeasured]:
+        gaussian, ebm, posterior = (row.value for row in present)
+        if gaussian <= posterior:
+            reason = (
+                f"there is no gap: fid768 is {gaussian:.4f} for the Gaussian prior, {posterior:.4f} for the posterior"
+            )
+            yield NotMeasured("prior_gap_closed", reason, "train longer")
+        else:
+            yield Answer(asked[0], (gaussian - ebm) / (gaussian - posterior), {})
 
-def posterior_indices(total: int, count: int) -> list[int]:
-    """Choose evenly spaced training images, between those of the reference if neither takes all.
-
-    As far as possible, a decoded posterior sample is then not compared with its own image. Beyond `total`, number i is
-    another posterior sample of image i - `total`.
-    """
-    rounds, rest = divmod(count, total)
-    whole = rounds * total
-    return [*range(whole), *(whole + (2 * index + 1) * total // (2 * rest) for index in range(rest))]
+    yield Part([Wanted("prior_gap_closed", Of("all"), present[0].images, judged=True)], answers)
 
 
 def mean_squared_error(decoded: np.ndarray, images: np.ndarray, chosen: list[int]) -> float:

@@ -1,9 +1,6 @@
 """Command-line options shared by the recipes."""
 
-import math
 import re
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -103,28 +100,14 @@ class Arguments(Training):
     """Images sampled from each prior; by default the preset's."""
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds; None without one.
 
-def refuse_what_does_not_fit(images: int, shape: Sequence[int], sets: int, runs: Path) -> None:
-    """Check, before anything is trained, that the disk has room for the images to be sampled.
-
-    Args:
-        images: number in each set, as --images asks.
-        shape: channels, height and width of an image, one byte each.
-        sets: number of sets that are stored: each source of each seed.
-        runs: the folder they go into; images of earlier calls there count as free space.
-
-    Raises:
-        UserError: the disk is too small.
-    """
-    there = next((folder for folder in (runs, *runs.absolute().parents) if folder.is_dir()), None)
-    if there is None:
-        return
-    needed, free = images * math.prod(shape) * sets, shutil.disk_usage(there).free
-    if needed > free and needed > free + sum(path.stat().st_size for path in runs.rglob("*.npy")):
-        raise UserError(
-            f"--images {images} takes {needed / 1e9:,.3g} GB in all, and {runs} has {free / 1e9:,.3g} GB free; ask for "
-            "fewer, or name --runs on a larger disk"
-        )
+        Raises:
+            UserError: it is not a time such as 90s, 20m or 1.5h.
+        """
+        return None if self.budget is None else parse_duration(self.budget)
 
 
 def parse_duration(text: str) -> float:

@@ -29,15 +29,8 @@ from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
 from reproduce.measuring.row_store import Rows, Subject, stored
-from reproduce.measuring.sampled import (
-    Draw,
-    SampleSets,
-    latents_kept,
-    measure,
-    measure_layers,
-    measure_parameters,
-    posterior_indices,
-)
+from reproduce.measuring.sample_sets import Draw, SampleSets, latents_kept, posterior_indices
+from reproduce.measuring.sampled import layers_told_apart, measure, parameters
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
@@ -97,7 +90,7 @@ def run_two_stage(
         frozen = frozen_copy(backbone).to(session.device)
         state = fitted(run, session.dataset.images, session.device, session.report, frozen)
         plain = dataclasses.replace(arguments, variation=Variation(), noise=GENERATOR)
-        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset)
+        unvaried, _ = planned(preset.plan, plain, plan.energies.dataset, session.device)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
         stage = _StageTwo(run, energies, state, trained, variation)
         drawn = _Drawn(_sampled(backbone, state, plan.sampler), plan.sampler, preset.batch_size)
@@ -234,9 +227,9 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
     folder = run.folder / f"{subject.identity.label.translate(PLAIN)}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
     measure(rows, samples)
-    measure_parameters(rows, samples, "gaussian-prior", trained.network, trained_in=trained.seconds)
-    measure_parameters(rows, samples, "ebm-prior", trained.network, model.energy)
-    measure_layers(rows, samples, model.backbone.latent_shapes)
+    rows.fill([parameters(samples, "gaussian-prior", trained.network, trained_in=trained.seconds)])
+    rows.fill([parameters(samples, "ebm-prior", trained.network, model.energy)])
+    rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
     there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything in {folder} was measured before; its rows are kept")

@@ -21,7 +21,7 @@ from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, descri
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows, Subject
-from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, trained, without_digit
 from reproduce.pipelines.command_arguments import AnomalyArguments

@@ -16,7 +16,8 @@ from jlebm.sampling import Sampler, Samples
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.row_store import Rows, Subject, stored
-from reproduce.measuring.sampled import Draw, SampleSets, measure, posterior_indices
+from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
+from reproduce.measuring.sampled import measure
 from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
 from reproduce.pipelines.run_page import leave_page

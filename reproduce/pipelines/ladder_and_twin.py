@@ -24,7 +24,8 @@ from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.row_store import Rows, Subject, stored
-from reproduce.measuring.sampled import SampleSets, measure, measure_layers, posterior_indices
+from reproduce.measuring.sample_sets import SampleSets, posterior_indices
+from reproduce.measuring.sampled import layers_told_apart, measure
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments
@@ -84,7 +85,7 @@ def _measured(
     model = state.evaluated_model()
     rows, samples = Rows(subject, session, arguments.results), samples_of(run, experiment, state, session)
     measure(rows, samples)
-    measure_layers(rows, samples, model.backbone.latent_shapes)
+    rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)
     return Measured(run, state, rows, samples)

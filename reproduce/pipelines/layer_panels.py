@@ -20,7 +20,7 @@ from jlebm.latents import layer_names
 from jlebm.model import JointModel
 from jlebm.sampling import gathered
 from reproduce.measuring.row_store import Rows
-from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.pipelines import transition
 from reproduce.pipelines.pictures import files_of, store, there
 from reproduce.presets.extents import Extent

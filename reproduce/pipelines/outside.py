@@ -27,7 +27,7 @@ from reproduce import results
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows
-from reproduce.measuring.sampled import posterior_indices
+from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.pipelines.command_arguments import OutsideArguments
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.run_page import leave_page

@@ -1,11 +1,17 @@
-"""Plan of a two-stage row: a preset as the command line changes it."""
+"""What a recipe trains: a preset as the command line changes it."""
 
 import dataclasses
 
+import torch
+
+from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
+from jlebm.experiment import Experiment
 from jlebm.randomness import GENERATOR
-from reproduce.pipelines.arguments import Arguments, parse_duration
+from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.presets.extents import PRIORS
+from reproduce.presets.ladder_sizes import LadderPreset
+from reproduce.presets.recipes import Preset, with_inference_network
 from reproduce.presets.staged import TwoStagePlan
 from reproduce.results.identity import Option, noise_option
 
@@ -14,12 +20,58 @@ MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixt
 NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
 
-def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[TwoStagePlan, dict[str, Option]]:
-    """Return the plan with the arguments applied, and the options of the variation that change it.
+def joint_planned(preset: Preset, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
+    """Return the configuration of the two-layer generator with the arguments applied.
 
     Raises:
-        UserError: a key is unknown or not for --set, a value does not fit, or --learning of the two-layer model
-            is given.
+        UserError: a key is unknown or not for --set, a value does not fit, or an option of another model is given.
+    """
+    experiment = preset.experiment
+    if arguments.learning == "variational":
+        experiment = with_inference_network(preset.variational or experiment)
+    return _overridden(experiment, arguments, dataset, device)
+
+
+def ladder_planned(preset: LadderPreset, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
+    """Return the configuration of the ladder with the arguments applied.
+
+    Raises:
+        UserError: a key is unknown or not for --set, a value does not fit, or an option of another model is given.
+    """
+    if arguments.learning is not None:
+        raise UserError("--learning is that of the two-layer model; leave it out with --model ladder")
+    return _overridden(preset.experiment, arguments, dataset, device)
+
+
+def _overridden(experiment: Experiment, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
+    if arguments.variation != Variation():
+        raise UserError("the options of the two-stage model need --model two-stage")
+    changes = list(arguments.set)
+    for assignment in changes:
+        key = assignment.partition("=")[0]
+        if key in ("protocol", "preset", "dataset", "learning"):
+            raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
+    if (seconds := arguments.budget_seconds) is not None:
+        changes.append(f"training.budget_seconds={seconds}")
+    experiment = dataclasses.replace(experiment.override(changes), dataset=dataset)
+    _refuse_tf32(precision_of(experiment.model), "model.precision", device)
+    return experiment
+
+
+def _refuse_tf32(precision: str, key: str, device: torch.device) -> None:
+    """Refuse TF32 on a CPU: its rows would name an arithmetic that a CPU does not have."""
+    if precision == "tf32" and device.type == "cpu":
+        raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
+
+
+def planned(
+    plan: TwoStagePlan, arguments: Arguments, dataset: str, device: torch.device
+) -> tuple[TwoStagePlan, dict[str, Option]]:
+    """Return the plan of a two-stage row with the arguments applied, and the options of the variation that change it.
+
+    Raises:
+        UserError: a key is unknown or not for --set, a value does not fit, --learning of the two-layer model is given,
+            or TF32 is asked for on a CPU.
     """
     if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
@@ -32,13 +84,13 @@ def planned(plan: TwoStagePlan, arguments: Arguments, dataset: str) -> tuple[Two
             raise UserError(f"--set does not change {key!r}: energies follow the backbone; set backbone.model instead")
         if key in NAMES or key.rpartition(".")[2] in NAMES:
             raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
-    if arguments.budget is not None:
-        seconds = parse_duration(arguments.budget)
+    if (seconds := arguments.budget_seconds) is not None:
         share = SHARE_OF_BACKBONE if varied.backbone_checkpoint is None else 0.0
         if share:
             changes.append(f"backbone.training.budget_seconds={share * seconds}")
         changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
     plan = plan.override(changes)
+    _refuse_tf32(plan.energies.precision, "energies.precision", device)
     said: dict[str, Option] = {}
     sampler = plan.sampler
     model = plan.backbone.model

@@ -11,9 +11,9 @@ from jlebm.errors import UserError, nearest
 from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.data_root import loaded, unseen
-from reproduce.measuring.places import paper_of, try_places
+from reproduce.measuring.places import paper_of, refuse_what_does_not_fit, try_places
 from reproduce.measuring.session import Session
-from reproduce.pipelines.arguments import parse_duration, refuse_what_does_not_fit
+from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.command_arguments import TableArguments
 from reproduce.pipelines.fitting import STOPPED, Stopped
 from reproduce.pipelines.table_system import SOURCE, run_system

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from jlebm.run import Run, open_run
 from jlebm.sampling import Samples
 from jlebm.training import TrainState
 from reproduce import cifar10
-from reproduce.measuring.row_store import Rows, Subject, stored
-from reproduce.measuring.sampled import Draw, SampleSets, measure_images, measure_parameters, posterior_indices
+from reproduce.measuring.row_store import Answer, Part, Rows, Subject, Wanted, stored
+from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
+from reproduce.measuring.sampled import image_metrics, parameters
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import Training
 from reproduce.pipelines.energies_on_backbone import Trained, record_backbone, trained_backbone
@@ -30,7 +31,7 @@ from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import samples_folder
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
 from reproduce.pipelines.run_page import leave_page
-from reproduce.results.identity import TABLE, noise_option
+from reproduce.results.identity import TABLE, Of, noise_option
 from reproduce.systems.levels import bits_per_dim
 from reproduce.systems.system import BaselineExperiment, HasLikelihood, OnBackbone, System
 
@@ -119,12 +120,13 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     draw = Draw(lambda: _drawn(system, session.images, session.noise), session.images)
     samples = SampleSets({SOURCE: draw}, samples_folder(run, session), session.report)
     backbone = () if trained is None else (trained.network,)
-    if rows.find("parameters", SOURCE, session.images, judged=False) is None:
+    number = parameters(samples, SOURCE, system, *backbone)
+    if rows.find(number.wanted[0]) is None:
         _ = samples[SOURCE]  # drawn now, so that the row has the sampling time even without Inception
-    measure_parameters(rows, samples, SOURCE, system, *backbone)
+    rows.fill([number])
     if isinstance(system, HasLikelihood):
-        measure_likelihood(rows, system, held_out())
-    measure_images(rows, samples, SOURCE)
+        rows.fill([likelihood(rows, system, held_out())])
+    rows.fill(image_metrics(rows, samples, SOURCE))
     into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
     drawn = [*files_of(rows, into, DRAWN), *figures_of(into, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):
@@ -137,25 +139,26 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     session.report.line(f"{stored(rows.added, rows.path)}; pictures are in {into}, the weights in {run.folder}")
 
 
-def measure_likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> None:
-    """Store the bits per dimension, averaged over evenly spaced images."""
+def likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> Part:
+    """Return the part of the bits per dimension, averaged over evenly spaced images."""
     count = min(LIKELIHOODS, len(held_out.images))
+
+    def answers(missing: Sequence[Wanted]) -> Iterator[Answer]:
+        started, total = time.monotonic(), 0.0
+        chosen = posterior_indices(len(held_out.images), count)
+        for first in range(0, count, BATCH):
+            some = chosen[first : first + BATCH]
+            x = to_float(torch.from_numpy(np.array(held_out.images[some])).to(rows.session.device))
+            with torch.no_grad():
+                bits = bits_per_dim(
+                    system.log_likelihood(x, image_noise("evaluation", some, rows.session.noise)), x[0].numel()
+                )
+            total += float(bits) * len(some)
+        seconds = {"evaluate": time.monotonic() - started}
+        yield Answer(missing[0], total / count, seconds, {"chain": "", "bits": system.bits})
+
     reference = fidelity.describe_reference(held_out, count)
-    if rows.find("bits_per_dimension", HELD_OUT, count, reference=reference) is not None:
-        return
-    started, total = time.monotonic(), 0.0
-    chosen = posterior_indices(len(held_out.images), count)
-    for first in range(0, count, BATCH):
-        some = chosen[first : first + BATCH]
-        x = to_float(torch.from_numpy(np.array(held_out.images[some])).to(rows.session.device))
-        with torch.no_grad():
-            bits = bits_per_dim(
-                system.log_likelihood(x, image_noise("evaluation", some, rows.session.noise)), x[0].numel()
-            )
-        total += float(bits) * len(some)
-    seconds = {"evaluate": time.monotonic() - started}
-    said = {"reference": reference, "chain": "", "bits": system.bits}
-    rows.add("bits_per_dimension", HELD_OUT, total / count, count, seconds, **said)
+    return Part([Wanted("bits_per_dimension", Of(HELD_OUT), count, reference=reference)], answers)
 
 
 def _drawn(system: System, count: int, scheme: Scheme) -> Iterator[Samples]:

@@ -1,4 +1,4 @@
-"""Numbers with what made them: measured rows, what is expected, what papers report, verdicts, tables, artifacts."""
+"""Measured rows with their provenance, expectations, reported values, verdicts, tables and artifacts."""
 
 from reproduce.results.artifact import read_artifact, write_artifact
 from reproduce.results.basis import held_to_basis

@@ -1,4 +1,4 @@
-"""How many images of each digit the 80/20 test set of Table 4 has, from the counts of MNIST's digits."""
+"""Number of images of each digit in the 80/20 test set of Table 4, from the counts of MNIST's digits."""
 
 from jlebm.evaluation.prevalence import least_auprc
 
@@ -6,16 +6,16 @@ DIGITS = (6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958)  # of 0 to
 
 
 def images_of_test(digit: int) -> tuple[int, int]:
-    """Return how many test images are of the held-out digit, and how many of the others.
+    """Return the numbers of test images of the held-out digit and of the others.
 
-    All images of the digit are tested, and those of the others that are left after four fifths of them train.
+    All images of the digit are tested, and the fifth of the others that is not used in training.
     """
     others = sum(DIGITS) - DIGITS[digit]
     return DIGITS[digit], others - others * 4 // 5
 
 
 def chance(digit: int) -> float:
-    """Return the AUPRC of a score that tells nothing: the share of the held-out digit."""
+    """Return the AUPRC of a score without information: the share of the held-out digit."""
     positives, negatives = images_of_test(digit)
     return positives / (positives + negatives)
 

@@ -1,4 +1,4 @@
-"""Stored arrays that figures are drawn from: an npz file that says which run made it."""
+"""Artifacts: npz files with the arrays of a figure and the run that made them."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ def write_artifact(path: Path, arrays: Mapping[str, np.ndarray], run: Mapping[st
 
     Args:
         path: `results/artifacts/<name>.npz`.
-        arrays: by name, any but "provenance".
+        arrays: by name; "provenance" is reserved.
         run: at least protocol, dataset, preset, learning, seed, config_digest and commit, as in `Measurement`.
 
     Raises:
-        UserError: `run` lacks one of these, the arrays are more than an artifact holds, or the disk is full.
+        UserError: `run` lacks one of these, the arrays are larger than an artifact may be, or the disk is full.
     """
     if (size := sum(array.nbytes for array in arrays.values())) > LARGEST:
         raise UserError(f"the arrays of {path} have {size / 1e6:.0f} MB, and an artifact holds {LARGEST / 1e6:.0f} MB")
@@ -47,12 +47,12 @@ def read_artifact(
 
     Args:
         path: the npz file.
-        names: the arrays that must be in it.
-        measured: all stored rows: if some are of the artifact's protocol, dataset, preset, learning and seed, one
-            of them must be of its configuration.
+        names: arrays that it must have.
+        measured: all stored rows; of those with the artifact's protocol, dataset, preset, learning and seed, if any,
+            one must have its configuration.
 
     Raises:
-        UserError: the file may not be read, is damaged, lacks an array, was changed since it was written, or is of
+        UserError: the file cannot be read, is damaged, lacks an array, was changed since it was written, or has
             another configuration than the stored rows.
     """
     again = "make it again with its recipe"

@@ -1,4 +1,4 @@
-"""Whether an entry of `expected.toml` is what its rows make: nothing typed, nothing deleted, nothing forged."""
+"""Check that an entry of `expected.toml` follows from its rows: nothing typed, deleted or forged."""
 
 import dataclasses
 import math
@@ -9,16 +9,16 @@ from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, con
 from reproduce.results.measurement import Measurement
 from reproduce.results.verdicts import Verdict, rewrite
 
-CLOSE = 1e-9  # relative: what another version of scipy may move in the last digits of a tolerance
+CLOSE = 1e-9  # relative: another version of scipy may change the last digits of a tolerance
 STATED = ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS)
 
 
 def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> list[Verdict]:
-    """Return the verdicts, a FAIL in place of each whose expectation its rows do not make.
+    """Return the verdicts, with a FAIL for each expectation that does not follow from its rows.
 
     Args:
         verdicts: of `check`.
-        measured: all stored rows, in which those of the basis are looked for by their digests.
+        measured: all stored rows; those of the basis are found by their digests.
     """
     stored = {row.row_digest: row for row in measured if row.intact}
     judged = []
@@ -36,7 +36,7 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) 
 
 
 def fault(one: Expectation, stored: Mapping[str, Measurement]) -> str:
-    """Say in a clause what of an expectation its rows do not make; "" where they make all of it, or it has no value.
+    """Return, as a clause, what of an expectation does not follow from its rows; "" if all does or it has no value.
 
     Args:
         one: of `expected.toml`.

@@ -1,4 +1,4 @@
-"""The paper's Table 2 with what was measured here beside it, a line a system, at one preset."""
+"""The paper's Table 2 beside the values measured here, one line per system, at one preset."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ def comparison(
 ) -> list[tuple[str, ...]]:
     """Return the cells of the table, in the order of `HEADER`.
 
-    Every value is a mean over the newest row of each seed, of rows that may be averaged (`verdicts.alike`); where there
-    are several such groups it is the one that was measured last.
+    Every value is a mean over the newest row of each seed, among rows that may be averaged (`verdicts.alike`); of
+    several such groups, the one measured last.
 
     Raises:
         UserError: a row was changed since it was stored.
@@ -73,12 +73,12 @@ def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[
 
 
 def sources(paper: Mapping[str, Reported]) -> list[str]:
-    """Return where the reported numbers were read."""
+    """Return the sources of the reported numbers."""
     return list(dict.fromkeys(one.source for system in SYSTEMS for one in _entries(system, paper)))
 
 
 def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:
-    """Return the rows of what has learned nothing, which every system is held to."""
+    """Return the rows of independent pixels, which every system should beat."""
     asked = (dataset, preset, PIXELS, "fid768")
     rows = [row for row in measured if (row.dataset, row.label, row.learning, row.metric) == asked]
     refuse_changed(rows)

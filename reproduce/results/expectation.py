@@ -1,4 +1,4 @@
-"""What this code is held to: `expected.toml`, and how an entry of it is made from measured rows."""
+"""Entries of `expected.toml`, and how measured rows make one."""
 
 import dataclasses
 import statistics
@@ -12,7 +12,7 @@ from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measureme
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, refuse_unwritable
 
-CONFIDENCE = 0.95  # of the interval that new means are to fall into
+CONFIDENCE = 0.95  # of the prediction interval for new means
 QUESTION = ("dataset", "preset", "variation", "learning", "metric", "source", "layer", "target", "score")
 CONDITIONS = (
     "reference",
@@ -20,30 +20,30 @@ CONDITIONS = (
     "weights",
     "chain",
     "bits",
-)  # what must agree within one mean, as `condition` says
+)  # must agree within one mean, compared by `condition`
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One entry of `expected.toml`: which rows it is about, what they are held to, and why.
+    """One entry of `expected.toml`: the rows it covers, the value and tolerance they must match, and why.
 
     Attributes:
         protocol, dataset, preset, learning, metric, source: as in `Measurement`; the rows' must be equal, and so must
             `variation`, `layer`, `target` and `score`.
-        images: how many images; 0 in an entry without a value leaves it open.
+        images: number of images; 0, in an entry without a value, leaves it open.
         config_digest: of the rows; "" in an entry without a value.
-        complete: False for rows of runs that a wall-clock budget ended early.
-        reference, extractor, weights, chain, bits: what the rows must have been measured with; "" or None leaves it
-            open. Of the extractor only the network's name is compared, the part before the first comma.
-        value: the mean over seeds; None where nothing has been measured yet.
-        tolerance: the deviation of the mean up to which it is a PASS.
-        fail_beyond: the deviation beyond which it is a FAIL; between the two it is a DRIFT.
-        seeds: how many distinct seeds a verdict needs, and the tolerance is made for the mean of.
-        basis: which rows the value comes from and how the tolerance follows from their spread, in words.
-        basis_rows: the digests of these rows, by which `basis.fault` makes all of it again.
-        tolerance_by_hand: why 'tolerance' and 'fail_beyond' are not what the rule gives; "" where they are.
-        needs: what measuring it takes, in words.
-        command: what would measure it.
+        complete: False for runs that a wall-clock budget ended early.
+        reference, extractor, weights, chain, bits: conditions of the measurement; "" or None leaves one open.
+            Only the name of the extractor's network is compared, the part before the first comma.
+        value: mean over seeds; None if nothing has been measured yet.
+        tolerance: largest deviation of the mean that passes.
+        fail_beyond: largest deviation that is a DRIFT; beyond it is a FAIL.
+        seeds: number of distinct seeds that a verdict needs; the tolerance is for their mean.
+        basis: the rows behind the value, and how the tolerance follows from their spread, in words.
+        basis_rows: digests of these rows, from which `basis.fault` recomputes the entry.
+        tolerance_by_hand: why 'tolerance' and 'fail_beyond' differ from the rule; "" if they do not.
+        needs: what the measurement takes, in words.
+        command: measures it.
         paper: a key of `paper.toml` whose number is shown beside it; "" for none.
 
     Raises:
@@ -97,29 +97,29 @@ class Expectation:
             raise UserError("a value names the 'config_digest' and 'images' of the rows that it comes from")
 
     def asks(self, row: Measurement) -> bool:
-        """Whether a row is an answer to the same question, of whatever protocol, configuration and count."""
+        """Whether a row answers the same question, with any protocol, configuration and number of images."""
         return all(getattr(self, name) == getattr(row, name) for name in QUESTION)
 
     @property
     def of(self) -> Of:
-        """What the number is of."""
+        """Samples, layer or detection that the number describes."""
         return Of(self.source, self.layer, self.target, self.score)
 
     @property
     def label(self) -> str:
-        """The preset with its variation, as a table names it."""
+        """Preset with its variation, as in a table."""
         return label(self.preset, self.variation)
 
 
 def condition(one: Measurement | Expectation, name: str) -> Any:
-    """Return a field normalised for comparison, as a value that can be a key.
+    """Return a field normalised for comparison, as a hashable value.
 
-    Of an extractor it is the network, the part before the first comma. The digest behind it is the file's, and a
-    file of part of the network gives the same features; that these are the network's, its self-check has found.
+    For an extractor this is the network's name, the part before the first comma. The digest behind it is that of the
+    file: a file with part of the network gives the same features, as its self-check shows.
     """
     value = getattr(one, name)
     if isinstance(value, dict):
-        return tuple(sorted(value.items()))  # options are the same in whatever order they were typed
+        return tuple(sorted(value.items()))  # the order of options does not matter
     return value.partition(",")[0] if name == "extractor" else value
 
 
@@ -129,13 +129,13 @@ def question(one: Measurement | Expectation) -> tuple[Any, ...]:
 
 
 def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expectation:
-    """Make the expectation that rows of one protocol and configuration justify, one row a seed.
+    """Make the expectation from rows of one protocol and configuration, one row for each seed.
 
     The value is the mean over the n seeds. The tolerance is the half-width of the two-sided 95 % prediction
     interval for the mean of m new seeds, t(0.975, n - 1) * s * sqrt(1/n + 1/m) with s the sample standard deviation,
     and never below the metric's floor; with n = 1 there is no spread and it is the floor. m is `old.seeds`, which n
-    may exceed, and n without `old`. `fail_beyond` is twice the tolerance. What the rows don't say (seeds, needs,
-    command, paper) is taken from `old`; a tolerance that was set by hand is replaced.
+    may exceed, and n without `old`. `fail_beyond` is twice the tolerance. The fields that rows lack
+    (seeds, needs, command, paper) come from `old`; a tolerance set by hand is replaced.
 
     Raises:
         UserError: no rows, two of one seed, a row changed by hand, rows of different selectors or conditions, or

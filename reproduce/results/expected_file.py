@@ -1,4 +1,4 @@
-"""The file `expected.toml`: read whole, and written entry by entry so that everything else in it stays as it is."""
+"""The file `expected.toml`: read whole, edited entry by entry; everything else in it is left unchanged."""
 
 import dataclasses
 import json
@@ -21,16 +21,16 @@ def read_expected(path: Path) -> list[Expectation]:
     """Read `expected.toml`.
 
     Raises:
-        UserError: the file is missing or not TOML, or an entry has an unknown, missing or wrong field, or asks
-            exactly what another one asks.
+        UserError: the file is missing or not TOML, or an entry has an unknown, missing or wrong field, or two
+            entries ask the same.
     """
     return _decode_all(read_tables(path, "expectation"), path)
 
 
 def replaces(new: Expectation, old: Expectation) -> bool:
-    """Whether `new` takes the place of `old`: the same question, and what `old` states of count and weights.
+    """Whether `new` replaces `old`: the same question, and the number of images and weights that `old` states.
 
-    Whether the runs went to their end is left open by an entry that has no value yet.
+    An entry without a value leaves open whether the runs ran to their end.
     """
     same = question(new) == question(old)
     ended = old.value is None or old.complete == new.complete
@@ -38,9 +38,9 @@ def replaces(new: Expectation, old: Expectation) -> bool:
 
 
 def replaced(new: Expectation, entries: Sequence[Expectation]) -> int | None:
-    """Return the place of the entry that `new` takes the place of, None where it is one more entry.
+    """Return the index of the entry that `new` replaces; None if it is an additional entry.
 
-    An entry that states as much as `new` goes before one that leaves the number of images or the weights open.
+    An entry that states as much as `new` is preferred to one that leaves the number of images or the weights open.
     """
     places = [place for place, entry in enumerate(entries) if replaces(new, entry)]
     return min(places, key=lambda place: not replaces(entries[place], new), default=None)
@@ -54,20 +54,20 @@ def write_expected(path: Path, new: Sequence[Expectation]) -> None:
 def rewrite_expected(
     path: Path, make: Callable[[Sequence[Expectation]], Sequence[Expectation]]
 ) -> Sequence[Expectation]:
-    """Put expectations into `expected.toml`, each in place of the one that is `replaced` or else at the end.
+    """Put expectations into `expected.toml`, each in place of the entry it replaces, or at the end.
 
-    Every other entry and every comment stays as it is, byte for byte. The folder's lock is held from the reading to the
-    writing, so that of two processes none loses what the other one writes.
+    Every other entry and every comment is kept byte for byte. The folder's lock is held from reading to writing, so
+    that two processes never lose each other's entries.
 
     Args:
         path: of the file.
-        make: given the entries that stand there, returns those to be put in.
+        make: returns the entries to put in, given the stored ones.
 
     Returns:
         What `make` returned.
 
     Raises:
-        UserError: the file cannot be read or written, its layout would not let the other entries stand as they are, or
+        UserError: the file cannot be read or written, its layout would change the other entries, or
             `make` raised it.
     """
     with hold(path.parent):
@@ -87,8 +87,8 @@ def _edited(path: Path, old: Sequence[Expectation], new: Sequence[Expectation]) 
             blocks.append("\n" + _toml(one))
             continue
         kept[place] = one
-        if place < len(blocks):  # otherwise the comparison below refuses
-            # Comments at the end of a block belong to what follows it.
+        if place < len(blocks):  # otherwise the check below refuses
+            # Comments at the end of a block belong to the next one.
             tail = re.search(r"(?:^[ \t]*(?:#[^\n]*)?\n)*\Z", blocks[place], flags=re.MULTILINE)
             blocks[place] = _toml(one) + (tail.group() if tail else "")
     text = head + "".join(blocks)
@@ -103,7 +103,7 @@ def _edited(path: Path, old: Sequence[Expectation], new: Sequence[Expectation]) 
 
 def _decode_all(tables: Sequence[Any], path: Path) -> list[Expectation]:
     made: list[Expectation] = []
-    alike: dict[tuple[Any, ...], list[Expectation]] = defaultdict(list)  # of one question
+    alike: dict[tuple[Any, ...], list[Expectation]] = defaultdict(list)  # by question
     for number, entry in enumerate(tables, start=1):
         one = decode(Expectation, entry, f"{path}, [[expectation]] number {number}")
         same = alike[question(one)]
@@ -120,7 +120,7 @@ def _toml(one: Expectation) -> str:
         value = getattr(one, each.name)
         if value is None or value == {} or (value == each.default and each.name != "complete"):
             continue
-        # A JSON text is a TOML basic string but for DEL, which TOML wants escaped. Of a list each item has its line.
+        # A JSON string is a TOML basic string, except that TOML wants DEL escaped. Each item of a list has a line.
         text = json.dumps(value, ensure_ascii=False, indent=4).replace("\x7f", "\\u007f")
         if isinstance(value, dict):
             text = "{ " + ", ".join(f"{name} = {json.dumps(said)}" for name, said in value.items()) + " }"

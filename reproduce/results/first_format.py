@@ -1,7 +1,7 @@
-"""Rows of format 1, which packed a variation, a layer, a detection or levels into text: read, and written as they were.
+"""Rows of format 1, which packed a variation, a layer, a detection or levels into text.
 
-The reader stays until the last run that was begun before format 2 has been stored. A row that stood then keeps its
-digest, which is taken of its line in format 1; `packed` rebuilds that line.
+The reader stays until the last run begun before format 2 has been stored. A row of that time keeps its digest, taken
+from its line in format 1; `packed` rebuilds that line.
 """
 
 import re
@@ -24,14 +24,14 @@ KINDS: Mapping[str, type] = {
     "backbone_checkpoint": str,
     "development": bool,
 }
-"""Options of a variation, in the order in which they stand behind the preset."""
+"""Types of the options of a variation, in the order in which they follow the preset."""
 ADDED = ("format", "recipe", "model", "variation", "layer", "target", "score", "bits")
 DETECTED = ("anomaly", "out-of-distribution")
 BITS = re.compile(r"(\d+) bits a colour")
 
 
 def unpacked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a row of format 2 from those of one of format 1, its digest included.
+    """Return the fields of a row in format 2 from those in format 1, including its digest.
 
     Raises:
         UserError: a variation has an option that no recipe knew.
@@ -57,7 +57,7 @@ def unpacked(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def packed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a row of format 1 from those of one of format 2: what its first digest was taken of."""
+    """Return the fields of a row in format 1, behind its first digest, from those in format 2."""
     variation: Mapping[str, Option] = fields["variation"]
     words = [str(fields["preset"]), *options(variation)]
     old = {name: value for name, value in fields.items() if name not in ADDED}

@@ -1,4 +1,4 @@
-"""Golden curves: what a tiny recipe's figures were, step by step, on each class of device."""
+"""Golden curves: recorded losses and energies of a tiny recipe, step by step, for each class of device."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Curves = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class GoldenVerdict:
-    """What `compare` says: `reason` names the first step and curve outside the tolerance, or what is missing."""
+    """Result of `compare`; `reason` names the first step and curve outside the tolerance, or what is missing."""
 
     status: Literal["PASS", "FAIL", "NOT RUN"]
     reason: str = ""
@@ -31,12 +31,12 @@ def compare(curves: Curves, path: Path, device: str, *, rtol: float, atol: float
     A value agrees where |value - golden| <= atol + rtol * |golden|; NaN and infinities never do.
 
     Args:
-        curves: what was measured, by name.
+        curves: measured curves by name.
         path: `results/golden/<name>.json`.
         device: the device class, "cpu-avx2".
         rtol: relative tolerance.
         atol: absolute tolerance, in the curves' own units.
-        command: what writes the curves of this device class, named where there are none.
+        command: writes the curves of this device class; named if there are none.
 
     Raises:
         UserError: the file is damaged.
@@ -65,10 +65,10 @@ def compare(curves: Curves, path: Path, device: str, *, rtol: float, atol: float
 
 
 def write(curves: Curves, path: Path, device: str) -> None:
-    """Store curves as the golden ones of a device class; those of other classes stay. Only on an explicit command.
+    """Store the golden curves of a device class, on an explicit command; those of other classes are kept.
 
     Raises:
-        UserError: a value is not finite, or the file that is there is damaged.
+        UserError: a value is not finite, or the stored file is damaged.
     """
     for name, values in curves.items():
         for step, value in enumerate(values):
@@ -80,7 +80,7 @@ def write(curves: Curves, path: Path, device: str) -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Return the golden curves of each device class by name; none where there is no file.
+    """Return the golden curves of each device class by name; empty without a file.
 
     Raises:
         UserError: the file is damaged.

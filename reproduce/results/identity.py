@@ -1,4 +1,4 @@
-"""What a row is of: one value that gives a run's folder, a label in a table, and the command that measures it."""
+"""Identity of a row: the value behind a run's folder, a label in a table, and the command that measures it."""
 
 import shlex
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
 DETECTIONS = {"anomaly": "anomaly", "anomaly-80-20": "anomaly", "ood": "ood"}  # recipes of one target and one score
 TABLE = "table"
-FIRST_NOISE = "generator/1"  # the scheme of the noise of a row that names none
+FIRST_NOISE = "generator/1"  # scheme of the noise of rows that name none
 
 
 def recipe_of(protocol: str, learning: str) -> tuple[str, str]:
-    """Return recipe and model of a protocol, which is named after both: "cifar10-two-stage/1", "mnist-ladder/1".
+    """Return recipe and model from the name of a protocol: "cifar10-two-stage/1", "mnist-ladder/1".
 
-    This is the one place that reads such a name: of runs and rows from before they said their recipe themselves.
+    Only this function reads such names, for runs and rows stored before they had a recipe of their own.
 
     Args:
         protocol: of a configuration or a row, with its version.
@@ -33,7 +33,7 @@ def recipe_of(protocol: str, learning: str) -> tuple[str, str]:
 
 
 def option(name: str, value: Option) -> str:
-    """Write one option as it is typed: `chain_noise` = False is "--no-chain-noise"."""
+    """Format one option as typed: `chain_noise` = False is "--no-chain-noise"."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
@@ -41,12 +41,12 @@ def option(name: str, value: Option) -> str:
 
 
 def options(variation: Mapping[str, Option]) -> list[str]:
-    """Return the options of a variation as they are typed."""
+    """Return the options of a variation as typed."""
     return [option(name, value) for name, value in variation.items()]
 
 
 def label(preset: str, variation: Mapping[str, Option]) -> str:
-    """Return a preset with its variation, as a table names it: "cpu --chain-steps 100"."""
+    """Return a preset with its variation, as in a table: "cpu --chain-steps 100"."""
     return " ".join([preset, *options(variation)])
 
 
@@ -56,44 +56,44 @@ def noise_of(variation: Mapping[str, Option]) -> str:
 
 
 def noise_option(scheme: str) -> dict[str, Option]:
-    """Return the option of a variation that names a scheme of noise; none for that of rows that name none."""
+    """Return the option that names a scheme of noise; empty for the first scheme."""
     return {} if scheme == FIRST_NOISE else {"noise": scheme}
 
 
 def noise_suffix(scheme: str) -> str:
-    """Return what the names of files of samples end in: nothing for the first scheme, "-philox-1" for another."""
+    """Return the suffix of files of samples: empty for the first scheme, "-philox-1" for another."""
     return "" if scheme == FIRST_NOISE else f"-{scheme.replace('/', '-')}"
 
 
 class Of(NamedTuple):
-    """What a number is of: samples of a source, one layer of their latents, or what a score detects."""
+    """What a number describes: samples of a source, one layer of their latents, or a detection."""
 
     source: str
     layer: str = ""
-    """ "z3", for a number of one layer alone."""
+    """Name of a single layer, "z3"."""
     target: str = ""
-    """Of a detection: the digit held out, or the dataset outside."""
+    """Held-out digit or outside dataset of a detection."""
     score: str = ""
-    """By which it is detected, "L>0"."""
+    """Detection score, "L>0"."""
 
     @property
     def name(self) -> str:
-        """All of it as a table names it: "ebm-prior/z3", "anomaly/1/L>0"."""
+        """Name in a table: "ebm-prior/z3", "anomaly/1/L>0"."""
         return "/".join(filter(None, self))
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which training, and how its samples are drawn where that is not as the preset says.
+    """A training, and how the drawing of its samples differs from the preset.
 
     Attributes:
-        recipe: the module of `reproduce` that a person runs, "cifar10", "anomaly", "table".
-        model: "two-layer", "one-layer", "two-stage" or "ladder"; of the recipe `table` the system's name.
+        recipe: module of `reproduce` that is run, "cifar10", "anomaly", "table".
+        model: "two-layer", "one-layer", "two-stage" or "ladder"; in the recipe `table`, the system's name.
         learning: the scheme, as `Measurement.learning`.
-        dataset: whose images it learned from.
+        dataset: of the training images.
         preset: the size, "tiny", "cpu", "budget" or "paper", or "custom".
-        variation: options beside the preset, by the name of their field, in the order in which they are typed.
-        seed: of the run; of a two-stage row, of its samples.
+        variation: options beside the preset by field name, in the order on the command line.
+        seed: of the run; for a two-stage row, of its samples.
     """
 
     recipe: str
@@ -106,24 +106,24 @@ class Identity:
 
     @property
     def label(self) -> str:
-        """The preset with its variation, as a table names it: "cpu --chain-steps 100"."""
+        """Preset with its variation, as in a table: "cpu --chain-steps 100"."""
         return label(self.preset, self.variation)
 
     @property
     def artifact(self) -> str:
-        """What its artifacts are named after: the model, or of a two-layer model the learning."""
+        """Name in its artifacts: the model; for a two-layer model, the learning."""
         return self.learning if self.model == "two-layer" else self.model
 
     @property
     def own_dataset(self) -> str:
-        """The dataset that the recipe takes where none is named."""
+        """Default dataset of the recipe."""
         return {"anomaly": "mnist", TABLE: "cifar10"}.get(self.recipe, self.recipe.replace("_", "-"))
 
     def folder(self, digest: str) -> str:
         """Return the name of the run's folder.
 
         Args:
-            digest: of the training's configuration.
+            digest: digest of the training's configuration.
         """
         return f"{self.dataset}-{self.learning}-{self.preset}-{digest[:10]}-seed{self.seed}"
 
@@ -131,9 +131,9 @@ class Identity:
         """Return the command that measures it.
 
         Args:
-            seeds: to name; by default the identity's own.
-            target: of a detection: the digit held out, or the dataset outside.
-            digest: of the training's configuration; out-of-distribution detection names its run's folder by it.
+            seeds: seeds in the command; by default the identity's own.
+            target: held-out digit or outside dataset of a detection.
+            digest: digest of the training's configuration, for the run's folder of an out-of-distribution detection.
         """
         session = f"nox -s reproduce_{self.recipe} --"
         if self.recipe == "ood":

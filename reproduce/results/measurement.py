@@ -1,4 +1,4 @@
-"""One measured number with everything that made it, and the files of each dataset that hold such rows."""
+"""One measured number with its provenance, and the files of such rows, one for each dataset."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -37,26 +37,25 @@ class Measurement(rows.Row):
     """One row of `results/measured/<dataset>.jsonl`.
 
     Attributes:
-        protocol: the recipe and its version, "cifar10/1"; any change that may move a number makes a new version.
+        protocol: the recipe and its version, "cifar10/1"; any change that may move a number needs a new version.
         dataset: its name.
         preset: the size of the recipe, "tiny", "cpu", "budget" or "paper", or "custom".
         learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; the name of
-            another system of the table, "ddpm"; "" where nothing was learned (the training images' halves).
+            another system of the table, "ddpm"; "" if nothing was learned (the training images' halves).
         seed: the run's seed.
         metric: a name of `METRICS`.
-        source: whose samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of another
-            system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a figure
+        source: origin of the samples: "gaussian-prior", "ebm-prior", "posterior", "training-halves", "samples" of
+            another system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a number
             made of several; "out-of-distribution" or "anomaly" for a detection.
         value: the number.
-        spread: the metric's own (IS over its splits), not over seeds; None where it has none.
-        images: how many images, or latents, the value is over.
+        spread: of the metric itself (IS over its splits), not over seeds; None if it has none.
+        images: number of images, or latents, behind the value.
         reference: "cifar10/train, 50000 images, sha256:47af8b02cfcf".
-        extractor: "inception-2015-12-05, sha256:..."; "" where none is used.
-        weights: "raw" or "ema"; "" where no network made the images.
-        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; "" where there is nothing to
-            say.
+        extractor: "inception-2015-12-05, sha256:..."; "" if none is used.
+        weights: "raw" or "ema"; "" if no network made the images.
+        chain: how the images were drawn, "60 steps, epsilon 0.08, from standard normal"; "" without a chain.
         steps: training steps done.
-        complete: False where a wall-clock budget ended the training early.
+        complete: False if a wall-clock budget ended the training early.
         config_digest: of the frozen configuration.
         commit: of the code.
         dirty: whether tracked files differed from that commit.
@@ -64,14 +63,14 @@ class Measurement(rows.Row):
         versions: of python, torch, torchvision, torch-fidelity, numpy and jlebm.
         wall_seconds: of the parts: train, sample, evaluate.
         date: UTC, ISO 8601.
-        format: in which the row was first stored, whose line the row digest is taken of: 1 or 2.
-        recipe: the module of `reproduce` that measured it, "cifar10", "anomaly", "table".
+        format: of the line as first stored, from which the row digest is taken: 1 or 2.
+        recipe: module of `reproduce` that measured it, "cifar10", "anomaly", "table".
         model: "two-layer", "two-stage", "ladder"; of the recipe `table` the system's name.
-        variation: options beside the preset, by name, in the order in which they are typed.
-        layer: "z3", for a number of one layer alone.
-        target: of a detection, the digit held out or the dataset outside.
-        score: by which it is detected, "L>0".
-        bits: of a likelihood, to how many bits a colour the images were brought; None of anything else.
+        variation: options beside the preset by name, in the order on the command line.
+        layer: "z3", for a number of a single layer.
+        target: the held-out digit or outside dataset of a detection.
+        score: detection score, "L>0".
+        bits: bits per colour of the images behind a likelihood; None for other metrics.
 
     Raises:
         UserError: a number is not finite, a name is unknown, or the date is not ISO 8601 with its time zone.
@@ -121,27 +120,27 @@ class Measurement(rows.Row):
 
     @classmethod
     def upgraded(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the parsed fields of a line; those of a line of format 1 are unpacked."""
+        """Return the parsed fields of a line; format 1 is unpacked."""
         whole = {"preset", "source", "chain", "protocol", "learning"} <= fields.keys()
         return fields if "format" in fields or not whole else unpacked(fields)
 
     def signed(self) -> dict[str, Any]:
-        """Return the fields that the row digest is taken of: for a row that format 1 stored, those of that format."""
+        """Return the fields behind the row digest, in the format in which the row was first stored."""
         return packed(super().signed()) if self.format == 1 else super().signed()
 
     @property
     def of(self) -> Of:
-        """What the number is of."""
+        """Samples, layer or detection that the number describes."""
         return Of(self.source, self.layer, self.target, self.score)
 
     @property
     def label(self) -> str:
-        """The preset with its variation, as a table names it."""
+        """Preset with its variation, as in a table."""
         return label(self.preset, self.variation)
 
     @property
     def identity(self) -> Identity:
-        """Which training it is of."""
+        """Training behind the number."""
         return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
 
     @property
@@ -150,7 +149,7 @@ class Measurement(rows.Row):
         return noise_of(self.variation)
 
     def look_for_fault(self) -> str:
-        """Return why the row is not what a recipe stored, as `Row.fault` says it: also for counts that cannot be."""
+        """Return the fault of the row, as `Row.fault` does; impossible counts are one, too."""
         if self.format == 1:
             fields = super().signed()
             if unpacked(packed(fields)) != fields:
@@ -161,7 +160,7 @@ class Measurement(rows.Row):
 
     @cached_property
     def time(self) -> datetime:
-        """The moment of `date`, by which rows are ordered."""
+        """Moment of `date`; rows are ordered by it."""
         return moment(self.date)
 
 
@@ -171,9 +170,9 @@ def read(path: Path) -> list[Measurement]:
 
 
 def read_all(folder: Path) -> list[Measurement]:
-    """Read the measurements of every dataset's `*.jsonl` of a folder, by file name; without the folder there are none.
+    """Read the measurements of every dataset's `*.jsonl` of a folder, by file name; empty without the folder.
 
-    A row of another dataset than its file's is returned as `misplaced`.
+    A row in the file of another dataset is returned as `misplaced`.
 
     Raises:
         UserError: the folder may not be read, or a file cannot be, as in `read`.

@@ -1,6 +1,6 @@
-"""Every metric that a row may have: how it is written, what it is measured of, and what computes it.
+"""Registry of metrics: format, sources, and what computes each.
 
-Rows, expectations, tables and recipes read this alone. A new metric of images is a function of its own in
+Rows, expectations, tables and recipes read this only. A new metric of images is a function of its own in
 `reproduce/measuring`, and an entry here (docs/extending, "A metric").
 """
 
@@ -16,13 +16,13 @@ class Metric:
 
     Attributes:
         label: its name in a table.
-        decimals: how many are printed.
-        floor: the narrowest tolerance that an expectation of it is given, in the metric's own unit, whatever the
-            measured spread: a choice, kept above what another machine's rounding moves.
-        of: the sources that recipes measure it of; empty where a recipe of one kind alone does, in its own way.
+        decimals: number that are printed.
+        floor: narrowest tolerance of an expectation, in the metric's own unit, whatever the measured spread; chosen
+            above the differences that rounding on another machine makes.
+        of: sources that recipes measure it on; empty if only one kind of recipe does, in its own way.
         headline: whether the short table at the end of a recipe shows it.
         function: "module:name" of what computes it from a source's images and the training images, both uint8
-            (count, channels, height, width), to a number; "" where `jlebm.evaluation` or a recipe does.
+            (count, channels, height, width), to a number; "" if `jlebm.evaluation` or a recipe does.
     """
 
     label: str
@@ -58,5 +58,5 @@ METRICS = {
 
 
 def measured_of(source: str) -> tuple[str, ...]:
-    """Return the metrics that recipes measure of a source, in the order of `METRICS`."""
+    """Return the metrics that recipes measure on a source, in the order of `METRICS`."""
     return tuple(name for name, metric in METRICS.items() if source in metric.of)

@@ -1,4 +1,4 @@
-"""What `check` says first: how many of each verdict, what fails or drifts, and what there is to run, a command each."""
+"""Summary of `check`: counts of verdicts, what fails or drifts, and the commands to run."""
 
 import io
 from collections import Counter
@@ -30,8 +30,8 @@ MEANING: Mapping[Status, str] = {
 }
 LOUD: tuple[Status, ...] = ("FAIL", "DRIFT")
 ON_A_GPU = ("budget", "paper")
-"""The presets that are made for a GPU."""
-MOST_NAMED = 3  # results of a command that are named
+"""Presets made for a GPU."""
+MOST_NAMED = 3  # results named for each command
 
 
 class Queued(NamedTuple):
@@ -44,28 +44,28 @@ class Queued(NamedTuple):
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether it is of a preset that is made for a GPU."""
+        """Whether its preset is made for a GPU."""
         return any(wants_gpu(verdict) for verdict in self.waiting)
 
 
 def wants_gpu(verdict: Verdict) -> bool:
-    """Whether what is judged is of a preset that is made for a GPU."""
+    """Whether the preset of a verdict is made for a GPU."""
     return verdict.expectation.preset in ON_A_GPU
 
 
 def counts(verdicts: Sequence[Verdict]) -> dict[Status, int]:
-    """Return how many verdicts there are of each status, in the order of `STATUSES`."""
+    """Return the number of verdicts of each status, in the order of `STATUSES`."""
     found = Counter(verdict.status for verdict in verdicts)
     return {status: found[status] for status in STATUSES}
 
 
 def for_want_of_a_gpu(verdicts: Sequence[Verdict]) -> int:
-    """Return how many of the results that were never run are of presets made for a GPU."""
+    """Return the number of results never run whose presets are made for a GPU."""
     return sum(verdict.status == "NEVER RUN" and wants_gpu(verdict) for verdict in verdicts)
 
 
 def queue(verdicts: Sequence[Verdict]) -> list[Queued]:
-    """Return what there is to run, each command once: recipe by recipe, those that need a GPU after the others."""
+    """Return the commands to run, each once: recipe by recipe, those that need a GPU last."""
     waiting: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         if verdict.status in TO_RUN and verdict.command:
@@ -73,7 +73,7 @@ def queue(verdicts: Sequence[Verdict]) -> list[Queued]:
             waiting.setdefault((recipe, verdict.command), []).append(verdict)
     queued = []
     for (recipe, command), group in waiting.items():
-        needs = max((verdict.expectation.needs for verdict in group), key=len)  # the longest names all that it takes
+        needs = max((verdict.expectation.needs for verdict in group), key=len)  # the longest names all requirements
         queued.append(Queued(recipe, command, needs, tuple(group)))
     recipes = list(dict.fromkeys(one.recipe for one in queued))
     return sorted(queued, key=lambda one: (one.needs_gpu, recipes.index(one.recipe)))
@@ -82,12 +82,12 @@ def queue(verdicts: Sequence[Verdict]) -> list[Queued]:
 def overview(
     verdicts: Sequence[Verdict], paper: Mapping[str, Reported], rows: int, *, color: bool = False, width: int = 120
 ) -> str:
-    """Return the summary, what fails and drifts in full, and the queue of commands.
+    """Return the summary, all failures and drifts, and the queue of commands.
 
     Args:
         verdicts: of `check`.
         paper: of `read_paper`.
-        rows: how many are stored.
+        rows: number of stored rows.
         color: whether verdicts are coloured.
         width: of the terminal, in characters; a command is never wrapped.
     """
@@ -122,18 +122,18 @@ def overview(
 def brief(
     verdicts: Sequence[Verdict], paper: Mapping[str, Reported], again: str, *, color: bool = False, width: int = 120
 ) -> str:
-    """Return the table at the end of a recipe: its headline metrics, whatever fails or drifts, and how many more.
+    """Return the table at the end of a recipe: headline metrics, failures and drifts, and the number of others.
 
     Args:
         verdicts: of the recipe's own rows.
         paper: of `read_paper`.
-        again: the command that shows every one of them.
+        again: command that shows all of them.
         color: whether verdicts are coloured.
         width: of the terminal, in characters.
     """
     measured = [verdict for verdict in verdicts if verdict.mean is not None or verdict.status in LOUD]
     shown = [verdict for verdict in measured if verdict.status in LOUD or _is_headline(verdict)] or measured
-    # Who only measures is not told to write expected.toml anew.
+    # A recipe only measures; it does not advise to rewrite expected.toml.
     shown = [replace(one, command="") if one.command == rewrite(one.expectation) else one for one in shown]
     number = counts(verdicts)
     said = [
@@ -166,7 +166,7 @@ def _summary(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _waiting(one: Queued) -> str:
-    """Say what waits for a command: "8 NEVER RUN: FID of ebm-prior, FID of posterior, IS of ebm-prior and 5 more"."""
+    """Describe the results that wait for a command: "8 NEVER RUN: FID of ebm-prior, FID of posterior and 6 more"."""
     found = Counter(verdict.status for verdict in one.waiting)
     many = ", ".join(f"{number} {status}" for status, number in found.items())
     names = list(dict.fromkeys(describe(verdict.expectation).split(": ", 1)[1] for verdict in one.waiting))

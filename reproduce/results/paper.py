@@ -1,4 +1,4 @@
-"""What papers report, each number with where it was read. Never a gate: nothing is held to these."""
+"""Values that papers report, each with its source. They are shown for comparison and never decide a verdict."""
 
 import tomllib
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ class Reported:
     """One number that a paper reports.
 
     Attributes:
-        key: unique, "table1.cifar10.ours"; what stands before the first point is the table or figure.
-        model: whose paper: "this paper", or the sibling or follow-up, which are other models.
+        key: unique, "table1.cifar10.ours"; the part before the first point is the table or figure.
+        model: the paper: "this paper", or the sibling or follow-up, whose models differ.
         system: the row of the table, as the paper names it.
-        dataset: what it was measured on, with the condition where there is one.
+        dataset: the data, with the condition if there is one.
         metric: a name of `METRICS`.
         value: the number.
-        source: where it was read.
+        source: place in the paper.
         verified: "read in the source", or "second-hand" for a number quoted by others.
-        spread: as reported; None where none is.
-        same_as: the key of the entry that is the same number, printed in another table; "" for none.
-        note: what to know before comparing with it; inconsistencies between papers stand here.
+        spread: as reported; None if none is.
+        same_as: key of the entry with the same number in another table; "" for none.
+        note: caveats of a comparison, such as inconsistencies between papers.
     """
 
     key: str
@@ -56,7 +56,7 @@ def read_paper(path: Path) -> dict[str, Reported]:
     """Read `paper.toml` as a dictionary by key, in the file's order.
 
     Raises:
-        UserError: the file is missing or not TOML, or an entry has a wrong field or a key that stands twice.
+        UserError: the file is missing or not TOML, or an entry has a wrong field or a repeated key.
     """
     reported: dict[str, Reported] = {}
     for number, entry in enumerate(read_tables(path, "reported"), start=1):
@@ -70,7 +70,7 @@ def read_paper(path: Path) -> dict[str, Reported]:
 
 
 def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
-    """Read the `[[name]]` tables of a TOML file that has nothing else at its top level.
+    """Read the `[[name]]` tables of a TOML file that has nothing else at the top level.
 
     Raises:
         UserError: the file is missing, is not TOML, or holds something else.

@@ -1,4 +1,4 @@
-"""Strict reading of flat records: every field known, present, of its type and finite, or a sentence that says which."""
+"""Strict reading of flat records: every field is known, present, of its type and finite, or an error names it."""
 
 import dataclasses
 import math
@@ -20,17 +20,17 @@ def known(word: str, allowed: Iterable[str], what: str) -> None:
     """Check that `word` is one of `allowed`.
 
     Raises:
-        UserError: it is not; the sentence names the nearest that is.
+        UserError: it is not; the message names the nearest one.
     """
     if word not in allowed:
         raise UserError(f"{word!r} is not a known {what}{nearest(word, [name for name in allowed if name])}")
 
 
 def refuse_unwritable(record: Any) -> None:
-    """Check every number and text of a dataclass, those in its dictionaries and tuples included.
+    """Check every number and text of a dataclass, including those in its dictionaries and tuples.
 
     Raises:
-        UserError: a number is NaN or infinite, or a text has half of a surrogate pair, which no file can hold.
+        UserError: a number is NaN or infinite, or a text has half of a surrogate pair, which UTF-8 cannot encode.
     """
     for name in _names(type(record)):
         held = getattr(record, name)
@@ -58,12 +58,12 @@ def moment(date: str) -> datetime:
     """Return the moment of an ISO 8601 date.
 
     Raises:
-        UserError: it is none, or has no time zone.
+        UserError: it is not such a date, or has no time zone.
     """
     try:
         found = datetime.fromisoformat(date)
         if found.tzinfo is not None:
-            found.astimezone(UTC)  # the moment itself lies outside of the calendar: year 1 with +23:59
+            found.astimezone(UTC)  # fails outside of the calendar: year 1 with +23:59
     except (ValueError, OverflowError):
         found = None
     if found is None or found.tzinfo is None:
@@ -73,7 +73,7 @@ def moment(date: str) -> datetime:
 
 @cache
 def _plan(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """Return the type of each stored field of a dataclass, and whether it has to be there."""
+    """Return the type of each stored field of a dataclass, and whether it is required."""
     hints = typing.get_type_hints(kind)
     missing = dataclasses.MISSING
     return {
@@ -86,13 +86,13 @@ def _plan(kind: Any) -> dict[str, tuple[Any, bool]]:
 def decode(kind: type[T], fields: Mapping[str, Any], where: str, /, **unstored: Any) -> T:
     """Make a dataclass of a parsed JSON object or TOML table.
 
-    A whole number is accepted where a float is meant; nothing else is converted.
+    A whole number is accepted for a float; nothing else is converted.
 
     Args:
         kind: the dataclass.
-        fields: what was parsed.
-        where: of the file, "FILE, line 3", with which the sentence of an error begins.
-        **unstored: fields that no file holds.
+        fields: the parsed fields.
+        where: place in the file, "FILE, line 3", with which an error message begins.
+        **unstored: fields that are not stored.
 
     Raises:
         UserError: a field is unknown, missing, of another type or refused by the dataclass itself.
@@ -118,10 +118,10 @@ def decode(kind: type[T], fields: Mapping[str, Any], where: str, /, **unstored: 
 def typed(value: Any, hint: Any, what: str) -> Any:
     """Return a parsed JSON or TOML value as a plain type, an optional, a dictionary or a tuple of such.
 
-    A whole number is accepted where a float is meant, and a list where a tuple is; nothing else is converted.
+    A whole number is accepted for a float, and a list for a tuple; nothing else is converted.
 
     Raises:
-        UserError: it is of another type, or a text that no file can hold; the sentence begins with `what`.
+        UserError: it has another type, or is a text that UTF-8 cannot encode; the message begins with `what`.
     """
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:

@@ -46,16 +46,16 @@ def render(
 ) -> str:
     """Return the tables of metric, source, paper, expected, measured and verdict, one for each protocol and preset.
 
-    Under each stand the reasons and commands of what did not pass, and remarks on what did. A paper's number stands
-    beside a measured one only where the metric is the same; another metric's is marked "(not comparable)".
+    Below each are reasons and commands for what did not pass, and remarks on what did. A paper's number of another
+    metric is marked "(not comparable)".
 
     Args:
         verdicts: of `check`.
         paper: of `read_paper`.
         format: "terminal", "markdown" or "latex".
-        color: whether the terminal form has colours: PASS green, DRIFT yellow, FAIL red, what is to run dim.
+        color: whether the terminal output has colours: PASS green, DRIFT yellow, FAIL red, to be run dim.
         width: of the terminal, in characters.
-        notes: the verdicts whose reasons and commands stand under the table.
+        notes: statuses whose reasons and commands are listed below the table.
     """
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
@@ -81,13 +81,13 @@ def render(
 
 
 def number(value: float, metric: str, spread: float | None = None) -> str:
-    """Write a value with the decimals of its metric: "0.0520 ± 0.0011"."""
+    """Format a value with the decimals of its metric: "0.0520 ± 0.0011"."""
     decimals = METRICS[metric].decimals
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
 
 def measured(verdict: Verdict) -> str:
-    """Write a verdict's mean, spread, seeds and images: "66.51 ± 0.42, 3 seeds, 50000 images"."""
+    """Format a verdict's mean, spread, seeds and images: "66.51 ± 0.42, 3 seeds, 50000 images"."""
     if verdict.mean is None:
         return "-"
     shown = number(verdict.mean, verdict.expectation.metric, verdict.spread)
@@ -95,7 +95,7 @@ def measured(verdict: Verdict) -> str:
 
 
 def judged(verdict: Verdict) -> str:
-    """Write the verdict on a measured number: of one that nothing is expected of, that it is so."""
+    """Format the verdict on a measured number, also without an expectation."""
     return verdict.status if verdict.expectation.value is not None else "no expectation yet"
 
 
@@ -114,14 +114,14 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as CSV (RFC 4180); every cell is plain text and is quoted where it has to be."""
+    """Return a table as CSV (RFC 4180); every cell is plain text, quoted where needed."""
     out = io.StringIO()
     csv.writer(out).writerows([header, *rows])
     return out.getvalue()
 
 
 def escape_markdown(text: str) -> str:
-    """Escape what Markdown would read as markup or as the end of a cell."""
+    """Escape Markdown's markup and the end of a cell."""
     return re.sub(r"([\\|*`<\[\]])", r"\\\1", _one_line(text))
 
 

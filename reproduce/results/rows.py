@@ -1,4 +1,4 @@
-"""JSONL files of rows that keep their own digest: appended whole or not at all, read strictly."""
+"""JSONL files of rows, each with its digest: appended all or none, read strictly."""
 
 import dataclasses
 import hashlib
@@ -23,12 +23,12 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 @dataclass(frozen=True)
 class Row:
-    """What every kind of row has beside its own fields.
+    """Fields that every kind of row has.
 
     Attributes:
         row_digest: SHA-256 over the canonical JSON of all other fields; "" until the row is stored.
-        where: the file and line that it was read from; not stored.
-        misplaced: why it does not belong where it was read; not stored.
+        where: file and line of the row; not stored.
+        misplaced: why it does not belong in its file; not stored.
     """
 
     row_digest: str = field(default="", compare=False, repr=False, kw_only=True)
@@ -36,7 +36,7 @@ class Row:
     misplaced: str = field(default="", compare=False, repr=False, kw_only=True, metadata={"stored": False})
 
     def signed(self) -> dict[str, Any]:
-        """Return the fields that the row digest is taken of: all that are stored."""
+        """Return the fields behind the row digest: all that are stored."""
         return _fields(self)
 
     @classmethod
@@ -46,23 +46,23 @@ class Row:
 
     @property
     def digest(self) -> str:
-        """The row digest that its fields have, whatever digest is stored with them."""
+        """Row digest of its fields, whatever digest is stored with them."""
         return hashlib.sha256(_CANONICAL.encode(self.signed()).encode()).hexdigest()
 
     @cached_property
     def fault(self) -> str:
-        """Why the row is not what was stored, as a clause that follows `where`; "" for a row without a fault."""
+        """How the row differs from what was stored, as a clause after `where`; "" without a fault."""
         return self.look_for_fault()
 
     def look_for_fault(self) -> str:
-        """Return what `fault` keeps."""
+        """Compute `fault`."""
         if self.row_digest not in ("", self.digest):
             return CHANGED
         return self.misplaced
 
     @property
     def intact(self) -> bool:
-        """Whether the row is what was stored, where it was stored: False for one with a `fault`."""
+        """Whether the row is what was stored, in its own file."""
         return not self.fault
 
 
@@ -70,20 +70,20 @@ R = TypeVar("R", bound=Row)
 
 
 def append(path: Path, rows: Sequence[R], stands: Callable[[R, R], bool] | None = None) -> list[R]:
-    """Add rows to the end of a JSONL file, all of them or none; what stands there already is kept byte for byte.
+    """Append rows to a JSONL file, all or none; the stored lines are kept byte for byte.
 
     The folder's lock, its file `.lock`, is held while the file is read and replaced, so that two processes that
-    append at once both keep their rows. Rows that answer the same question as an older one are kept beside it, but for
-    those that `stands` tells of.
+    append at once both keep their rows. A row that answers the same question as an older one is stored beside it,
+    unless `stands` says otherwise.
 
     Args:
         path: of the file.
         rows: of one kind.
-        stands: given a stored row and a new one, whether the new one says what the stored one says already; it is then
-            not stored. This is asked under the lock: another process may have stored the row since the caller looked.
+        stands: given a stored row and a new one, whether the new one repeats the stored one and is left out. It is
+            called under the lock, as another process may have stored the row in the meantime.
 
     Returns:
-        For each row the one that is stored now: itself, or the older one in its place.
+        The stored row for each of `rows`: itself, or the older one in its place.
 
     Raises:
         UserError: the file holds a line that cannot be read (nothing is appended behind it), a row was changed
@@ -109,18 +109,18 @@ def append(path: Path, rows: Sequence[R], stands: Callable[[R, R], bool] | None 
 
 
 def hold(folder: Path) -> BaseFileLock:
-    """Take the lock of a folder of rows, which is made where it is not there; release it, or use it as a context.
+    """Take the lock of a folder of rows, creating the folder; to be released, or used as a context manager.
 
     Raises:
         UserError: rows cannot be written there, or its file system has no locks.
     """
     make_folder(folder)
-    # A file of its own is locked: the rows' file is replaced by another one while the lock is held.
+    # A separate file is locked, as the rows' file is replaced while the lock is held.
     return locked(folder / ".lock", "choose --results on another one")
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    """Read all rows of one kind from one JSONL file in their order; a file that does not exist has none.
+    """Read all rows of one kind from one JSONL file in their order; a missing file has none.
 
     A row whose digest is broken is returned; its `intact` is False.
 
@@ -143,13 +143,13 @@ def refuse_changed(rows: Sequence[Row]) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Return what a file holds: nothing where there is none, but a link to nothing is told of."""
+    """Return the content of a file; empty without one, but a dangling link is an error."""
     return read_bytes(path) if path.exists() or path.is_symlink() else b""
 
 
 def _parse(content: bytes, path: Path, kind: type[R]) -> list[R]:
     rows = []
-    lines = content.split(b"\n")  # bytes: a text may hold characters that str.splitlines takes for line ends
+    lines = content.split(b"\n")  # bytes: str.splitlines would split at other characters, too
     if lines[-1] == b"":
         lines.pop()
     for number, line in enumerate(lines, start=1):

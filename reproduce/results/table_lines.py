@@ -1,4 +1,4 @@
-"""The systems of the paper's Table 2: what each is called in rows and in `paper.toml`, and what its images are of."""
+"""Systems of the paper's Table 2: their names in rows and in `paper.toml`, and the source of their images."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class System:
     """One line of the table.
 
     Attributes:
-        name: by which it is asked for, and the `learning` of its rows where it has none of its own.
+        name: on the command line, and the `learning` of its rows unless that is given.
         title: in the table.
-        paper: its keys in `paper.toml` begin with "table2.cifar10." and this; "" where no paper reports it.
-        conditional: whether it is given classes, which no other system of the table is.
+        paper: its keys in `paper.toml` begin with "table2.cifar10." and this; "" if no paper reports it.
+        conditional: whether it is class-conditional.
         learning: of its rows.
         source: of its rows.
     """
@@ -45,7 +45,7 @@ SYSTEMS = (
     System("ddpm", "DDPM", "ddpm"),
     System("pixels", "independent pixels: nothing learned", ""),
 )
-"""In the paper's order; the two that share a backbone with it first, and last what no system should be worse than."""
+"""In the paper's order; first the two that share a backbone with it, last the floor that every system should beat."""
 
 BASELINES = tuple(system for system in SYSTEMS if system.learning == system.name)
-"""Those that `reproduce.systems` trains; the others are rows of the two-stage recipe."""
+"""Systems that `reproduce.systems` trains; the others are rows of the two-stage recipe."""

@@ -1,4 +1,4 @@
-"""One timed part of the code beside a plain implementation of the same mathematics, and the tables of such rows."""
+"""Rows of the benchmark: a part of the code timed beside a plain implementation; and their tables."""
 
 import json
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from reproduce.results.cited import Cited
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.rows import Row
 
-TIMINGS = "bench.jsonl"  # in results/measured: the one file there that holds timings and no measurements
-AWAITED = "awaited.json"  # in results: the lines of the benchmark that a GPU has
+TIMINGS = "bench.jsonl"  # in results/measured: the only file there with timings instead of measurements
+AWAITED = "awaited.json"  # in results: the benchmark's lines for a GPU
 KINDS = ("speed", "scale", "extrapolated")
 NOT_MEASURED = "not measured"
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6}
@@ -28,20 +28,20 @@ class Timing(Row):
     """One line of the benchmark.
 
     Attributes:
-        kind: "speed", a part beside its plain implementation; "scale", how its cost grows; "extrapolated", a time that
-            nobody waited for, computed from a measured one.
-        metric: what was timed, "prior chain".
-        setting: of what size, "60 steps, batch 100".
+        kind: "speed", a part beside its plain implementation; "scale", how its cost grows; "extrapolated", computed
+            from a measured time; not run.
+        metric: the timed part, "prior chain".
+        setting: its size, "60 steps, batch 100".
         device: the device class.
         threads: of torch, on a CPU.
-        plain: median seconds of the plain implementation; None where there is none.
+        plain: median seconds of the plain implementation; None without one.
         ours: median seconds.
-        repetitions: how often each was timed, in turn.
-        floor: seconds that its arithmetic takes at the ceiling; None where it is not bound by arithmetic.
+        repetitions: number of times each was timed, in turn.
+        floor: seconds of its arithmetic at the ceiling; None if it is not bound by arithmetic.
         ceiling: FLOP/s of this machine's fastest kernel, measured in the same run.
-        agreement: the largest relative difference of the two results, asserted before either was timed.
-        goal: the ratio plain / ours that is aimed at; None for none.
-        bound: what bounds it, where that is known.
+        agreement: largest relative difference of the two results, asserted before the timing.
+        goal: target for the ratio plain / ours; None for none.
+        bound: what bounds it, if known.
         commit: of the code.
         dirty: whether tracked files differed from that commit.
         versions: of python and the packages.
@@ -88,17 +88,17 @@ class Timing(Row):
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster than plain it is."""
+        """Speed-up over plain."""
         return None if self.plain is None else self.plain / self.ours
 
     @property
     def share(self) -> float | None:
-        """The share of the floor that it reaches: 1 is all of the machine's arithmetic."""
+        """Share of the floor that is reached: 1 is all of the machine's arithmetic."""
         return None if self.floor is None else self.floor / self.ours
 
 
 class Awaited(NamedTuple):
-    """A line that a GPU has, whether it was measured or not."""
+    """A line of the benchmark on a GPU, measured or not."""
 
     kind: str
     metric: str
@@ -106,7 +106,7 @@ class Awaited(NamedTuple):
 
 
 def read_awaited(results: Path) -> list[Awaited]:
-    """Read the lines of a GPU, none where the folder has no such file.
+    """Read the lines for a GPU; empty if the folder has no such file.
 
     `python -m reproduce.benchmark --write-awaited` writes them.
 
@@ -134,13 +134,13 @@ def _is_a_line(value: Any) -> bool:
 
 
 def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:
-    """Write the lines of a GPU, one a line of the file."""
+    """Write the lines for a GPU, each on a line of its own."""
     text = ",\n".join(json.dumps(list(line)) for line in lines)
     write_text(results / AWAITED, f"[\n{text}\n]\n")
 
 
 def newest(rows: Sequence[Timing]) -> list[Timing]:
-    """Return the newest row of each kind, metric, setting and device; in the order in which each was first stored."""
+    """Return the newest row of each kind, metric, setting and device; in the order of their first rows."""
     latest: dict[tuple[str, str, str, str], Timing] = {}
     for row in rows:
         key = (row.kind, row.metric, row.setting, row.device)
@@ -150,11 +150,11 @@ def newest(rows: Sequence[Timing]) -> list[Timing]:
 
 
 def speed_cells(rows: Sequence[Timing], awaited: Sequence[Awaited] = ()) -> list[tuple[str, ...]]:
-    """Return the cells of the table of speeds, the lines of one metric together.
+    """Return the cells of the speed table, the lines of one metric together.
 
     Args:
         rows: the newest of each line.
-        awaited: the lines of a GPU; those of which there is no row say so.
+        awaited: lines for a GPU; those without a row are shown as not measured.
     """
     shown = [row for row in rows if row.kind != "scale"]
     on_a_gpu = {(row.metric, row.setting) for row in shown if row.device.startswith("cuda")}
@@ -192,7 +192,7 @@ def _named(line: Timing | Awaited) -> str:
 
 
 def scale_cells(rows: Sequence[Timing]) -> list[tuple[str, ...]]:
-    """Return the cells of the table of how cost grows, each line beside the one above it."""
+    """Return the cells of the scaling table, each line compared with the one above it."""
     cells = []
     before: Timing | None = None
     for row in rows:
@@ -205,12 +205,12 @@ def scale_cells(rows: Sequence[Timing]) -> list[tuple[str, ...]]:
 
 
 def reasons(rows: Sequence[Timing]) -> list[str]:
-    """Return a sentence for each line that says what bounds it."""
+    """Return what bounds each line, where it is known."""
     return [f"{row.metric} ({row.setting}, {_device(row)}): {row.bound}" for row in rows if row.bound]
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time with three digits and the unit that suits it: "162 ms", "4.35 s", "83.1 d"; None is "-"."""
+    """Format a time with three digits and a fitting unit: "162 ms", "4.35 s", "83.1 d"; None is "-"."""
     if seconds is None:
         return "-"
     unit = next((name for name, least in LEAST.items() if seconds >= least), "µs")

@@ -33,7 +33,7 @@ KEYS = {
     "reason": "a clause, empty for a plain PASS",
     "command": "what would measure or settle it",
 }
-"""Every key of a record, and what it holds."""
+"""Keys of a record and their meaning."""
 
 
 def record(verdict: Verdict, paper: Mapping[str, Reported]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def answer(
     Args:
         verdicts: of `check`.
         paper: of `read_paper`.
-        rows: how many are stored.
+        rows: number of stored rows.
         faults: a sentence for each damaged row of the benchmark.
     """
     return {
@@ -89,7 +89,7 @@ def answer(
 
 
 def as_csv(verdicts: Sequence[Verdict], paper: Mapping[str, Reported]) -> str:
-    """Return the records as CSV (RFC 4180), a line a verdict, numbers in full; what there is none of is empty."""
+    """Return the records as CSV (RFC 4180), one line per verdict, numbers in full; a missing value is empty."""
     values = [record(verdict, paper).values() for verdict in verdicts]
     lines = [["" if value is None else str(value) for value in line] for line in values]
     return comma_separated(list(KEYS), lines)

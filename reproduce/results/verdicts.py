@@ -1,4 +1,4 @@
-"""Every stored number against what is expected of it."""
+"""Verdicts: every stored number compared with its expectation."""
 
 import statistics
 from collections import defaultdict
@@ -18,26 +18,26 @@ Faults = Mapping[str, Sequence[str]]
 Status = Literal["PASS", "DRIFT", "FAIL", "NO EXPECTATION", "TOO FEW SEEDS", "STALE", "NEVER RUN"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 TO_RUN: tuple[Status, ...] = ("TOO FEW SEEDS", "STALE", "NEVER RUN")
-"""What a recipe has to be run for."""
+"""Statuses that another run of the recipe settles."""
 _SAID = {CHANGED: "changed since stored (the row digest does not fit)"}
 SELECTORS = ("config_digest", "images", "weights", "complete")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` says of one expectation.
+    """Verdict of `check` on one expectation.
 
     Attributes:
-        expectation: which; for rows of which nothing is expected, one made of their selectors, without a value.
-        status: of a measured number PASS, DRIFT, FAIL, NO EXPECTATION (nothing is expected of it) or TOO FEW SEEDS
-            (fewer than the expectation is of); STALE where rows answer the question, but of another configuration,
-            number of images or weights than expected; NEVER RUN where no row does.
+        expectation: for rows without one, made of their selectors, without a value.
+        status: PASS, DRIFT or FAIL of a measured number; NO EXPECTATION if none is stored; TOO FEW SEEDS if fewer were
+            measured than expected; STALE if the rows have another configuration, number of images or weights than
+            expected; NEVER RUN without a row.
         reason: one clause; "" for a PASS without remarks.
-        command: what would measure or settle it; "" where nothing needs to be run.
-        mean: over seeds, of the newest row of each; None where there is no row to average.
+        command: measures or settles it; "" if nothing needs to be run.
+        mean: over seeds, of the newest row of each; None without rows.
         spread: sample standard deviation over seeds; None for fewer than two.
-        count: how many seeds.
-        images: how many images each value is over; 0 without rows.
+        count: number of seeds.
+        images: number of images behind each value; 0 without rows.
     """
 
     expectation: Expectation
@@ -52,35 +52,34 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Alike:
-    """Rows that may be averaged, with what they are looked up by."""
+    """Rows that may be averaged, and their keys."""
 
     rows: Sequence[Measurement]
     question: Key
     place: Key
     """Number of images, weights, and whether training went to its end."""
     time: datetime
-    """Of the newest row."""
+    """Date of the newest row."""
 
 
 def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> list[Verdict]:
-    """Judge every expectation by the newest row of each seed, then name the rows of which nothing is expected.
+    """Judge every expectation by the newest row of each seed, then list the rows without an expectation.
 
     Rows with the same key are all kept in the files; the newest by `date` counts, and of equal dates the last.
-    A mean over more seeds than the expectation asks for is held to the tolerance for as many as it asks for, which
-    is the wider one.
+    A mean over more seeds than the expectation asks for must lie within the tolerance for as many as it asks for,
+    which is the wider one.
 
-    A FAIL is a mean further off than `fail_beyond`, a row whose digest is broken (any row with the expectation's
+    A FAIL is a mean further off than `fail_beyond`, a row with a broken digest (any row with the expectation's
     dataset, preset, learning, metric and source, counted or not), newest rows of another protocol, or rows whose
-    extractor, reference, weights or chain differ from one another or from what the expectation states: those are
-    never averaged. NEVER RUN, STALE and TOO FEW SEEDS say what is missing. Rows from a dirty tree count, with a remark.
+    extractor, reference, weights or chain differ from each other or from the expectation: those are never averaged.
+    NEVER RUN, STALE and TOO FEW SEEDS say what is missing. Rows from a dirty tree count, with a remark.
 
-    An expectation without a value shows the newest rows that no other one is about. Rows that are still left over
-    (another configuration, number of images or chain) have a verdict of their own, NO EXPECTATION with their mean, so
-    that nothing just measured is hidden behind an older PASS; passed over are only those for which there are rows at
-    least as new, of the same number of images, weights and completeness, that an expectation is about. Where there
-    is none about any row, the newest ones stand for it.
+    An expectation without a value shows the newest rows that no other expectation covers. The remaining rows (another
+    configuration, number of images or chain) get a verdict of their own, NO EXPECTATION with their mean, so that no
+    older PASS hides a new measurement. They are omitted only if rows at least as new, with the same number of images,
+    weights and completeness, have an expectation. If no row has one, the newest rows are shown.
 
-    Rows and expectations are looked up by the question that they answer: the work grows with their number.
+    Rows and expectations are looked up by their question, so the work is linear in their number.
     """
     asked: dict[Key, list[Measurement]] = defaultdict(list)
     alikes: dict[Key, list[Measurement]] = defaultdict(list)
@@ -94,14 +93,14 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
         if one.value is not None:
             valued[question(one)].append(one)
 
-    newest: dict[Key, dict[Key, datetime]] = defaultdict(dict)  # by question and place, of what has a verdict
+    newest: dict[Key, dict[Key, datetime]] = defaultdict(dict)  # by question and place, of rows with a verdict
 
     def hold(rows: _Alike) -> None:
         times = newest[rows.question]
         times[rows.place] = max(times.get(rows.place, rows.time), rows.time)
 
     groups = [_Alike(rows, _question_in(key), _place(rows[0]), _time(rows)) for key, rows in alikes.items()]
-    free: dict[Key, list[_Alike]] = defaultdict(list)  # of what has no verdict yet, the newest first
+    free: dict[Key, list[_Alike]] = defaultdict(list)  # rows without a verdict yet, the newest first
     for rows in sorted(groups, key=lambda rows: rows.time, reverse=True):
         if any(_selected(one, rows.rows[0]) for one in valued[rows.question]):
             hold(rows)
@@ -129,7 +128,7 @@ def check(measured: Sequence[Measurement], expected: Sequence[Expectation]) -> l
 def _to_show(
     free: Sequence[_Alike], newest: Mapping[Key, Mapping[Key, datetime]], hold: Callable[[_Alike], None]
 ) -> Iterator[_Alike]:
-    """Yield the rows of one question, newest first, behind which no newer ones of the same place have a verdict."""
+    """Yield the rows of one question, newest first, unless newer rows of the same place have a verdict."""
     for rows in free:
         held = newest.get(rows.question)
         if held is None or rows.place not in held or held[rows.place] < rows.time:
@@ -139,7 +138,7 @@ def _to_show(
 
 
 def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
-    """Return one row a seed, the newest by date (of equal dates the last), in the order of the seeds."""
+    """Return the newest row of each seed by date (the last of equal dates), in the order of the seeds."""
     latest: dict[int, Measurement] = {}
     for row in rows:
         if row.seed not in latest or row.time >= latest[row.seed].time:
@@ -148,7 +147,7 @@ def newest_of_each_seed(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def newest_alike(rows: Sequence[Measurement]) -> list[Measurement]:
-    """Return the newest row of each seed, of rows that may be averaged: of those `alike` the one measured last."""
+    """Return the newest row of each seed, among the rows that may be averaged with the newest of all."""
     if not rows:
         return []
     last = max(rows, key=lambda row: row.time)
@@ -156,7 +155,7 @@ def newest_alike(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def summary(latest: Sequence[Measurement]) -> tuple[float, float | None, int]:
-    """Return mean, sample standard deviation (None of fewer than two) and number of rows, one a seed."""
+    """Return mean, sample standard deviation (None for fewer than two) and number of rows, one for each seed."""
     values = [row.value for row in latest]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
@@ -191,7 +190,7 @@ def _unexpected(
 
 
 def _faults(rows: Sequence[Measurement]) -> dict[str, list[str]]:
-    """Return where rows are not what was stored, by what is wrong with them."""
+    """Return the places of rows that differ from what was stored, by fault."""
     faults: dict[str, list[str]] = {}
     for row in rows:
         if row.fault:
@@ -206,7 +205,7 @@ def _broken(one: Expectation, faults: Faults) -> Verdict:
 
 def _compare(one: Expectation, latest: Sequence[Measurement]) -> Verdict:
     value, tolerance, fail_beyond = one.value, one.tolerance, one.fail_beyond
-    assert value is not None  # the callers' branch; the other two come with it
+    assert value is not None  # the caller checked it; the other two come with it
     assert tolerance is not None
     assert fail_beyond is not None
     for name in CONDITIONS:
@@ -239,7 +238,7 @@ def _remarks(latest: Sequence[Measurement]) -> list[str]:
 
 
 def _selected(one: Expectation, row: Measurement) -> bool:
-    """Whether an expectation is about a row; without a value it may leave open how many images and the like."""
+    """Whether an expectation covers a row; without a value it may leave the number of images and the like open."""
     if one.protocol != row.protocol or not one.asks(row):
         return False
     if one.value is not None:
@@ -249,12 +248,12 @@ def _selected(one: Expectation, row: Measurement) -> bool:
 
 
 def alike(row: Measurement) -> Key:
-    """Return what rows have in common that may be averaged."""
+    """Return the key that rows share if they may be averaged."""
     return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
 
 
 def _question_in(key: Key) -> Key:
-    """Return the question from what `alike` returns, as `question` returns it."""
+    """Return the question, as `question` does, from the key of `alike`."""
     return key[1 : 1 + len(QUESTION)]
 
 
@@ -286,12 +285,12 @@ def rewrite(one: Expectation) -> str:
 
 
 def selected(one: Measurement | Expectation, name: str) -> str:
-    """Return a field as a selector names it: a variation as it is typed."""
+    """Return a field as typed in a selector."""
     value = getattr(one, name)
     return " ".join(options(value)) if isinstance(value, dict) else str(value)
 
 
 def _of_rows(row: Measurement) -> Expectation:
-    """Return the expectation without a value that stands for rows of which nothing is expected."""
+    """Return an expectation without a value, for rows that have none."""
     names = ("protocol", *QUESTION, "images")
     return Expectation(**{name: getattr(row, name) for name in names}, seeds=1, needs=describe(row), command="")

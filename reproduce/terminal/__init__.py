@@ -1,1 +1,1 @@
-"""What the commands of the suite share: how their arguments are read, and how a table is printed."""
+"""Shared by the commands of the suite: parsing of arguments, progress on the screen, printing of tables."""

@@ -29,7 +29,7 @@ class _BarTask:
         self.progress, self.task = progress, task
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        if note:  # what was said last still holds
+        if note:  # the last note stays
             self.progress.update(self.task, note=note)
         self.progress.advance(self.task, count)
 
@@ -43,7 +43,7 @@ class _PlainTask:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
-        self.note = note or self.note  # what was said last still holds
+        self.note = note or self.note  # the last note stays
         now = self.clock()
         if now - self.last_line >= PLAIN_INTERVAL:
             self.last_line = now
@@ -56,7 +56,7 @@ class _PlainTask:
 
 
 def shortened(line: str, note: str) -> str:
-    """Return a line with as many of the parts of a note, between its commas, as there is room for."""
+    """Return a line with as many comma-separated parts of a note as fit."""
     parts = note.split(", ") if note else []
     for kept in range(len(parts), 0, -1):
         more = "" if kept == len(parts) else ", ..."
@@ -72,8 +72,8 @@ class ConsoleReporter:
     A plain line comes every half minute and has at most 120 characters.
 
     Args:
-        out: where it is written.
-        clock: seconds since any moment, by which plain lines are timed.
+        out: the stream; by default stderr.
+        clock: seconds since any moment, to time plain lines.
     """
 
     def __init__(self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
@@ -81,12 +81,12 @@ class ConsoleReporter:
         self.console = Console(file=out or sys.stderr, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        """Say one thing, once."""
+        """Print one line."""
         self.console.print(printable(text), markup=False)
 
     @contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[Task]:
-        """Open a piece of work of `total` units (None: not known beforehand)."""
+        """Open a task of `total` units; None if the number is unknown."""
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""The command line of every command: a dataclass read by tyro, after what tyro would pass over is refused."""
+"""Command lines: a dataclass parsed by tyro, after a check for mistakes that tyro accepts silently."""
 
 import dataclasses
 import sys
@@ -16,19 +16,19 @@ A = TypeVar("A")
 
 
 def parse(kind: type[A], argv: Sequence[str] | None, description: str | None) -> A:
-    """Read a command's arguments.
+    """Parse a command's arguments.
 
     A repeated option of several values, `--set A --set B`, is one option with all of them, `--set A B`.
 
     Args:
-        kind: a frozen dataclass, a field an option; a dataclass within it adds options of its own, without a prefix.
-        argv: the words behind the command's name; None for those that this process was started with.
-        description: what `--help` says first.
+        kind: a frozen dataclass, each field an option; a nested dataclass adds its options without a prefix.
+        argv: the words after the command's name; None for those of this process.
+        description: first text of `--help`.
 
     Raises:
-        UserError: an option of one value is given twice, or an option is given an empty text, which is what the shell
-            makes of a variable that is not set: as a path that would be the working folder.
-        SystemExit: tyro has printed its help, or does not know an option or cannot read a value (exit code 2).
+        UserError: an option of one value is given twice, or an option is given an empty text, which the shell makes of
+            an unset variable; as a path it would be the working folder.
+        SystemExit: tyro printed its help, or an option is unknown or a value cannot be parsed (exit code 2).
     """
     words = sys.argv[1:] if argv is None else list(argv)
     return tyro.cli(kind, args=_joined(words, dict(_options(kind))), description=description)
@@ -45,7 +45,7 @@ def _options(kind: Any) -> Iterator[tuple[str, bool]]:
 
 @dataclass(frozen=True)
 class _Use:
-    """An option where it stands: the word itself, "--set=A", and the words behind it."""
+    """One use of an option: the word itself, "--set=A", and the words after it."""
 
     option: str
     word: str
@@ -62,7 +62,7 @@ class _Use:
 
 
 def _uses(words: Sequence[str], known: Collection[str]) -> list[_Use]:
-    """Cut a command line before each option; what stands before the first is of the option ""."""
+    """Split a command line before each option; words before the first belong to the option ""."""
     uses = [_Use("", "", [])]
     for word in words:
         if not word.startswith("--") or word == "--":
@@ -75,7 +75,7 @@ def _uses(words: Sequence[str], known: Collection[str]) -> list[_Use]:
 
 
 def _joined(words: Sequence[str], several: Mapping[str, bool]) -> list[str]:
-    """Return the words with each option once; what is unknown is left to tyro as it is."""
+    """Return the words with each option once; unknown options are left to tyro."""
     given: dict[str, list[_Use]] = {}
     for use in _uses(words, several):
         if not all(value.strip() for value in use.values):

@@ -1,4 +1,4 @@
-"""A table on the standard output: as wide as a terminal, or wide enough for a file."""
+"""Tables on the standard output, as wide as the terminal, or wide enough for a file."""
 
 import shutil
 import sys
@@ -10,11 +10,11 @@ from rich.text import Text
 
 from jlebm.text import printable
 
-WIDE = 220  # characters, where there is no terminal to fit
+WIDE = 220  # characters, without a terminal
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; nothing of a cell is read as markup or obeyed as a terminal's escape."""
+    """Print a table; markup and terminal escapes in cells have no effect."""
     table = Table(*header, title=Text(printable(title)), title_justify="left", title_style="italic")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))

@@ -25,7 +25,8 @@ from jlebm.training import initial_state
 from reproduce import cifar10, results
 from reproduce.measuring.data_root import DataRoot
 from reproduce.measuring.row_store import Rows
-from reproduce.measuring.sampled import measure_gap, posterior_indices
+from reproduce.measuring.sample_sets import posterior_indices
+from reproduce.measuring.sampled import gap
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.joint import samples_of, subject_of
@@ -205,8 +206,8 @@ def test_prior_gap_closed(
         stored = Rows(subject_of(session, run, SMALL, state), session, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
             stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
-        measure_gap(stored, samples_of(run, SMALL, state, session))
-        measure_gap(stored, samples_of(run, SMALL, state, session))
+        stored.fill(gap(stored, samples_of(run, SMALL, state, session)))
+        stored.fill(gap(stored, samples_of(run, SMALL, state, session)))
     found = [row.value for row in rows(tmp_path) if row.metric == "prior_gap_closed"]
     assert found == ([] if expected is None else [pytest.approx(expected)])
     assert ("prior_gap_closed" in session.missing) == (expected is None)

@@ -19,7 +19,7 @@ from jlebm.training import initial_state
 from reproduce.measuring import representation
 from reproduce.measuring.data_root import DataRoot
 from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
-from reproduce.measuring.row_store import Rows
+from reproduce.measuring.row_store import Rows, Wanted
 from reproduce.measuring.session import Session
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.extents import Size
@@ -83,7 +83,7 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
     """Each layer's row is its own KL, of the very images and draws that are told; the same again stores nothing."""
     model, held_out = model_of(), dataclasses.replace(rows.session.dataset, split="test")
     for _ in range(2):
-        representation.measure_kl(rows, model, held_out)
+        rows.fill([representation.divergence(rows, model, held_out)])
     assert rows.added == 3
     chosen = representation.posterior_indices(1797, 1000)
     x = torch.from_numpy(np.array(held_out.images[chosen])) / 127.5 - 1
@@ -91,18 +91,18 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
         kl = model.backbone.posterior(x, PerImageNoise("posterior", chosen)).kl
     for name, layer in zip(("z3", "z2", "z1"), kl, strict=True):
         reference = f"digits/test, 1000 images, sha256:{held_out.digest[:12]}"
-        row = rows.find("kl", Of("posterior", name), 1000, reference=reference)
+        row = rows.find(Wanted("kl", Of("posterior", name), 1000, reference=reference))
         assert row is not None
         assert row.value == pytest.approx(float(layer.mean()), rel=1e-4)
 
 
 def test_training_images_judge_no_classifier(rows: Rows) -> None:
     """Without a test split or without classes there is no accuracy, and it is said why."""
-    representation.measure_accuracy(rows, model_of(), rows.session.dataset)
+    rows.fill(representation.separation(rows, model_of(), rows.session.dataset))
     assert rows.session.missing["latent_accuracy"].reason == "digits has no test split here"
     rows.session.missing.clear()
     rows.session.dataset = dataclasses.replace(rows.session.dataset, labels=None)
-    representation.measure_accuracy(rows, model_of(), rows.session.dataset)
+    rows.fill(representation.separation(rows, model_of(), rows.session.dataset))
     assert rows.session.missing["latent_accuracy"].reason == "digits has no classes"
     assert rows.added == 0
 
@@ -110,7 +110,7 @@ def test_training_images_judge_no_classifier(rows: Rows) -> None:
 def test_the_change_of_one_layer(rows: Rows) -> None:
     """Rows of the prior that was sampled, each of the images in which that layer alone was drawn anew."""
     model = model_of()
-    representation.measure_change(rows, model, None)
+    rows.fill(representation.change(rows, model, None))
     assert rows.added == 3, "no features: these images are not judged"
     changes = []
     for seed in range(8):
@@ -120,11 +120,11 @@ def test_the_change_of_one_layer(rows: Rows) -> None:
         frozen = ((frozen + 1) * 127.5).round().clamp(0, 255).numpy()
         drawn = gathered(hierarchy.resample(model, eps, [2], range(100 * seed, 100 * seed + 100), None))
         changes.append(np.sqrt((((drawn - frozen) / 255) ** 2).mean()))
-    row = rows.find("pixel_change", Of("gaussian-prior", "z1"), 800)
+    row = rows.find(Wanted("pixel_change", Of("gaussian-prior", "z1"), 800))
     assert row is not None
     assert row.value == pytest.approx(np.mean(changes), rel=1e-3)
-    representation.measure_change(rows, model, ONE.prior_chain)
-    assert rows.find("pixel_change", Of("ebm-prior", "z1"), 800) is not None
+    rows.fill(representation.change(rows, model, ONE.prior_chain))
+    assert rows.find(Wanted("pixel_change", Of("ebm-prior", "z1"), 800)) is not None
 
 
 def test_latents_and_kl_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

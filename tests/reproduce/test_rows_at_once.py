@@ -11,11 +11,13 @@ import torch
 from jlebm.data import Dataset
 from jlebm.errors import UserError
 from jlebm.progress import SILENT
-from reproduce.measuring.row_store import Rows, Subject
+from reproduce.measuring.places import refuse_what_does_not_fit
+from reproduce.measuring.row_store import Rows, Subject, Wanted
 from reproduce.measuring.session import Session
-from reproduce.pipelines.arguments import parse_duration, refuse_what_does_not_fit
+from reproduce.pipelines.arguments import parse_duration
 from reproduce.presets.extents import Size
 from reproduce.results import read
+from reproduce.results.identity import Of
 
 PROVENANCE = {"commit": "d" * 40, "dirty": False, "device": "cpu-avx2", "versions": {"python": "3.11"}}
 
@@ -56,7 +58,7 @@ def test_a_row_that_was_seen_may_be_measured_again(tmp_path: Path) -> None:
     """Would break if a row could never be measured anew beside the one that stands."""
     rows_of(1, tmp_path).add("kid", "ebm-prior", 0.5, 4, {})
     again = rows_of(1, tmp_path)
-    assert again.find("kid", "ebm-prior", 4) is not None
+    assert again.find(Wanted("kid", Of("ebm-prior"), 4)) is not None
     again.add("kid", "ebm-prior", 0.75, 4, {})
     assert [row.value for row in read(tmp_path / "measured" / "photos.jsonl")] == [0.5, 0.75]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import jlebm
@@ -42,6 +43,7 @@ PLAN = two_stage(
     StageTwo(ConvEnergy(2, 3), EnergyOptimizer(1e-3), TrainingConfig(3, 8), Chain.from_two_stage_paper(2, 0.04)),
     test=Chain.from_two_stage_paper(3, 0.04),
 )
+CPU = torch.device("cpu")
 FILES = {"backbone": "backbone.safetensors", "two-stage": "weights.safetensors"}
 EXTENT = Extent(4, 2, Length(4, 2, 3, 5), Length(6, 2, 3, 4))
 PRESET = TwoStagePreset(PLAN, images=60, reference_images=100, kept=False, extent=EXTENT)
@@ -228,14 +230,16 @@ def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Pa
 def test_another_decoder_is_a_plan_of_its_own() -> None:
     """Both stages have it, under a name that says so; the preset's own decoder by name changes nothing."""
     plan = RECIPE.two_stage["tiny"].plan
-    changed, variation = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos")
+    changed, variation = planned(plan, Arguments(variation=Variation(decoder="mixture")), "photos", CPU)
     assert variation == {"decoder": "mixture"}
     assert changed.backbone.model.num_mixture_dec == changed.energies.model.num_mixture_dec == 10
     assert changed.backbone.digest() != plan.backbone.digest()
-    same, plain = (planned(plan, Arguments(variation=Variation(decoder=name)), "photos") for name in ("gaussian", None))
+    same, plain = (
+        planned(plan, Arguments(variation=Variation(decoder=name)), "photos", CPU) for name in ("gaussian", None)
+    )
     assert same == plain
     with pytest.raises(UserError, match="leave it or --backbone-checkpoint out"):
-        planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos")
+        planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos", CPU)
 
 
 @pytest.mark.slow
