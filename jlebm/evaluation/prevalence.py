@@ -9,22 +9,6 @@ GRID = 4_001  # thresholds of the numerical integral
 WIDEST = 12.0  # standard deviations between the two classes, beyond which the AUPRC is 0 or 1 to rounding
 
 
-def least_auprc(positives: int, negatives: int) -> float:
-    """Return the least average precision that a ranking can have: every positive image comes last.
-
-    Args:
-        positives: number of positive images, at least one.
-        negatives: number of the others.
-
-    Raises:
-        UserError: there is no positive image.
-    """
-    if positives < 1 or negatives < 0:
-        raise UserError(f"the AUPRC needs a positive image, not {positives} and {negatives} others")
-    found = np.arange(1, positives + 1)
-    return float((found / (negatives + found)).mean())
-
-
 def auprc_at_share(
     positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"], share: float
 ) -> float:

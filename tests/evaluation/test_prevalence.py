@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from jlebm.errors import UserError
-from jlebm.evaluation.prevalence import auprc_at_share, converted_auprc, least_auprc
+from jlebm.evaluation.prevalence import auprc_at_share, converted_auprc
+from reproduce.results.anomaly_counts import least_auprc
 
 RANDOM = np.random.default_rng(0)
 
