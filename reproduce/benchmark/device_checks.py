@@ -197,7 +197,7 @@ def recordings_outlive_others(device: torch.device) -> Iterator[Finding]:
 
 
 def noise_is_the_cpus(device: torch.device) -> Iterator[Finding]:
-    """Both schemes to the bit, behind a busy queue; images differ by one level at most, at any batch size."""
+    """Both schemes to the bit, behind a busy queue; images depend on batch size or device by at most a level."""
     here = (torch.empty(64, 100, device=device), torch.empty(64, 128, device=device))
     there = tuple(torch.empty_like(layer, device="cpu") for layer in here)
     for scheme in SCHEMES:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from jlebm.data import Dataset
-from jlebm.randomness import Noise
+from jlebm.randomness import GENERATOR, Noise
 from reproduce import table
 from reproduce.pipelines import systems_in_turn
-from reproduce.pipelines.table_system import measure_likelihood
+from reproduce.pipelines.table_system import likelihood
 from reproduce.systems import built, presets_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,14 +86,10 @@ def test_bits_per_dimension_are_a_mean_over_the_held_out_images() -> None:
 
     levels = np.random.default_rng(3).integers(0, 9, (230, 1, 1, 1), dtype=np.uint8)
     held_out = Dataset("digits", "test", np.broadcast_to(levels, (230, 3, 4, 4)), None, "a" * 64, "made here")
-    stored: list[tuple[Any, ...]] = []
-    rows = SimpleNamespace(
-        session=SimpleNamespace(device=torch.device("cpu")),
-        find=lambda *asked, **more: None,
-        add=lambda *row, **more: stored.append((*row, more)),
-    )
-    measure_likelihood(rows, Brightness(), held_out)
-    ((metric, source, value, count, _, said),) = stored
-    assert (metric, source, count) == ("bits_per_dimension", "held-out", 230)
+    rows: Any = SimpleNamespace(session=SimpleNamespace(device=torch.device("cpu"), noise=GENERATOR))
+    part = likelihood(rows, Brightness(), held_out)
+    ((one, value, _, said),) = part.answers(part.wanted)
+    assert (one.metric, one.of.name, one.images) == ("bits_per_dimension", "held-out", 230)
+    assert one.reference == "digits/test, 230 images, sha256:aaaaaaaaaaaa"
     assert value == pytest.approx(levels.mean(), rel=1e-5)
-    assert said == {"reference": "digits/test, 230 images, sha256:aaaaaaaaaaaa", "chain": "", "bits": 5}
+    assert said == {"chain": "", "bits": 5}
