@@ -49,7 +49,7 @@ def anomalies_of_split(rows: Sequence[Measurement], paper: Mapping[str, Reported
     """
     kept = [row for row in rows if (row.dataset, row.protocol, row.source) == ("mnist", SPLIT, "anomaly")]
     kept = [row for row in kept if "development" not in row.variation and row.preset in SIZES]
-    digits = sorted({int(row.target) for row in kept} or REPORTED)
+    digits = sorted({int(row.target) for row in kept} | set(REPORTED))
     lines = []
     for model, learning in dict.fromkeys((row.model, row.learning) for row in kept):
         own = [row for row in kept if (row.model, row.learning) == (model, learning)]
