@@ -1,8 +1,11 @@
 """Folders of a command, checked before hours of work: written to and read from."""
 
+import fnmatch
 import math
+import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jlebm.engines import parallel
@@ -52,11 +55,21 @@ def refuse_what_does_not_fit(images: int, shape: Sequence[int], sets: int, runs:
     if there is None:
         return
     needed, free = images * math.prod(shape) * sets, shutil.disk_usage(there).free
-    if needed > free and needed > free + sum(path.stat().st_size for path in runs.rglob("*.npy")):
+    if needed > free and needed > free + _taken_by_images(runs):
         raise UserError(
             f"--images {images} takes {needed / 1e9:,.3g} GB in all, and {runs} has {free / 1e9:,.3g} GB free; ask for "
             "fewer, or name --runs on a larger disk"
         )
+
+
+def _taken_by_images(runs: Path) -> int:
+    """Return the bytes of the arrays below a folder; what another process removes meanwhile takes none."""
+    taken = 0
+    for folder, _, names in os.walk(runs):
+        for name in fnmatch.filter(names, "*.npy"):
+            with suppress(OSError):
+                taken += Path(folder, name).stat().st_size
+    return taken
 
 
 def expected_of(folder: Path) -> list[results.Expectation]:

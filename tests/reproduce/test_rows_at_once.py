@@ -70,6 +70,13 @@ def test_more_images_than_the_disk_holds(tmp_path: Path) -> None:
     refuse_what_does_not_fit(50, (3, 32, 32), 3, tmp_path / "runs")
 
 
+def test_images_that_are_gone_take_no_room(tmp_path: Path) -> None:
+    """Would break if a file that is removed while the folder is looked through, or a dangling link, were an error."""
+    (tmp_path / "prior.npy").symlink_to(tmp_path / "nowhere.npy")
+    with pytest.raises(UserError, match=r"--images 1000000000000 takes"):
+        refuse_what_does_not_fit(10**12, (3, 32, 32), 3, tmp_path)
+
+
 def test_budgets_without_end() -> None:
     """Would break if a budget of infinitely many hours became a setting called 'inf'."""
     with pytest.raises(UserError, match="shorter than a thousand years"):
