@@ -6,7 +6,7 @@ both.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ def kernels(device: torch.device, precision: Precision) -> Iterator[Kernel]:
 
 def through_onednn(first: Tensor, second: Tensor) -> Tensor:
     """Return a product of float32 matrices that oneDNN may make in bf16; on a CPU without AMX it is one in float32."""
-    switch = torch.backends.mkldnn.matmul
+    switch: Any = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue] # set at run time
     before, switch.fp32_precision = switch.fp32_precision, "bf16"
     try:
         return first @ second

@@ -22,8 +22,7 @@ def sizes() -> tuple[tuple[str, LatentShapes, int, int], ...]:
             shapes = NVAE(preset.plan.backbone.model).latent_shapes
         deep.append((f"two-stage, {preset.plan.preset}", shapes, preset.batch_size, 2))
     vectors = [
-        (f"two-layer, {one.preset}", tuple((width,) for width in one.model.latent_dims), 500, 20)
-        for one in (CPU.experiment, PAPER.experiment)
+        (f"two-layer, {one.preset}", one.model.latent_shapes, 500, 20) for one in (CPU.experiment, PAPER.experiment)
     ]
     return *vectors, *deep
 

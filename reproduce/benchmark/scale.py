@@ -34,7 +34,7 @@ def points(paper: Experiment, small: Experiment, device: torch.device, scratch: 
         scratch: a folder for samples.
     """
     chain = paper.prior_chain
-    model = _prior(paper.model.latent_dims, device)
+    model = _prior(tuple(shape[0] for shape in paper.model.latent_shapes), device)
     for batch in (25, 100, 400, 1600):
         yield Point("prior chain by batch size", f"batch {batch}", _sample(model, batch, chain, device))
     for steps in (15, 60, 240, 960):

@@ -143,7 +143,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
 
     def plain_iteration() -> None:
         with by_default():
-            plain.iteration(some, chains[::-1], (noise(device), noise(device)))
+            plain.iteration(some, (chains[1], chains[0]), (noise(device), noise(device)))
 
     yield Part(
         "training iteration",

@@ -152,7 +152,7 @@ class _Detector:
         energies = self.plan.learning != "gaussian"
         if self.protocol.id == OFFICIAL:  # whose rows have these
             return (LITERAL, ENERGIES) if energies else (LITERAL,)
-        return (*names_of(len(self.plan.experiment.model.latent_dims), energies), ORACLE)
+        return (*names_of(len(self.plan.experiment.model.latent_shapes), energies), ORACLE)
 
     @property
     def oracle(self) -> Oracle | None:

@@ -186,7 +186,7 @@ def asked(experiment: Experiment, sides: Sides, resized: str) -> dict[str, Quest
         f"positive: outside, {count} images of {outside.name}/{outside.split}{resized}; "
         f"negative: inside, {count} of {inside.name}/{inside.split}; mean of {sides.draws} draws"
     )
-    layers = len(experiment.model.latent_dims)
+    layers = len(experiment.model.latent_shapes)
     chain = experiment.prior_chain.describe() if experiment.learning == "variational" else ""
     questions = {}
     for kind, sign, first in (("L", "-", 0), ("LLR", "", 1)):
