@@ -11,9 +11,9 @@ from tests.test_packaging import DATASETS
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     f"reproduce.{name}" for name in ("check", "evaluate", "generate", "ood", "table", "anomaly", "benchmark", "events")
-}
+} | {"reproduce.benchmark.gpu_check"}
 DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
-FIGURES = {"figures", *(f"figures.{name}" for name in DRAWN)}
+FIGURES = {"figures", "figures.report", *(f"figures.{name}" for name in DRAWN)}
 # Configurations, of which a dataset's presets are made, name torch's modules; everything slower comes in with the work.
 RECIPES = {f"reproduce.{name}" for name in DATASETS}
 SLOW = ("torch_fidelity", "torchvision", "sklearn", "scipy", "diffusers", "transformers", "torch._dynamo")

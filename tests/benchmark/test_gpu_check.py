@@ -9,7 +9,7 @@ import torch
 
 from jlebm import randomness
 from jlebm.engines import graphs, precision
-from reproduce.benchmark import device_checks, gpu_check
+from reproduce.benchmark import checks_in_turn, device_checks, gpu_check
 from tests import tape
 
 CPU = torch.device("cpu")
@@ -20,9 +20,9 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     """Every check runs and finds nothing; versions, findings and times are in the file."""
     assert gpu_check.main(["--pretend", "--out", str(tmp_path / "check.json")]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"everything works: {', '.join(gpu_check.CHECKS)}"
+    assert last == f"everything works: {', '.join(checks_in_turn.CHECKS)}"
     written = json.loads((tmp_path / "check.json").read_text())
-    assert set(written["works"]) == set(gpu_check.CHECKS)
+    assert set(written["works"]) == set(checks_in_turn.CHECKS)
     assert written["versions"]["torch"]
     assert {"milliseconds", "gib"} <= set(
         next(each for each in written["findings"] if "what" in each and "ok" not in each)
@@ -33,8 +33,8 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_last_line_says_what_works() -> None:
     """And what to switch off; the exit code is of all of them."""
-    assert gpu_check.summary({"noise": True, "training": True}) == "everything works: noise, training"
-    said = gpu_check.summary({"noise": True, "recorded chains": False})
+    assert checks_in_turn.summary({"noise": True, "training": True}) == "everything works: noise, training"
+    said = checks_in_turn.summary({"noise": True, "recorded chains": False})
     assert said.startswith("NOT WORKING: recorded chains (set JLEBM_GRAPHS=0")
     assert said.endswith("works: noise")
 
@@ -47,7 +47,7 @@ def test_an_error_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         raise RuntimeError("illegal memory access")
 
     checks = {"first": broken, "second": lambda device, full: [device_checks.Finding(True, "fine")]}
-    monkeypatch.setattr(gpu_check, "CHECKS", checks)
+    monkeypatch.setattr(checks_in_turn, "CHECKS", checks)
     assert gpu_check.main(["--pretend", "--out", str(tmp_path / "check.json")]) == 1
     out = capsys.readouterr().out.splitlines()
     assert any("BAD" in line and "illegal memory access" in line for line in out)
