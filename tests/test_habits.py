@@ -17,7 +17,7 @@ def test_every_action_is_pinned_by_its_commit() -> None:
     used = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
     assert used
     for line in used:
-        assert re.fullmatch(r" *- uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+        assert re.fullmatch(r" *(?:- )?uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
     assert len({line.split("#")[0].strip() for line in used}) == len({line.split("@")[0].strip() for line in used})
 
 
