@@ -4,23 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from figures import plotting
-from jlebm.files import write_text
 from reproduce.results import read_all
 from tests.reliability.commands import COMMANDS, artifacts
 
-
-@pytest.fixture(autouse=True)
-def _pictures_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a word where a figure would be drawn; which files there are is what is looked at."""
-
-    def save(figure: object, stem: Path) -> list[Path]:
-        paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
-        for path in paths:
-            write_text(path, "a figure")
-        return paths
-
-    monkeypatch.setattr(plotting, "save", save)
+pytestmark = pytest.mark.usefixtures("_pictures_in_no_time")  # which files there are is what is looked at
 
 
 @pytest.mark.parametrize("command", COMMANDS)

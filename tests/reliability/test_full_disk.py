@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from figures import plotting
 from jlebm import evaluation
 from jlebm.data import cache, load, writable_cache
 from jlebm.data.catalogue import CATALOGUE, Entry
 from jlebm.errors import exit_on_user_error
 from jlebm.evaluation import find_extractor, reference
 from jlebm.evaluation.reference import KEPT_DIMENSION, KEPT_LAYER, _Entry, _rows
-from jlebm.files import growing, write_text
+from jlebm.files import growing
 from jlebm.run import Run
 from reproduce.measuring.row_store import Rows
 from reproduce.pipelines import joint, pictures
@@ -170,19 +169,6 @@ def filled_before(owner: object, name: str, disk: Path, patch: pytest.MonkeyPatc
         return original(*arguments, **named)
 
     patch.setattr(owner, name, full)
-
-
-@pytest.fixture
-def _pictures_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a word where a figure would be drawn."""
-
-    def save(figure: object, stem: Path) -> list[Path]:
-        paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
-        for path in paths:
-            write_text(path, "a figure")
-        return paths
-
-    monkeypatch.setattr(plotting, "save", save)
 
 
 @pytest.mark.usefixtures("_pictures_in_no_time")
