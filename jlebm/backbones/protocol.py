@@ -116,3 +116,28 @@ def push_below(backbone: Backbone, given: Latents, noise: Latents) -> Latents:
     if not isinstance(backbone, HasPushBelow):
         raise UserError(f"{type(backbone).__name__} has no push_below, which keeping its upper layers needs")
     return backbone.push_below(given, noise)
+
+
+@runtime_checkable
+class HasInferred(Protocol):
+    """The protocol of a backbone whose posterior and decoder share a path, which one pass then follows."""
+
+    def inferred(
+        self, x: Float[Tensor, "batch channels height width"], noise: Noise
+    ) -> tuple[PosteriorSample, Likelihood]:
+        """Return what `posterior` draws, and p(x|z) at it as `decode` gives it."""
+        ...
+
+
+def inferred(
+    backbone: Backbone, x: Float[Tensor, "batch channels height width"], noise: Noise
+) -> tuple[PosteriorSample, Likelihood]:
+    """Draw from q(z|x) and return the draw with p(x|z) at it, in one pass where the backbone can.
+
+    Raises:
+        NoEncoder: the backbone has no inference network.
+    """
+    if isinstance(backbone, HasInferred):
+        return backbone.inferred(x, noise)
+    sample = backbone.posterior(x, noise)
+    return sample, backbone.decode(sample.latents)

@@ -209,12 +209,20 @@ class TopDownBackbone(nn.Module):
         """Return p(x|z) with images in [-1, 1]."""
         given = iter(z)
         h, _ = self._down(lambda group, h, prior, level: next(given), len(z[0]), whole=True)
-        if self.grow is not None:
-            h = self.grow(_act(h))
-        return Normal.constant_sigma(torch.tanh(self.image(_act(h))), self.config.likelihood_sigma)
+        return self._likelihood(h)
 
     def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
         """Draw each layer from q(z_i | z_{>i}, x), top first."""
+        return self._inferred(x, noise, whole=False)[1]
+
+    def inferred(
+        self, x: Float[Tensor, "batch channels height width"], noise: Noise
+    ) -> tuple[PosteriorSample, Normal]:
+        """Return what `posterior` draws and its `decode`, from one pass down the path."""
+        h, sample = self._inferred(x, noise, whole=True)
+        return sample, self._likelihood(h)
+
+    def _inferred(self, x: Tensor, noise: Noise, whole: bool) -> tuple[Tensor, PosteriorSample]:
         eps = iter(noise(tuple(x.new_empty(len(x), *shape) for shape in self.latent_shapes)))
         features, log_probs, kl = self._features(x), [], []
 
@@ -225,8 +233,14 @@ class TopDownBackbone(nn.Module):
             kl.append(q.kl(prior))
             return own
 
-        z = self._latents(choose, len(x))
-        return PosteriorSample(z, torch.stack(log_probs).sum(0), torch.stack(kl))
+        h, z = self._down(choose, len(x), whole)
+        return h, PosteriorSample(z, torch.stack(log_probs).sum(0), torch.stack(kl))
+
+    def _likelihood(self, h: Tensor) -> Normal:
+        """Return p(x|z) at the end of the path."""
+        if self.grow is not None:
+            h = self.grow(_act(h))
+        return Normal.constant_sigma(torch.tanh(self.image(_act(h))), self.config.likelihood_sigma)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Return the encoder's features of each level, top first."""

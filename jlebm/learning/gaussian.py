@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.protocol import ELBOTerms
+from jlebm.backbones.protocol import ELBOTerms, inferred
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ELBOUpdate, OneUpdate, warmed_up
@@ -58,8 +58,7 @@ class Gaussian(OneUpdate):
         Raises:
             UserError: there are free bits, and the KL of the layers is not known.
         """
-        posterior = model.backbone.posterior(x, noise)
-        likelihood = model.backbone.decode(posterior.latents)
+        posterior, likelihood = inferred(model.backbone, x, noise)
         kl = posterior.kl
         if kl is None:
             kl = (posterior.log_prob - model.backbone.prior_log_prob(posterior.latents))[None]
