@@ -296,4 +296,6 @@ def _layers(config: dict[str, Any], model: str) -> int:
     shape = config["model"]
     if "latent_dims" in shape:
         return len(shape["latent_dims"])
+    if "groups" in shape:
+        return sum(shape["groups"])
     return shape["num_latent_scales"] * shape["num_groups_per_scale"]

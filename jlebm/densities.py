@@ -8,7 +8,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,20 @@ from jlebm.latents import Latents, standard_normal_log_prob
 
 LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
 """Returns the log-density of a position, (batch,), up to a constant."""
+
+
+@runtime_checkable
+class HasStepSizes(Protocol):
+    """The protocol of a density whose layers may each have a step size of their own."""
+
+    def step_sizes(self) -> Float[Tensor, " layers"] | None:
+        """Return the step size of each layer that moves; None if none was adapted."""
+        ...
+
+
+def step_sizes_of(density: LogDensity) -> Float[Tensor, " layers"] | None:
+    """Return the adapted step sizes of a density's layers; None if it has none."""
+    return density.step_sizes() if isinstance(density, HasStepSizes) else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,11 @@ class PriorInNoise:
         base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
         return base - self.energy(z).sum(1)
 
+    def step_sizes(self) -> Float[Tensor, " layers"] | None:
+        """Return the adapted step sizes of the layers that move, top first; None if the energies have none."""
+        sizes = self.energy.step_sizes
+        return None if sizes is None else sizes[len(self.given) :]
+
 
 @dataclass(frozen=True)
 class SomeLayers:
@@ -75,6 +94,11 @@ class SomeLayers:
         for index, layer in zip(self.layers, moving, strict=True):
             found[index] = layer
         return tuple(found)
+
+    def step_sizes(self) -> Float[Tensor, " layers"] | None:
+        """Return the adapted step sizes of the layers that move; None if the energies have none."""
+        sizes = step_sizes_of(self.density)
+        return None if sizes is None else sizes[list(self.layers)]
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def _movement(name: str, start: Tensor, end: Tensor, chain: Chain, steps: int) -
     unit = float(start.var(dim=0).mean().sqrt())
     if unit == 0:
         raise UserError(f"all chains start at one point of {name}: there is no spread to compare their movement with")
-    noise = chain.temperature * math.sqrt(2 * chain.epsilon * steps)
+    noise = chain.noise_alone(steps)
     # The unit of a chain in whitened noise is 1: the start's standard deviation there.
     noise /= 1.0 if chain.space == "noise" else unit
     squares = (end - start).square().flatten(1).mean(1)

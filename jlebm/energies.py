@@ -20,10 +20,19 @@ from jlebm.networks import SLOPE, mlp
 class JointEnergy(nn.Module):
     """The energy networks: one per layer, which maps z_i to f_i of shape (batch, 1)."""
 
+    step_sizes: Tensor | None
+    """Step size of each layer's chain in whitened noise, top first, if it is adapted while the energies learn: (L,)."""
+
     def __init__(self, networks: Sequence[nn.Module]):
         """Take the networks of f, top layer first."""
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.register_buffer("step_sizes", None)
+
+    def adapt_from(self, size: float) -> "JointEnergy":
+        """Give each layer a step size of its own, which travels with the weights; return these energies."""
+        self.step_sizes = torch.full((len(self.networks),), size)
+        return self
 
     def forward(self, z: Latents) -> Float[Tensor, "batch layers"]:
         """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z."""

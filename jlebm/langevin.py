@@ -6,10 +6,17 @@ and `Chain.from_two_stage_paper` convert the paper's two notations (docs/facts, 
 The unadjusted chain samples a density that is near p for small epsilon. The corrected chain (MALA: Roberts and Tweedie,
 Bernoulli 2(4), 1996) proposes the same move, which each element of the batch accepts or rejects on its own, and samples
 p at every step size.
+
+In whitened noise the density is exp(-E) N(0, I), and the Crank-Nicolson discretisation (Cotter, Roberts, Stuart and
+White, Statistical Science 28(3), 2013, the proposal CNL) treats its Gaussian part implicitly,
+
+    eps <- ((2 - epsilon) eps - 2 epsilon grad E + sqrt(8 epsilon) xi) / (2 + epsilon).
+
+N(0, I) then stays as it is at every step size, and the energy alone limits epsilon: steps can be ten times larger.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -19,7 +26,7 @@ from torch import Tensor
 
 from jlebm.choices import Drift
 from jlebm.config import MOST
-from jlebm.densities import LogDensity
+from jlebm.densities import LogDensity, step_sizes_of
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
@@ -47,6 +54,11 @@ class Chain:
     """Log-density whose gradient the steps follow in whitened noise (`densities.PriorInNoise`)."""
     metropolis: bool = field(default=False, metadata={"since": "0.2"})
     """Whether each step is accepted or rejected (MALA), so that the chain samples the density exactly."""
+    discretisation: Literal["euler", "crank-nicolson"] = field(default="euler", metadata={"since": "0.3"})
+    """Euler-Maruyama, or Crank-Nicolson, which leaves N(0, I) as it is: for the exact drift in whitened noise."""
+    sizes: Literal["equal", "adapted"] = field(default="equal", metadata={"since": "0.3"})
+    """Step size of a layer: epsilon for all, or the size that was adapted while its energy was trained (`step_sizes`),
+    where epsilon is the first and the largest."""
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
@@ -62,6 +74,13 @@ class Chain:
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
         if self.space == "latents" and self.drift != "exact":
             raise UserError(f"the {self.drift} drift needs a chain in whitened noise; set the chain's space to 'noise'")
+        if self.discretisation != "euler" and (self.space, self.drift) != ("noise", "exact"):
+            raise UserError(
+                "Crank-Nicolson is a discretisation of the exact drift in whitened noise; set the chain's space to "
+                "'noise' and its drift to 'exact', or its discretisation to 'euler'"
+            )
+        if self.sizes != "equal" and self.space != "noise":
+            raise UserError("adapted step sizes are those of a chain in whitened noise; set its space to 'noise'")
         if self.metropolis and self.temperature != 1:
             raise UserError(
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "
@@ -83,7 +102,28 @@ class Chain:
         cold = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
         corrected = ", Metropolis-corrected" if self.metropolis else ""
         where = "" if self.space == "latents" else f", in whitened noise, {self.drift} drift"
-        return f"{self.steps} steps, epsilon {self.epsilon:g}, from {self.start}{cold}{where}{corrected}"
+        where += "" if self.discretisation == "euler" else ", Crank-Nicolson"
+        size = (
+            f"epsilon {self.epsilon:g}" if self.sizes == "equal" else f"adapted to each layer, up to {self.epsilon:g}"
+        )
+        return f"{self.steps} steps, {size}, from {self.start}{cold}{where}{corrected}"
+
+    def stride(self, size: float) -> "Stride":
+        """Return the factors of a step of this size."""
+        if self.discretisation == "crank-nicolson":
+            return Stride(2 * size / (2 + size), self.temperature * math.sqrt(8 * size) / (2 + size))
+        return Stride(size, self.temperature * math.sqrt(2 * size))
+
+    def noise_alone(self, steps: int) -> float:
+        """Return how far noise alone carries a coordinate in so many steps, its root mean square from the start.
+
+        A random walk; by Crank-Nicolson from N(0, 1) with the Gaussian part, which keeps it within sqrt(2). Adapted
+        sizes are at most epsilon, and so is what they give.
+        """
+        if self.discretisation == "euler":
+            return self.temperature * math.sqrt(2 * self.epsilon * steps)
+        kept = abs(2 - self.epsilon) / (2 + self.epsilon)
+        return math.sqrt((1 - kept**steps) ** 2 + self.temperature**2 * (1 - kept ** (2 * steps)))
 
 
 class StepInfo(NamedTuple):
@@ -99,10 +139,36 @@ Observer: TypeAlias = Callable[[int, Latents, StepInfo], None]
 """Called after every step of a chain with the step's index, the position, and what the step computed."""
 
 
-def move(position: Latents, gradient: Latents, epsilon: float, noise: Latents, temperature: float = 1.0) -> Latents:
-    """Move every layer at once by one step of size `epsilon`, given the gradient there and N(0, I) noise."""
-    scale = temperature * math.sqrt(2 * epsilon)
-    return map_latents(lambda z, g, xi: z.add(g, alpha=epsilon).add_(xi, alpha=scale), position, gradient, noise)
+class Stride(NamedTuple):
+    """Factors of one layer's step: z <- z + drift * grad log p(z) + noise * xi.
+
+    Crank-Nicolson's step has this form too: its implicit Gaussian part is the gradient's own share of it.
+    """
+
+    drift: float
+    noise: float
+
+
+def move(position: Latents, gradient: Latents, strides: Sequence[Stride], noise: Latents) -> Latents:
+    """Move every layer at once by one step, given the gradient there and N(0, I) noise; one stride a layer."""
+    return tuple(
+        z.add(g, alpha=stride.drift).add_(xi, alpha=stride.noise)
+        for z, g, xi, stride in zip(position, gradient, noise, strides, strict=True)
+    )
+
+
+def sizes_of(log_density: LogDensity, chain: Chain, layers: int) -> tuple[float, ...]:
+    """Return the step size of each layer that moves.
+
+    Raises:
+        UserError: the chain takes adapted step sizes, and the energies have none.
+    """
+    if chain.sizes == "equal":
+        return (chain.epsilon,) * layers
+    sizes = step_sizes_of(log_density)
+    if sizes is None:
+        raise UserError("these energies were trained without adapted step sizes; set the chain's sizes to 'equal'")
+    return tuple(sizes.tolist())
 
 
 def run(
@@ -120,27 +186,34 @@ def run(
         chain: length, step size, temperature and correction; `start` is used by the caller, to make `position`.
         noise: the source of xi; a Metropolis correction takes one more draw per element after each xi.
         observe: called after each step with its index, the new position and the step's info.
+
+    Raises:
+        UserError: the chain takes adapted step sizes, and the density's energies have none.
     """
     position = map_latents(Tensor.detach, position)
+    sizes = sizes_of(log_density, chain, len(position))
+    strides = tuple(map(chain.stride, sizes))
     if chain.metropolis:
-        return _run_corrected(position, field_of(log_density), chain, noise, observe)
+        return _run_corrected(position, field_of(log_density), _Corrected(chain.steps, sizes, strides), noise, observe)
     draws = series(noise, position, chain.steps)
     if observe is None:
-        return _run_unseen(position, log_density, chain, draws)
+        return _run_unseen(position, log_density, chain.steps, strides, draws)
     field = field_of(log_density)
     for index, xi in enumerate(draws):
         value, gradient = field.value_and_gradient(position)
-        position = move(position, gradient, chain.epsilon, xi, chain.temperature)
+        position = move(position, gradient, strides, xi)
         observe(index, position, StepInfo(value, dot(gradient, gradient).sqrt()))
     return position
 
 
-def _run_unseen(position: Latents, log_density: LogDensity, chain: Chain, draws: Iterator[Latents]) -> Latents:
+def _run_unseen(
+    position: Latents, log_density: LogDensity, steps: int, strides: Sequence[Stride], draws: Iterator[Latents]
+) -> Latents:
     def step_in(density: LogDensity) -> graphs.Step:
         field = field_of(density)
-        return lambda z, xi: move(z, field.gradient(z), chain.epsilon, xi, chain.temperature)
+        return lambda z, xi: move(z, field.gradient(z), strides, xi)
 
-    recorded = graphs.recorded(log_density, step_in, (chain.epsilon, chain.temperature), position, chain.steps)
+    recorded = graphs.recorded(log_density, step_in, strides, position, steps)
     if recorded is not None:
         return recorded(position, draws)
     step = step_in(log_density)
@@ -150,34 +223,47 @@ def _run_unseen(position: Latents, log_density: LogDensity, chain: Chain, draws:
 
 
 def log_acceptance(
-    gain: Float[Tensor, " batch"], gradient: Latents, proposed: Latents, noise: Latents, epsilon: float
+    gain: Float[Tensor, " batch"], gradient: Latents, proposed: Latents, noise: Latents, sizes: Sequence[float]
 ) -> Float[Tensor, " batch"]:
     """Return log[p(y) q(x|y) / (p(x) q(y|x))] of the move from x to y; its exponential is the acceptance probability.
 
-    q(y|x) is `move` at temperature 1. The move back from y needs the noise -(xi + sqrt(epsilon / 2) (g + g')), and the
-    ratio of the two noises' densities depends on xi, g and g' alone: no difference of nearby positions is taken.
+    q(y|x) is `move` at temperature 1. The move back from y needs the noise -(xi + sqrt(size / 2) (g + g')) in a layer,
+    by either discretisation (drift / noise of its stride is sqrt(size / 2)), and the ratio of the two noises' densities
+    depends on xi, g and g' alone: no difference of nearby positions is taken.
 
     Args:
         gain: log p(y) - log p(x).
-        gradient: g, the gradient of log p at x.
+        gradient: g, the gradient of log p at x, in the layers that moved.
         proposed: g', the gradient of log p at y.
         noise: xi of the move from x to y.
-        epsilon: the step size.
+        sizes: the step size of each of these layers.
     """
-    both = map_latents(torch.add, gradient, proposed)
-    return gain - math.sqrt(epsilon / 2) * dot(noise, both) - 0.25 * epsilon * dot(both, both)
+    both = tuple(
+        torch.add(g, other).mul_(math.sqrt(size / 2)) for g, other, size in zip(gradient, proposed, sizes, strict=True)
+    )
+    return gain - dot(noise, both) - 0.5 * dot(both, both)
 
 
-def _run_corrected(position: Latents, field: Field, chain: Chain, noise: Noise, observe: Observer | None) -> Latents:
+class _Corrected(NamedTuple):
+    """Length and steps of a chain with a Metropolis correction."""
+
+    steps: int
+    sizes: tuple[float, ...]
+    strides: tuple[Stride, ...]
+
+
+def _run_corrected(
+    position: Latents, field: Field, chain: _Corrected, noise: Noise, observe: Observer | None
+) -> Latents:
     value, gradient = field.value_and_gradient(position)
     for index in range(chain.steps):
         xi = noise(position)
-        proposal = move(position, gradient, chain.epsilon, xi)
+        proposal = move(position, gradient, chain.strides, xi)
         its_value, its_gradient = field.value_and_gradient(proposal)
         # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,
         # the comparison is false and the proposal is rejected.
         log_uniform = torch.special.log_ndtr(noise((value[:, None],))[0][:, 0])
-        accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.epsilon)
+        accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.sizes)
         info = StepInfo(value, dot(gradient, gradient).sqrt(), accepted)
         position, gradient = _choose(accepted, proposal, position), _choose(accepted, its_gradient, gradient)
         value = torch.where(accepted, its_value, value)

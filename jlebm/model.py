@@ -12,6 +12,7 @@ from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.langevin import Chain, Observer, StepInfo
 from jlebm.latents import Latents, layer_names, map_latents
+from jlebm.persistence import PersistentChains
 from jlebm.randomness import Noise
 
 
@@ -19,6 +20,8 @@ class JointModel(nn.Module):
     """p(x|z) exp(-E(z)) p0(z) / Z: a backbone of the `Backbone` protocol and one energy per layer."""
 
     backbone: Backbone
+    chains: PersistentChains | None = None
+    """Chains that a training keeps from one update to the next; no part of the weights."""
 
     def __init__(self, backbone: Backbone, energy: JointEnergy):
         super().__init__()

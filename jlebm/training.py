@@ -24,6 +24,7 @@ from jlebm.learning.accumulation import ADVICE, in_parts, together
 from jlebm.learning.scheme import Update
 from jlebm.learning.trainable import Optimisation, Trainable
 from jlebm.model import JointModel
+from jlebm.persistence import PersistentChains
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
@@ -58,7 +59,13 @@ class TrainState:
             "noise": self.noise.get_state(),
             "step": self.step,
             "seconds": self.seconds,
+            **({} if self.chains is None else {"chains": self.chains.state_dict()}),
         }
+
+    @property
+    def chains(self) -> PersistentChains | None:
+        """The chains that training keeps between updates."""
+        return self.model.chains if isinstance(self.model, JointModel) else None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned, after checking every entry.
@@ -67,7 +74,8 @@ class TrainState:
             UserError: an entry is missing or of another type or shape, or its noise is from another kind of device.
         """
         own = self.state_dict()
-        kept = ("model", "noise", "step", "seconds", *(["ema"] if self.ema is not None else []))
+        kept = ["model", "noise", "step", "seconds"]
+        kept += [name for name, value in (("ema", self.ema), ("chains", self.chains)) if value is not None]
         if missing := [name for name in own if name not in state]:
             raise resuming.unfit(f"it has no {missing[0]!r}")
         noise = state["noise"]
@@ -93,6 +101,8 @@ class TrainState:
             self.optimisation.schedule.load_state_dict(state["schedule"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+        if self.chains is not None:
+            self.chains.load_state_dict(state["chains"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def move(self) -> None:
@@ -135,6 +145,7 @@ def initial_state(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("initialisation", seed))
         model = experiment.build(backbone).to(device).to(memory_format=layout(device))
+        experiment.begin(model, device)
     learned = experiment.learned(model)
     noise = generator("training noise", seed, device=device)
     ema = experiment.average(learned)

@@ -15,6 +15,7 @@ import sys
 
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.backbones.topdown import TopDownConfig
 from jlebm.energies import ConvEnergy
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
@@ -24,7 +25,7 @@ from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import colour32
 from reproduce.presets.recipes import Preset, Recipe, command
-from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
+from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, top_down, two_stage
 
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
@@ -120,6 +121,13 @@ TWO_STAGE_CPU = TwoStagePreset(
     reference_images=10_000,
 )
 
+# Two hours on one CPU core: a top-down hierarchy of 1.5 M parameters, 19 epochs, then energies of all five layers.
+TWO_STAGE_LONG = TwoStagePreset(
+    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), backbone_steps=30_000, steps=4_000),
+    images=10_000,
+    reference_images=10_000,
+)
+
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. The public network sees 20 million
 # images in 55 hours of 8 V100s, 13 a second on each. A sixth of its groups' cells at half its width, on a GPU with four
 # times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. The cosine
@@ -190,6 +198,7 @@ RECIPE = Recipe(
     two_stage={
         "tiny": TWO_STAGE_TINY,
         "cpu": TWO_STAGE_CPU,
+        "long": TWO_STAGE_LONG,
         "budget": TWO_STAGE_BUDGET,
         "paper": TWO_STAGE_PAPER,
     },

@@ -21,7 +21,7 @@ from jlebm.distributions import Normal
 from jlebm.energies import conv_energy, mlp_energy
 from jlebm.engines.closed_form import MLPPrior
 from jlebm.engines.gradients import field_of
-from jlebm.langevin import move
+from jlebm.langevin import Stride, move
 from jlebm.model import JointModel
 from tests.small import HIERARCHY
 
@@ -89,7 +89,7 @@ def test_the_written_out_gradient_stays_on_the_device() -> None:
     assert isinstance(field, MLPPrior)
     z = model.sample_gaussian(2, draws)
     value, gradient = field.value_and_gradient(z)
-    moved = move(z, field.gradient(z), 0.1, draws(z))
+    moved = move(z, field.gradient(z), [Stride(0.1, 0.2**0.5)] * len(z), draws(z))
     assert {each.device.type for each in (value, *gradient, *moved)} == {"cuda"}
 
 

@@ -50,7 +50,7 @@ LAYERS = (
         "data",
         "evaluation",
     },
-    {"latents", "distributions", "networks", "randomness", "philox", "philox_kernel", "config"},
+    {"latents", "distributions", "networks", "persistence", "randomness", "philox", "philox_kernel", "config"},
     {"backbones", "energies"},
     {"densities", "engines.closed_form"},
     {"engines.gradients", "engines.graphs"},

@@ -215,9 +215,7 @@ class TopDownBackbone(nn.Module):
         """Draw each layer from q(z_i | z_{>i}, x), top first."""
         return self._inferred(x, noise, whole=False)[1]
 
-    def inferred(
-        self, x: Float[Tensor, "batch channels height width"], noise: Noise
-    ) -> tuple[PosteriorSample, Normal]:
+    def inferred(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> tuple[PosteriorSample, Normal]:
         """Return what `posterior` draws and its `decode`, from one pass down the path."""
         h, sample = self._inferred(x, noise, whole=True)
         return sample, self._likelihood(h)

@@ -103,6 +103,9 @@ class Trainable(Config):
         """
         raise NotImplementedError
 
+    def begin(self, model: Any, device: torch.device) -> None:
+        """Make what training alone needs beside the weights; torch's global generator may draw it."""
+
     def scheme(self) -> Scheme:
         """Return the learning scheme."""
         raise NotImplementedError

@@ -1,26 +1,32 @@
 """Stage two of the two-stage scheme: train energies alone on a frozen backbone (docs/facts, "Two-stage training")."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from jlebm import langevin
 from jlebm.backbones.kinds import BackboneConfig, backbone_of
 from jlebm.backbones.nvae.frozen import frozen_copy
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
 from jlebm.backbones.protocol import Backbone
-from jlebm.energies import ConvEnergy, EnergyConfig
+from jlebm.densities import PriorInNoise
+from jlebm.energies import ConvEnergy, EnergyConfig, JointEnergy
+from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
+from jlebm.latents import Latents
 from jlebm.learning.noise_contrast import NoiseContrast
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
+from jlebm.learning.step_sizes import Adaptation, acceptance_by_layer, adapted
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay, load_strictly
 from jlebm.model import JointModel
 from jlebm.objectives import contrastive_loss
+from jlebm.persistence import Persistence, PersistentChains
 from jlebm.randomness import Noise
 
 
@@ -37,11 +43,15 @@ class EnergyOptimizer:
     ema_decay: float | None = None
     schedule: Literal["constant", "cosine"] = field(default="constant", metadata={"since": "0.2"})
     """The rate over the training: constant, or a half cosine that ends at a hundredth of it."""
+    largest_gradient: float | None = field(default=None, metadata={"since": "0.3"})
+    """Largest norm of the gradient, to which longer ones are clipped; None, as in the paper, for no limit."""
 
     def __post_init__(self) -> None:
         """Refuse rates that could not learn."""
         if not self.energy_lr > 0:
             raise UserError("the learning rate must be positive")
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
+            raise UserError(f"optimizer.largest_gradient must be positive or null, not {self.largest_gradient}")
         check_adam(self.beta1, self.beta2, self.energy_l2, self.weight_decay)
         check_decay(self.ema_decay)
 
@@ -52,16 +62,40 @@ class TwoStage(OneUpdate):
 
     prior_chain: Chain
     energy_l2: float = 0.0
+    adaptation: Adaptation | None = None
+    """How the step sizes of the layers follow their acceptance; None for one size."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ContrastiveUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
-        prior = model.sample_prior(len(x), self.prior_chain, noise)
+        prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
         losses = contrastive_loss(model.energy, posterior, prior, self.energy_l2)
         return ContrastiveUpdate(model, losses, posterior, prior)
+
+    def _prior(self, model: JointModel, count: int, noise: Noise, step: int) -> Latents:
+        """Return the latents at the ends of this update's chains."""
+        if model.chains is None and self.adaptation is None:
+            return model.sample_prior(count, self.prior_chain, noise)
+        density = PriorInNoise(model.backbone, model.energy, self.prior_chain.drift)
+        if model.chains is None:
+            end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
+        else:
+            indices = model.chains.chosen(step, count)
+            end = langevin.run(model.chains.begin(indices, noise), density, self.prior_chain, noise)
+            model.chains.keep(indices, end)
+        if self.adaptation is not None and step % self.adaptation.every == 0:
+            self._adapt(model.energy, density, end, noise)
+        return model.pushed(end)
+
+    def _adapt(self, energy: JointEnergy, density: PriorInNoise, position: Latents, noise: Noise) -> None:
+        assert self.adaptation is not None
+        assert energy.step_sizes is not None  # `TwoStageExperiment.build` gives them
+        sizes = langevin.sizes_of(density, self.prior_chain, len(position))
+        found = acceptance_by_layer(position, density, self.prior_chain, sizes, noise)
+        energy.step_sizes.copy_(adapted(energy.step_sizes, found, self.adaptation, self.prior_chain.epsilon))
 
 
 @dataclass(frozen=True)
@@ -82,9 +116,14 @@ class TwoStageExperiment(Trainable):
     """How the energies learn: from the ends of the prior's chains, or by `NoiseContrast` without any chain."""
     precision: Literal["float32", "tf32"] = field(default="float32", metadata={"since": "0.2"})
     """Arithmetic of the backbone's and the energies' convolutions in chains, in training and when sampled."""
+    adaptation: Adaptation | None = field(default=None, metadata={"since": "0.3"})
+    """How each layer's step size follows its acceptance, if `prior_chain.sizes` is "adapted"; None for one size."""
+    persistence: Persistence | None = field(default=None, metadata={"since": "0.3"})
+    """The chains that training keeps from one update to the next; None for fresh ones in each."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
+        self._check_chains()
         if not isinstance(self.model, NVAEConfig):
             self.energy.check(self.model.latent_shapes)
             return
@@ -95,30 +134,60 @@ class TwoStageExperiment(Trainable):
             advice = "choose other model.num_latent_scales or model.num_preprocess_blocks"
             raise UserError(f"at the top of the model, {error}; {advice}") from error
 
+    def _check_chains(self) -> None:
+        chain, learned = self.prior_chain, self.estimator == "chains"
+        if (chain.sizes == "adapted") != (self.adaptation is not None):
+            raise UserError(
+                "adapted step sizes need both: set prior_chain.sizes to 'adapted' and adaptation to its settings, or "
+                "neither"
+            )
+        if not learned and (self.adaptation is not None or self.persistence is not None):
+            raise UserError("noise contrast runs no chains: leave adaptation and persistence at null")
+        if self.persistence is None:
+            return
+        if chain.space != "noise":
+            raise UserError("chains are kept in whitened noise; set prior_chain.space to 'noise'")
+        if self.persistence.chains % self.training.batch_size or self.training.parts != 1:
+            raise UserError(
+                f"persistence.chains, {self.persistence.chains}, must be a multiple of training.batch_size, "
+                f"{self.training.batch_size}, in one part, so that each update takes other chains"
+            )
+
     def build(self, backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`."""
         if backbone is None:
             raise UserError("the two-stage scheme needs a trained backbone")
         if isinstance(backbone, NVAE):
             backbone.precision = self.precision
-        return JointModel(backbone, self.energy.build(backbone.latent_shapes))
+        energy = self.energy.build(backbone.latent_shapes)
+        return JointModel(backbone, energy if self.adaptation is None else energy.adapt_from(self.prior_chain.epsilon))
+
+    def begin(self, model: JointModel, device: torch.device) -> None:
+        """See `Trainable`: draws the persistent chains.
+
+        Raises:
+            UserError: several processes would each keep their own.
+        """
+        if self.persistence is not None:
+            if parallel.size() > 1:
+                raise UserError("persistent chains are those of one process; start one, or set persistence to null")
+            model.chains = PersistentChains(self.persistence, model.backbone.latent_shapes, device)
 
     def scheme(self) -> TwoStage | NoiseContrast:
         """See `Trainable`."""
         if self.estimator == "noise-contrast":
             return NoiseContrast(self.optimizer.energy_l2)
-        return TwoStage(self.prior_chain, self.optimizer.energy_l2)
+        return TwoStage(self.prior_chain, self.optimizer.energy_l2, self.adaptation)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""
         config = self.optimizer
         adam = {"lr": config.energy_lr, "betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
         optimizer = torch.optim.Adam(model.energy.parameters(), **adam)
-        if config.schedule == "constant":
-            return Optimisation(optimizer)
-        return Optimisation(
-            optimizer, CosineAnnealingLR(optimizer, self.training.steps, eta_min=config.energy_lr / 100)
-        )
+        schedule = None
+        if config.schedule != "constant":
+            schedule = CosineAnnealingLR(optimizer, self.training.steps, eta_min=config.energy_lr / 100)
+        return Optimisation(optimizer, schedule, config.largest_gradient)
 
     def learned(self, model: JointModel) -> nn.Module:
         """See `Trainable`: the energies alone, since the backbone is given."""
@@ -140,6 +209,9 @@ class TwoStageExperiment(Trainable):
 
 def frozen_network(config: NVAEConfig | BackboneConfig) -> Backbone:
     """Return a backbone of these sizes as stage two holds it: in eval mode, without gradients of its weights."""
-    if isinstance(config, NVAEConfig):
-        return frozen_copy(NVAE(config))
-    return backbone_of(config).eval().requires_grad_(False)
+    return frozen(NVAE(config) if isinstance(config, NVAEConfig) else backbone_of(config))
+
+
+def frozen(network: nn.Module) -> Any:
+    """Return a backbone as stage two holds it, in eval mode without gradients: of an NVAE a copy, else itself."""
+    return frozen_copy(network) if isinstance(network, NVAE) else network.eval().requires_grad_(False)

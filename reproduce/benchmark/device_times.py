@@ -81,7 +81,9 @@ def two_layer(device: torch.device, full: bool) -> Iterator[Line]:
 
 def two_stage(device: torch.device, full: bool) -> Iterator[Line | Finding]:
     """Yield stage one's update and the chain's step of `budget`, and whether bf16 gives the ELBO of float32."""
-    config, stage = TWO_STAGE_BUDGET.plan.backbone.model, TWO_STAGE_BUDGET.plan.backbone
+    stage = TWO_STAGE_BUDGET.nvae
+    assert stage is not None
+    config = stage.model
     torch.manual_seed(0)
     network = RegularisedNVAE(NVAE(config if full else smaller(config))).to(device)
     network = network.to(memory_format=torch.channels_last)

@@ -18,8 +18,9 @@ def sizes() -> tuple[tuple[str, LatentShapes, int, int], ...]:
     """Return the name, the layers' shapes, the images and the draws of each line."""
     deep = []
     for preset in (TWO_STAGE_CPU, TWO_STAGE_BUDGET):
+        assert preset.nvae is not None
         with torch.device("meta"):
-            shapes = NVAE(preset.plan.backbone.model).latent_shapes
+            shapes = NVAE(preset.nvae.model).latent_shapes
         deep.append((f"two-stage, {preset.plan.preset}", shapes, preset.batch_size, 2))
     vectors = [
         (f"two-layer, {one.preset}", one.model.latent_shapes, 500, 20) for one in (CPU.experiment, PAPER.experiment)

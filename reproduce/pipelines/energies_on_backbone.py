@@ -9,22 +9,26 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import nn
 
 from jlebm import sampling
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae, re_estimated, save_nvae
 from jlebm.energies import no_energy
 from jlebm.engines import parallel
 from jlebm.errors import UserError
+from jlebm.experiment import Experiment
 from jlebm.files import read_bytes, write_text
+from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.backbone import BackboneExperiment
-from jlebm.learning.two_stage import TwoStageExperiment
+from jlebm.learning.two_stage import TwoStageExperiment, frozen
 from jlebm.model import JointModel
 from jlebm.randomness import GENERATOR, Scheme, image_noise
 from jlebm.run import Run, open_run
+from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
@@ -48,7 +52,8 @@ RE_ESTIMATION = 50  # passes of 100 samples that re-estimate batch statistics
 class Trained(NamedTuple):
     """A backbone in eval mode, and what rows record of its training."""
 
-    network: NVAE
+    network: Any
+    """The backbone, a module with the configuration it was made from."""
     name: str
     """Name in the energies' configuration."""
     complete: bool = True
@@ -87,8 +92,8 @@ def run_two_stage(
     energies_seed = varied.training_seed if varied.energies_seed is None else varied.energies_seed
     with open_run(arguments.runs, energies, energies_seed) as run:
         record_backbone(run, digest_of(backbone))
-        frozen = frozen_copy(backbone).to(session.device)
-        state = fitted(run, session.dataset.images, session.device, session.report, frozen)
+        held = frozen(backbone).to(session.device)
+        state = fitted(run, session.dataset.images, session.device, session.report, held)
         plain = dataclasses.replace(arguments, variation=Variation(), noise=GENERATOR)
         unvaried, _ = planned(preset.plan, plain, plan.energies.dataset, session.device)
         _keep_weights(run, _sampled(backbone, state, unvaried.sampler), state, unvaried.sampler, preset.batch_size)
@@ -147,10 +152,10 @@ class _Drawn(NamedTuple):
     batch_size: int
 
 
-def _sampled(backbone: NVAE, state: TrainState, sampler: sampling.Sampler) -> JointModel:
+def _sampled(backbone: nn.Module, state: TrainState, sampler: sampling.Sampler) -> JointModel:
     """Return the trained model, with re-estimated batch statistics if the sampler asks for them."""
     model = state.evaluated_model()
-    if sampler.batch_norm == "trained":
+    if sampler.batch_norm == "trained" or not isinstance(backbone, NVAE):
         return model
     device = next(model.energy.parameters()).device
     network = frozen_copy(re_estimated(backbone.to(device), _noises(model, sampler.noise), sampler.temperature))
@@ -180,7 +185,7 @@ def record_backbone(run: Run, digest: str) -> None:
 
 
 def trained_backbone(
-    experiment: BackboneExperiment, seed: int, runs: Path, session: Session, given: Path | None = None
+    experiment: BackboneExperiment | Experiment, seed: int, runs: Path, session: Session, given: Path | None = None
 ) -> Trained:
     """Train a backbone, or load the given one.
 
@@ -195,9 +200,14 @@ def trained_backbone(
         return Trained(backbone, f"sha256:{digest_of(backbone)}")
     with open_run(runs, experiment, seed) as run:
         state = fitted(run, session.dataset.images, session.device, session.report)
-        backbone = state.evaluated_model().backbone.cpu().eval()
+        model = state.evaluated_model().cpu().eval()
+        backbone = model.backbone
         if parallel.first():
-            save_nvae(run.folder / "backbone.safetensors", backbone)
+            if isinstance(backbone, NVAE):
+                save_nvae(run.folder / "backbone.safetensors", backbone)
+            else:
+                header = run.header() | {"step": state.step, "weights": "raw" if state.ema is None else "ema"}
+                save_model(run.weights, model, header, Sampler(experiment.prior_sampling_chain() or Chain(0, 1.0)))
     name = f"{experiment.digest()}, seed {seed}, {state.step} steps"
     return Trained(backbone, name, state.step >= experiment.training.steps, state.seconds)
 

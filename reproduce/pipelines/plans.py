@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from jlebm.backbones.nvae import NVAEConfig
 from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
@@ -94,7 +95,9 @@ def planned(
     said: dict[str, Option] = {}
     sampler = plan.sampler
     model = plan.backbone.model
-    if varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
+    if not isinstance(model, NVAEConfig):
+        _refuse_options_of_nvae(plan.preset, varied)
+    elif varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
         model = dataclasses.replace(model, num_mixture_dec=MIXTURES[varied.decoder])
         said["decoder"] = varied.decoder
     if varied.training_seed != 1:
@@ -128,6 +131,14 @@ def planned(
         sampler=sampler,
     )
     return varied_plan, said
+
+
+def _refuse_options_of_nvae(preset: str, varied: Variation) -> None:
+    """Refuse what a hierarchy without batch norm and with one decoder does not have."""
+    for name, what in (("decoder", "another decoder"), ("batch_norm", "batch norms")):
+        if getattr(varied, name) is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"the backbone of the preset {preset} is no NVAE and has not {what}; leave --{flag} out")
 
 
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:

@@ -82,10 +82,10 @@ def run_system(
 
 def _backbone(experiment: BaselineExperiment, runs: Path, session: Session) -> Trained:
     """Return the backbone that the two-stage rows of the same preset and dataset have."""
-    presets = cifar10.RECIPE.two_stage
-    if experiment.preset not in presets:
+    preset = cifar10.RECIPE.two_stage.get(experiment.preset)
+    if preset is None or preset.nvae is None:
         raise UserError(f"{experiment.learning} uses the backbone of a preset; leave --set and --budget out")
-    stage = dataclasses.replace(presets[experiment.preset].plan.backbone, dataset=session.dataset.name)
+    stage = dataclasses.replace(preset.nvae, dataset=session.dataset.name)
     return trained_backbone(stage, BACKBONE_SEED, runs, session)
 
 

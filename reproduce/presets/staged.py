@@ -1,12 +1,16 @@
 """Two-stage presets as data: a backbone, the energies on it, how samples are drawn, and how much is measured."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.backbones.topdown import TopDownConfig
 from jlebm.config import Config
-from jlebm.energies import ConvEnergy
+from jlebm.energies import ConvEnergy, MapEnergy
+from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
+from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
@@ -18,7 +22,8 @@ class TwoStagePlan(Config):
     """Configuration of a two-stage row: backbone, energies, sampling."""
 
     preset: str
-    backbone: BackboneExperiment
+    backbone: BackboneExperiment | Experiment
+    """Stage one: an NVAE, or any backbone of this library learned with its Gaussian prior."""
     energies: TwoStageExperiment
     sampler: Sampler
 
@@ -45,6 +50,11 @@ class TwoStagePreset(Size):
     """Samples drawn at a time, as many as fit in memory; the images do not depend on it."""
     extent: Extent = WHOLE
     """How much is drawn for the figures of the hierarchy."""
+
+    @property
+    def nvae(self) -> BackboneExperiment | None:
+        """Stage one, if its backbone is an NVAE."""
+        return self.plan.backbone if isinstance(self.plan.backbone, BackboneExperiment) else None
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,58 @@ def two_stage(
         ),
         Sampler(test or energies.chain),
     )
+
+
+def top_down(protocol: str, dataset: str, model: TopDownConfig, backbone_steps: int, steps: int) -> TwoStagePlan:
+    """Return the plan of hours on one CPU core: a top-down hierarchy whose upper layers are used, then its energies.
+
+    Free bits, rates, step sizes and lengths of the chains are those of the search (docs/search).
+
+    Args:
+        protocol: of both stages.
+        dataset: whose images both stages see.
+        model: levels of 1, 4 and 8 pixels, with one, two and two layers of latents.
+        backbone_steps: updates of the backbone.
+        steps: updates of the energies.
+    """
+    names = (protocol, "long", dataset)
+    stage_one = Experiment(
+        *names,
+        learning="gaussian",
+        model=model,
+        energy_hidden=(),
+        optimizer=OptimizerConfig(
+            generator_lr=2e-3,
+            beta2=0.99,
+            ema_decay=0.999,
+            largest_gradient=2_000.0,
+            lr_warmup=100,
+            schedule="cosine",
+        ),
+        training=TrainingConfig(steps=backbone_steps, batch_size=32),
+        kl_warmup=backbone_steps // 5,
+        free_bits=(15.0, 20.0, 20.0, 0.0, 0.0),
+    )
+    chain = Chain(20, epsilon=0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
+    stage_two = TwoStageExperiment(
+        *names,
+        model,
+        backbone="",
+        energy=MapEnergy(64, 128),
+        prior_chain=chain,
+        optimizer=EnergyOptimizer(
+            1e-3,
+            beta1=0.9,
+            weight_decay=0.0,
+            energy_l2=1e-3,
+            ema_decay=0.995,
+            schedule="cosine",
+            largest_gradient=5.0,
+        ),
+        training=TrainingConfig(steps=steps, batch_size=32),
+        adaptation=Adaptation(),
+    )
+    return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=40)))
 
 
 @dataclass(frozen=True)

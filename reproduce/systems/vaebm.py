@@ -222,7 +222,7 @@ class VAEBMExperiment(OnBackbone):
 
 # ---- presets
 
-BACKBONES = {name: preset.plan.backbone.model for name, preset in cifar10.RECIPE.two_stage.items()}
+BACKBONES = {name: preset.nvae.model for name, preset in cifar10.RECIPE.two_stage.items() if preset.nvae}
 
 PRESETS = {
     "tiny": VAEBMExperiment(

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 import jlebm
 from figures import hierarchical_sampling
 from jlebm.backbones.nvae import NVAEConfig, digest_of, load_nvae
+from jlebm.backbones.topdown import TopDownConfig
 from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError, exit_on_user_error
+from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
@@ -26,7 +28,7 @@ from reproduce.pipelines.plans import planned
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.recipes import Recipe, recipes
-from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, two_stage
+from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, top_down, two_stage
 from tests.figures.report_pages import data_in
 from tests.public_numbers import nvae
 
@@ -227,6 +229,32 @@ def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Pa
     assert first.read_bytes() != second.read_bytes()
 
 
+@pytest.mark.slow
+def test_energies_on_a_top_down_hierarchy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks if stage two asked more of a backbone than its protocol: any has all rows and pictures."""
+    model = TopDownConfig(widths=(4, 4, 4, 4), maps=(3, 2, 1, 0), last_width=3)
+    plan = top_down("photos-two-stage/1", "photos", model, 4, 3)
+    preset = dataclasses.replace(PRESET, plan=dataclasses.replace(plan, preset="long"))
+    recipe = Recipe("photos", {}, "photos", two_stage={"long": preset})
+    arguments = [*places(tmp_path), "--preset", "long"]
+    assert run_recipe(recipe, arguments, "") == 0
+    measured = rows(tmp_path, "long")
+    assert {row.of.name for row in measured if row.metric == "latent_auc"} >= {f"ebm-prior/z{n}" for n in range(1, 6)}
+    assert {row.learning for row in measured} == {"two-stage"}
+    assert any("adapted to each layer, at most 0.5" in row.chain for row in measured)
+    folder = of_stage(tmp_path, "two-stage")
+    assert (folder / "layers.npz").exists()
+    loaded = jlebm.load(folder)
+    np.testing.assert_array_equal(loaded.sample(range(5)), np.load(folder / "long-seed1/ebm-prior.npy")[:5])
+    assert jlebm.load(of_stage(tmp_path, "gaussian")).sample(range(2), prior="gaussian-prior").shape == (2, 3, 32, 32)
+    assert run_recipe(recipe, arguments, "") == 0
+    assert "its rows are kept" in capsys.readouterr().out
+    assert rows(tmp_path, "long") == measured
+    for option, name in (("--decoder", "mixture"), ("--batch-norm", "re-estimated")):
+        with pytest.raises(UserError, match=f"is no NVAE .*; leave {option} out"):
+            run_recipe(recipe, [*arguments, option, name], "")
+
+
 def test_another_decoder_is_a_plan_of_its_own() -> None:
     """Both stages have it, under a name that says so; the preset's own decoder by name changes nothing."""
     plan = RECIPE.two_stage["tiny"].plan
@@ -325,9 +353,14 @@ def test_presets_are_whole(recipe: Recipe) -> None:
     for name, preset in recipe.two_stage.items():
         plan = preset.plan
         assert {plan.preset, plan.backbone.preset, plan.energies.preset} == {name}
-        assert plan.backbone.model.image_size == CATALOGUE[recipe.name].shape[0]
         assert plan.backbone.model == plan.energies.model
+        assert plan.backbone.model.image_shape[1:] == CATALOGUE[recipe.name].shape[:2]
         assert plan.backbone.protocol == plan.energies.protocol == f"{recipe.name}-two-stage/1"
+        if preset.nvae is None:
+            assert isinstance(plan.backbone, Experiment)
+            assert plan.backbone.learning == "gaussian"
+            assert plan.backbone.kl_warmup < plan.backbone.training.steps
+            continue
         assert plan.backbone.elbo.warmup_steps < plan.backbone.training.steps
         halvings = plan.backbone.model.num_preprocess_blocks + plan.backbone.model.num_latent_scales - 1
         assert plan.backbone.model.image_size / 2**halvings >= 8, "convolutional energies end at 4 x 4"

@@ -1,0 +1,77 @@
+"""Step sizes that follow the acceptance of a Metropolis-corrected move, layer by layer, while the energies learn.
+
+One step size for all layers is that of the stiffest one, and the others hardly move. Here each layer's size rises while
+a move of that layer alone would be accepted more often than asked for, and falls otherwise; the chains themselves stay
+uncorrected. Between 0.6 and 0.9 the uncorrected chain is near its density and still moves; MALA's own optimum is 0.574
+(Roberts and Rosenthal, 1998, "Optimal scaling of discrete approximations to Langevin diffusions").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jlebm.densities import LogDensity
+from jlebm.engines.gradients import field_of
+from jlebm.errors import UserError
+from jlebm.langevin import Chain, log_acceptance, move
+from jlebm.latents import Latents
+from jlebm.randomness import Noise
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How step sizes follow the acceptance."""
+
+    acceptance: float = 0.75
+    """Acceptance that each layer's size is led to."""
+    every: int = 10
+    """Updates from one probe to the next."""
+    factor: float = 1.15
+    """Factor by which a size rises or falls at a probe."""
+    least: float = 1e-3
+    """Smallest size; the largest is the chain's epsilon."""
+
+    def __post_init__(self) -> None:
+        """Refuse an adaptation that leads nowhere."""
+        if not 0 < self.acceptance < 1:
+            raise UserError(f"the acceptance that step sizes follow must lie between 0 and 1, not be {self.acceptance}")
+        if self.every < 1 or not self.factor > 1 or not self.least > 0:
+            raise UserError(
+                "adaptation.every must be at least 1, adaptation.factor above 1 and adaptation.least positive"
+            )
+
+
+def acceptance_by_layer(
+    position: Latents, log_density: LogDensity, chain: Chain, sizes: Sequence[float], noise: Noise
+) -> Float[Tensor, " layers"]:
+    """Return how often a Metropolis correction would accept a step of each layer alone, the other layers held.
+
+    Args:
+        position: where the steps begin.
+        log_density: the density that is sampled.
+        chain: its discretisation is used; the steps have its temperature 1.
+        sizes: step size of each layer.
+        noise: of one step.
+    """
+    field, xi = field_of(log_density), noise(position)
+    value, gradient = field.value_and_gradient(position)
+    strides = tuple(map(chain.stride, sizes))
+    moved, found = move(position, gradient, strides, xi), []
+    for index, size in enumerate(sizes):
+        there = (*position[:index], moved[index], *position[index + 1 :])
+        its_value, its_gradient = field.value_and_gradient(there)
+        layer = slice(index, index + 1)
+        ratio = log_acceptance(its_value - value, gradient[layer], its_gradient[layer], xi[layer], (size,))
+        found.append(ratio.clamp(max=0).exp().nan_to_num().mean())  # a density of NaN accepts nothing
+    return torch.stack(found)
+
+
+def adapted(
+    sizes: Float[Tensor, " layers"], acceptance: Float[Tensor, " layers"], adaptation: Adaptation, largest: float
+) -> Float[Tensor, " layers"]:
+    """Return the next step sizes: larger where more is accepted than asked for, smaller elsewhere."""
+    larger = acceptance > adaptation.acceptance
+    return torch.where(larger, sizes * adaptation.factor, sizes / adaptation.factor).clamp(adaptation.least, largest)

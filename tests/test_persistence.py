@@ -1,0 +1,174 @@
+"""Chains that go on from update to update, and step sizes that travel with the energies."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import jlebm
+from jlebm import checkpoints
+from jlebm.backbones.topdown import TopDownBackbone
+from jlebm.energies import MapEnergy
+from jlebm.errors import UserError
+from jlebm.langevin import Chain
+from jlebm.learning.step_sizes import Adaptation
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
+from jlebm.persistence import Persistence, PersistentChains
+from jlebm.randomness import SharedNoise
+from jlebm.run import open_run
+from jlebm.sampling import Sampler
+from jlebm.training import LoopControl, TrainState, fit
+from jlebm.weights import save_model
+from tests.small import IMAGES
+from tests.test_backbones_topdown import CONFIG
+from tests.test_training import assert_same
+
+CPU = torch.device("cpu")
+SHAPES = ((3,), (2, 4, 4))
+ADAPTED = Chain(4, 0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
+LEARNED = TwoStageExperiment(
+    "toy/1",
+    "toy",
+    "toy",
+    CONFIG,
+    backbone="toy",
+    energy=MapEnergy(4, 6),
+    prior_chain=ADAPTED,
+    optimizer=EnergyOptimizer(1e-2, beta1=0.9, ema_decay=0.5, largest_gradient=5.0),
+    training=TrainingConfig(12, 8),
+    adaptation=Adaptation(acceptance=0.9999, every=1),
+    persistence=Persistence(24, restarts=0.2),
+)
+
+
+def backbone() -> TopDownBackbone:
+    torch.manual_seed(4)
+    return TopDownBackbone(CONFIG).eval().requires_grad_(False)
+
+
+def images() -> np.ndarray:
+    return IMAGES[:, :, :8, :8]
+
+
+def trained(runs: Path, experiment: TwoStageExperiment = LEARNED, stop_after: int | None = None) -> TrainState:
+    control = LoopControl(stop=lambda step: step == stop_after)
+    with open_run(runs, experiment, 1) as run:
+        return fit(run, images(), CPU, control, backbone())
+
+
+def noise(seed: int) -> SharedNoise:
+    return SharedNoise(torch.Generator().manual_seed(seed))
+
+
+def test_every_chain_has_its_turn() -> None:
+    """Breaks if some chains were taken twice as often: an update's are the next ones, and no chain is taken twice."""
+    chains = PersistentChains(Persistence(12), SHAPES, CPU)
+    seen = torch.cat([chains.chosen(step, 4) for step in range(6)])
+    assert torch.equal(torch.bincount(seen), torch.full((12,), 2))
+    assert torch.equal(chains.chosen(5, 4), torch.tensor([8, 9, 10, 11]))
+
+
+def test_a_chain_goes_on_where_it_ended_or_begins_anew() -> None:
+    """Breaks if a layer restarts without the others, or the share of restarts is another than asked for."""
+    chains = PersistentChains(Persistence(4_000, restarts=0.3), SHAPES, CPU)
+    indices = chains.chosen(0, 4_000)
+    ends = tuple(torch.full((4_000, *shape), 7.0) for shape in SHAPES)
+    chains.keep(indices, ends)
+    begun = chains.begin(indices, noise(1))
+    same = [(layer == 7).flatten(1).all(1) for layer in begun]
+    assert torch.equal(same[0], same[1])
+    assert not (begun[0][~same[0]] == 7).any()
+    assert abs(float((~same[0]).double().mean()) - 0.3) < 4 * (0.3 * 0.7 / 4_000) ** 0.5
+    assert abs(float(begun[1][~same[1]].std()) - 1) < 0.02
+    whole, none = (PersistentChains(Persistence(9, share), SHAPES, CPU) for share in (1.0, 0.0))
+    for layer, start in zip(none.begin(none.chosen(0, 9), noise(2)), none.noise, strict=True):
+        assert torch.equal(layer, start)
+    for layer, start in zip(whole.begin(whole.chosen(0, 9), noise(2)), whole.noise, strict=True):
+        assert not (layer == start).any()
+
+
+def test_half_and_half_is_the_whole_bitwise(tmp_path: Path) -> None:
+    """Breaks if a checkpoint leaves out a chain, a step size or its average."""
+    whole = trained(tmp_path / "whole")
+    trained(tmp_path / "halves", stop_after=5)
+    halves = trained(tmp_path / "halves")
+    assert_same(whole, halves)
+    assert whole.chains is not None
+    assert halves.chains is not None
+    for ours, theirs in zip(whole.chains.noise, halves.chains.noise, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_chains_of_an_update_are_kept(tmp_path: Path) -> None:
+    """Breaks if chains were run and not kept, or more than those of the update moved."""
+    before = trained(tmp_path / "few", dataclasses.replace(LEARNED, training=TrainingConfig(1, 8)))
+    after = trained(tmp_path / "more", dataclasses.replace(LEARNED, training=TrainingConfig(2, 8)))
+    assert before.chains is not None
+    assert after.chains is not None
+    for ours, theirs in zip(before.chains.noise, after.chains.noise, strict=True):
+        moved = (ours != theirs).flatten(1).any(1)
+        assert torch.equal(moved.nonzero()[:, 0], torch.arange(8, 16))
+
+
+def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
+    """Breaks if a file of weights forgot the sizes that its chains were trained with, or sampled with one for all."""
+    state = trained(tmp_path)
+    model = state.evaluated_model()
+    sizes = model.energy.step_sizes
+    assert sizes is not None
+    assert len(sizes.unique()) > 1, "then the test says nothing"
+    assert not torch.equal(sizes, torch.full_like(sizes, 0.5))
+    with open_run(tmp_path, LEARNED, 1) as run:
+        header = run.header() | {"step": state.step, "weights": "ema"}
+    save_model(tmp_path / "weights.safetensors", model, header, Sampler(ADAPTED))
+    loaded = jlebm.load(tmp_path / "weights.safetensors")
+    assert torch.equal(loaded.model.energy.step_sizes, sizes)
+    names = checkpoints.load_weights(tmp_path / "weights.safetensors")[0]
+    assert not any("chains" in name for name in names), "the chains of a training are no part of the weights"
+    found = loaded.sample(range(3))
+    model.energy.step_sizes = torch.full_like(sizes, 1e-6)
+    assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
+
+
+def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
+    """Breaks if chains that a run does not have were loaded, or lacking ones drawn anew without a word."""
+    trained(tmp_path, stop_after=5)
+    with open_run(tmp_path, LEARNED, 1) as run:
+        state = checkpoints.load(run.checkpoint, LEARNED.digest(), 1)
+        del state["chains"]
+        checkpoints.save(run.checkpoint, state, LEARNED.digest(), 1)
+    with pytest.raises(UserError, match="'chains'"):
+        trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"persistence": Persistence(25)}, "must be a multiple of training.batch_size"),
+        ({"prior_chain": dataclasses.replace(ADAPTED, sizes="equal")}, "or neither"),
+        ({"adaptation": None}, "or neither"),
+        ({"estimator": "noise-contrast"}, "noise contrast runs no chains"),
+        (
+            {"prior_chain": Chain(3, 0.1), "adaptation": None},
+            "set prior_chain.space to 'noise'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, object], sentence: str) -> None:
+    """Breaks if a setting were ignored: each of these would train something else than it says."""
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(LEARNED, **changes)  # pyright: ignore
+
+
+def test_digests_without_these_settings_stay() -> None:
+    """Breaks if a configuration of before had another digest: its runs and rows would be lost."""
+    plain = dataclasses.replace(
+        LEARNED, prior_chain=Chain(4, 0.5, start="ancestral", space="noise"), adaptation=None, persistence=None
+    )
+    names = plain.to_json()
+    assert not names.keys() & {"adaptation", "persistence"}
+    assert not names["prior_chain"].keys() & {"discretisation", "sizes"}
+    assert TwoStageExperiment.from_json(LEARNED.to_json()) == LEARNED
