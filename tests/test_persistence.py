@@ -133,6 +133,26 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
 
 
+def test_a_start_by_noise_contrast_is_that_estimators_training(tmp_path: Path) -> None:
+    """Breaks if the start were another loss than noise contrast's, drew other noise, or never ended."""
+    started = dataclasses.replace(LEARNED, persistence=None, noise_contrast_start=12)
+    alone = dataclasses.replace(
+        started, estimator="noise-contrast", adaptation=None, noise_contrast_start=0,
+        prior_chain=dataclasses.replace(ADAPTED, sizes="equal"),
+    )  # fmt: skip
+    ours, theirs = trained(tmp_path / "start", started), trained(tmp_path / "alone", alone)
+    for name, weight in theirs.model.energy.state_dict().items():
+        assert torch.equal(ours.model.energy.state_dict()[name], weight), name
+    ended = trained(tmp_path / "ended", dataclasses.replace(started, noise_contrast_start=11))
+    with open_run(tmp_path / "ended", dataclasses.replace(started, noise_contrast_start=11), 1) as run:
+        events = run.events()
+    assert "accuracy" in events[0]
+    assert "accuracy" not in events[-1] or ended.step > events[-1]["step"]
+    assert any(
+        not torch.equal(a, b) for a, b in zip(ended.learned.parameters(), ours.learned.parameters(), strict=True)
+    )
+
+
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
     """Breaks if chains that a run does not have were loaded, or lacking ones drawn anew without a word."""
     trained(tmp_path, stop_after=5)

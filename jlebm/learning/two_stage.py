@@ -20,7 +20,7 @@ from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
-from jlebm.learning.noise_contrast import NoiseContrast
+from jlebm.learning.noise_contrast import NoiseContrast, NoiseContrastUpdate
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
 from jlebm.learning.step_sizes import Adaptation, acceptance_by_layer, adapted
 from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay, load_strictly
@@ -64,11 +64,17 @@ class TwoStage(OneUpdate):
     energy_l2: float = 0.0
     adaptation: Adaptation | None = None
     """How the step sizes of the layers follow their acceptance; None for one size."""
+    noise_contrast: int = 0
+    """Updates by noise contrast before the first by chains."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
-    ) -> ContrastiveUpdate:
+    ) -> ContrastiveUpdate | NoiseContrastUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
+        if step < self.noise_contrast:
+            if self.adaptation is not None and step % self.adaptation.every == 0:
+                self._prior(model, len(x), noise, step)  # so that the chains to come begin with steps that fit
+            return NoiseContrast(self.energy_l2).update(model, x, noise, step)
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
@@ -120,6 +126,9 @@ class TwoStageExperiment(Trainable):
     """How each layer's step size follows its acceptance, if `prior_chain.sizes` is "adapted"; None for one size."""
     persistence: Persistence | None = field(default=None, metadata={"since": "0.3"})
     """The chains that training keeps from one update to the next; None for fresh ones in each."""
+    noise_contrast_start: int = field(default=0, metadata={"since": "0.3", "least": 0})
+    """Updates at the start by `NoiseContrast`, which cost a tenth of those by chains and leave energies that chains
+    refine; 0 for none."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
@@ -141,8 +150,10 @@ class TwoStageExperiment(Trainable):
                 "adapted step sizes need both: set prior_chain.sizes to 'adapted' and adaptation to its settings, or "
                 "neither"
             )
-        if not learned and (self.adaptation is not None or self.persistence is not None):
-            raise UserError("noise contrast runs no chains: leave adaptation and persistence at null")
+        if not learned and (self.adaptation is not None or self.persistence is not None or self.noise_contrast_start):
+            raise UserError(
+                "noise contrast runs no chains: leave adaptation and persistence at null, noise_contrast_start at 0"
+            )
         if self.persistence is None:
             return
         if chain.space != "noise":
@@ -177,7 +188,7 @@ class TwoStageExperiment(Trainable):
         """See `Trainable`."""
         if self.estimator == "noise-contrast":
             return NoiseContrast(self.optimizer.energy_l2)
-        return TwoStage(self.prior_chain, self.optimizer.energy_l2, self.adaptation)
+        return TwoStage(self.prior_chain, self.optimizer.energy_l2, self.adaptation, self.noise_contrast_start)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""
