@@ -135,11 +135,11 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
 
 def test_a_start_by_noise_contrast_is_that_estimators_training(tmp_path: Path) -> None:
     """Breaks if the start were another loss than noise contrast's, drew other noise, or never ended."""
-    started = dataclasses.replace(LEARNED, persistence=None, noise_contrast_start=12)
-    alone = dataclasses.replace(
-        started, estimator="noise-contrast", adaptation=None, noise_contrast_start=0,
-        prior_chain=dataclasses.replace(ADAPTED, sizes="equal"),
-    )  # fmt: skip
+    equal = dataclasses.replace(ADAPTED, sizes="equal")
+    started = dataclasses.replace(
+        LEARNED, persistence=None, adaptation=None, prior_chain=equal, noise_contrast_start=12
+    )
+    alone = dataclasses.replace(started, estimator="noise-contrast", noise_contrast_start=0)
     ours, theirs = trained(tmp_path / "start", started), trained(tmp_path / "alone", alone)
     for name, weight in theirs.model.energy.state_dict().items():
         assert torch.equal(ours.model.energy.state_dict()[name], weight), name
@@ -151,6 +151,8 @@ def test_a_start_by_noise_contrast_is_that_estimators_training(tmp_path: Path) -
     assert any(
         not torch.equal(a, b) for a, b in zip(ended.learned.parameters(), ours.learned.parameters(), strict=True)
     )
+    sizes = trained(tmp_path / "steep", dataclasses.replace(LEARNED, noise_contrast_start=12)).model.energy.step_sizes
+    assert not torch.equal(sizes, torch.full_like(sizes, 0.5)), "the steps of the chains to come are adapted too"
 
 
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
