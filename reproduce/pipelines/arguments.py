@@ -85,7 +85,7 @@ class Arguments(Training):
     """Command-line options of a recipe."""
 
     preset: str | None = None
-    """tiny, cpu, budget or paper; by default the largest that this machine can run."""
+    """tiny, cpu, long, budget or paper, where the recipe has it; by default the largest that this machine can run."""
     model: ModelName | None = None
     """The two-layer generator trained with its prior, the two-stage model with energies on a trained backbone, or a
     ladder of vector latents beside its twin with a Gaussian prior; by default the first that the recipe has."""

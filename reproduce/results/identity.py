@@ -91,7 +91,7 @@ class Identity:
         model: "two-layer", "one-layer", "two-stage" or "ladder"; in the recipe `table`, the system's name.
         learning: the scheme, as `Measurement.learning`.
         dataset: of the training images.
-        preset: the size, "tiny", "cpu", "budget" or "paper", or "custom".
+        preset: the size, "tiny", "cpu", "long", "budget" or "paper", or "custom".
         variation: options beside the preset by field name, in the order on the command line.
         seed: of the run; for a two-stage row, of its samples.
     """

@@ -39,7 +39,7 @@ class Measurement(rows.Row):
     Attributes:
         protocol: the recipe and its version, "cifar10/1"; any change that may move a number needs a new version.
         dataset: its name.
-        preset: the size of the recipe, "tiny", "cpu", "budget" or "paper", or "custom".
+        preset: the size of the recipe, "tiny", "cpu", "long", "budget" or "paper", or "custom".
         learning: "joint-mle", "variational", "gaussian" (the hierarchy without energies) or "two-stage"; the name of
             another system of the table, "ddpm"; "" if nothing was learned (the training images' halves).
         seed: the run's seed.
