@@ -25,7 +25,6 @@ from jlebm.langevin import Chain
 from jlebm.philox import MASK, by_operations, normals
 from jlebm.randomness import ROLES, SCHEMES, CounterNoise, PerImageNoise, image_noise, role_word
 from jlebm.sampling import Drawing, Sampler
-from reproduce.results.identity import FIRST_NOISE
 from tests import tape
 from tests.small import IMAGES, experiment
 
@@ -234,8 +233,8 @@ def model() -> jlebm.JointModel:
 
 
 def test_the_schemes_by_name() -> None:
-    """The rows that name none are of the first; a row and a command know a scheme by the same name as the library."""
-    assert list(SCHEMES) == [FIRST_NOISE, "philox/1"]
+    """Breaks if a scheme is renamed: rows and commands know it by this name."""
+    assert list(SCHEMES) == ["generator/1", "philox/1"]
     assert isinstance(image_noise("sample", [1]), PerImageNoise)
     assert isinstance(image_noise("sample", [1], "philox/1"), CounterNoise)
 
