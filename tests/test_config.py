@@ -95,7 +95,7 @@ class Plan(Config):
 plans = st.builds(Plan, words, backbones, energies, samplers)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.one_of(backbones, energies, samplers, plans))
 def test_json_round_trip_is_exact(one: Config) -> None:
     """Every float survives to the last bit, through text, whatever is nested in what, and so does the digest."""
@@ -104,7 +104,7 @@ def test_json_round_trip_is_exact(one: Config) -> None:
     assert again.digest() == one.digest()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(plans, plans)
 def test_digest_is_equal_only_for_equal_plans(a: Plan, b: Plan) -> None:
     """A field that the digest leaves out could change a number unseen."""

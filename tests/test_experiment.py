@@ -41,7 +41,7 @@ experiments = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(experiments)
 def test_json_round_trip_is_exact(one: Experiment) -> None:
     """Every float survives to the last bit, through text, and so does the digest."""
@@ -50,7 +50,7 @@ def test_json_round_trip_is_exact(one: Experiment) -> None:
     assert again.digest() == one.digest()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(experiments, experiments)
 def test_digest_is_equal_only_for_equal_experiments(a: Experiment, b: Experiment) -> None:
     """A field that the digest leaves out could change a number unseen."""

@@ -144,7 +144,7 @@ def test_no_two_streams_share_a_counter() -> None:
     assert len({tuple(block) for block in torch.cat(blocks).tolist()}) == len(ROLES) * 6 * 20 * 3
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6, unique=True), st.data())
 def test_a_row_depends_on_its_seed_alone(seeds: list[int], data: st.DataObject) -> None:
     """The same bits in any batch, in any order, at any draw, alone or in a series."""

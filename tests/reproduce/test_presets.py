@@ -33,7 +33,7 @@ plans = st.builds(TwoStagePlan, words, backbones, energies, samplers)
 sampled = st.builds(Sampled, energies, samplers)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.one_of(plans, sampled))
 def test_a_plan_round_trips(one: Config) -> None:
     """Breaks if a number of a plan, or of what a row's digest is taken of, is lost on the way through text."""
@@ -42,7 +42,7 @@ def test_a_plan_round_trips(one: Config) -> None:
     assert again.digest() == one.digest()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(plans, plans)
 def test_plans_of_one_digest_are_equal(a: TwoStagePlan, b: TwoStagePlan) -> None:
     """A field that the digest leaves out could change a number unseen."""
