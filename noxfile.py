@@ -226,23 +226,25 @@ def _build(session: nox.Session) -> Path:
 @nox.session(default=False)
 def method(session: nox.Session) -> None:
     """Run the method's own fast tests, without the suite's (-- -k WORD for some of them)."""
-    run_module(session, "pytest", "-m", "not slow", *_method_tests(), *session.posargs)
+    run_module(session, "pytest", "-m", "not slow", *method_tests(), *session.posargs)
 
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
     """Run the method's own fast tests with the oldest dependencies that pyproject.toml allows."""
     python = _made(session, "lowest", _install_lowest, anew=True)
-    session.run(str(python), "-m", "pytest", "-m", "not slow", *_method_tests(), *session.posargs)
+    session.run(str(python), "-m", "pytest", "-m", "not slow", *method_tests(), *session.posargs)
 
 
 # A test that names one of these is about the suite, the docs or the project itself, and not about the method.
 PROJECTS_OWN = re.compile(
     r"\b(from|import) (reproduce|figures)\b|\"(reproduce|figures|docs|results|README\.md)\b|noxfile"
+    r"|\bfrom tests\.(benchmark|figures|reliability|reproduce|results|systems|terminal|wire)\b"
 )
 
 
-def _method_tests() -> list[str]:
+def method_tests() -> list[str]:
+    """Return the files of the method's own tests: those that name nothing of the suite."""
     files = [*(ROOT / "tests").glob("test_*.py"), *(ROOT / "tests" / "data").glob("test_*.py")]
     files += (ROOT / "tests" / "evaluation").glob("test_*.py")
     own = [path for path in files if not PROJECTS_OWN.search(path.read_text(encoding="utf-8"))]

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from figures.summaries import PRESET, Cells, cell, mean_of
+from figures.means import cell, mean_of
+from figures.summaries import PRESET, Cells
 from reproduce.results import Measurement, Reported
 from reproduce.results.anomaly_counts import chance, least_possible
 from reproduce.results.identity import Of
@@ -31,8 +32,8 @@ def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tup
             mean_of(kept, "auprc", Of("anomaly", "", str(digit), score), learning=name)
             for score, name in ANOMALY_SCORES
         ]
-        here = [NOT_MEASURED if mean is None else cell(mean) for mean in found]
-        counts = [(str(len(mean.seeds)), str(mean.row.images)) for mean in found if mean] or [("-", "-")]
+        here = [NOT_MEASURED if mean is None else mean.cell for mean in found]
+        counts = [mean.counts for mean in found if mean] or [("-", "-")]
         theirs = [reported.get((digit, name)) for name in names]
         told = [number(one.value, one.metric, one.spread) if one else "-" for one in theirs]
         seeds, images = (" / ".join(dict.fromkeys(each)) for each in zip(*counts, strict=True))
@@ -57,7 +58,7 @@ def anomalies_of_split(rows: Sequence[Measurement], paper: Mapping[str, Reported
         own = [row for row in own if row.preset == size]
         for score in dict.fromkeys(row.score for row in own):
             found = [mean_of(own, "auprc", Of("anomaly", "", str(digit), score)) for digit in digits]
-            seeds = " / ".join(dict.fromkeys(str(len(mean.seeds)) for mean in found if mean))
+            seeds = " / ".join(dict.fromkeys(mean.counts[0] for mean in found if mean))
             lines.append((f"{model}, {learning}, {size}", score, *map(cell, found), seeds))
     least = {digit: least_possible(digit) for digit in digits}
     lines.append(("chance", "-", *(f"{chance(digit):.3f}" for digit in digits), "-"))
@@ -96,7 +97,7 @@ def out_of_distribution(rows: Sequence[Measurement], paper: Mapping[str, Reporte
             mean = mean_of(kept, "auroc", of, dataset=dataset, learning=learning)
             assert mean is not None  # there is a row of it
             score = of.score + ", Gaussian twin" * (learning == "gaussian")
-            lines.append((pair, score, cell(mean), "-", str(len(mean.seeds)), str(mean.row.images)))
+            lines.append((pair, score, mean.cell, "-", *mean.counts))
         if not asked:
             lines.append((pair, "-", NOT_MEASURED, "-", "-", "-"))
         for one in (one for one in paper.values() if (one.metric, one.dataset) == ("auroc", pair)):

@@ -16,34 +16,24 @@ DECLARED = "zR+zE"  # the score of anomaly detection that was chosen on developm
 Said = tuple[str, str]  # what was measured, and its status
 
 
-class Shown(NamedTuple):
-    """The cells of the other tables, which this one repeats, and what is stored."""
-
-    headline: Sequence[Sequence[str]]
-    anomalies: Sequence[Sequence[str]]
-    split: Sequence[Sequence[str]]
-    outside: Sequence[Sequence[str]]
-    systems: Sequence[Sequence[str]]
-    stored: Stored
-
-
 class Line(NamedTuple):
     """One line of the table."""
 
     place: str
     command: str
-    said: Callable[[Shown], Said]
+    said: Callable[[Stored], Said]
+    """Returns what was measured, from the cells of the table that the line repeats or from the stored rows."""
     keys: tuple[str, ...] = ()
     """Keys of the reported numbers in `paper.toml`."""
     between: str = " → "
     """What stands between two numbers of one metric."""
 
 
-def both_priors(dataset: str, model: str) -> Callable[[Shown], Said]:
+def both_priors(dataset: str, model: str) -> Callable[[Stored], Said]:
     """Return what says `fid768` of the Gaussian and of the EBM prior, as the table of results has it."""
 
-    def said(shown: Shown) -> Said:
-        for data, name, gaussian, ebm, *_, verdict in shown.headline:
+    def said(stored: Stored) -> Said:
+        for data, name, gaussian, ebm, *_, verdict in headline(stored.complete, stored.verdicts):
             if (data, name) == (dataset, model):
                 return f"fid768 {gaussian} → {ebm}", verdict
         return NOT_MEASURED, NOT_RUN
@@ -51,33 +41,35 @@ def both_priors(dataset: str, model: str) -> Callable[[Shown], Said]:
     return said
 
 
-def drawn(artifact: str, of: str) -> Callable[[Shown], Said]:
+def drawn(artifact: str, of: str) -> Callable[[Stored], Said]:
     """Return what says whether the arrays of a figure are stored, and of which model."""
 
-    def said(shown: Shown) -> Said:
-        there = (shown.stored.results / "artifacts" / f"{artifact}.npz").is_file()
+    def said(stored: Stored) -> Said:
+        there = (stored.results / "artifacts" / f"{artifact}.npz").is_file()
         return (of, DRAWN) if there else ("-", NOT_DRAWN)
 
     return said
 
 
-def _systems(shown: Shown) -> Said:
-    others = shown.systems[2:-1]  # without the two lines of the row above, and the Gaussian for every pixel
+def _systems(stored: Stored) -> Said:
+    # Without the two lines of the row above, and the Gaussian for every pixel.
+    others = systems(stored.rows, stored.paper)[2:-1]
     values = [float(cells[2].split()[1]) for cells in others if cells[2].startswith("fid768")]
     if not values:
         return NOT_MEASURED, NOT_RUN
     return f"fid768 {min(values):.4f} to {max(values):.4f}, {len(values)} of {len(others)} systems", "measured"
 
 
-def _anomalies(shown: Shown) -> Said:
-    values = [cells[1].partition(" ")[0] for cells in shown.anomalies]
+def _anomalies(stored: Stored) -> Said:
+    values = [cells[1].partition(" ")[0] for cells in anomalies(stored.complete, stored.paper)[1]]
     if NOT_MEASURED.partition(" ")[0] in values:
         return NOT_MEASURED, NOT_RUN
-    return f"AUPRC {', '.join(values)}", _status(shown.stored.verdicts, "anomaly")
+    return f"AUPRC {', '.join(values)}", _status(stored.verdicts, "anomaly")
 
 
-def _split(shown: Shown) -> Said:
-    declared = [cells for cells in shown.split if cells[0].startswith("two-layer, two-stage") and cells[1] == DECLARED]
+def _split(stored: Stored) -> Said:
+    _, lines = anomalies_of_split(stored.complete, stored.paper)
+    declared = [cells for cells in lines if cells[0].startswith("two-layer, two-stage") and cells[1] == DECLARED]
     if not declared:
         return NOT_MEASURED, NOT_RUN
     _, _, *values, seeds = declared[0]
@@ -85,22 +77,23 @@ def _split(shown: Shown) -> Said:
     return f"AUPRC {', '.join(value.partition(' ')[0] for value in values)}", f"measured, {seeds} seed(s){missing}"
 
 
-def _outside(shown: Shown) -> Said:
-    ours = [cells for cells in shown.outside if cells[0].startswith("cifar10 in, svhn-") and cells[2] != "-"]
+def _outside(stored: Stored) -> Said:
+    lines = out_of_distribution(stored.complete, stored.paper)
+    ours = [cells for cells in lines if cells[0].startswith("cifar10 in, svhn-") and cells[2] != "-"]
     if not ours:
         return NOT_MEASURED, NOT_RUN
     said = ", ".join(f"{cells[1]} {cells[2]}" for cells in ours if cells[1] in ("L>0", "L>1", "L>2", "LLR>2"))
-    return f"AUROC {said}", _status(shown.stored.verdicts, "out-of-distribution")
+    return f"AUROC {said}", _status(stored.verdicts, "out-of-distribution")
 
 
-def _iteration(shown: Shown) -> Said:
-    for row in shown.stored.timings:
+def _iteration(stored: Stored) -> Said:
+    for row in stored.timings:
         if row.kind == "speed" and row.metric == "training iteration" and "the paper's sizes" in row.setting:
             return f"{duration(row.ours)}, batch 5, {row.threads} CPU threads", "measured"
     return NOT_MEASURED, NOT_RUN
 
 
-def _elsewhere(shown: Shown) -> Said:
+def _elsewhere(stored: Stored) -> Said:
     return "-", ELSEWHERE
 
 
@@ -228,20 +221,11 @@ def table(stored: Stored) -> str:
     Raises:
         KeyError: a line names a number that `paper.toml` does not have.
     """
-    rows, paper = stored.complete, stored.paper
-    shown = Shown(
-        headline(rows, stored.verdicts),
-        anomalies(rows, paper)[1],
-        anomalies_of_split(rows, paper)[1],
-        out_of_distribution(rows, paper),
-        systems(stored.rows, paper),
-        stored,
-    )
     lines = [HEADER, ["---"] * len(HEADER)]
     for line in LINES:
-        measured, status = line.said(shown)
+        measured, status = line.said(stored)
         command = f"`{line.command}`" if line.command else "-"
-        reported = _reported([paper[key] for key in line.keys], line.between)
+        reported = _reported([stored.paper[key] for key in line.keys], line.between)
         lines.append([line.place, command, *map(escape_markdown, (measured, reported, status))])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 

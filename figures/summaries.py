@@ -5,25 +5,25 @@ of several such groups, the one with the most images.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
+from figures.means import Mean, cell, gap_closed, mean_of
 from reproduce.results import Measurement, Reported, Verdict
 from reproduce.results.cited import Cited
 from reproduce.results.comparison import NOT_RUN, comparison
 from reproduce.results.expectation import condition
 from reproduce.results.identity import Of, Option, option
-from reproduce.results.rendering import judged, number
+from reproduce.results.rendering import judged
 from reproduce.results.timing import NOT_MEASURED
-from reproduce.results.verdicts import newest_alike, summary
 
 Cells = tuple[str, ...]
 DATASET, PRESET = "cifar10", "cpu"
 GAUSSIAN, EBM, POSTERIOR = "gaussian-prior", "ebm-prior", "posterior"
+OURS = ("ours, joint EBM prior", "two-stage", EBM)
 PRIORS = (
     ("NVAE, Gaussian prior", "two-stage", GAUSSIAN),
     ("NCP-VAE", "ncp-vae", "samples"),
     ("VAEBM", "vaebm", "samples"),
-    ("ours, joint EBM prior", "two-stage", EBM),
+    OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
 RETRAINED = "ours, each seed a training"
@@ -39,33 +39,6 @@ LAYERS_HEADER = (
     "data, model", "layer", "KL (nats)", "AUC, Gaussian prior", "AUC, EBM prior", "AUC, twin", "linear accuracy (%)",
     "pixel change", "pixel change, twin", "seeds", "images of the AUC",
 )  # fmt: skip
-
-
-class Mean(NamedTuple):
-    """Mean over seeds, standard deviation, seeds, one of the rows, and all of them."""
-
-    value: float
-    spread: float | None
-    seeds: tuple[int, ...]
-    row: Measurement
-    rows: tuple[Measurement, ...]
-
-
-def mean_of(rows: Iterable[Measurement], metric: str, of: Of | str, **asked: object) -> Mean | None:
-    """Return the mean of the rows with a metric, a source and given fields; None without such rows."""
-    asked |= {"metric": metric, "of": Of(of) if isinstance(of, str) else of}
-    found = [row for row in rows if all(getattr(row, name) == value for name, value in asked.items())]
-    most = max((row.images for row in found), default=0)
-    newest = newest_alike([row for row in found if row.images == most])
-    if not newest:
-        return None
-    value, spread, _ = summary(newest)
-    return Mean(value, spread, tuple(row.seed for row in newest), newest[0], tuple(newest))
-
-
-def cell(mean: Mean | None) -> str:
-    """Format a mean and its spread with the decimals of its metric; "-" for None."""
-    return "-" if mean is None else Cited(number(mean.value, mean.row.metric, mean.spread), mean.rows)
 
 
 def priors(rows: Sequence[Measurement]) -> list[Cells]:
@@ -88,15 +61,14 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
     for place, way in enumerate(ways or [()]):
         judged_so = [row for row in asked if _evaluator(row) == way]
         found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
-        for (title, _, source), mean in zip(PRIORS, found, strict=True):
+        shown = list(zip((title for title, _, _ in PRIORS), found, strict=True))
+        if (retrained := _trainings([*backbone, *anew], way)) is not None:
+            shown.insert(1 + PRIORS.index(OURS), (RETRAINED, retrained))
+        for title, mean in shown:
             if mean is not None:
-                gap = gap_closed(found[0], mean, found[-1])
-                lines.append((title, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
+                lines.append((title, mean.cell, *mean.counts, gap_closed(found[0], mean, found[-1])))
             elif place == 0:
                 lines.append((title, NOT_MEASURED, "-", "-", "-"))
-            if source == EBM and (mean := _trainings([*backbone, *anew], way)) is not None:
-                gap = gap_closed(found[0], mean, found[-1])
-                lines.append((RETRAINED, cell(mean), str(len(mean.seeds)), f"{mean.row.images}", gap))
     return lines
 
 
@@ -117,8 +89,7 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
     alike = {seed: row for seed, row in trained.items() if _drawn(row) == _drawn(plain)}
     if len(alike) < 2:
         return None
-    value, spread, _ = summary(list(alike.values()))
-    return Mean(value, spread, tuple(alike), plain, tuple(alike.values()))
+    return Mean(tuple(alike.values()))
 
 
 def _drawn(row: Measurement) -> tuple[object, ...]:
@@ -143,7 +114,7 @@ def headline(rows: Sequence[Measurement], verdicts: Sequence[Verdict]) -> list[C
         shown = ebm or gaussian
         assert shown is not None  # one of the counted rows
         means = (cell(gaussian), cell(ebm), cell(posterior), gap_closed(gaussian, ebm, posterior))
-        lines.append((dataset, model, *means, str(len(shown.seeds)), str(images), _verdict(shown, verdicts)))
+        lines.append((dataset, model, *means, *shown.counts, _verdict(shown, verdicts)))
     return lines
 
 
@@ -175,7 +146,7 @@ def variations(rows: Sequence[Measurement]) -> list[Cells]:
             one = _current([row for row in asked if row.label == preset and row.seed in seeds])
             found = [mean_of(one, "fid768", source) for source in (GAUSSIAN, EBM, POSTERIOR)]
             found.append(mean_of(one, "latent_auc", EBM))
-            told = sorted({seed for mean in found if mean for seed in mean.seeds})
+            told = sorted({row.seed for mean in found if mean for row in mean.rows})
             lines.append((preset, *map(cell, found), ", ".join(map(str, told)) or "-", str(images)))
     return lines
 
@@ -200,7 +171,7 @@ def layers(rows: Sequence[Measurement]) -> list[Cells]:
                 mean_of(ours, "pixel_change", Of(EBM, name)),
                 mean_of(twin, "pixel_change", Of(GAUSSIAN, name)),
             )
-            counts = (str(len(auc.seeds)), str(auc.row.images)) if auc else ("-", "-")
+            counts = auc.counts if auc else ("-", "-")
             lines.append((f"{dataset}, {model}", name or "all", *map(cell, found), *counts))
     return lines
 
@@ -238,14 +209,6 @@ def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
     name, value = next(iter(variation.items()))
     number = 0.0 if isinstance(value, bool | str) else float(value)
     return option(name, value).split()[0], number, str(value)
-
-
-def gap_closed(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
-    """Format the share of the gap between Gaussian prior and posterior that is closed, from the means shown."""
-    if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
-        return "-"
-    share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)
-    return Cited(number(share, "prior_gap_closed"), (*gaussian.rows, *mean.rows, *posterior.rows))
 
 
 def _verdict(mean: Mean, verdicts: Sequence[Verdict]) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 
 from figures.common import Artifact, Drawing, main, require
 from figures.exploring import Exploration, training_plots
+from figures.means import mean_of
 from figures.plotting import curve_panels, image_rows, save
-from figures.summaries import mean_of
 from jlebm.errors import UserError
 from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.table_lines import BASELINES, SYSTEMS, System

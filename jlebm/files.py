@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from jlebm.errors import UserError
+from jlebm.folders import NO_PERMISSION, cannot_write, writes_to
 
 ABANDONED_AFTER = 3600.0  # seconds without a write after which a half-written file is taken for a dead process's
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _Raw(io.FileIO):
@@ -62,11 +61,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         UserError: there is no space, no permission, or the folder cannot be created.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")  # a name has 255 bytes at most
-    try:
+    with writes_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         raw = _Raw(part, "xb")
-    except OSError as error:
-        raise cannot_write(path, error) from error
     handle = _Handle(raw)
     try:
         yield handle
@@ -100,10 +97,8 @@ def growing(path: Path, mode: Literal["wb", "r+b"]) -> Iterator[BinaryIO]:
     Raises:
         UserError: it cannot be opened, or a write fails.
     """
-    try:
+    with writes_to(path):
         raw = _Raw(path, mode)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     handle = _Handle(raw)
     try:
         yield handle
@@ -124,19 +119,16 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         UserError: the file cannot be written; it is unchanged except for such a cut line.
     """
-    try:
-        with path.open("a+b", buffering=0) as file:
-            end = _end_of_lines(file)
+    with writes_to(path), path.open("a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            rest = memoryview(f"{line}\n".encode())
+            while rest:  # a disk that fills up accepts a part of it first
+                rest = rest[file.write(rest) :]
+        except OSError:
             file.truncate(end)
-            try:
-                rest = memoryview(f"{line}\n".encode())
-                while rest:  # a disk that fills up accepts a part of it first
-                    rest = rest[file.write(rest) :]
-            except OSError:
-                file.truncate(end)
-                raise
-    except OSError as error:
-        raise cannot_write(path, error) from error
+            raise
 
 
 def try_append(path: Path) -> None:
@@ -145,10 +137,8 @@ def try_append(path: Path) -> None:
     Raises:
         UserError: no line can be appended.
     """
-    try:
+    with writes_to(path):
         path.open("ab").close()
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _end_of_lines(file: io.FileIO) -> int:
@@ -168,17 +158,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, atomically as `atomic_write` does."""
     with atomic_write(path) as file:
         file.write(text.encode())
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return the error for a file that cannot be written."""
-    if error.errno in NO_SPACE:
-        return UserError(f"no space left to write {path}; free some and run the same command again")
-    if error.errno == errno.EFBIG:
-        return UserError(f"{path} would be larger than the limit for a file here (`ulimit -f`); raise it")
-    if error.errno in NO_PERMISSION:
-        return UserError(f"{path} cannot be written ({error.strerror}); make its folder writable or name another one")
-    return UserError(f"{path} cannot be written ({error.strerror or error})")
 
 
 @contextmanager

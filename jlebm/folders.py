@@ -1,17 +1,47 @@
-"""Folders: created, checked before hours of work, locked against other processes; the user's home and cache."""
+"""Folders: created, checked before hours of work, locked against other processes; the user's home and cache.
+
+Why a path cannot be written is said here, for folders and for the files in them.
+"""
 
 import errno
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from platformdirs import user_cache_dir
 
 from jlebm.errors import UserError
-from jlebm.files import cannot_write
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error for a file or folder that cannot be written."""
+    if error.errno in NO_SPACE:
+        return UserError(f"no space left to write {path}; free some and run the same command again")
+    if error.errno == errno.EFBIG:
+        return UserError(f"{path} would be larger than the limit for a file here (`ulimit -f`); raise it")
+    if error.errno in NO_PERMISSION:
+        return UserError(f"{path} cannot be written ({error.strerror}); make its folder writable or name another one")
+    return UserError(f"{path} cannot be written ({error.strerror or error})")
+
+
+@contextmanager
+def writes_to(path: Path) -> Iterator[None]:
+    """Turn what the operating system raises inside the block into the error of `cannot_write`.
+
+    Raises:
+        UserError: an `OSError` was raised in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -20,10 +50,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: it cannot be created.
     """
-    try:
+    with writes_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def try_folder(folder: Path) -> None:
@@ -33,11 +61,8 @@ def try_folder(folder: Path) -> None:
         UserError: no file can be created there.
     """
     make_folder(folder)
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".trial.", suffix=".part"):
-            pass
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    with writes_to(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".trial.", suffix=".part"):
+        pass
 
 
 def locked(path: Path, elsewhere: str, wait: bool = True) -> BaseFileLock:

@@ -18,7 +18,6 @@ from jlebm.errors import UserError
 from jlebm.evaluation import open_extractor
 from jlebm.npz import read_arrays
 from jlebm.training import initial_state
-from reproduce.results import read_artifact
 from tests.small import backbone, experiment, train, train_stage
 
 CPU = torch.device("cpu")
@@ -78,15 +77,6 @@ def test_a_flipped_bit_of_weights_is_refused(tmp_path: Path, place: int) -> None
             checkpoints.load_weights(path)
 
 
-def test_weights_from_before_the_digest_are_read() -> None:
-    """Breaks if the committed weights can no longer be read."""
-    folder = Path(__file__).resolve().parents[1] / "results" / "artifacts"
-    tensors, header = checkpoints.load_weights(folder / "cifar10_joint_mle_cpu_weights.safetensors")
-    assert tensors
-    assert header["config"]
-    assert load_nvae(folder / "cifar10_two_stage_cpu_backbone.safetensors").config.image_size == 32
-
-
 def test_a_file_without_its_crcs_is_read(tmp_path: Path) -> None:
     """Breaks if files of people who switched torch's CRC-32 off are called damaged."""
     torch.serialization.set_crc32_options(False)
@@ -104,7 +94,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "nvae.pt": load_nvae,
     "nvae.safetensors": load_nvae,
     "inception.pth": open_extractor,
-    "artifact.npz": lambda path: read_artifact(path, (), []),
 }
 
 

@@ -21,7 +21,6 @@ from jlebm.images import to_float, to_uint8
 from jlebm.latents import Latents
 from jlebm.networks import mlp
 from jlebm.randomness import SharedNoise
-from reproduce import celebahq256
 from tests.public_numbers import NVAES, in_order, nvae
 from tests.small import HIERARCHY, backbone
 
@@ -203,25 +202,6 @@ def test_training_is_never_recomputed() -> None:
         network.elbo_terms(torch.zeros(2, 3, 32, 32), draw(network)).kl.sum().backward()
         results.append(network.state_dict())
     assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.slow
-def test_what_the_published_celebahq_network_keeps(recompute: bool) -> None:
-    """The figures that the recipe states of one chain step of two images; a module that is not recomputed breaks it.
-
-    On torch's meta device, which has shapes and no memory.
-    """
-    with torch.device("meta"):
-        network = frozen_copy(NVAE(celebahq256.PUBLISHED))
-        energy = conv_energy(network.latent_shapes)
-    assert network.recompute
-    network.recompute = recompute
-    kept = Kept(network, energy)
-    noise = tuple(torch.empty(2, *shape, device="meta", requires_grad=True) for shape in network.latent_shapes)
-    with kept.counting():
-        PriorInNoise(network, energy)(noise)
-    assert round(kept.bytes / 2**30, 2) == celebahq256.KEPT_GIB[recompute]
 
 
 # ---- saving

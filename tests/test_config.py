@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,9 +18,6 @@ from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
-from reproduce.cifar10 import RECIPE
-from reproduce.presets.staged import Sampled, TwoStagePlan
-from reproduce.systems import built, presets_of
 from tests.small import backbone_experiment, two_stage_experiment
 
 # beartype looks at random items of the tuples that hypothesis builds; that does not make the tests random.
@@ -85,12 +80,23 @@ samplers = st.builds(
     st.sampled_from(["trained", "re-estimated"]),
     st.sampled_from(["mean", "sample"]),
 )
-plans = st.builds(TwoStagePlan, words, backbones, energies, samplers)
-sampled = st.builds(Sampled, energies, samplers)
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.one_of(backbones, energies, samplers, plans, sampled))
+@dataclass(frozen=True)
+class Plan(Config):
+    """A configuration of configurations, as a recipe of two stages has it."""
+
+    preset: str
+    backbone: BackboneExperiment
+    energies: TwoStageExperiment
+    sampler: Sampler
+
+
+plans = st.builds(Plan, words, backbones, energies, samplers)
+
+
+@settings(max_examples=25)
+@given(st.one_of(backbones, energies, samplers, plans))
 def test_json_round_trip_is_exact(one: Config) -> None:
     """Every float survives to the last bit, through text, whatever is nested in what, and so does the digest."""
     again = type(one).from_json(json.loads(json.dumps(one.to_json())))
@@ -98,9 +104,9 @@ def test_json_round_trip_is_exact(one: Config) -> None:
     assert again.digest() == one.digest()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(plans, plans)
-def test_digest_is_equal_only_for_equal_plans(a: TwoStagePlan, b: TwoStagePlan) -> None:
+def test_digest_is_equal_only_for_equal_plans(a: Plan, b: Plan) -> None:
     """A field that the digest leaves out could change a number unseen."""
     assert (a.digest() == b.digest()) == (a == b)
 
@@ -165,21 +171,11 @@ def test_a_chains_later_fields_are_left_out() -> None:
     assert released.to_json()["prior_chain"]["drift"] == "released"
 
 
-def test_the_runs_of_the_cpu_preset_stay_its_own() -> None:
-    """The folder and the rows of its stage one carry this digest."""
-    plan = RECIPE.two_stage["cpu"].plan
-    assert plan.backbone.digest().startswith("555938db8a")
-    name = f"{plan.backbone.digest()}, seed 1, 2400 steps"
-    assert dataclasses.replace(plan.energies, backbone=name).digest().startswith("6ade2a89ad")
-
-
 # ---- keys
 
 
-def plan() -> TwoStagePlan:
-    return TwoStagePlan(
-        "tiny", backbone_experiment(), two_stage_experiment(), Sampler(Chain.from_two_stage_paper(3, 0.04))
-    )
+def plan() -> Plan:
+    return Plan("tiny", backbone_experiment(), two_stage_experiment(), Sampler(Chain.from_two_stage_paper(3, 0.04)))
 
 
 def test_nested_keys_of_a_plan_are_set() -> None:
@@ -195,7 +191,7 @@ def test_nested_keys_of_a_plan_are_set() -> None:
             "sampler.chain.metropolis=true",
         ]
     )
-    expected = TwoStagePlan(
+    expected = Plan(
         "custom",
         backbone_experiment(
             training=TrainingConfig(7, 5),
@@ -236,30 +232,8 @@ def test_bad_assignments_are_sentences(assignment: str, sentence: str) -> None:
         plan().override([assignment])
 
 
-def whole_numbers(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the keys of whole numbers in nested dictionaries."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from whole_numbers(value, f"{prefix}{key}.")
-        elif type(value) is int:
-            yield prefix + key
-
-
-def test_a_count_that_never_ends_is_refused() -> None:
-    """Breaks if a chain, a training or a system's own sampling is asked for 10^24 steps and begins with them."""
-    tinies: list[Config] = [
-        *(RECIPE.presets["tiny"].experiment, RECIPE.two_stage["tiny"].plan, RECIPE.ladder["tiny"].experiment),
-        *(presets_of(name)["tiny"] for name in built()),
-    ]
-    tried = set()
-    for one in tinies:
-        for key in whole_numbers(one.to_json()):
-            if key.endswith("batch_size"):  # compared with the images, which are no part of a configuration
-                continue
-            with pytest.raises(UserError, match=r"at most 1000000000|never ends"):
-                one.override([f"{key}=1{24 * '0'}"])
-            tried.add(key)
-    assert {"prior_chain.steps", "sampler.chain.steps", "model.chain_steps", "training.steps"} <= tried
+def test_a_chain_that_never_ends_is_refused() -> None:
+    """Breaks if a chain of 10^24 steps is begun."""
     with pytest.raises(UserError, match="more than 1,000,000,000 Langevin steps never ends"):
         Chain(10**24, 0.1)
     assert Chain(10**9, 0.1).steps == TrainingConfig(10**9).steps == 10**9

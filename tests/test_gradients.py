@@ -41,7 +41,7 @@ def prior(of: JointModel) -> PriorInLatents:
     return PriorInLatents(of.backbone, of.energy)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     dims=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     hidden=st.lists(st.integers(1, 7), min_size=1, max_size=3),

@@ -1,11 +1,14 @@
 """What a change goes through before it is in: the hooks, the workflow, the oldest dependencies."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+
+import noxfile
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -46,3 +49,21 @@ def test_every_dependency_has_a_lowest_version() -> None:
     extras = project["optional-dependencies"].values()
     for line in [*project["dependencies"], *(line for lines in extras for line in lines)]:
         assert [bound.operator for bound in Requirement(line).specifier] == [">="], line
+
+
+def test_the_methods_tests_need_no_suite() -> None:
+    """Breaks if a test of the method imports the suite, itself or through what tests share."""
+    waiting, seen = [ROOT / name for name in noxfile.method_tests()], set()
+    assert len(waiting) > 50
+    waiting.append(ROOT / "tests" / "conftest.py")
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            for name in (f"{module}.{each}" if module else each for each in names):
+                assert name.split(".")[0] not in {"reproduce", "figures"}, f"{path.relative_to(ROOT)} imports {name}"
+            ours = [module, *(f"{module}.{each}" for each in names)] if module.startswith("tests") else []
+            files = {ROOT / f"{each.replace('.', '/')}.py" for each in ours}
+            waiting += [file for file in files - seen if file.is_file()]

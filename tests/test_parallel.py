@@ -16,7 +16,6 @@ import torch
 from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise
-from reproduce.results import read
 from tests.inception import random_state, random_weights
 
 __all__ = ["random_state", "random_weights"]
@@ -104,39 +103,6 @@ def test_processes_agree_on_a_backbone(tmp_path: Path) -> None:
     assert {int(value) for value in counted} == {12}
     (events,) = tmp_path.rglob("events.jsonl")
     assert events.read_text().count("\n") == 2
-
-
-@pytest.mark.slow
-def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
-    """From data to the table: one set of rows, one table, and the same latents' figures as with one process."""
-    values = {}
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        (folder / "results/measured").mkdir(parents=True)
-        for name in ("paper.toml", "expected.toml"):
-            (folder / "results" / name).write_text((ROOT / "results" / name).read_text())
-        places = ["--runs", str(folder / "runs"), "--results", str(folder / "results"), "--data-root", str(folder)]
-        size = ["--set", "training.steps=2", "--images", "60", "--device", "cpu", "--no-download"]
-        ran = start(processes, "reproduce.cifar10", "--preset", "tiny", "--dataset", "photos", *places, *size)
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stdout.count("photos, preset custom, joint-mle") == 1
-        rows = read(folder / "results/measured/photos.jsonl")
-        assert len(rows) == 3
-        values[processes] = {(row.metric, row.of.name): row.value for row in rows}
-        (run,) = (folder / "runs").iterdir()
-        assert {"samples.png", "energy.png", "training.png", "weights.safetensors"} <= {p.name for p in run.iterdir()}
-    for key, value in values[1].items():
-        assert values[2][key] == pytest.approx(value, rel=1e-3), key
-
-
-def test_a_batch_that_cannot_be_shared_is_one_sentence(tmp_path: Path) -> None:
-    """Said once, not by every process, and without a traceback of ours."""
-    size = ["--set", "training.batch_size=31", "--device", "cpu", "--no-download", "--data-root", str(tmp_path)]
-    places = ["--runs", str(tmp_path / "runs"), "--preset", "tiny", "--dataset", "photos"]
-    ran = start(2, "reproduce.cifar10", *places, *size)
-    assert ran.returncode != 0
-    assert ran.stderr.count("error: a batch of 31 cannot be shared equally by 2 processes") == 1
-    assert "UserError" not in ran.stderr
 
 
 def test_noise_of_the_parts_is_the_noise_of_the_whole() -> None:

@@ -33,7 +33,7 @@ def test_unknown_roles_are_a_mistake_of_the_code() -> None:
         derive_seed("samples", 1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True), st.data())
 def test_a_row_depends_on_its_seed_alone(seeds: list[int], data: st.DataObject) -> None:
     """Row i of every draw is the same to the bit in any batch, in any order, at any draw."""

@@ -39,7 +39,6 @@ from tests.small import (
     two_stage_experiment,
 )
 
-ARTIFACTS = Path(__file__).resolve().parents[1] / "results" / "artifacts"
 CHAIN = Chain.from_two_stage_paper(4, 0.04)
 KINDS = ("joint-mle", "variational", "ladder", "gaussian", "two-stage")
 
@@ -155,27 +154,6 @@ def test_loading_draws_nothing_from_the_global_generator(cases: dict[str, Case])
     torch.manual_seed(5)
     jlebm.load(cases["joint-mle"].run.weights)
     assert torch.equal(torch.randn(3), expected)
-
-
-def test_a_header_of_an_earlier_version(cases: dict[str, Case]) -> None:
-    """Breaks if a weights file without a sampler, the kept one or a run's, cannot be loaded any more."""
-    kept = jlebm.load(ARTIFACTS / "cifar10_joint_mle_cpu_weights.safetensors")
-    assert kept.sampler is not None
-    assert kept.sampler.chain == kept.experiment.prior_chain
-    with np.load(ARTIFACTS / "cifar10_joint_mle_cpu_samples.npz") as stored:
-        for name, prior in (("ebm_prior", "ebm-prior"), ("gaussian_prior", "gaussian-prior")):
-            difference = np.abs(kept.sample(range(8), prior).astype(int) - stored[name][:8])
-            assert difference.max() <= 1, "another machine and another batch may round otherwise"
-            assert (difference > 0).mean() < 1e-3
-
-
-def test_a_kept_backbone_has_no_energies() -> None:
-    """Breaks if the Gaussian hierarchy is sampled by a chain that nothing pulls, or cannot be loaded."""
-    loaded = jlebm.load(ARTIFACTS / "cifar10_two_stage_cpu_backbone.safetensors")
-    assert loaded.sample(range(2), "gaussian-prior").shape == (2, 3, 32, 32)
-    assert loaded.reconstruct(loaded.sample([0], "gaussian-prior")).shape == (1, 3, 32, 32)
-    with pytest.raises(UserError, match="no energies, and so no EBM prior"):
-        loaded.sample(range(2))
 
 
 def energies_alone(folder: Path, one: Case) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from figures import summaries
+from figures.means import cell, gap_closed, mean_of
 from figures.report.contents import Contents
 from reproduce.results import METRICS, Measurement
 from reproduce.results.cited import Cited
@@ -73,13 +74,13 @@ def _of_run(contents: Contents, rows: Sequence[Measurement]) -> list[Comparison]
     found = []
     for digest in dict.fromkeys(row.config_digest for row in rows):
         group = [row for row in rows if row.config_digest == digest]
-        means = [summaries.mean_of(group, METRIC, of) for of in (GAUSSIAN, EBM, POSTERIOR)]
-        gaussian, ebm, posterior = map(summaries.cell, means)
+        means = [mean_of(group, METRIC, of) for of in (GAUSSIAN, EBM, POSTERIOR)]
+        gaussian, ebm, posterior = map(cell, means)
         if isinstance(gaussian, Cited) and isinstance(ebm, Cited):
             first = next(row for row in ebm.rows if isinstance(row, Measurement))
             verdict = verdicts.get(id(first))
             said = "" if verdict is None else judged(verdict)
-            cells = (gaussian, ebm, posterior, summaries.gap_closed(*means))
+            cells = (gaussian, ebm, posterior, gap_closed(*means))
             counts = (str(len(ebm.rows)), str(first.images))
             model = f"{first.dataset}, {first.learning}, {first.label}"
             found.append(Comparison(model, cells, *counts, said, outcome(gaussian, ebm)))

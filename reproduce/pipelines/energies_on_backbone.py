@@ -34,7 +34,7 @@ from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, latents_kept, posterior_indices
-from reproduce.measuring.sampled import layers_told_apart, measure, parameters
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
@@ -236,10 +236,11 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
         draws[prior] = Draw(draw, session.images)
     folder = run.folder / f"{subject.identity.label.translate(PLAIN)}-seed{seed}"
     samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
-    measure(rows, samples)
-    rows.fill([parameters(samples, "gaussian-prior", trained.network, trained_in=trained.seconds)])
-    rows.fill([parameters(samples, "ebm-prior", trained.network, model.energy)])
-    rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
+    metrics = SampleMetrics(rows, samples)
+    metrics.measure()
+    rows.fill([metrics.parameters("gaussian-prior", trained.network, trained_in=trained.seconds)])
+    rows.fill([metrics.parameters("ebm-prior", trained.network, model.energy)])
+    rows.fill(metrics.layers_told_apart(model.backbone.latent_shapes))
     there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything in {folder} was measured before; its rows are kept")

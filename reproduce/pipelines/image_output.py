@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from jlebm.errors import UserError
-from jlebm.files import atomic_write, can_be_written, cannot_read, cannot_write, open_regular, write_text
+from jlebm.files import atomic_write, can_be_written, cannot_read, open_regular, write_text
+from jlebm.folders import cannot_write, writes_to
 
 KEY = "jlebm"  # key of the request, in every format
 LABELS_FILE = "dataset.json"  # as in StyleGAN's and EDM's layout, in zips and folders
@@ -52,7 +53,7 @@ def write_zip(path: Path, images: np.ndarray, seeds: Sequence[int], request: dic
 def write_folder(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:
     """Write img00000000.png, ... by seed and dataset.json into a folder, which appears once it is complete."""
     part = path.with_name(f".{path.name}.folder")
-    try:
+    with writes_to(path):
         if part.exists():  # a killed process was writing it
             shutil.rmtree(part)
         part.mkdir(parents=True)
@@ -62,8 +63,6 @@ def write_folder(path: Path, images: np.ndarray, seeds: Sequence[int], request: 
         if path.exists():  # an empty folder
             path.rmdir()
         part.rename(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 FORMATS: dict[str, Write] = {".npz": write_npz, ".zip": write_zip, "": write_folder}
@@ -159,10 +158,8 @@ class Output:
         each = int(np.prod(self.shape))
         count = min((self.partial.stat().st_size - len(self.line)) // each, len(self.seeds))
         count = count if count == len(self.seeds) else count // batch_size * batch_size
-        try:
+        with writes_to(self.partial):
             os.truncate(self.partial, len(self.line) + count * each)
-        except OSError as error:
-            raise cannot_write(self.partial, error) from error
         return count
 
     def append(self, batches: Iterable[np.ndarray]) -> Iterator[int]:
@@ -171,15 +168,12 @@ class Output:
         Raises:
             UserError: no space is left; what was written stays.
         """
-        try:
-            with self.partial.open("ab") as file:
-                for batch in batches:
-                    file.write(np.ascontiguousarray(batch).tobytes())
-                    file.flush()
-                    os.fsync(file.fileno())
-                    yield len(batch)
-        except OSError as error:
-            raise cannot_write(self.partial, error) from error
+        with writes_to(self.partial), self.partial.open("ab") as file:
+            for batch in batches:
+                file.write(np.ascontiguousarray(batch).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+                yield len(batch)
 
     def finish(self) -> None:
         """Write the output from the partial array, then delete the array.

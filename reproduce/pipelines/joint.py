@@ -17,7 +17,7 @@ from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
-from reproduce.measuring.sampled import measure
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
 from reproduce.pipelines.run_page import leave_page
@@ -81,7 +81,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     session = rows.session
     into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
     samples = samples_of(run, experiment, state, session)
-    measure(rows, samples)
+    SampleMetrics(rows, samples).measure()
     drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, into)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")

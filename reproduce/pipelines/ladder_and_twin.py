@@ -25,7 +25,7 @@ from reproduce.measuring.data_root import unseen
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import SampleSets, posterior_indices
-from reproduce.measuring.sampled import layers_told_apart, measure
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments
@@ -84,8 +84,9 @@ def _measured(
     subject = dataclasses.replace(subject_of(session, run, experiment, state), twin_digest=twin_digest)
     model = state.evaluated_model()
     rows, samples = Rows(subject, session, arguments.results), samples_of(run, experiment, state, session)
-    measure(rows, samples)
-    rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
+    metrics = SampleMetrics(rows, samples)
+    metrics.measure()
+    rows.fill(metrics.layers_told_apart(model.backbone.latent_shapes))
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)
     return Measured(run, state, rows, samples)

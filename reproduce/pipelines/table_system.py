@@ -23,7 +23,7 @@ from jlebm.training import TrainState
 from reproduce import cifar10
 from reproduce.measuring.row_store import Answer, Part, Rows, Subject, Wanted, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
-from reproduce.measuring.sampled import image_metrics, parameters
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import Training
 from reproduce.pipelines.energies_on_backbone import Trained, record_backbone, trained_backbone
@@ -120,13 +120,14 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     draw = Draw(lambda: _drawn(system, session.images, session.noise), session.images)
     samples = SampleSets({SOURCE: draw}, samples_folder(run, session), session.report)
     backbone = () if trained is None else (trained.network,)
-    number = parameters(samples, SOURCE, system, *backbone)
+    metrics = SampleMetrics(rows, samples)
+    number = metrics.parameters(SOURCE, system, *backbone)
     if rows.find(number.wanted[0]) is None:
         _ = samples[SOURCE]  # drawn now, so that the row has the sampling time even without Inception
     rows.fill([number])
     if isinstance(system, HasLikelihood):
         rows.fill([likelihood(rows, system, held_out())])
-    rows.fill(image_metrics(rows, samples, SOURCE))
+    rows.fill(metrics.image_metrics(SOURCE))
     into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
     drawn = [*files_of(rows, into, DRAWN), *figures_of(into, DRAWN)]
     if rows.added == 0 and there([run.weights, *samples.paths, *drawn]):

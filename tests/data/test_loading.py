@@ -14,7 +14,7 @@ from jlebm.data import DatasetNotFound, data_root, load
 from jlebm.data.catalogue import CATALOGUE
 from jlebm.data.formats import digest_in_any_order, read_image_folder
 from jlebm.errors import UserError
-from reproduce.terminal.console import ConsoleReporter
+from tests.told import Told
 
 
 @pytest.fixture
@@ -126,13 +126,12 @@ def test_a_missing_dataset_says_what_to_put_where(tmp_path: Path, name: str, put
 
 
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "mnist", "fashion-mnist"])
-def test_without_a_network_the_sentence_gives_the_reason(
-    tmp_path: Path, no_network: None, name: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_without_a_network_the_sentence_gives_the_reason(tmp_path: Path, no_network: None, name: str) -> None:
     """Breaks if a failed download leaves as torchvision's own error, or hides why it failed."""
+    report = Told()
     with pytest.raises(DatasetNotFound, match=r"could not be downloaded \(.*not known>?\); put"):
-        load(name, tmp_path / "new", report=ConsoleReporter())
-    assert capsys.readouterr().err.startswith("downloading")
+        load(name, tmp_path / "new", report=report)
+    assert report.text.startswith("downloading")
 
 
 def test_a_root_that_cannot_be_made_is_a_sentence(tmp_path: Path, no_network: None) -> None:
@@ -229,15 +228,13 @@ def test_a_dangling_link_is_a_sentence(make, tmp_path: Path, name: str) -> None:
         load("celeba64", tmp_path, download=False)
 
 
-def test_what_is_decoded_is_accounted_for(
-    make, tmp_path: Path, any_pixels: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_is_decoded_is_accounted_for(make, tmp_path: Path, any_pixels: None) -> None:
     """Breaks if the line about a dataset's images does not say what was left out beside them."""
     files = {"a.png": make.png(make.noise(1, 64, 64, 3)[0]), "notes.txt": b""}
     make.zip(tmp_path / "celeba64.zip", files)
-    load("celeba64", tmp_path, report=ConsoleReporter())
-    said = capsys.readouterr().err
-    assert f"read 1 images of {tmp_path / 'celeba64.zip'}; left out: 1 .txt" in said
+    report = Told()
+    load("celeba64", tmp_path, report=report)
+    assert f"read 1 images of {tmp_path / 'celeba64.zip'}; left out: 1 .txt" in report.text
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR-10", "Cifar_10"])

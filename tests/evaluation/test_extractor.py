@@ -18,9 +18,8 @@ from jlebm.evaluation.extractor import (
     open_extractor,
 )
 from jlebm.evaluation.inception import fixed_images, open_network
-from reproduce.terminal import console
-from reproduce.terminal.console import ConsoleReporter
 from tests.inception import nan_from
+from tests.told import Told
 
 CPU = torch.device("cpu")
 
@@ -132,17 +131,16 @@ def empty_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_a_download_says_its_size_and_is_kept(
-    random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    random_weights: Path, empty_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks if minutes pass in silence, or every start downloads again."""
-    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    report = Told()
     monkeypatch.setattr(weights, "URL_INCEPTION_V3", random_weights.as_uri())
-    extractor = find_extractor(empty_root, report=ConsoleReporter())
-    said = capsys.readouterr().err
-    assert f"downloading the Inception weights into {extractor.path.parent}" in said
+    extractor = find_extractor(empty_root, report=report)
+    assert f"downloading the Inception weights into {extractor.path.parent}" in report.text
     size = -(-random_weights.stat().st_size // 2**20)
-    assert f"Inception weights, MiB: 1/{size} " in said
-    assert f"Inception weights, MiB: {size}/{size} " in said
+    assert f"Inception weights, MiB: 1/{size}" in report.lines
+    assert f"Inception weights, MiB: {size}/{size}" in report.lines
     assert extractor.path.read_bytes() == random_weights.read_bytes()
     assert find_extractor(empty_root, download=False) == extractor
 

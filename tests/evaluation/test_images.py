@@ -8,7 +8,7 @@ from PIL import Image
 
 from jlebm.errors import UserError
 from jlebm.evaluation.sample_files import open_images
-from reproduce.terminal.console import ConsoleReporter
+from tests.told import Told
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)  # channels last
 FIRST = PIXELS.transpose(0, 3, 1, 2)
@@ -129,10 +129,11 @@ def test_other_paths_get_a_sentence(tmp_path: Path) -> None:
         open_images(tmp_path / "empty")
 
 
-def told(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def told(path: Path) -> str:
     """Open images; return the lines that were told on the way."""
-    open_images(path, ConsoleReporter())
-    return capsys.readouterr().err
+    report = Told()
+    open_images(path, report)
+    return report.text
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int16, np.uint16, ">i4"])
@@ -156,13 +157,11 @@ def test_grey_images_may_lack_the_axis_of_the_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("y", "x"), ("arr_1", "arr_0"), ("b", "arr_0")])
-def test_images_are_found_beside_labels_whatever_their_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str, labels: str
-) -> None:
+def test_images_are_found_beside_labels_whatever_their_names(tmp_path: Path, images: str, labels: str) -> None:
     """Breaks if the names matter, or what lies beside the images is passed over without a word."""
     np.savez(tmp_path / "x.npz", **{labels: np.arange(6), images: PIXELS})
     np.testing.assert_array_equal(open_images(tmp_path / "x.npz"), FIRST)
-    assert f"read 6 images of {tmp_path / 'x.npz'}; left out: 1 array '{labels}'" in told(tmp_path / "x.npz", capsys)
+    assert f"read 6 images of {tmp_path / 'x.npz'}; left out: 1 array '{labels}'" in told(tmp_path / "x.npz")
 
 
 def test_two_arrays_of_images_are_refused(tmp_path: Path) -> None:
@@ -172,14 +171,14 @@ def test_two_arrays_of_images_are_refused(tmp_path: Path) -> None:
         open_images(tmp_path / "x.npz")
 
 
-def test_a_folder_of_array_files_is_one_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_array_files_is_one_set(tmp_path: Path) -> None:
     """Breaks if shards of samples are refused, read in another order than their names', or some are passed over."""
     for index in range(3):
         np.savez(tmp_path / f"samples_{index}.npz", PIXELS[2 * index : 2 * index + 2], np.arange(2))
     np.save(tmp_path / "labels.npy", np.arange(6))
     (tmp_path / "log.txt").touch()
     np.testing.assert_array_equal(open_images(tmp_path), FIRST)
-    assert "left out: 1 .txt, 3 array 'arr_1', 1 array files of labels" in told(tmp_path, capsys)
+    assert "left out: 1 .txt, 3 array 'arr_1', 1 array files of labels" in told(tmp_path)
     np.save(tmp_path / "z.npy", FIRST[:, :, :4])
     with pytest.raises(UserError, match=r"z\.npy has images of the shape \(3, 4, 10\)"):
         open_images(tmp_path)
@@ -202,15 +201,15 @@ def test_jpeg_is_refused_under_any_name(tmp_path: Path) -> None:
         open_images(zipped(tmp_path / "x.zip", {"a.png": encoded(PIXELS[0]), "b.png": jpeg}))
 
 
-def test_hidden_jpegs_are_no_reason_to_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hidden_jpegs_are_no_reason_to_refuse(tmp_path: Path) -> None:
     """Breaks if thumbnails that a system leaves stop a measurement."""
     jpeg = encoded(PIXELS[1], "JPEG")
     files = {"a.png": encoded(PIXELS[0]), ".cache/a.jpg": jpeg, "__MACOSX/._a.jpg": jpeg, ".b.jpg": jpeg}
-    assert "left out: 3 hidden" in told(zipped(tmp_path / "x.zip", files), capsys)
+    assert "left out: 3 hidden" in told(zipped(tmp_path / "x.zip", files))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_bytes(files["a.png"])
     (tmp_path / "folder" / ".b.jpg").write_bytes(jpeg)
-    assert "left out: 1 hidden" in told(tmp_path / "folder", capsys)
+    assert "left out: 1 hidden" in told(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("labels", [b'{"labels": [["a.png", [0.5, 2]]]}', b'{"labels": [["a.png", 0.5]]}', b"not JSON"])
@@ -221,7 +220,7 @@ def test_labels_are_not_needed(tmp_path: Path, labels: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["npy", "npz", "int64", "png"])
-def test_a_cast_of_unit_values_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+def test_a_cast_of_unit_values_is_said_aloud(tmp_path: Path, form: str) -> None:
     """Breaks if all but black images, [0, 1] cast to whole numbers, are measured without a word."""
     cast = (PIXELS / 255).astype(np.uint8)
     cast[0, 0, 0] = 1
@@ -233,9 +232,9 @@ def test_a_cast_of_unit_values_is_said_aloud(tmp_path: Path, capsys: pytest.Capt
     else:
         path = tmp_path / "x.npz"
         np.savez(path, cast if form == "npz" else cast.astype(np.int64))
-    assert "is above 1, so the images are all but black" in told(path, capsys)
+    assert "is above 1, so the images are all but black" in told(path)
     np.save(tmp_path / "y.npy", PIXELS)
-    assert "black" not in told(tmp_path / "y.npy", capsys)
+    assert "black" not in told(tmp_path / "y.npy")
 
 
 def test_what_follows_an_array_is_not_passed_over(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jlebm import files
 from jlebm.errors import UserError
 from jlebm.evaluation import reference
 from jlebm.evaluation.reference import ReferenceSet, load_reference, reference_subset
-from reproduce.terminal.console import ConsoleReporter
+from tests.told import Told
 
 CPU = torch.device("cpu")
 LAYERS = ("768", "2048")
@@ -141,13 +141,11 @@ def test_a_disk_that_takes_no_files_gets_a_sentence(
         load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU)
 
 
-def test_a_second_process_waits_for_the_first(
-    small_network, extractor, make_dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_process_waits_for_the_first(small_network, extractor, make_dataset, tmp_path: Path) -> None:
     """Breaks if two that need the same statistics compute them twice, or write to the same files at once."""
     begun, go_on = threading.Event(), threading.Event()
 
-    class Slow(ConsoleReporter):
+    class Slow(Told):
         """Holds the pass that it is told about until the other one waits."""
 
         def task(self, *rest):
@@ -155,14 +153,14 @@ def test_a_second_process_waits_for_the_first(
             assert go_on.wait(30)
             return super().task(*rest)
 
-    class Waiting(ConsoleReporter):
+    class Waiting(Told):
         """Lets the other pass go on as soon as this one says that it waits."""
 
         def line(self, text: str) -> None:
             super().line(text)
             go_on.set()
 
-    found = []
+    found, waiting = [], Waiting()
     first = threading.Thread(
         target=lambda: found.append(
             load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, LAYERS, CPU, report=Slow())
@@ -170,8 +168,8 @@ def test_a_second_process_waits_for_the_first(
     )
     first.start()
     assert begun.wait(30)
-    second = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU, report=Waiting())
+    second = load_reference(ReferenceSet(make_dataset(50), tmp_path), extractor, ["768"], CPU, report=waiting)
     first.join()
     assert small_network.passed == 50
-    assert "another process computes the reference statistics of noise (train); waiting" in capsys.readouterr().err
+    assert "another process computes the reference statistics of noise (train); waiting" in waiting.text
     assert torch.equal(second.moments["768"].product, found[0].moments["768"].product)

@@ -115,3 +115,25 @@ def test_no_row_where_a_score_is_lost(tmp_path: Path, command: str, monkeypatch:
     monkeypatch.setattr(module, name, lambda *arguments, **named: score(*arguments, **named) * float("nan"))
     assert commands.COMMANDS[command](tmp_path) == 3
     assert read_all(tmp_path / "results/measured") == []
+
+
+@pytest.mark.parametrize("learning", ["joint-mle", "variational"])
+@pytest.mark.parametrize("rate", ["generator_lr=1e15", "energy_lr=1e12", "generator_lr=100", "energy_lr=1e4"])
+def test_finite_weights_whose_samples_are_not(
+    learning: str, rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training too short for the guard to look again: breaks if black images of NaN are stored, with a row.
+
+    A rate that leaves everything finite may end well: then there are rows, of finite numbers.
+    """
+    said = ["--learning", learning, "--set", "training.steps=1", f"optimizer.{rate}"]
+    code = commands.recipe(commands.test_recipe.RECIPE, tmp_path, *said)
+    rows = read_all(tmp_path / "results/measured")
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    if code == 0:
+        assert len(rows) == 3
+        return
+    assert code == 3, errors
+    assert rows == []
+    assert "not finite" in errors.splitlines()[-1]

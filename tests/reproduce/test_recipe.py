@@ -26,7 +26,7 @@ from reproduce import cifar10, results
 from reproduce.measuring.data_root import DataRoot
 from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sample_sets import posterior_indices
-from reproduce.measuring.sampled import gap
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.joint import samples_of, subject_of
@@ -206,8 +206,9 @@ def test_prior_gap_closed(
         stored = Rows(subject_of(session, run, SMALL, state), session, tmp_path / "results")
         for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
             stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
-        stored.fill(gap(stored, samples_of(run, SMALL, state, session)))
-        stored.fill(gap(stored, samples_of(run, SMALL, state, session)))
+        metrics = SampleMetrics(stored, samples_of(run, SMALL, state, session))
+        stored.fill(metrics.gap())
+        stored.fill(metrics.gap())
     found = [row.value for row in rows(tmp_path) if row.metric == "prior_gap_closed"]
     assert found == ([] if expected is None else [pytest.approx(expected)])
     assert ("prior_gap_closed" in session.missing) == (expected is None)

@@ -10,9 +10,10 @@ import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jlebm.choices import GENERATOR
 from jlebm.errors import UserError
 from reproduce.results.first_format import KINDS, packed, unpacked
-from reproduce.results.identity import Identity, option
+from reproduce.results.identity import FIRST_NOISE, Identity, option
 from tests.wire.test_digests import first_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,11 @@ OLD = [
 def identity_of(fields: dict) -> Identity:
     names = ("recipe", "model", "learning", "dataset", "preset", "variation", "seed")
     return Identity(**{name: fields[name] for name in names})
+
+
+def test_rows_that_name_no_noise_are_of_the_librarys_first() -> None:
+    """Breaks if the scheme that a command takes by default becomes an entry of a row's variation."""
+    assert FIRST_NOISE == GENERATOR
 
 
 def test_every_row_of_the_first_format_is_rebuilt() -> None:

@@ -33,7 +33,7 @@ text = st.text(max_size=20)
         }
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(row: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
     """Would break if any value came back rounded, or a text with odd line ends cut a row in two."""
     path = tmp_path / "rows.jsonl"

@@ -1,0 +1,42 @@
+"""Weights and backbones that the repository keeps: still read, and sampled as they were."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jlebm
+from jlebm import checkpoints
+from jlebm.backbones.nvae import load_nvae
+from jlebm.errors import UserError
+
+ARTIFACTS = Path(__file__).resolve().parents[2] / "results" / "artifacts"
+
+
+def test_weights_from_before_the_digest_are_read() -> None:
+    """Breaks if the committed weights can no longer be read."""
+    tensors, header = checkpoints.load_weights(ARTIFACTS / "cifar10_joint_mle_cpu_weights.safetensors")
+    assert tensors
+    assert header["config"]
+    assert load_nvae(ARTIFACTS / "cifar10_two_stage_cpu_backbone.safetensors").config.image_size == 32
+
+
+def test_a_header_of_an_earlier_version() -> None:
+    """Breaks if a weights file without a sampler, the kept one or a run's, cannot be loaded any more."""
+    kept = jlebm.load(ARTIFACTS / "cifar10_joint_mle_cpu_weights.safetensors")
+    assert kept.sampler is not None
+    assert kept.sampler.chain == kept.experiment.prior_chain
+    with np.load(ARTIFACTS / "cifar10_joint_mle_cpu_samples.npz") as stored:
+        for name, prior in (("ebm_prior", "ebm-prior"), ("gaussian_prior", "gaussian-prior")):
+            difference = np.abs(kept.sample(range(8), prior).astype(int) - stored[name][:8])
+            assert difference.max() <= 1, "another machine and another batch may round otherwise"
+            assert (difference > 0).mean() < 1e-3
+
+
+def test_a_kept_backbone_has_no_energies() -> None:
+    """Breaks if the Gaussian hierarchy is sampled by a chain that nothing pulls, or cannot be loaded."""
+    loaded = jlebm.load(ARTIFACTS / "cifar10_two_stage_cpu_backbone.safetensors")
+    assert loaded.sample(range(2), "gaussian-prior").shape == (2, 3, 32, 32)
+    assert loaded.reconstruct(loaded.sample([0], "gaussian-prior")).shape == (1, 3, 32, 32)
+    with pytest.raises(UserError, match="no energies, and so no EBM prior"):
+        loaded.sample(range(2))
