@@ -21,8 +21,8 @@ SCALED = 2_000  # most samples of each kind whose quantiles scale the latents
 FARTHEST = 8.0  # half the distance of the 16 % and 84 % quantiles, times this, is where latents are clamped
 SCORED = 500  # samples that are scored together
 
-Latents = Float[np.ndarray, "samples latents"]
-Orders = Sequence[Int[np.ndarray, " samples"]]
+Latents = Float[np.ndarray, "_samples _latents"]
+Orders = Sequence[Int[np.ndarray, " _samples"]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def fitted_auc(
     return Share(*(float(np.mean(each)) for each in zip(*halves, strict=True)))
 
 
-def in_order(sample: Latents, seed: int) -> Int[np.ndarray, " samples"]:
+def in_order(sample: Latents, seed: int) -> Int[np.ndarray, " _samples"]:
     """Return an order of the samples that depends on their values and the seed alone: that of their keyed digests."""
     key = int(seed).to_bytes(16, "little", signed=True)
     rows = (np.ascontiguousarray(row, np.float32).tobytes() for row in sample)
@@ -110,12 +110,12 @@ class _Half:
         low, self.middle, high = np.quantile(some, (0.16, 0.5, 0.84), axis=0)
         self.scale = np.where(high > low, (high - low) / 2, 1.0)
 
-    def standardised(self, kind: int, some: Int[np.ndarray, " chosen"]) -> Float[Tensor, "chosen latents"]:
+    def standardised(self, kind: int, some: Int[np.ndarray, " chosen"]) -> Float[Tensor, "chosen _latents"]:
         """Return chosen latents of one of the two samples."""
         rows = (self.samples[kind][some] - self.middle) / self.scale
         return torch.from_numpy(rows.astype(np.float32)).clamp_(-FARTHEST, FARTHEST).to(self.device)
 
-    def logits(self, network: nn.Module, orders: Orders) -> list[Float[np.ndarray, " chosen"]]:
+    def logits(self, network: nn.Module, orders: Orders) -> list[Float[np.ndarray, " _chosen"]]:
         """Return a classifier's logits of chosen latents of both samples."""
         found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         with torch.no_grad():
@@ -133,7 +133,7 @@ class _Half:
             self._fit(network, np.random.default_rng([seed, number]))
         return networks
 
-    def scores(self, networks: Sequence[nn.Module], scored: Orders) -> list[Float[np.ndarray, " scored"]]:
+    def scores(self, networks: Sequence[nn.Module], scored: Orders) -> list[Float[np.ndarray, " _scored"]]:
         """Return the logits of samples of the other half, weighted by a logistic regression on the held-out part."""
         from sklearn.linear_model import LogisticRegression  # here: scikit-learn takes a second to import
 
@@ -172,7 +172,7 @@ class _Half:
         return float(np.logaddexp(0, ours).mean() + np.logaddexp(0, -theirs).mean())
 
 
-def _parts(order: Int[np.ndarray, " samples"]) -> Iterator[Int[np.ndarray, " part"]]:
+def _parts(order: Int[np.ndarray, " samples"]) -> Iterator[Int[np.ndarray, " _part"]]:
     return (order[start : start + SCORED] for start in range(0, len(order), SCORED))
 
 

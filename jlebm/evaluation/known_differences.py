@@ -14,7 +14,7 @@ from jlebm.evaluation.judge import in_order
 
 SHIFT = 0.05  # of each latent's standard deviation
 
-Latents = Float[np.ndarray, "samples latents"]
+Latents = Float[np.ndarray, "_samples _latents"]
 
 
 class Pair(NamedTuple):

@@ -18,6 +18,7 @@ from jlebm.evaluation import fidelity, latent
 from jlebm.evaluation.fidelity import NotMeasured
 from jlebm.latents import LatentShapes, layer_names
 from jlebm.randomness import derive_seed
+from reproduce.measuring.copies import copies
 from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
 from reproduce.measuring.sample_sets import SampleSets, posterior_indices
 from reproduce.presets.extents import PRIORS, SOURCES
@@ -47,6 +48,8 @@ def parts(rows: Rows, samples: SampleSets) -> Iterator[Part]:
     for source in SOURCES:
         if source in samples.draws:
             yield from image_metrics(rows, samples, source)
+            if source in PRIORS:
+                yield from copies(rows, samples, source)
     if samples.priors == PRIORS:
         yield from floor(rows)
         yield from gap(rows, samples)

@@ -28,6 +28,7 @@ from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, latents_kept, posterior_indices
 from reproduce.measuring.sampled import layers_told_apart, measure, parameters
@@ -230,6 +231,7 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
     rows.fill([parameters(samples, "gaussian-prior", trained.network, trained_in=trained.seconds)])
     rows.fill([parameters(samples, "ebm-prior", trained.network, model.energy)])
     rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
+    rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
     there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything in {folder} was measured before; its rows are kept")

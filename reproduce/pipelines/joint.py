@@ -15,6 +15,7 @@ from jlebm.run import Run
 from jlebm.sampling import Sampler, Samples
 from jlebm.training import TrainState
 from jlebm.weights import save_model
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
 from reproduce.measuring.sampled import measure
@@ -82,6 +83,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
     samples = samples_of(run, experiment, state, session)
     measure(rows, samples)
+    rows.fill(judged_latents(rows, samples, state.evaluated_model().backbone.latent_shapes))
     drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, into)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")

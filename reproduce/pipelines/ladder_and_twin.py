@@ -22,6 +22,7 @@ from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import SampleSets, posterior_indices
@@ -86,6 +87,7 @@ def _measured(
     rows, samples = Rows(subject, session, arguments.results), samples_of(run, experiment, state, session)
     measure(rows, samples)
     rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
+    rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)
     return Measured(run, state, rows, samples)
