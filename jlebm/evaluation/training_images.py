@@ -1,5 +1,6 @@
 """Nearest training images of samples, in pixels and in Inception features, beside those of held-out images."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,7 +49,8 @@ class TrainingImages:
     """Inception weights; without them there are pixels alone."""
     device: torch.device
     report: Reporter = SILENT
-    _held_out: dict[Space, Nearest] = field(default_factory=dict)
+    _found: dict[tuple[Space, str], Nearest] = field(default_factory=dict)
+    """Answers by the space and the digest of the images."""
 
     def __post_init__(self) -> None:
         """Refuse held-out images that are training images, or of another size.
@@ -75,9 +77,9 @@ class TrainingImages:
             )
         if space == "pixels":
             return None
-        if self.extractor is None:
+        if self.extractor is None or space not in self.extractor.layers:
             put = f"put {FULL_WEIGHTS} or {PARTIAL_WEIGHTS} into the data root"
-            return NotMeasured(nearer_in(space), "there are no Inception weights", put)
+            return NotMeasured(nearer_in(space), "there are no Inception weights that give these features", put)
         return None
 
     def describe(self, space: Space) -> str:
@@ -86,23 +88,21 @@ class TrainingImages:
         training = describe_reference(self.reference.dataset, number)
         return f"{training}; held out {describe_reference(self.held_out)}"
 
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Spaces in which images can be compared."""
+        return tuple(space for space in SPACES if self.refusal(space, FEWEST) is None)
+
     def nearest(self, images: Images, space: Space) -> Nearest:
-        """Return the nearest training image of each image.
+        """Return the nearest training image of each image; the same images are searched once.
 
         Raises:
             UserError: the images have another size, or there are no weights that give the features.
         """
-        if space == "pixels":
-            return nearest_rows(images, self.reference.dataset.images)
-        extractor = self._extractor()
-        known = kept_features(self.reference, extractor, self.device, self.report)
-        return nearest_rows(features(images, extractor, self.device, self.report), known)
-
-    def held_out_nearest(self, space: Space) -> Nearest:
-        """Return the nearest training image of each held-out image, computed once."""
-        if space not in self._held_out:
-            self._held_out[space] = self.nearest(self.held_out.images, space)
-        return self._held_out[space]
+        key = space, hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
+        if key not in self._found:
+            self._found[key] = self._searched(images, space)
+        return self._found[key]
 
     def copying(self, images: Images, space: Space) -> Copying:
         """Return how much nearer images are to the training images than held-out images are (`copying`).
@@ -110,9 +110,33 @@ class TrainingImages:
         Raises:
             UserError: as in `nearest`, or there are too few images.
         """
-        return copying(self.nearest(images, space).distance, self.held_out_nearest(space).distance)
+        ours, theirs = (self.nearest(some, space).distance for some in (images, self.held_out.images))
+        return copying(ours, theirs)
 
-    def _extractor(self) -> Extractor:
+    def beside(self, images: Images, count: int) -> UInt8[np.ndarray, "panels rows _count channels height width"]:
+        """Return some images with their nearest training images, for a picture.
+
+        The first panel has the first images; a further one for each space those that are nearest to the training images
+        there. The first row has the images, a further one for each space their nearest training images.
+
+        Args:
+            images: samples or held-out images.
+            count: number in each panel.
+        """
+        found = [self.nearest(images, space) for space in self.spaces]
+        chosen = [np.arange(len(images))[:count]]
+        chosen += [np.argsort(one.distance, kind="stable")[:count] for one in found]
+        known = [self.reference.dataset.images, self.reference.images]
+        panels = []
+        for some in chosen:
+            nearest = [among[one.index[some]] for among, one in zip(known, found, strict=False)]
+            panels.append(np.stack([np.array(images[some]), *map(np.array, nearest)]))
+        return np.stack(panels)
+
+    def _searched(self, images: Images, space: Space) -> Nearest:
+        if space == "pixels":
+            return nearest_rows(images, self.reference.dataset.images)
         if self.extractor is None:
             raise UserError("there are no Inception weights; compare in pixels, or put them into the data root")
-        return self.extractor
+        known = kept_features(self.reference, self.extractor, self.device, self.report)
+        return nearest_rows(features(images, self.extractor, self.device, self.report), known)

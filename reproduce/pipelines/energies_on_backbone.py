@@ -35,6 +35,7 @@ from reproduce.measuring.sampled import layers_told_apart, measure, parameters
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
+from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
 from reproduce.pipelines.run_page import leave_page
@@ -232,6 +233,7 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
     rows.fill([parameters(samples, "ebm-prior", trained.network, model.energy)])
     rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
     rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
+    draw_nearest(rows, samples, folder)
     there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything in {folder} was measured before; its rows are kept")

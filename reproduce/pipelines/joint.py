@@ -21,6 +21,7 @@ from reproduce.measuring.sample_sets import Draw, SampleSets, posterior_indices
 from reproduce.measuring.sampled import measure
 from reproduce.measuring.session import Session
 from reproduce.pipelines import pictures
+from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES
 from reproduce.results.identity import noise_option, noise_suffix
@@ -84,6 +85,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     samples = samples_of(run, experiment, state, session)
     measure(rows, samples)
     rows.fill(judged_latents(rows, samples, state.evaluated_model().backbone.latent_shapes))
+    draw_nearest(rows, samples, into)
     drawn = pictures.there([run.weights, *samples.paths, *pictures.left(rows, into)])
     if parallel.agreed(rows.added == 0 and drawn):
         session.report.line(f"everything in {run.folder} was measured before; its rows are kept")

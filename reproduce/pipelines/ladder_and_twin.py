@@ -30,8 +30,9 @@ from reproduce.measuring.sampled import layers_told_apart, measure
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments
+from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.fitting import fitted
-from reproduce.pipelines.joint import samples_of, subject_of
+from reproduce.pipelines.joint import samples_folder, samples_of, subject_of
 from reproduce.pipelines.layer_panels import Pair
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import SOURCES, Extent
@@ -88,6 +89,9 @@ def _measured(
     measure(rows, samples)
     rows.fill(layers_told_apart(rows, samples, model.backbone.latent_shapes))
     rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
+    if experiment.learning != "gaussian":
+        into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
+        draw_nearest(rows, samples, into)
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)
     return Measured(run, state, rows, samples)
