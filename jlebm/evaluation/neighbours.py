@@ -20,8 +20,8 @@ class Nearest(NamedTuple):
 
 
 def nearest_rows(
-    queries: Shaped[np.ndarray, "queries *shape"],
-    among: Shaped[np.ndarray, "n *shape"],
+    queries: Shaped[np.ndarray, "queries ..."],
+    among: Shaped[np.ndarray, "n ..."],
     chunk: tuple[int, int] = (QUERIES, AMONG),
 ) -> Nearest:
     """Return the nearest row of `among` to each query, and the Euclidean distance; of several, the first.
