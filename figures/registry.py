@@ -13,6 +13,7 @@ from figures import (
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
+    nearest_images,
     samples,
     score_histograms,
     system_samples,
@@ -62,6 +63,7 @@ FIGURES = [
     Figure.of(energy_trace),
     Figure.of(langevin_transition),
     Figure.of(score_histograms),
+    Figure.of(nearest_images),
     Figure.of(system_samples),
     Figure(
         "figures.system_samples",

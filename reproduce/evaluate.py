@@ -1,7 +1,8 @@
-"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall and fid768.
+"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall and fid768; and copies of it.
 
     python -m reproduce.evaluate --images samples.npz --against cifar10
     python -m reproduce.evaluate --images folder/ --against cifar10 --data-root DIR --json
+    python -m reproduce.evaluate --images folder/ --against cifar10 --held-out cifar10-test1000 --pairs figures/
 
 The images are a .npy or .npz file of uint8, a folder of PNG files or a StyleGAN/EDM dataset zip. Metrics that
 cannot be measured are listed with the reason and the remedy; if there are no others, the exit code is 2.
@@ -45,6 +46,11 @@ class Arguments:
     """Whether what the data root lacks may be downloaded."""
     reference_images: int | None = None
     """Number of the dataset's images to compare with, evenly spaced; by default all."""
+    held_out: str | None = None
+    """Images that nothing was trained on, such as cifar10-test1000: whether the samples are nearer to their nearest
+    training image than these are is measured too (docs/numbers)."""
+    pairs: Path | None = None
+    """A folder for the figure of samples and held-out images with their nearest training images; needs --held-out."""
     name: str = ""
     """Name of the images in the table; by default that of their file."""
     device: str = "auto"
@@ -57,8 +63,14 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    from jlebm.run import resolve_device  # here: --help needs no torch
+    # Here: --help needs no torch.
+    from jlebm.evaluation.training_images import TrainingImages
+    from jlebm.run import resolve_device
+    from reproduce.measuring.data_root import DataRoot, not_trained_on
+    from reproduce.pipelines.copied_files import shares_of
 
+    if arguments.pairs is not None and arguments.held_out is None:
+        raise UserError("--pairs needs --held-out NAME, images that nothing was trained on")
     report = ConsoleReporter()
     device = resolve_device(arguments.device)
     root = data_root(arguments.data_root)
@@ -77,15 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (doubt := doubt_of(images, arguments.images)) is not None:
         report.line(doubt)
     compared = evaluation.ReferenceSet(dataset, writable_cache(root), arguments.reference_images)
+    copied = []
+    if arguments.held_out is not None:
+        others = not_trained_on(DataRoot(arguments.data_root, arguments.download, report), arguments.held_out)
+        training = TrainingImages(compared, others, extractor, device, report)
+        copied = shares_of(images, training, arguments.pairs)
     found = evaluation.evaluate(images, compared, extractor, device, report=report)
     scores = [score for score in found if isinstance(score, evaluation.Score)]
     missing = [score for score in found if isinstance(score, evaluation.NotMeasured)]
-    if not scores:
+    if not scores and not copied:
         first = missing[0]
         raise UserError(f"nothing can be measured on {arguments.images}: {first.metric} {first.reason}; {first.remedy}")
     number = arguments.reference_images or len(dataset.images)
     floor = None
-    if scores[0].metric == "fid768" and number >= 2 * evaluation.NEEDS["fid768"].images:
+    if scores and scores[0].metric == "fid768" and number >= 2 * evaluation.NEEDS["fid768"].images:
         floor = evaluation.halves(compared, extractor, device, report=report)
     reference = evaluation.describe_reference(dataset, number)
     name = arguments.name or arguments.images.name
@@ -98,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "reference": reference,
             "extractor": str(extractor),
             "scores": [asdict(score) for score in scores],
+            "copies": [one._asdict() for one in copied],
             "reference_halves": None if floor is None else asdict(floor),
             "reference_halves_are": None if floor is None else _of_floor(floor, len(images)),
             "not_measured": [asdict(score) for score in missing],
@@ -108,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if floor is not None:
         label = f"fid768 of {dataset.name}'s own halves, the floor"
         rows.append((label, _value(floor), f"2 x {floor.images}", reference, _of_floor(floor, len(images))))
+    rows += [
+        (one.metric, f"{one.value:.4f} ± {one.error:.4f}", str(len(images)), one.reference, one.extractor)
+        for one in copied
+    ]
     rows += [(score.metric, f"not measured: {score.reason}", "", "", score.remedy) for score in missing]
     print_table(f"{name} against {dataset.name}", HEADER, rows)
     return 0

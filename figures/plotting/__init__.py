@@ -8,6 +8,7 @@ from figures.plotting.chains import Level, snapshot_steps, transition
 from figures.plotting.curves import curve_panels, energy_trace, recorded, training_curves
 from figures.plotting.grids import GAP, image_grid, image_panels, image_rows
 from figures.plotting.histograms import score_histograms
+from figures.plotting.nearest_pairs import nearest_pairs
 from figures.plotting.panels import Panel, panels
 from figures.plotting.style import STYLE, save
 
@@ -21,6 +22,7 @@ __all__ = [
     "image_grid",
     "image_panels",
     "image_rows",
+    "nearest_pairs",
     "panels",
     "recorded",
     "save",

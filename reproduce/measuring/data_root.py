@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jlebm.data import CATALOGUE, Dataset, DatasetNotFound, load
+from jlebm.data.catalogue import entry_of
 from jlebm.engines import parallel
 from jlebm.progress import Reporter
 
@@ -53,3 +54,13 @@ def unseen(root: DataRoot, dataset: Dataset) -> Dataset:
             why = f"{missing}"
     root.report.line(f"{why}: training images are used as held-out images")
     return dataset
+
+
+def not_trained_on(root: DataRoot, name: str) -> Dataset:
+    """Return the test split of a dataset, or all of one that has none, such as cifar10-test1000.
+
+    Raises:
+        UserError: there is no such dataset.
+        DatasetNotFound: neither the data root nor a download has it.
+    """
+    return root.load(name, "test" if "test" in entry_of(name, "train").splits else "train")

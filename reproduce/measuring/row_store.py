@@ -82,7 +82,9 @@ class Wanted(NamedTuple):
     judged: bool = False
     """Whether an extractor judges them."""
     reference: str = ""
-    """Images that a metric without an extractor compares with."""
+    """Images that a metric compares with, if they are not the session's."""
+    extractor: str = ""
+    """Extractor of a metric with such a reference."""
 
 
 class Answer(NamedTuple):
@@ -168,7 +170,9 @@ class Rows:
         return self.add(one.metric, one.of, answer.value, one.images, answer.seconds, **rest)
 
     def _judged_by(self, wanted: Wanted) -> dict[str, str]:
-        return self.session.judged_by() if wanted.judged else {"reference": wanted.reference, "extractor": ""}
+        if wanted.judged:
+            return self.session.judged_by()
+        return {"reference": wanted.reference, "extractor": wanted.extractor}
 
     def add(
         self, metric: str, of: Of | str, value: float, images: int, seconds: dict[str, float], **rest: Any

@@ -17,6 +17,7 @@ from jlebm.evaluation import fidelity, latent
 from jlebm.evaluation.fidelity import NotMeasured
 from jlebm.latents import LatentShapes, layer_names
 from jlebm.randomness import derive_seed
+from reproduce.measuring.copies import copies
 from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
 from reproduce.measuring.sample_sets import SampleSets, posterior_indices
 from reproduce.presets.extents import PRIORS, SOURCES
@@ -50,6 +51,8 @@ class SampleMetrics:
         for source in SOURCES:
             if source in self.samples.draws:
                 yield from self.image_metrics(source)
+                if source in PRIORS:
+                    yield from copies(self.rows, self.samples, source)
         if self.samples.priors == PRIORS:
             yield from self.floor()
             yield from self.gap()

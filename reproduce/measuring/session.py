@@ -10,7 +10,15 @@ import jlebm
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.engines import parallel
-from jlebm.evaluation import Extractor, ExtractorNotFound, ReferenceSet, fidelity, find_extractor, self_check
+from jlebm.evaluation import (
+    Extractor,
+    ExtractorNotFound,
+    ReferenceSet,
+    TrainingImages,
+    fidelity,
+    find_extractor,
+    self_check,
+)
 from jlebm.folders import try_folder
 from jlebm.progress import Reporter
 from jlebm.run import provenance
@@ -34,6 +42,8 @@ class Session:
     provenance: dict[str, Any]
     noise: Scheme = GENERATOR
     """Scheme of the noise of sampled images and latents."""
+    training: TrainingImages | None = None
+    """Training and held-out images, if the samples are compared with both (--held-out)."""
     missing: dict[str, fidelity.NotMeasured] = field(default_factory=dict)
 
     @classmethod
@@ -68,6 +78,14 @@ class Session:
     def reference(self) -> ReferenceSet:
         """Images that samples are compared with, and the cache of their statistics."""
         return ReferenceSet(self.dataset, self.cache, self.size.reference_images)
+
+    def compare_with(self, held_out: Dataset) -> None:
+        """Compare samples with their nearest training images, beside these images that nothing was trained on.
+
+        Raises:
+            UserError: they are the training images, of another size, or too few.
+        """
+        self.training = TrainingImages(self.reference, held_out, self.extractor, self.device, self.report)
 
     @property
     def references(self) -> int:

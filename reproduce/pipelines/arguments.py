@@ -98,6 +98,9 @@ class Arguments(Training):
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
+    held_out: str | None = None
+    """Images not used in training, such as cifar10-test1000: samples of both priors are compared with their nearest
+    training images, beside these with theirs (docs/numbers). By default they are not."""
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
     @property

@@ -32,12 +32,14 @@ from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import Draw, SampleSets, latents_kept, posterior_indices
 from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments, Variation
+from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.plans import planned, touched
 from reproduce.pipelines.run_page import leave_page
@@ -241,6 +243,8 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
     rows.fill([metrics.parameters("gaussian-prior", trained.network, trained_in=trained.seconds)])
     rows.fill([metrics.parameters("ebm-prior", trained.network, model.energy)])
     rows.fill(metrics.layers_told_apart(model.backbone.latent_shapes))
+    rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
+    draw_nearest(rows, samples, folder)
     there = pictures.there([run.weights, *samples.paths, *pictures.left(rows, folder)])
     if parallel.agreed(rows.added == 0 and there):
         session.report.line(f"everything in {folder} was measured before; its rows are kept")

@@ -22,6 +22,7 @@ from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
 from reproduce.measuring.data_root import unseen
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.representation import measure_representation
 from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sample_sets import SampleSets, posterior_indices
@@ -29,8 +30,9 @@ from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
 from reproduce.pipelines.arguments import Arguments
+from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.fitting import fitted
-from reproduce.pipelines.joint import samples_of, subject_of
+from reproduce.pipelines.joint import samples_folder, samples_of, subject_of
 from reproduce.pipelines.layer_panels import Pair
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import SOURCES, Extent
@@ -87,6 +89,8 @@ def _measured(
     metrics = SampleMetrics(rows, samples)
     metrics.measure()
     rows.fill(metrics.layers_told_apart(model.backbone.latent_shapes))
+    rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
+        draw_nearest(rows, samples, into)
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)
     return Measured(run, state, rows, samples)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from jlebm import checkpoints, data
 from jlebm.config import MOST
-from jlebm.data.catalogue import entry_of
 from jlebm.errors import UserError
 from jlebm.evaluation import Detection, likelihood_ratio
 from jlebm.experiment import Experiment
@@ -24,6 +23,7 @@ from jlebm.progress import Reporter
 from jlebm.run import Run, read_header, resolve_device
 from jlebm.training import TrainState, initial_state
 from reproduce import results
+from reproduce.measuring.data_root import not_trained_on
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows
@@ -128,8 +128,7 @@ def restored(run: Run, experiment: Experiment, device: torch.device) -> TrainSta
 
 def _load(name: str, arguments: OutsideArguments, report: Reporter) -> data.Dataset:
     """Load a dataset's test split, or all of it if it has none."""
-    split = "test" if "test" in entry_of(name, "train").splits else "train"
-    return arguments.root(report).load(name, split)
+    return not_trained_on(arguments.root(report), name)
 
 
 def _held_out(experiment: Experiment, arguments: OutsideArguments, report: Reporter) -> data.Dataset:

@@ -13,7 +13,7 @@ from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
 from jlebm.progress import SILENT, Reporter
 from jlebm.run import open_run, resolve_device
-from reproduce.measuring.data_root import loaded
+from reproduce.measuring.data_root import loaded, not_trained_on
 from reproduce.measuring.places import refuse_what_does_not_fit, try_places
 from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.session import Session
@@ -80,6 +80,8 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     size = dataclasses.replace(preset, images=images)
     session = Session.prepare(recipe.module, dataset, size, arguments.root(report), device)
     session.noise = arguments.noise
+    if (held_out := arguments.held_out) is not None:
+        session.compare_with(parallel.after_first(lambda: not_trained_on(arguments.root(report), held_out)))
     print_own_verdicts(work(session), session, arguments.seeds, arguments.results)
 
 

@@ -48,7 +48,8 @@ class Measurement(rows.Row):
             another system of the table, "held-out" for a likelihood of images of `reference`, or "all" for a number
             made of several; "out-of-distribution" or "anomaly" for a detection.
         value: the number.
-        spread: of the metric itself (IS over its splits), not over seeds; None if it has none.
+        spread: of the metric itself (IS over its splits), not over seeds; its standard error for `fitted_auc` and its
+            kin, `nearer_...` and `copied_...`; None if it has none.
         images: number of images, or latents, behind the value.
         reference: "cifar10/train, 50000 images, sha256:47af8b02cfcf".
         extractor: "inception-2015-12-05, sha256:..."; "" if none is used.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jlebm.data import Dataset
-from jlebm.evaluation import fidelity, reference
+from jlebm.evaluation import feature_files, fidelity, reference
 from jlebm.evaluation.extractor import LAYERS, Extractor
 from jlebm.evaluation.inception import Network
 from tests.inception import partial_weights, random_state, random_weights, small_inception, small_statistics
@@ -49,9 +49,10 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> type[SmallNetwork]:
     class Counted(SmallNetwork):
         pass
 
-    for module in (fidelity, reference):
+    for module in (feature_files, fidelity, reference):
         monkeypatch.setattr(module, "open_network", Counted)
     monkeypatch.setattr(reference, "KEPT_DIMENSION", Counted.dimensions["2048"])
+    monkeypatch.setattr(feature_files, "DIMENSION", Counted.dimensions["768"])
     return Counted
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm import evaluation
+from jlebm import data, evaluation
 from jlebm.evaluation import NEEDS
 from jlebm.evaluation.extractor import FULL_WEIGHTS
 from reproduce.evaluate import main
@@ -181,3 +181,34 @@ def test_bad_arguments_exit_with_2_and_a_sentence(
     assert sentence in captured.err.replace("\n", " ")
     assert captured.err.startswith("error: ")
     assert captured.out == ""
+
+
+@pytest.mark.usefixtures("small_evaluation")
+def test_copies_are_measured_beside_held_out_images(samples: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Breaks if copied training images are not called so, or a share comes without its error and references."""
+    training = data.load("digits28").images
+    np.savez(samples, training[:120])
+    command = [
+        "--images", str(samples), "--against", "digits28", "--held-out", "digits28", "--reference-images", "130",
+        "--data-root", str(samples.parent),
+    ]  # fmt: skip
+    assert main([*command, "--json", "--pairs", str(samples.parent / "drawn")]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    found = {one["metric"]: one for one in answer["copies"]}
+    assert list(found) == ["nearer_pixels", "copied_pixels", "nearer_768", "copied_768"]
+    assert found["nearer_pixels"]["value"] == found["copied_pixels"]["value"] == 1
+    assert found["nearer_pixels"]["error"] == 0
+    assert found["nearer_pixels"]["reference"].startswith(f"digits28/train, {len(training)} images")
+    assert found["nearer_768"]["reference"].startswith("digits28/train, 130 images")
+    assert "; held out digits28/test, 297 images" in found["nearer_768"]["reference"]
+    assert found["nearer_768"]["extractor"] == answer["extractor"]
+    assert (samples.parent / "drawn" / "nearest.png").is_file()
+    assert main(command) == 0
+    assert " 1.0000 ± 0.0000 " in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("small_evaluation")
+def test_pairs_without_held_out_images_exit_with_2(samples: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Breaks if a figure is asked for that cannot be drawn, and the command says nothing."""
+    assert command(samples, "--pairs", str(samples.parent)) == 2
+    assert "--pairs needs --held-out" in capfd.readouterr().err
