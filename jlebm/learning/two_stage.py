@@ -84,8 +84,13 @@ class TwoStageExperiment(Trainable):
     """Arithmetic of the backbone's and the energies' convolutions in chains, in training and when sampled."""
 
     def __post_init__(self) -> None:
-        """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
+        """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
         if not isinstance(self.model, NVAEConfig):
+            if self.precision != "float32":
+                raise UserError(
+                    f"precision={self.precision} is for chains on an NVAE; a backbone of vectors computes in its own "
+                    "model.precision, so leave the energies' precision at float32"
+                )
             self.energy.check(self.model.latent_shapes)
             return
         side = self.model.top_side
