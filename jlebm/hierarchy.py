@@ -18,6 +18,7 @@ from torch import Tensor
 from jlebm import langevin
 from jlebm.backbones.protocol import push_below
 from jlebm.densities import Posterior, PriorInNoise, SomeLayers
+from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
@@ -84,7 +85,10 @@ def resampled(
     moving = noise(tuple(held[index] for index in drawn))
     prior = PriorInNoise(model.backbone, model.energy, "exact" if chain is None else _in_noise(chain).drift)
     density = SomeLayers(prior, held, drawn)
-    return density.whole(moving if chain is None else langevin.run(moving, density, chain, noise))
+    if chain is not None:
+        with arithmetic(model.backbone):
+            moving = langevin.run(moving, density, chain, noise)
+    return density.whole(moving)
 
 
 def resample(
@@ -216,7 +220,7 @@ def posterior_terms(
         noise, total = image_noise("posterior", indices, latents.noise), x.new_zeros(4, len(x), dtype=torch.float64)
         for _ in range(draws):
             z = model.sample_posterior(x, latents.posterior_chain, noise)
-            with torch.no_grad():
+            with torch.no_grad(), arithmetic(model.backbone):
                 parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy(z).sum(1)
             likelihood, prior, energy = parts
             total += torch.stack([*parts, likelihood + prior - energy])  # in the order of `Posterior`, and its rounding
@@ -224,9 +228,9 @@ def posterior_terms(
     return PosteriorTerms(*np.concatenate(found, axis=1))
 
 
-@torch.no_grad()
 def _value(density: Posterior, z: Latents) -> Float[Tensor, " batch"]:
-    return density(z)
+    with torch.no_grad(), arithmetic(density.backbone):
+        return density(z)
 
 
 def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise: Noise) -> Latents:
@@ -236,10 +240,11 @@ def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise
     if not lower:
         return z
     eps = noise(lower)
-    if chain is not None:
-        eps = langevin.run(eps, PriorInNoise(model.backbone, model.energy, chain.drift, kept), chain, noise)
-    with torch.no_grad():
-        return push_below(model.backbone, kept, eps)
+    with arithmetic(model.backbone):
+        if chain is not None:
+            eps = langevin.run(eps, PriorInNoise(model.backbone, model.energy, chain.drift, kept), chain, noise)
+        with torch.no_grad():
+            return push_below(model.backbone, kept, eps)
 
 
 def _check(model: JointModel, latents: PartialPosterior) -> None:

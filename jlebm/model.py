@@ -44,7 +44,7 @@ class JointModel(nn.Module):
 
     def pushed(self, eps: Latents, temperature: float = 1.0) -> Latents:
         """Return z = T(eps) without an autograd graph."""
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic(self.backbone):
             return self.backbone.push(eps, temperature)
 
     def start(self, count: int, chain: Chain, noise: Noise) -> Latents:
@@ -102,7 +102,7 @@ class JointModel(nn.Module):
             NoEncoder: there is neither a chain nor an inference network.
         """
         if chain is None:
-            with torch.no_grad():
+            with torch.no_grad(), arithmetic(self.backbone):
                 return self.backbone.posterior(x, noise).latents
         if chain.space != "latents":
             raise UserError("posterior chains move in latents; set their space to 'latents'")

@@ -16,7 +16,16 @@ from jlebm.backbones.nvae import NVAE
 from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE, weights_once
 from jlebm.devices import layout
+from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
+from jlebm.hierarchy import (
+    PartialPosterior,
+    frozen_noise,
+    posterior_terms,
+    reconstruct_from,
+    resampled,
+    scores_above,
+)
 from jlebm.learning.accumulation import in_parts
 from jlebm.learning.backbone import BackboneOnly, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
@@ -161,6 +170,36 @@ def test_stage_two_says_the_arithmetic_of_its_chains(monkeypatch: pytest.MonkeyP
         model = dataclasses.replace(one, precision=precision).build(backbone())
         seen.clear()
         model.sample_noise(2, one.prior_chain, SharedNoise(torch.Generator().manual_seed(1)))
+        assert set(seen) == {switch}
+
+
+@pytest.mark.parametrize(("precision", "switch"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_every_use_of_a_backbone_has_its_arithmetic(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, switch: str
+) -> None:
+    """Draws, layers drawn anew, reconstructions and scores; one left in torch's default, which is TF32, shows."""
+    one = two_stage_experiment()
+    model = dataclasses.replace(one, precision=precision).build(backbone())
+    eps, chain, seen = frozen_noise(model, 1, one.prior_chain), one.prior_chain, []
+    below = PartialPosterior(1, chain)
+    convolve = torch.nn.Conv2d.forward
+
+    def watched(self, *given):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return convolve(self, *given)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    uses = (
+        lambda: model.sample_gaussian(2, SharedNoise(torch.Generator().manual_seed(1))),
+        lambda: resampled(model, eps, [0], [1, 2], chain),
+        lambda: list(reconstruct_from(model, COLOURED, [0, 1], below)),
+        lambda: scores_above(model, COLOURED, [0, 1], below),
+        lambda: posterior_terms(model, COLOURED, [0, 1]),
+    )
+    for use in uses:
+        seen.clear()
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=precision == "float32"):
+            use()
         assert set(seen) == {switch}
 
 

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from jlebm import checkpoints
-from jlebm.energies import ConvEnergy
+from jlebm.backbones.conv import ConvConfig
+from jlebm.energies import ConvEnergy, VectorEnergy
 from jlebm.errors import UserError
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStage
 from jlebm.randomness import SharedNoise
 from jlebm.training import initial_state
 from tests.small import COLOURED, HIERARCHY, backbone, fit_one, train_stage, two_stage_experiment
 from tests.test_training import CPU, ROOT, assert_same
+
+VECTORS = ConvConfig((3, 8, 8), (2, 3), channels=(4, 4), conditional_hidden=(4,))
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -146,6 +149,10 @@ def test_the_loss_of_stage_two_tells_samples_apart(tmp_path: Path) -> None:
         (
             lambda: two_stage_experiment(model=dataclasses.replace(HIERARCHY, num_latent_scales=2)),
             "at the top of the model, latents of shape \\(2, 4, 4\\) cannot be halved down to 4x4",
+        ),
+        (
+            lambda: two_stage_experiment(model=VECTORS, energy=VectorEnergy(((4,), (4,))), precision="tf32"),
+            "a backbone of vectors computes in its own model.precision",
         ),
     ],
 )

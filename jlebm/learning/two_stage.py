@@ -131,9 +131,14 @@ class TwoStageExperiment(Trainable):
     refine; 0 for none."""
 
     def __post_init__(self) -> None:
-        """Refuse a hierarchy that the energies do not fit, before its backbone is trained."""
+        """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
         self._check_chains()
         if not isinstance(self.model, NVAEConfig):
+            if self.precision != "float32":
+                raise UserError(
+                    f"precision={self.precision} is for chains on an NVAE; another backbone computes in its own "
+                    "model.precision, so leave the energies' precision at float32"
+                )
             self.energy.check(self.model.latent_shapes)
             return
         side = self.model.top_side

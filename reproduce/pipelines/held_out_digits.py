@@ -9,6 +9,7 @@ import numpy as np
 
 from jlebm import data
 from jlebm.choices import Scheme
+from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.evaluation import detection
 from jlebm.hierarchy import posterior_terms
@@ -27,6 +28,7 @@ from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, t
 from reproduce.pipelines.command_arguments import AnomalyArguments
 from reproduce.pipelines.fitting import STOPPED, Given, Stopped
 from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.plans import refuse_tf32
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
 from reproduce.results.identity import Of, Option, noise_option, noise_suffix
@@ -64,6 +66,7 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
     for digit in digits:  # a digit that is none, or a wrong setting, ends it before the first training
         _chosen(arguments, plan, split(digit))
         plans[digit] = without_digit(plan, split(digit).train, arguments.development, arguments.set)
+        refuse_tf32(precision_of(plans[digit].experiment.model), "model.precision", device)
     try_places(arguments.results, arguments.runs)
     subjects, asked = [], []
     for digit in digits:

@@ -90,6 +90,8 @@ def _measured(
     metrics.measure()
     rows.fill(metrics.layers_told_apart(model.backbone.latent_shapes))
     rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
+    if experiment.learning != "gaussian":
+        into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
         draw_nearest(rows, samples, into)
     chain = None if experiment.learning == "gaussian" else experiment.prior_chain
     measure_representation(rows, model, chain, images)

@@ -55,12 +55,16 @@ def _overridden(experiment: Experiment, arguments: Arguments, dataset: str, devi
     if (seconds := arguments.budget_seconds) is not None:
         changes.append(f"training.budget_seconds={seconds}")
     experiment = dataclasses.replace(experiment.override(changes), dataset=dataset)
-    _refuse_tf32(precision_of(experiment.model), "model.precision", device)
+    refuse_tf32(precision_of(experiment.model), "model.precision", device)
     return experiment
 
 
-def _refuse_tf32(precision: str, key: str, device: torch.device) -> None:
-    """Refuse TF32 on a CPU: its rows would name an arithmetic that a CPU does not have."""
+def refuse_tf32(precision: str, key: str, device: torch.device) -> None:
+    """Refuse TF32 on a CPU: its rows would name an arithmetic that a CPU does not have.
+
+    Raises:
+        UserError: the precision is "tf32" and the device a CPU.
+    """
     if precision == "tf32" and device.type == "cpu":
         raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
 
@@ -91,7 +95,7 @@ def planned(
             changes.append(f"backbone.training.budget_seconds={share * seconds}")
         changes.append(f"energies.training.budget_seconds={(1 - share) * seconds}")
     plan = plan.override(changes)
-    _refuse_tf32(plan.energies.precision, "energies.precision", device)
+    refuse_tf32(plan.energies.precision, "energies.precision", device)
     said: dict[str, Option] = {}
     sampler = plan.sampler
     model = plan.backbone.model

@@ -177,6 +177,7 @@ def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str])
         (["--protocol", "80-20", "--model", "ladder"], "anomaly-80-20/1 has no model 'ladder'"),
         (["--protocol", "80-20", "--development", "--digits", "4"], "all images of 4 are test images"),
         (["--set", "dataset=x"], "--set does not change 'dataset'"),
+        (["--set", "model.precision=tf32"], "an arithmetic that a CPU does not have"),
         (["--preset", "cpu"], "mnist (train) is not in the data root"),
     ],
 )
