@@ -25,7 +25,18 @@ from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import colour32
 from reproduce.presets.recipes import Preset, Recipe, command
-from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, top_down, two_stage
+from reproduce.presets.staged import (
+    Lengths,
+    StageOne,
+    StageTwo,
+    TwoStagePreset,
+    Updates,
+    budget,
+    cpu,
+    tiny,
+    top_down,
+    two_stage,
+)
 
 PROTOCOL = "cifar10/1"
 DATASET = "cifar10"
@@ -123,7 +134,7 @@ TWO_STAGE_CPU = TwoStagePreset(
 
 # Two hours on one CPU core: a top-down hierarchy of 1.5 M parameters, 19 epochs, then energies of all five layers.
 TWO_STAGE_LONG = TwoStagePreset(
-    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), backbone_steps=30_000, steps=4_000),
+    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), Updates(30_000, noise_contrast=12_000, chains=3_000)),
     images=10_000,
     reference_images=10_000,
 )

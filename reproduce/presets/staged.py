@@ -13,6 +13,7 @@ from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
+from jlebm.persistence import Persistence
 from jlebm.sampling import Sampler
 from reproduce.presets.extents import FIRST_LOOK, PRIORS, WHOLE, Extent, Size
 
@@ -108,17 +109,25 @@ def two_stage(
     )
 
 
-def top_down(protocol: str, dataset: str, model: TopDownConfig, backbone_steps: int, steps: int) -> TwoStagePlan:
+@dataclass(frozen=True)
+class Updates:
+    """Updates of a plan of hours: of the backbone, then of the energies by noise contrast and by chains."""
+
+    backbone: int
+    noise_contrast: int
+    chains: int
+
+
+def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: Updates) -> TwoStagePlan:
     """Return the plan of hours on one CPU core: a top-down hierarchy whose upper layers are used, then its energies.
 
-    Free bits, rates, step sizes and lengths of the chains are those of the search (docs/search).
+    Free bits, rates, step sizes and the start by noise contrast are those of the search (docs/search).
 
     Args:
         protocol: of both stages.
         dataset: whose images both stages see.
         model: levels of 1, 4 and 8 pixels, with one, two and two layers of latents.
-        backbone_steps: updates of the backbone.
-        steps: updates of the energies.
+        updates: how many of each kind.
     """
     names = (protocol, "long", dataset)
     stage_one = Experiment(
@@ -134,11 +143,11 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, backbone_steps: 
             lr_warmup=100,
             schedule="cosine",
         ),
-        training=TrainingConfig(steps=backbone_steps, batch_size=32),
-        kl_warmup=backbone_steps // 5,
+        training=TrainingConfig(steps=updates.backbone, batch_size=32),
+        kl_warmup=updates.backbone // 5,
         free_bits=(15.0, 20.0, 20.0, 0.0, 0.0),
     )
-    chain = Chain(20, epsilon=0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
+    chain = Chain(10, epsilon=0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
     stage_two = TwoStageExperiment(
         *names,
         model,
@@ -149,15 +158,17 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, backbone_steps: 
             1e-3,
             beta1=0.9,
             weight_decay=0.0,
-            energy_l2=1e-3,
+            energy_l2=1e-4,
             ema_decay=0.995,
             schedule="cosine",
             largest_gradient=5.0,
         ),
-        training=TrainingConfig(steps=steps, batch_size=32),
-        adaptation=Adaptation(),
+        training=TrainingConfig(steps=updates.noise_contrast + updates.chains, batch_size=32),
+        adaptation=Adaptation(every=20),
+        persistence=Persistence(1_024),
+        noise_contrast_start=updates.noise_contrast,
     )
-    return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=40)))
+    return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=60)))
 
 
 @dataclass(frozen=True)
