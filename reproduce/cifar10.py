@@ -134,7 +134,7 @@ TWO_STAGE_CPU = TwoStagePreset(
 
 # Two hours on one CPU core: a top-down hierarchy of 1.5 M parameters, 19 epochs, then energies of all five layers.
 TWO_STAGE_LONG = TwoStagePreset(
-    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), Updates(30_000, noise_contrast=12_000, chains=3_000)),
+    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), Updates(30_000, noise_contrast=6_000, chains=5_000)),
     images=10_000,
     reference_images=10_000,
 )

@@ -158,7 +158,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: Updates
             1e-3,
             beta1=0.9,
             weight_decay=0.0,
-            energy_l2=1e-4,
+            energy_l2=1e-3,
             ema_decay=0.995,
             schedule="cosine",
             largest_gradient=5.0,
