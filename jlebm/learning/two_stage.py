@@ -127,8 +127,8 @@ class TwoStageExperiment(Trainable):
     persistence: Persistence | None = field(default=None, metadata={"since": "0.3"})
     """The chains that training keeps from one update to the next; None for fresh ones in each."""
     noise_contrast_start: int = field(default=0, metadata={"since": "0.3", "least": 0})
-    """Updates at the start by `NoiseContrast` without a penalty, which cost a tenth of those by chains and leave energies
-    that chains refine; 0 for none."""
+    """Updates at the start by `NoiseContrast` without a penalty, which cost a tenth of those by chains and leave
+    energies that chains refine; 0 for none."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
