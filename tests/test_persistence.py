@@ -133,26 +133,31 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
 
 
-def test_a_start_by_noise_contrast_is_that_estimators_training(tmp_path: Path) -> None:
-    """Breaks if the start were another loss than noise contrast's, drew other noise, or never ended."""
+def test_updates_by_noise_contrast_are_that_estimators(tmp_path: Path) -> None:
+    """Breaks if the updates between chains had another loss than noise contrast's, or drew other noise."""
     equal = dataclasses.replace(ADAPTED, sizes="equal")
-    started = dataclasses.replace(
-        LEARNED, persistence=None, adaptation=None, prior_chain=equal, noise_contrast_start=12
-    )
-    alone = dataclasses.replace(started, estimator="noise-contrast", noise_contrast_start=0)
-    ours, theirs = trained(tmp_path / "start", started), trained(tmp_path / "alone", alone)
+    between = dataclasses.replace(LEARNED, persistence=None, adaptation=None, prior_chain=equal, noise_contrast=12)
+    alone = dataclasses.replace(between, estimator="noise-contrast", noise_contrast=0)
+    ours, theirs = trained(tmp_path / "between", between), trained(tmp_path / "alone", alone)
     for name, weight in theirs.model.energy.state_dict().items():
         assert torch.equal(ours.model.energy.state_dict()[name], weight), name
-    ended = trained(tmp_path / "ended", dataclasses.replace(started, noise_contrast_start=11))
-    with open_run(tmp_path / "ended", dataclasses.replace(started, noise_contrast_start=11), 1) as run:
-        events = run.events()
-    assert "accuracy" in events[0]
-    assert "accuracy" not in events[-1] or ended.step > events[-1]["step"]
-    assert any(
-        not torch.equal(a, b) for a, b in zip(ended.learned.parameters(), ours.learned.parameters(), strict=True)
+
+
+def test_chains_have_their_turn_after_noise_contrast(tmp_path: Path) -> None:
+    """Breaks if chains were skipped, run in the wrong updates, or numbered so that some never go on."""
+    every_third = dataclasses.replace(
+        LEARNED, noise_contrast=2, training=TrainingConfig(9, 8), persistence=Persistence(24, restarts=0.0)
     )
-    sizes = trained(tmp_path / "steep", dataclasses.replace(LEARNED, noise_contrast_start=12)).model.energy.step_sizes
-    assert not torch.equal(sizes, torch.full_like(sizes, 0.5)), "the steps of the chains to come are adapted too"
+    before = trained(tmp_path / "few", dataclasses.replace(every_third, training=TrainingConfig(2, 8)))
+    after = trained(tmp_path / "all", every_third)
+    assert before.chains is not None
+    assert after.chains is not None
+    for start, end in zip(before.chains.noise, after.chains.noise, strict=True):
+        assert (start != end).flatten(1).any(1).all(), "three updates by chains reach all three blocks of eight"
+    once = trained(tmp_path / "once", dataclasses.replace(every_third, training=TrainingConfig(3, 8)))
+    assert once.chains is not None
+    moved = (once.chains.noise[0] != before.chains.noise[0]).flatten(1).any(1)
+    assert torch.equal(moved.nonzero()[:, 0], torch.arange(8))
 
 
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:

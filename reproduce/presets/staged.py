@@ -109,25 +109,16 @@ def two_stage(
     )
 
 
-@dataclass(frozen=True)
-class Updates:
-    """Updates of a plan of hours: of the backbone, then of the energies by noise contrast and by chains."""
-
-    backbone: int
-    noise_contrast: int
-    chains: int
-
-
-def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: Updates) -> TwoStagePlan:
+def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[int, int]) -> TwoStagePlan:
     """Return the plan of hours on one CPU core: a top-down hierarchy whose upper layers are used, then its energies.
 
-    Free bits, rates, step sizes and the start by noise contrast are those of the search (docs/search).
+    Free bits, rates, step sizes and noise contrast are those of the search (docs/search).
 
     Args:
         protocol: of both stages.
         dataset: whose images both stages see.
         model: levels of 1, 4 and 8 pixels, with one, two and two layers of latents.
-        updates: how many of each kind.
+        updates: of the backbone, and of the energies: three by noise contrast to each one by chains.
     """
     names = (protocol, "long", dataset)
     stage_one = Experiment(
@@ -143,8 +134,8 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: Updates
             lr_warmup=100,
             schedule="cosine",
         ),
-        training=TrainingConfig(steps=updates.backbone, batch_size=32),
-        kl_warmup=updates.backbone // 5,
+        training=TrainingConfig(steps=updates[0], batch_size=32),
+        kl_warmup=updates[0] // 5,
         free_bits=(15.0, 20.0, 20.0, 0.0, 0.0),
     )
     chain = Chain(10, epsilon=0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
@@ -163,10 +154,10 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: Updates
             schedule="cosine",
             largest_gradient=5.0,
         ),
-        training=TrainingConfig(steps=updates.noise_contrast + updates.chains, batch_size=32),
-        adaptation=Adaptation(every=20),
+        training=TrainingConfig(steps=updates[1], batch_size=32),
+        adaptation=Adaptation(),
         persistence=Persistence(1_024),
-        noise_contrast_start=updates.noise_contrast,
+        noise_contrast=3,
     )
     return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=60)))
 

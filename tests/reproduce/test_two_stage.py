@@ -28,7 +28,7 @@ from reproduce.pipelines.plans import planned
 from reproduce.pipelines.recipe import run_recipe
 from reproduce.presets.extents import Extent, Length
 from reproduce.presets.recipes import Recipe, recipes
-from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, Updates, top_down, two_stage
+from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, top_down, two_stage
 from tests.figures.report_pages import data_in
 from tests.public_numbers import nvae
 
@@ -233,7 +233,7 @@ def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Pa
 def test_energies_on_a_top_down_hierarchy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks if stage two asked more of a backbone than its protocol: any has all rows and pictures."""
     model = TopDownConfig(widths=(4, 4, 4, 4), maps=(3, 2, 1, 0), last_width=3)
-    plan = top_down("photos-two-stage/1", "photos", model, Updates(4, 2, 1))
+    plan = top_down("photos-two-stage/1", "photos", model, (4, 5))
     preset = dataclasses.replace(PRESET, plan=dataclasses.replace(plan, preset="long"))
     recipe = Recipe("photos", {}, "photos", two_stage={"long": preset})
     arguments = [*places(tmp_path), "--preset", "long"]
