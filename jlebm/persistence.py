@@ -40,9 +40,9 @@ class PersistentChains:
         self.config = config
         self.noise: Latents = tuple(torch.randn(config.chains, *shape).to(device) for shape in shapes)
 
-    def chosen(self, number: int, count: int) -> Int64[Tensor, " count"]:
-        """Return the indices of the chains of an update by chains, of this number: all of them in turn."""
-        first = torch.arange(number * count, (number + 1) * count, device=self.noise[0].device)
+    def chosen(self, step: int, count: int) -> Int64[Tensor, " count"]:
+        """Return the indices of the chains of an update: all of them in turn."""
+        first = torch.arange(step * count, (step + 1) * count, device=self.noise[0].device)
         return first % self.config.chains
 
     def begin(self, indices: Int64[Tensor, " count"], noise: Noise) -> Latents:

@@ -15,12 +15,12 @@ from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
+from jlebm.learning.two_stage import EnergyOptimizer, MixedUpdate, TwoStageExperiment
 from jlebm.persistence import Persistence, PersistentChains
 from jlebm.randomness import SharedNoise
 from jlebm.run import open_run
 from jlebm.sampling import Sampler
-from jlebm.training import LoopControl, TrainState, fit
+from jlebm.training import LoopControl, TrainState, fit, initial_state
 from jlebm.weights import save_model
 from tests.small import IMAGES
 from tests.test_backbones_topdown import CONFIG
@@ -133,31 +133,26 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
 
 
-def test_updates_by_noise_contrast_are_that_estimators(tmp_path: Path) -> None:
-    """Breaks if the updates between chains had another loss than noise contrast's, or drew other noise."""
-    equal = dataclasses.replace(ADAPTED, sizes="equal")
-    between = dataclasses.replace(LEARNED, persistence=None, adaptation=None, prior_chain=equal, noise_contrast=12)
-    alone = dataclasses.replace(between, estimator="noise-contrast", noise_contrast=0)
-    ours, theirs = trained(tmp_path / "between", between), trained(tmp_path / "alone", alone)
-    for name, weight in theirs.model.energy.state_dict().items():
-        assert torch.equal(ours.model.energy.state_dict()[name], weight), name
-
-
-def test_chains_have_their_turn_after_noise_contrast(tmp_path: Path) -> None:
-    """Breaks if chains were skipped, run in the wrong updates, or numbered so that some never go on."""
-    every_third = dataclasses.replace(
-        LEARNED, noise_contrast=2, training=TrainingConfig(9, 8), persistence=Persistence(24, restarts=0.0)
-    )
-    before = trained(tmp_path / "few", dataclasses.replace(every_third, training=TrainingConfig(2, 8)))
-    after = trained(tmp_path / "all", every_third)
-    assert before.chains is not None
-    assert after.chains is not None
-    for start, end in zip(before.chains.noise, after.chains.noise, strict=True):
-        assert (start != end).flatten(1).any(1).all(), "three updates by chains reach all three blocks of eight"
-    once = trained(tmp_path / "once", dataclasses.replace(every_third, training=TrainingConfig(3, 8)))
-    assert once.chains is not None
-    moved = (once.chains.noise[0] != before.chains.noise[0]).flatten(1).any(1)
-    assert torch.equal(moved.nonzero()[:, 0], torch.arange(8))
+def test_both_losses_are_added(tmp_path: Path) -> None:
+    """Breaks if the gradient were that of one loss alone, or the logistic loss were of the chains' ends."""
+    mixed = dataclasses.replace(LEARNED, persistence=None, noise_contrast=0.7)
+    state, x = initial_state(mixed, 1, CPU, backbone()), torch.rand(8, 1, 8, 8) * 2 - 1
+    gradients = []
+    for experiment in (mixed, dataclasses.replace(mixed, noise_contrast=0.0)):
+        update = experiment.scheme().update(state.model, x, noise(3), 1)
+        gradients.append(torch.autograd.grad(update.loss(), list(state.learned.parameters())))
+    both = mixed.scheme().update(state.model, x, noise(3), 1)
+    assert isinstance(both, MixedUpdate)
+    source = noise(3)  # the same draws: of the chain's start and steps, of the encoder, and of p0
+    state.model.sample_prior(8, mixed.prior_chain, source)
+    posterior = state.model.backbone.posterior(x, source).latents
+    positive, negative = (state.model.energy(z).sum(1) for z in (posterior, state.model.sample_gaussian(8, source)))
+    logistic = -(torch.sigmoid(-positive).log().mean() + torch.sigmoid(negative).log().mean())
+    alone = torch.autograd.grad(logistic, list(state.learned.parameters()))
+    for added, chains, contrast in zip(*gradients, alone, strict=True):
+        torch.testing.assert_close(added, chains + 0.7 * contrast, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(both.figures()["noise_contrast"], logistic.detach())
+    assert {"accuracy", "energy_prior/z1", "energy_posterior/z4"} <= both.figures().keys()
 
 
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:

@@ -59,9 +59,10 @@ class NoiseContrast(OneUpdate):
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
         prior = model.sample_gaussian(len(x), noise)
-        return self._classified(model, map_latents(Tensor.detach, posterior), prior)
+        return self.classified(model, map_latents(Tensor.detach, posterior), prior)
 
-    def _classified(self, model: JointModel, posterior: Latents, prior: Latents) -> NoiseContrastUpdate:
+    def classified(self, model: JointModel, posterior: Latents, prior: Latents) -> NoiseContrastUpdate:
+        """Return the loss of given samples: z+ of q(z|x), and as many of p0."""
         positive, negative = model.energy(posterior), model.energy(prior)
         objective = logistic_loss(positive.sum(1), negative.sum(1))
         if self.energy_l2:

@@ -28,7 +28,7 @@ class Adaptation:
     acceptance: float = 0.75
     """Acceptance that each layer's size is led to."""
     every: int = 10
-    """Updates by chains from one probe to the next."""
+    """Updates from one probe to the next."""
     factor: float = 1.15
     """Factor by which a size rises or falls at a probe."""
     least: float = 1e-3

@@ -57,6 +57,24 @@ class EnergyOptimizer:
 
 
 @dataclass(frozen=True)
+class MixedUpdate:
+    """The losses of chains and of noise contrast, added."""
+
+    chains: ContrastiveUpdate
+    contrast: NoiseContrastUpdate
+    weight: float
+
+    def loss(self) -> Float[Tensor, ""]:
+        """See `Update`."""
+        return self.chains.loss() + self.weight * self.contrast.loss()
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return the chains' figures, and the share of samples that noise contrast has on the right side."""
+        seen = self.contrast.figures()
+        return self.chains.figures() | {"accuracy": seen["accuracy"], "noise_contrast": seen["loss"].detach()}
+
+
+@dataclass(frozen=True)
 class TwoStage(OneUpdate):
     """Draw posterior samples from the backbone's q(z|x), prior samples by short chains; the backbone is frozen."""
 
@@ -64,34 +82,35 @@ class TwoStage(OneUpdate):
     energy_l2: float = 0.0
     adaptation: Adaptation | None = None
     """How the step sizes of the layers follow their acceptance; None for one size."""
-    noise_contrast: int = 0
-    """Updates by noise contrast before each one by chains."""
+    noise_contrast: float = 0.0
+    """Weight of the logistic loss of noise contrast, added to that of the chains."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
-    ) -> ContrastiveUpdate | NoiseContrastUpdate:
+    ) -> ContrastiveUpdate | MixedUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
-        number, turn = divmod(step, self.noise_contrast + 1)
-        if turn < self.noise_contrast:
-            return NoiseContrast().update(model, x, noise, step)
-        prior = self._prior(model, len(x), noise, number)
+        prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
         losses = contrastive_loss(model.energy, posterior, prior, self.energy_l2)
-        return ContrastiveUpdate(model, losses, posterior, prior)
+        update = ContrastiveUpdate(model, losses, posterior, prior)
+        if not self.noise_contrast:
+            return update
+        classified = NoiseContrast().classified(model, posterior, model.sample_gaussian(len(x), noise))
+        return MixedUpdate(update, classified, self.noise_contrast)
 
-    def _prior(self, model: JointModel, count: int, noise: Noise, number: int) -> Latents:
-        """Return the latents at the ends of the chains of update number `number` of those by chains."""
+    def _prior(self, model: JointModel, count: int, noise: Noise, step: int) -> Latents:
+        """Return the latents at the ends of this update's chains."""
         if model.chains is None and self.adaptation is None:
             return model.sample_prior(count, self.prior_chain, noise)
         density = PriorInNoise(model.backbone, model.energy, self.prior_chain.drift)
         if model.chains is None:
             end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
         else:
-            indices = model.chains.chosen(number, count)
+            indices = model.chains.chosen(step, count)
             end = langevin.run(model.chains.begin(indices, noise), density, self.prior_chain, noise)
             model.chains.keep(indices, end)
-        if self.adaptation is not None and number % self.adaptation.every == 0:
+        if self.adaptation is not None and step % self.adaptation.every == 0:
             self._adapt(model.energy, density, end, noise)
         return model.pushed(end)
 
@@ -125,9 +144,9 @@ class TwoStageExperiment(Trainable):
     """How each layer's step size follows its acceptance, if `prior_chain.sizes` is "adapted"; None for one size."""
     persistence: Persistence | None = field(default=None, metadata={"since": "0.3"})
     """The chains that training keeps from one update to the next; None for fresh ones in each."""
-    noise_contrast: int = field(default=0, metadata={"since": "0.3", "least": 0})
-    """Updates by `NoiseContrast`, without a penalty, before each one by chains. Both losses have the same minimum; one
-    of the first costs a sixth of one of ten steps, and chains find what it leaves of false minima at once."""
+    noise_contrast: float = field(default=0.0, metadata={"since": "0.3"})
+    """Weight of the logistic loss of `NoiseContrast`, which is added to that of the chains. Both have the same minimum:
+    the first finds the way there at once, the second corrects energies where only chains go."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
@@ -158,6 +177,8 @@ class TwoStageExperiment(Trainable):
             raise UserError(
                 "noise contrast runs no chains: leave adaptation and persistence at null, noise_contrast at 0"
             )
+        if not self.noise_contrast >= 0:
+            raise UserError(f"the weight noise_contrast must not be negative, as {self.noise_contrast} is")
         if self.persistence is None:
             return
         if chain.space != "noise":

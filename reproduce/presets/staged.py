@@ -118,7 +118,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
         protocol: of both stages.
         dataset: whose images both stages see.
         model: levels of 1, 4 and 8 pixels, with one, two and two layers of latents.
-        updates: of the backbone, and of the energies: three by noise contrast to each one by chains.
+        updates: of the backbone, and of the energies.
     """
     names = (protocol, "long", dataset)
     stage_one = Experiment(
@@ -157,7 +157,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
         training=TrainingConfig(steps=updates[1], batch_size=32),
         adaptation=Adaptation(),
         persistence=Persistence(1_024),
-        noise_contrast=3,
+        noise_contrast=1.0,
     )
     return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=60)))
 
