@@ -135,7 +135,8 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
 
 def test_both_losses_are_added(tmp_path: Path) -> None:
     """Breaks if the gradient were that of one loss alone, or the logistic loss were of the chains' ends."""
-    mixed = dataclasses.replace(LEARNED, persistence=None, noise_contrast=0.7)
+    equal = dataclasses.replace(ADAPTED, sizes="equal")
+    mixed = dataclasses.replace(LEARNED, persistence=None, adaptation=None, prior_chain=equal, noise_contrast=0.7)
     state, x = initial_state(mixed, 1, CPU, backbone()), torch.rand(8, 1, 8, 8) * 2 - 1
     gradients = []
     for experiment in (mixed, dataclasses.replace(mixed, noise_contrast=0.0)):

@@ -44,6 +44,7 @@ WORDS = {
     "loss": "loss",
     "bits_per_dim": "bits per dimension",
     "accuracy": "accuracy of the classifier",
+    "noise_contrast": "loss of noise contrast",
     "entropy": "entropy term",
     "latent": "latent term",
     "spectral_norms": "spectral norms, summed",
