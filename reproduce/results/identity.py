@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
@@ -81,7 +81,8 @@ class Labelled:
     """Base class of what has a preset and a variation."""
 
     preset: str
-    variation: Mapping[str, Option]
+    variation: Any
+    """Options by name: a mapping, or the dictionary that a stored record has."""
 
     @property
     def label(self) -> str:
