@@ -2,7 +2,7 @@
 
 A configuration holds everything that can change weights or samples, and nothing else: two runs with the same digest and
 seed are the same run. The seed is kept outside it, and so is the number of images of a measurement, which every row
-names. The machine is no part of it.
+names. The machine is not part of it.
 """
 
 import dataclasses

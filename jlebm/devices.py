@@ -1,4 +1,4 @@
-"""What there is to know of a GPU: why torch finds none, its versions and memory, a sentence when memory runs out."""
+"""GPUs: why torch finds none, versions and memory, a clear error when the memory runs out."""
 
 import shutil
 import subprocess
@@ -78,7 +78,7 @@ def within_memory(advice: str) -> Iterator[None]:
 
 
 def released(device: torch.device) -> None:
-    """Give the memory that torch holds for later back to the GPU, before work of another kind."""
+    """Return the memory that torch caches to the GPU, before work of another kind."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

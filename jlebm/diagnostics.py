@@ -6,7 +6,7 @@ second half; the last two are ArviZ's rank-normalised versions (Vehtari et al., 
 A layer has *moved* if its latents end at least `MOVED` standard deviations of the start away from it, in root mean
 square over dimensions and chains. Below that an unchanged spread means a correlation with the start above
 1 - MOVED^2 / 2 = 0.995: the chain refines its start and samples nothing. The distance that noise alone would cover,
-sqrt(2 epsilon steps), is reported beside it but is no criterion: a chain of tiny steps goes as far as its noise
+sqrt(2 epsilon steps), is reported beside it but is not a criterion: a chain of tiny steps goes as far as its noise
 (two-stage chains: 0.04; docs/facts, "Langevin step sizes") and still has not left its start.
 """
 

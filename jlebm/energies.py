@@ -142,7 +142,7 @@ class MapEnergy(EnergyConfig):
         for shape in shapes:
             side = shape[-1]
             if len(shape) != 3 or shape[1] != side or side & (side - 1):
-                raise UserError(f"latents of shape {shape} are no square maps whose side is a power of two")
+                raise UserError(f"latents of shape {shape} are not square maps whose side is a power of two")
 
     def _network(self, shape: tuple[int, ...]) -> nn.Sequential:
         """Return 3x3 and stride-2 convolutions down to 4x4 at most, then two linear layers; of a point, those alone."""

@@ -33,7 +33,7 @@ def read_arrays(file: Readable, room: int) -> dict[str, np.ndarray]:
         room: the most bytes that all arrays may have together.
 
     Raises:
-        Damaged: a byte was altered, it is larger than `room`, or something in it is no array of numbers or text.
+        Damaged: a byte was altered, it is larger than `room`, or something in it is not an array of numbers or text.
     """
     archive = open_archive(file, packed=room)
     if any(not name.endswith(".npy") for name in archive.members):

@@ -160,7 +160,7 @@ class CounterNoise:
         self.role, self.drawn = role_word(role), 0
         for seed in seeds:
             if not 0 <= seed <= philox.LARGEST_SEED:
-                raise UserError(f"the noise philox/1 has seeds of 0 to {philox.LARGEST_SEED}, and {seed} is none")
+                raise UserError(f"the noise philox/1 takes seeds of 0 to {philox.LARGEST_SEED}, not {seed}")
         self.seeds = torch.tensor(list(seeds), dtype=torch.int64)
 
     def __call__(self, like: Latents) -> Latents:

@@ -62,7 +62,7 @@ def compare_optimizer(given: Any, optimizer: torch.optim.Optimizer) -> None:
         _compare_numbers(_entry(groups[index], "params", name), group["params"], name)
         compare_settings(groups[index], group, name)
     if not isinstance(states, dict):
-        raise unfit("its optimizer/state is no dictionary")
+        raise unfit("its optimizer/state is not a dictionary")
     numbers = [number for group in wanted for number in group["params"]]
     values = [(value, group) for group in optimizer.param_groups for value in group["params"]]
     trials = {id(group): _kept(optimizer, group) for group in optimizer.param_groups}

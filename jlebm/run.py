@@ -120,7 +120,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or set(header) != {"config", "digest", "seed"}:
-        raise UserError(f"{path} is empty or damaged; remove it, and the run's own command writes it anew")
+        raise UserError(f"{path} is empty or damaged; remove it and run the same command again, which writes it")
     return header
 
 

@@ -31,7 +31,7 @@ class _ShapesAlone(TorchFunctionMode):
 
 
 class _TooMany(Exception):
-    """The parts made so far are more than fit."""
+    """The parts built so far do not fit into memory."""
 
 
 class _Count:
@@ -86,7 +86,7 @@ def refuse_what_does_not_fit(build: Callable[[], object], config: dict[str, Any]
         if count.parts > MOST_PARTS:
             raise UserError(f"the model would have more than {MOST_PARTS:,} parts; {told}") from None
         raise UserError(
-            f"to train the model takes more than {count.bytes / 1e9:,.1f} GB, and the memory has {memory / 1e9:,.1f} "
+            f"training the model takes more than {count.bytes / 1e9:,.1f} GB, and the memory has {memory / 1e9:,.1f} "
             f"GB; {told}"
         ) from None
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:

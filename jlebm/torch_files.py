@@ -59,7 +59,7 @@ class _NumpyType:
 
 def _number(kind: _NumpyType, content: bytes) -> bool | int | float:
     if not isinstance(kind.code, str) or not NUMPY_NUMBER.fullmatch(kind.code):
-        raise ValueError("a numpy scalar that is no number")
+        raise ValueError("a numpy scalar that is not a number")
     return np.frombuffer(content, kind.order + kind.code, count=1)[0].item()
 
 
@@ -109,7 +109,7 @@ def read(file: Readable, annotated: bool = False, unchecked: bool = False) -> An
         file.seek(0)
         _look_through(file.read(LARGEST_PICKLE), LEGACY_PICKLES, annotated)
     else:
-        raise Damaged("it is no file that torch.save wrote" if head else "it is empty")
+        raise Damaged("it is not a file written by torch.save" if head else "it is empty")
     file.seek(0)
     allowed: list[Any] = [(stand_in, name) for name, stand_in in INSTEAD.items()] if annotated else []
     try:
@@ -123,7 +123,7 @@ def _pickle_of(archive: Archive) -> bytes:
     sizes = archive.sizes
     tops = {name.partition("/")[0] for name in sizes}
     if len(tops) != 1 or (name := f"{tops.pop()}/data.pkl") not in sizes:
-        raise Damaged("it is no archive that torch.save wrote")
+        raise Damaged("it is not an archive written by torch.save")
     if sizes[name] > LARGEST_PICKLE:
         raise Damaged(f"its pickle has {sizes[name] / 1e6:.0f} MB, and at most {LARGEST_PICKLE / 1e6:.0f} MB are read")
     return archive.read(name)
@@ -133,7 +133,7 @@ def _look_through(content: bytes, pickles: int, annotated: bool) -> None:
     """Scan a pickle's operations without executing them.
 
     Raises:
-        Damaged: an operation names something other than a tensor or a plain value, or the bytes are no pickle.
+        Damaged: an operation names something other than a tensor or a plain value, or the bytes are not a pickle.
     """
     stream = io.BytesIO(content)
     with warnings.catch_warnings(action="ignore"):  # about escapes in texts
@@ -145,7 +145,7 @@ def _refuse_others(stream: io.BytesIO, pickles: int, annotated: bool) -> None:
         operations = itertools.chain.from_iterable(_operations(stream) for _ in range(pickles))
         for count, (name, argument) in enumerate(operations):
             if name == "PROTO" and argument != PROTOCOL:
-                raise Damaged(f"its pickle is of protocol {argument}, and torch.save's own, {PROTOCOL}, alone is read")
+                raise Damaged(f"its pickle has protocol {argument}; only torch.save's own, {PROTOCOL}, is read")
             if name in ("GLOBAL", "INST", "STACK_GLOBAL") and not _is_plain(str(argument), annotated):
                 raise Damaged(f"it names {safe_name(str(argument).replace(' ', '.'))}")
             if count > MOST_OPERATIONS:

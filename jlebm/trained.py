@@ -191,7 +191,7 @@ class TrainedModel:
         if chain is None and self.sampler is None:
             raise UserError(
                 "these weights were written without the chain of their samples; give one, or run their recipe's "
-                "command again, which writes them with it and trains nothing anew"
+                "command again, which writes them with it and does not train again"
             )
         return self.sampler.chain if chain is None and self.sampler is not None else chain
 
@@ -226,7 +226,7 @@ def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
     for seed in seeds:
         number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
         if number < 0:
-            raise UserError(f"seeds are whole numbers from 0 on, and {seed!r} is none")
+            raise UserError(f"seeds are whole numbers from 0 up, not {seed!r}")
         plain.append(number)
     return plain
 

@@ -82,7 +82,7 @@ class TrainState:
         if isinstance(noise, Tensor) and noise.dtype == own["noise"].dtype and noise.shape != own["noise"].shape:
             raise UserError(
                 f"the checkpoint was written on another kind of device, whose noise a {self.noise.device.type.upper()} "
-                "cannot continue; take the --device of before, or another --runs"
+                "cannot continue; take the earlier --device, or another --runs"
             )
         for name in kept:
             resuming.compare(state[name], own[name], name)
@@ -94,7 +94,7 @@ class TrainState:
         try:
             self.noise.set_state(noise)
         except RuntimeError as error:
-            raise resuming.unfit("its noise is no state of a random generator") from error
+            raise resuming.unfit("its noise is not the state of a random generator") from error
         self.learned.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         if self.optimisation.schedule is not None:

@@ -139,7 +139,7 @@ def _backbone_of(file: Path, given: Path | None) -> NVAE:
         raise UserError(
             f"{file} holds energies without their backbone, as earlier versions wrote them; put the {BACKBONE} that "
             "they were learned on beside them or give its path, or run their recipe's command again, which writes the "
-            "whole model and trains nothing anew"
+            "whole model and does not train again"
         )
     network, noted = load_nvae(path), file.with_name(BACKBONE_DIGEST)
     if noted.exists() and noted.read_text().strip() != digest_of(network):

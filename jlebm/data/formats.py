@@ -124,8 +124,8 @@ def read_image_folder(
         lossy: whether images in lossy formats are accepted.
 
     Raises:
-        UserError: it is not a folder, holds no image or one that is no regular file, a folder in it may not be read, or
-            `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator reaches it.
+        UserError: it is not a folder, holds no image or one that is not a regular file, a folder in it may not be read,
+            or `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator reaches it.
     """
     listing = list_folder(path)
     listing.take_images()

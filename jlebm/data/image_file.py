@@ -76,8 +76,8 @@ def decode_image(
         lossy: whether lossy formats are accepted, under their own suffixes.
 
     Raises:
-        UserError: the bytes are no whole image; it is lossy and must not be, or has another format's suffix; or it has
-            another size, other channels, transparent pixels, several pictures or 16 bits per channel.
+        UserError: the bytes are not a whole image; it is lossy and must not be, or has another format's suffix; or it
+            has another size, other channels, transparent pixels, several pictures or 16 bits per channel.
     """
     what = f"{name} in {where}"
     try:
@@ -108,7 +108,7 @@ def decode_photograph(data: bytes, name: str, where: Path, side: int) -> UInt8[n
     """Decode a photograph of any size and format to RGB, cropped and reduced by `central_square`.
 
     Raises:
-        UserError: the bytes are no whole image, or the image is too large.
+        UserError: the bytes are not a whole image, or the image is too large.
     """
     what = f"{name} in {where}"
     try:

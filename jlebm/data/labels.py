@@ -72,7 +72,7 @@ def parse_labels(
         names: names of the images in order; each must have exactly one label.
         where: the zip or the folder, for messages.
         file: the file's name in it; image names are relative to its folder or to the top.
-        left_out: counts labels that are no class numbers; None refuses them.
+        left_out: counts labels that are not class numbers; None refuses them.
 
     Raises:
         UserError: the file is invalid, names an image that does not exist, or lacks one.
@@ -81,9 +81,9 @@ def parse_labels(
     try:
         content: Any = json.loads(text)
     except RecursionError as error:
-        raise UserError(f"{what} is nested too deeply to be one; make it anew, or remove it") from error
+        raise UserError(f"{what} is nested too deeply to be one; write it again, or remove it") from error
     except ValueError as error:
-        raise UserError(f"{what} is not valid JSON ({error}); make it anew, or remove it") from error
+        raise UserError(f"{what} is not valid JSON ({error}); write it again, or remove it") from error
     pairs = content.get("labels") if isinstance(content, dict) else content
     if pairs is None:
         return None
@@ -92,7 +92,7 @@ def parse_labels(
     if not all(type(number) is int for _, number in pairs):
         if left_out is None:
             raise UserError(_form(what))
-        left_out["labels that are no class numbers"] += len(pairs)
+        left_out["labels that are not class numbers"] += len(pairs)
         return None
     top = posixpath.dirname(file)
     present = set(names)

@@ -50,7 +50,7 @@ def list_folder(folder: Path) -> Listing[Path]:
     """List a folder with its subfolders, including linked ones.
 
     Raises:
-        UserError: it is not a folder, a subfolder may not be read, or something with an image's name is no file.
+        UserError: it is not a folder, a subfolder may not be read, or something with an image's name is not a file.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")

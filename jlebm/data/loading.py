@@ -70,7 +70,7 @@ def load(
 
     Raises:
         DatasetNotFound: it is not in the data root and was not downloaded; the message says what to put where.
-        UserError: the name or split is unknown, the data root is no folder or cannot be listed, files are damaged,
+        UserError: the name or split is unknown, the data root is not a folder or cannot be listed, files are damaged,
             unreadable or of another size, or the pixels are not the official ones (a lossy copy, a subset). Official
             pixels in another order are accepted, with the digest of that order.
     """

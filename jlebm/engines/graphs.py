@@ -269,7 +269,7 @@ class Graph:
 
 
 class Streams:
-    """Streams that are made once and taken again when nobody uses them: torch has 32 of a device, dealt in turn."""
+    """Streams that are reused once they are free: torch has 32 per device and hands them out in turn."""
 
     def __init__(self, make: Callable[[], Any]):
         self.make = make

@@ -94,7 +94,7 @@ def evaluate(
         Each metric's value, or the reason that it is not measured and the remedy.
 
     Raises:
-        UserError: `images` are no uint8 images, a metric is unknown, or the statistics cannot be cached.
+        UserError: `images` are not uint8 images, a metric is unknown, or the statistics cannot be cached.
     """
     check_images(images)
     for metric in metrics:

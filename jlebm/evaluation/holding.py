@@ -11,7 +11,7 @@ from jlebm.errors import UserError
 from jlebm.folders import locked
 from jlebm.progress import Reporter
 
-# Error numbers of a folder that cannot be written; a read-only disk gives EROFS, which is no PermissionError.
+# Error numbers of a folder that cannot be written; a read-only disk gives EROFS, which is not a PermissionError.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -52,7 +52,7 @@ def two_sample_auc(
         MLPClassifier((256,), alpha=1.0, early_stopping=True, max_iter=60, random_state=seed),
     )
     with warnings.catch_warnings():
-        # Reaching `max_iter` is no error: the held-out AUC is then that of the classifier so far.
+        # Reaching `max_iter` is not an error: the held-out AUC is then that of the classifier so far.
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(np.concatenate(train), _labels(train))
     scores = classifier.predict_proba(np.concatenate(held_out))[:, 1]

@@ -185,7 +185,7 @@ def _chosen(file: ArrayFile) -> _Chosen:
         check_images(np.empty(shape, np.uint8))
     left_out = Counter(f"array {name!r}" for name in file.arrays if name != stored.name)
     if file.others:
-        left_out["files that are no arrays"] = file.others
+        left_out["files that are not arrays"] = file.others
     return _Chosen(stored, file.path, shape, left_out)
 
 

@@ -4,11 +4,13 @@ import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from jlebm.devices import peak_memory
 from jlebm.engines import parallel
 from jlebm.evaluation.fidelity import NotMeasured
+from jlebm.run import Run
+from jlebm.training import TrainState
 from reproduce import results
 from reproduce.measuring.session import Session
 from reproduce.results.identity import FIRST_NOISE, Identity, Of, Option, noise_of
@@ -55,6 +57,35 @@ class Subject:
     """Configuration digest of the twin with a Gaussian prior that is shown beside the model; empty without a twin."""
     run: tuple[str, int] | None = None
     """Digest and seed in the run's header, if they differ from those of the rows (samples of its weights)."""
+
+    @classmethod
+    def of_training(
+        cls,
+        run: Run,
+        state: TrainState,
+        recipe: str,
+        model: str,
+        chains: Mapping[str, str],
+        variation: Mapping[str, Option],
+    ) -> Self:
+        """Return the subject of one training; where rows say otherwise, its caller replaces that field."""
+        one = run.experiment
+        return cls(
+            recipe=recipe,
+            model=model,
+            protocol=one.protocol,
+            dataset=one.dataset,
+            preset=one.preset,
+            learning=one.learning,
+            seed=run.seed,
+            steps=state.step,
+            complete=state.step >= one.training.steps,
+            weights="raw" if state.ema is None else "ema",
+            config_digest=one.digest(),
+            chains=chains,
+            train_seconds=state.seconds,
+            variation=variation,
+        )
 
     @property
     def identity(self) -> Identity:

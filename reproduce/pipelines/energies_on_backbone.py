@@ -126,23 +126,18 @@ class _StageTwo:
         energies, state, sampler = self.energies, self.state, plan.sampler
         alone = sampler.describe(chain=False)
         decoded = dataclasses.replace(sampler, temperature=1.0).describe(chain=False)  # q(z|x) has no temperature
-        return Subject(
-            recipe=recipe,
-            model="two-stage",
-            protocol=energies.protocol,
-            dataset=energies.dataset,
+        chains = {"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded}
+        # Its weights are the energies'; the configuration tells the backbone's.
+        own = Subject.of_training(self.run, state, recipe, "two-stage", chains, self.variation)
+        return dataclasses.replace(
+            own,
             preset=plan.preset,
-            learning="two-stage",
             seed=seed,
-            steps=state.step,
-            complete=self.trained.complete and state.step >= energies.training.steps,
-            weights="raw" if state.ema is None else "ema",  # the energies'; the configuration tells the backbone's
+            complete=self.trained.complete and own.complete,
             config_digest=Sampled(energies, sampler, self.run.seed).digest(),
-            chains={"ebm-prior": sampler.describe(chain=True), "gaussian-prior": alone, "posterior": decoded},
             train_seconds=self.trained.seconds + state.seconds,
             shared=("training-halves", "posterior"),
             run=(energies.digest(), self.run.seed),
-            variation=self.variation,
         )
 
 

@@ -32,22 +32,8 @@ def subject_of(session: Session, run: Run, experiment: Experiment | TwoStageExpe
     chains = {"ebm-prior": experiment.prior_chain.describe()}
     if (chain := experiment.posterior_sampling_chain()) is not None:
         chains["posterior"] = chain.describe()
-    return Subject(
-        recipe=session.recipe,
-        model="ladder" if isinstance(experiment.model, LadderConfig) else "two-layer",
-        protocol=experiment.protocol,
-        dataset=experiment.dataset,
-        preset=experiment.preset,
-        learning=experiment.learning,
-        seed=run.seed,
-        steps=state.step,
-        complete=state.step >= experiment.training.steps,
-        weights="raw" if state.ema is None else "ema",
-        config_digest=experiment.digest(),
-        chains=chains,
-        train_seconds=state.seconds,
-        variation=noise_option(session.noise),
-    )
+    model = "ladder" if isinstance(experiment.model, LadderConfig) else "two-layer"
+    return Subject.of_training(run, state, session.recipe, model, chains, noise_option(session.noise))
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:

@@ -93,24 +93,13 @@ def _subject(
     run: Run, experiment: BaselineExperiment, state: TrainState, trained: Trained | None, noise: Scheme
 ) -> Subject:
     """Return the subject of a system's rows; a backbone's training counts as part of the system's."""
-    seconds, complete = (0.0, True) if trained is None else (trained.seconds, trained.complete)
-    return Subject(
-        recipe=TABLE,
-        model=experiment.learning,
-        protocol=experiment.protocol,
-        dataset=experiment.dataset,
-        preset=experiment.preset,
-        learning=experiment.learning,
-        seed=run.seed,
-        steps=state.step,
-        complete=complete and state.step >= experiment.training.steps,
-        weights="raw" if state.ema is None else "ema",
-        config_digest=experiment.digest(),
-        chains={SOURCE: experiment.describe_sampling()},
-        train_seconds=seconds + state.seconds,
-        shared=(),
-        variation=noise_option(noise),
-    )
+    chains = {SOURCE: experiment.describe_sampling()}
+    own = Subject.of_training(run, state, TABLE, experiment.learning, chains, noise_option(noise))
+    own = dataclasses.replace(own, shared=())
+    if trained is None:
+        return own
+    seconds = trained.seconds + own.train_seconds
+    return dataclasses.replace(own, complete=trained.complete and own.complete, train_seconds=seconds)
 
 
 def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, held_out: Callable[[], Dataset]) -> None:

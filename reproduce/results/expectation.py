@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jlebm.errors import UserError
-from reproduce.results.identity import Of, Option, label
+from reproduce.results.identity import Described, Option
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, refuse_unwritable
@@ -24,7 +24,7 @@ CONDITIONS = (
 
 
 @dataclass(frozen=True)
-class Expectation:
+class Expectation(Described):
     """One entry of `expected.toml`: the rows it covers, the value and tolerance they must match, and why.
 
     Attributes:
@@ -99,16 +99,6 @@ class Expectation:
     def asks(self, row: Measurement) -> bool:
         """Whether a row answers the same question, with any protocol, configuration and number of images."""
         return all(getattr(self, name) == getattr(row, name) for name in QUESTION)
-
-    @property
-    def of(self) -> Of:
-        """Samples, layer or detection that the number describes."""
-        return Of(self.source, self.layer, self.target, self.score)
-
-    @property
-    def label(self) -> str:
-        """Preset with its variation, as in a table."""
-        return label(self.preset, self.variation)
 
 
 def condition(one: Measurement | Expectation, name: str) -> Any:

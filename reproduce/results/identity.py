@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
@@ -45,11 +45,6 @@ def options(variation: Mapping[str, Option]) -> list[str]:
     return [option(name, value) for name, value in variation.items()]
 
 
-def label(preset: str, variation: Mapping[str, Option]) -> str:
-    """Return a preset with its variation, as in a table: "cpu --chain-steps 100"."""
-    return " ".join([preset, *options(variation)])
-
-
 def noise_of(variation: Mapping[str, Option]) -> str:
     """Return the scheme of the noise of a variation's samples."""
     return str(variation.get("noise", FIRST_NOISE))
@@ -82,8 +77,35 @@ class Of(NamedTuple):
         return "/".join(filter(None, self))
 
 
+class Labelled:
+    """Base class of what has a preset and a variation."""
+
+    preset: str
+    variation: Any
+    """Options by name: a mapping, or the dictionary that a stored record has."""
+
+    @property
+    def label(self) -> str:
+        """Preset with its variation, as in a table: "cpu --chain-steps 100"."""
+        return " ".join([self.preset, *options(self.variation)])
+
+
+class Described(Labelled):
+    """Base class of a number, stored or expected."""
+
+    source: str
+    layer: str
+    target: str
+    score: str
+
+    @property
+    def of(self) -> Of:
+        """Samples, layer or detection that the number describes."""
+        return Of(self.source, self.layer, self.target, self.score)
+
+
 @dataclass(frozen=True)
-class Identity:
+class Identity(Labelled):
     """A training, and how the drawing of its samples differs from the preset.
 
     Attributes:
@@ -103,11 +125,6 @@ class Identity:
     preset: str
     variation: Mapping[str, Option] = field(default_factory=dict)
     seed: int = 1
-
-    @property
-    def label(self) -> str:
-        """Preset with its variation, as in a table: "cpu --chain-steps 100"."""
-        return label(self.preset, self.variation)
 
     @property
     def artifact(self) -> str:

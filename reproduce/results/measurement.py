@@ -11,7 +11,7 @@ from jlebm.errors import UserError
 from jlebm.files import cannot_read
 from reproduce.results import rows
 from reproduce.results.first_format import packed, unpacked
-from reproduce.results.identity import Identity, Of, Option, label, noise_of
+from reproduce.results.identity import Described, Identity, Option, noise_of
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.table_lines import BASELINES
@@ -33,7 +33,7 @@ WEIGHTS = ("raw", "ema", "")
 
 
 @dataclass(frozen=True)
-class Measurement(rows.Row):
+class Measurement(Described, rows.Row):
     """One row of `results/measured/<dataset>.jsonl`.
 
     Attributes:
@@ -128,16 +128,6 @@ class Measurement(rows.Row):
     def signed(self) -> dict[str, Any]:
         """Return the fields behind the row digest, in the format in which the row was first stored."""
         return packed(super().signed()) if self.format == 1 else super().signed()
-
-    @property
-    def of(self) -> Of:
-        """Samples, layer or detection that the number describes."""
-        return Of(self.source, self.layer, self.target, self.score)
-
-    @property
-    def label(self) -> str:
-        """Preset with its variation, as in a table."""
-        return label(self.preset, self.variation)
 
     @property
     def identity(self) -> Identity:

@@ -140,7 +140,11 @@ def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path,
     ("arguments", "sentence"),
     [
         (["--repetitions", "3"], "at least 7"),
-        (["--only", "nothing like it", "--no-store"], "no line begins with nothing like it"),
+        pytest.param(
+            ["--only", "nothing like it", "--no-store"],
+            "no line begins with nothing like it",
+            marks=pytest.mark.slow,  # every line is built first
+        ),
     ],
 )
 def test_bad_input(
@@ -169,9 +173,14 @@ def test_stopwatch_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the lines of a GPU
 
 
-def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
+@pytest.fixture(scope="module")
+def awaited() -> list[timing.Awaited]:
+    """The lines of a GPU, whose networks are built once for all tests."""
+    return lines.awaited()
+
+
+def test_a_gpu_has_the_papers_sizes_in_each_arithmetic(awaited: list[timing.Awaited]) -> None:
     """Whole batches, ten steps and 10,000 images; the prior's chain once, as the generator is not in it."""
-    awaited = lines.awaited()
     assert len(awaited) == len(set(awaited))
     said = [(line.metric, line.setting) for line in awaited]
     for arithmetic in ("", ", tf32", ", bf16"):
@@ -186,17 +195,18 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic() -> None:
 
 def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
     """A line of another name or size breaks this; `python -m reproduce.benchmark --write-awaited` stores it."""
-    assert timing.read_awaited(options.RESULTS) == lines.awaited()
     assert timing.read_awaited(tmp_path) == []
     assert main.main(["--write-awaited", "--results", str(tmp_path)]) == 0
-    assert timing.read_awaited(tmp_path) == lines.awaited()
+    assert timing.read_awaited(tmp_path) == timing.read_awaited(options.RESULTS)
     for damaged in ("[", "[[1, 2]]", "5"):
         (tmp_path / timing.AWAITED).write_text(damaged)
         with pytest.raises(UserError, match="write-awaited"):
             timing.read_awaited(tmp_path)
 
 
-def test_parts_are_the_lines_that_are_awaited(random_weights: Path, tmp_path: Path) -> None:
+def test_parts_are_the_lines_that_are_awaited(
+    random_weights: Path, tmp_path: Path, awaited: list[timing.Awaited]
+) -> None:
     """What a run makes carries the metric and the setting that the table waits for; another word breaks it."""
     tf32 = speed.Workload(SMALL.override(["model.precision=tf32"]), "small", few=2, count=6, whole=True)
     for workload in (WORKLOAD, tf32):
@@ -211,7 +221,7 @@ def test_parts_are_the_lines_that_are_awaited(random_weights: Path, tmp_path: Pa
     assert "prior chain" not in tf32.settings()
     (tmp_path / "weights-inception-2015-12-05-768.pth").write_bytes(random_weights.read_bytes())
     inception, data = throughput.inception_part(tmp_path, CPU), throughput.data_part(CPU)
-    assert {(part.metric, part.setting) for part in (inception, data)} < {line[1:] for line in lines.awaited()}
+    assert {(part.metric, part.setting) for part in (inception, data)} < {line[1:] for line in awaited}
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])

@@ -156,7 +156,7 @@ def test_labels_that_are_no_classes_are_left_out_where_none_is_needed(make, imag
     path = make.zip(tmp_path / "x.zip", files | {"dataset.json": json.dumps({"labels": pairs}).encode()})
     source = read_image_zip(path, labels=Labels.WELCOME)
     assert source.labels is None
-    assert source.left_out == {"labels that are no class numbers": 7}
+    assert source.left_out == {"labels that are not class numbers": 7}
     with pytest.raises(UserError, match="class number"):
         read_image_zip(path)
     assert read_image_zip(path, labels=Labels.UNUSED).count == 7

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 import figures.__main__
-from figures import pages, registry, system_samples
+from figures import registry, system_samples
 from figures.__main__ import main
+from figures.page_tables import FIGURES_HEADER, kinds_of_figures
 from figures.pages import PAGES
 from figures.registry import FIGURES, Figure, draw_stored
 from figures.tables import TABLES
 from jlebm.errors import UserError
 from reproduce.results import Measurement, append, read_artifact, write_artifact
+from reproduce.results.rendering import markdown
 from tests.figures.conftest import DDPM, NAMES, RUN
 
 SAMPLES, LANGEVIN = NAMES["samples"], NAMES["langevin"]
@@ -106,6 +108,8 @@ def test_every_stored_artifact_is_drawn(tmp_path: Path, monkeypatch: Any) -> Non
 
 def test_an_artifact_of_no_figure_is_named(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if an array file that nothing draws were passed over in silence."""
+    for path in (results / "artifacts").iterdir():
+        path.unlink()
     write_artifact(results / "artifacts" / "cifar10_joint_mle_cpu_other.npz", {"values": np.zeros(3)}, RUN)
     assert run(results, tmp_path / "out") == 0
     assert "cifar10_joint_mle_cpu_other.npz belongs to no kind of figure" in capsys.readouterr().out
@@ -120,7 +124,7 @@ def test_every_script_that_draws_is_in_the_registry() -> None:
 def test_the_page_of_figures_lists_the_registry() -> None:
     """Would break if docs/figures named other figures than there are; `python -m figures.pages` writes it anew."""
     page = (ROOT / "docs/figures.md").read_text()
-    assert pages.texts(ROOT / "results")["figures"] in page
+    assert markdown(FIGURES_HEADER, kinds_of_figures()) in page
 
 
 @pytest.mark.slow

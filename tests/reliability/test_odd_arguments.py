@@ -156,7 +156,7 @@ def test_a_size_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatc
     sizes.refuse_what_does_not_fit(one.build, one.to_json(), torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
     monkeypatch.setattr(sizes, "memory_of", lambda device: held - 1)
-    with pytest.raises(UserError, match="to train the model takes more than"):
+    with pytest.raises(UserError, match="training the model takes more than"):
         sizes.refuse_what_does_not_fit(one.build, one.to_json(), torch.device("cpu"))
 
 

@@ -31,6 +31,7 @@ def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
         assert values[2][key] == pytest.approx(value, rel=1e-3), key
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_one_sentence(tmp_path: Path) -> None:
     """Said once, not by every process, and without a traceback of ours."""
     size = ["--set", "training.batch_size=31", "--device", "cpu", "--no-download", "--data-root", str(tmp_path)]

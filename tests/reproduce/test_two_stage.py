@@ -141,6 +141,7 @@ def test_the_whole_way(trained: tuple[Path, list[str]], capsys: pytest.CaptureFi
     assert weights(folder) == before
 
 
+@pytest.mark.slow
 def test_the_weights_file_alone_gives_the_recipes_samples(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Breaks if the file lacks the backbone or the chain, or if frozen weights come back with other bits."""
     run = of_stage(trained[0], "two-stage")

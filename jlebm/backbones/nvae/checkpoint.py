@@ -190,7 +190,9 @@ def _parts(content: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
     given: dict[str, Tensor] = {}
     for full, value in state.items():
         if not isinstance(full, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path} is not a published NVAE checkpoint: {reprlib.repr(full)} is no tensor with a name")
+            raise UserError(
+                f"{path} is not a published NVAE checkpoint: {reprlib.repr(full)} is not a tensor with a name"
+            )
         name = ".".join(part for part in full.split(".") if part not in WRAPPERS)
         if name in given:
             raise UserError(f"{path} has the parameter {safe_name(name)} twice, under names with different prefixes")

@@ -81,7 +81,7 @@ class NVAEConfig:
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := [name for name in values if name not in fields]:
-            raise UserError(f"{reprlib.repr(unknown[0])} is no size that this version knows")
+            raise UserError(f"{reprlib.repr(unknown[0])} is not a size that this version knows")
         for name, known in fields.items():
             value = values.get(name, known.default)
             if value is dataclasses.MISSING:
