@@ -46,7 +46,9 @@ def test_a_stored_run_is_judged_without_training_again(tmp_path: Path, capsys: p
     """Breaks if a row is left out, is of other samples than the run's, or the run is trained again for it."""
     arguments = places(tmp_path)
     assert run_recipe(RECIPE, arguments, "") == 0
-    assert "not measured: fitted_auc, fitted_auc_halves: 60 latents" in capsys.readouterr().out.replace("\n", " ")
+    told = capsys.readouterr().out
+    assert "not measured: fitted_auc: 60 latents of different images were drawn, and the fitted two-sample test" in told
+    assert f"not measured: {', '.join(POWER)}: 60 latents" in told
     before = measured(tmp_path)
     assert not {metric for metric, _, _ in before} & {"fitted_auc", *POWER, *COPIES}
     (run,) = (tmp_path / "runs").glob("digits28-variational-*")
