@@ -101,6 +101,8 @@ class Drawing:
     """Fewest layers of the model."""
     command: str = ""
     """Command that makes the artifact, if the recipe does not."""
+    option: str = ""
+    """Option without which the recipe does not make it."""
 
     def stored(self, results: Path) -> list[Artifact]:
         """Return the artifacts of this kind in a results folder, by name and arrays.
@@ -123,6 +125,7 @@ class Drawing:
     def nothing(self, results: Path) -> str:
         """Return the sentence for a results folder without such an artifact, with what makes one."""
         made = f"`{self.command}`" if self.command else "a recipe's full preset"
+        made += f" with `{self.option}`" if self.option else ""
         return f"not drawn: {self.title}: {results / 'artifacts'} holds no *_{self.kind}.npz; {made} leaves one there"
 
     def of_run(self, folder: Path) -> list[OfRun]:
@@ -144,7 +147,7 @@ class Drawing:
                 f"the model of {folder} has {layers} layer{'s' * (layers != 1)}, and {self.title} needs at least "
                 f"{self.layers}; give a run of more"
             )
-        command = self.command or _recipe(config)
+        command = " ".join(filter(None, (self.command or _recipe(config), self.option)))
         paths = sorted(folder.glob(f"{self.kind}.npz"))
         if not paths:
             sets = sorted({str(one.parent) for one in folder.glob(f"*/{self.kind}.npz")})

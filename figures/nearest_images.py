@@ -15,7 +15,7 @@ DRAWING = Drawing(
     "samples with their nearest training images",
     tuple(KINDS),
     ("two-layer", "ladder", "gaussian", "two-stage"),
-    command="the recipe with --held-out NAME",
+    option="--held-out DATASET",
 )
 MEANING = "uint8 (panels, rows, N, C, H, W) with 1 or 3 channels"
 

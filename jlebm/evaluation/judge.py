@@ -142,7 +142,7 @@ class _Half:
             for orders in (self.stops, scored)
         )
         labels = np.repeat((0, 1), [len(some) for some in held_out])
-        weights = LogisticRegression().fit(np.concatenate(held_out), labels)
+        weights = LogisticRegression(max_iter=1_000).fit(np.concatenate(held_out), labels)
         return [weights.decision_function(some) for some in asked]
 
     def _fit(self, network: nn.Module, generator: np.random.Generator) -> None:

@@ -76,8 +76,9 @@ def _power(rows: Rows, samples: SampleSets, used: int, shapes: LatentShapes) -> 
     wanted = [Wanted(metric, Of(POSTERIOR), used) for metric in pairs]
 
     def answers(asked: Sequence[Wanted]) -> Iterator[Answer | NotMeasured]:
-        if (refused := _too_few(asked[0].metric, used, 2 * judge.FEWEST)) is not None:
-            yield refused
+        refused = [_too_few(one.metric, used, 2 * judge.FEWEST) for one in asked]
+        if refused[0] is not None:
+            yield from filter(None, refused)
             return
         equal = halves(samples[POSTERIOR].latents[:used], seed)
         for one in asked:

@@ -31,6 +31,7 @@ NAMES = {
     "transition": "mnist_ladder_cpu_transition",
     "training": "cifar10_ddpm_cpu_training",
     "ood": "cifar10_ood_svhn",
+    "nearest": "mnist_ladder_cpu_nearest",
 }
 """What a toy artifact of each kind is called in the results folder."""
 LADDER = {
@@ -92,6 +93,7 @@ def toys() -> dict[str, dict[str, np.ndarray]]:
             "fpr80": np.array([0.9, 0.1]),
             "positive": np.array("svhn"),
         },
+        "nearest": {"samples": pictures(3, 3, 4), "held_out": pictures(3, 3, 4)[::-1]},
     }
 
 

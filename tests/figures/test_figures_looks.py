@@ -17,6 +17,7 @@ from figures import (
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
+    nearest_images,
     samples,
     score_histograms,
 )
@@ -63,6 +64,13 @@ def test_long_chains(results: Path, monkeypatch: Any) -> Figure:
 def test_detection(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the two sets changed colours, or a score had another's numbers above it."""
     (figure,) = figures_of(score_histograms, results, monkeypatch)
+    return figure
+
+
+@look
+def test_nearest_training_images(results: Path, monkeypatch: Any) -> Figure:
+    """Would break if a row stood below another kind, or a panel had another's heading."""
+    (figure,) = figures_of(nearest_images, results, monkeypatch)
     return figure
 
 

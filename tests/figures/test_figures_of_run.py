@@ -14,6 +14,7 @@ from figures import (
     hierarchical_reconstruction,
     hierarchical_sampling,
     langevin_transition,
+    nearest_images,
     samples,
     score_histograms,
     system_samples,
@@ -46,6 +47,7 @@ def command(script: ModuleType, *argv: str) -> int:
         (hierarchical_reconstruction, ["reconstruction"]),
         (langevin_transition, ["transition_short", "transition_long"]),
         (score_histograms, ["ood_svhn"]),
+        (nearest_images, ["nearest"]),
     ],
 )
 def test_a_run_is_drawn_into_its_folder(make_run: MakeRun, script: ModuleType, names: list[str]) -> None:
@@ -199,6 +201,7 @@ def _last(array: np.ndarray) -> np.ndarray:
         (langevin_transition, "diversity_data", lambda value: value.astype(np.int64), "where diversity_data"),
         (langevin_transition, "short_images", lambda images: images[0], "where short_images"),
         (langevin_transition, "long_energy", lambda energy: energy * np.nan, "long chains: the energy trace is not"),
+        (nearest_images, "samples", lambda images: images[0], "where samples: uint8 (panels, rows, N"),
         (score_histograms, "names", _last, "not as many numbers of each"),
         (score_histograms, "auroc", _last, "not as many numbers of each"),
         (score_histograms, "inside", lambda scores: scores * np.inf, "'L>0' are empty or not finite"),

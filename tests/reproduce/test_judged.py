@@ -14,12 +14,20 @@ from jlebm.evaluation.neighbours import nearest_rows
 from jlebm.randomness import derive_seed
 from reproduce import results
 from reproduce.pipelines.recipe import run_recipe
-from reproduce.presets.ladder_sizes import LadderPreset
+from reproduce.presets.ladder_sizes import ADAM, LadderPreset, Updates, ladder
 from reproduce.presets.recipes import Recipe
 from tests.reproduce.test_ladder import EXTENT, SMALL, places
 
 EXPERIMENT = dataclasses.replace(
-    SMALL, model=LadderConfig((1, 28, 28), (2, 3), channels=(6, 5, 4), conditional_hidden=(7,), features=9)
+    ladder(
+        "digits28",
+        "cpu",
+        LadderConfig((1, 28, 28), (2, 3), channels=(6, 5, 4), conditional_hidden=(7,), features=9),
+        Updates(20, 20, warmup=8),
+        dataclasses.replace(ADAM, ema_decay=0.9),
+        energy_units=6,
+    ),
+    prior_chain=SMALL.prior_chain,
 )
 RECIPE = Recipe("digits28", {}, "photos", ladder={"cpu": LadderPreset(EXPERIMENT, images=60, extent=EXTENT)})
 POWER = ("fitted_auc_halves", "fitted_auc_shifted", "fitted_auc_mixed")
@@ -38,7 +46,9 @@ def test_a_stored_run_is_judged_without_training_again(tmp_path: Path, capsys: p
     """Breaks if a row is left out, is of other samples than the run's, or the run is trained again for it."""
     arguments = places(tmp_path)
     assert run_recipe(RECIPE, arguments, "") == 0
-    assert "not measured: fitted_auc, fitted_auc_halves: 60 latents" in capsys.readouterr().out.replace("\n", " ")
+    told = capsys.readouterr().out
+    assert "not measured: fitted_auc: 60 latents of different images were drawn, and the fitted two-sample test" in told
+    assert f"not measured: {', '.join(POWER)}: 60 latents" in told
     before = measured(tmp_path)
     assert not {metric for metric, _, _ in before} & {"fitted_auc", *POWER, *COPIES}
     (run,) = (tmp_path / "runs").glob("digits28-variational-*")
@@ -69,9 +79,8 @@ def test_a_stored_run_is_judged_without_training_again(tmp_path: Path, capsys: p
     assert abs(equal.value - 0.5) < 3 * (equal.spread or 0)
 
     train, test = data.load("digits28"), data.load("digits28", split="test")
-    nearest = [
-        nearest_rows(some, train.images).distance for some in (np.load(run / "samples/ebm-prior.npy"), test.images)
-    ]
+    drawn = np.load(run / "samples/ebm-prior.npy")
+    nearest = [nearest_rows(some, train.images).distance for some in (drawn, test.images)]
     found = copying(*nearest)
     row = rows["nearer_pixels", "ebm-prior", 1000]
     assert (row.value, row.spread) == found.nearer
