@@ -53,7 +53,8 @@ def run_benchmark(arguments: Arguments) -> int:
     tops = ceilings.Ceilings(device)
     top = tops["float32"]
     fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"
-    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {fastest}")
+    threads = torch.get_num_threads()
+    report.line(f"{known['device']}, {threads} thread{'' if threads == 1 else 's'}: {fastest}")
     rows: list[Timing] = []
     for row in measured(arguments, device, tops, known, report):
         rows.append(row)
