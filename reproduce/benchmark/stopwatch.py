@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jlebm.engines import graphs
-from reproduce.results.timing import PROCESSOR, Clock
+from reproduce.results.timing import PROCESSOR
 
 LEAST_SECONDS = 4.0  # of timing, for parts that are shorter in the repetitions asked for
 MOST_REPETITIONS = 101
@@ -59,8 +59,8 @@ def once(part: Callable[[], object], device: torch.device) -> float:
     return now() - started
 
 
-def clock(device: torch.device) -> Clock:
-    """Return the clock that times are read on: the process's own seconds of a processor, if it has one thread of a CPU.
+def clock(device: torch.device) -> str:
+    """Return the clock that times are read on, as in a row: that of the processor if torch has one thread of a CPU.
 
     Other work on the machine does not count in them. With more threads they would be added up.
     """

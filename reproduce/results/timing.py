@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
@@ -20,8 +20,7 @@ UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e
 LEAST = {"d": 172800.0, "h": 7200.0, "min": 120.0, "s": 1.0, "ms": 1e-3}  # seconds from which a unit is used
 
 PROCESSOR = "processor"
-Clock: TypeAlias = Literal["", "processor"]
-"""What seconds count: all that pass, "", or those that the process spends on a processor."""
+CLOCKS = ("", PROCESSOR)  # seconds that pass, and seconds that the process spends on a processor
 
 SPEED_HEADER = ("metric", "setting", "device", "plain", "ours", "ratio", "goal", "floor", "share of the floor reached")
 SCALE_HEADER = ("what grows", "setting", "device", "seconds", "times the line above")
@@ -52,7 +51,8 @@ class Timing(Row):
         date: UTC, ISO 8601.
         ceiling_kernel: the kernel that had the ceiling; "" in rows stored before several were measured, whose ceiling
             is torch's matrix product.
-        clock: see `Clock`; commands are timed by their processes' user time, whatever it is.
+        clock: "" for the seconds that pass, "processor" for those that the process spends on a processor; commands are
+            timed by their processes' user time in both.
 
     Raises:
         UserError: a number is not finite or not positive, the kind is unknown, or the date is not ISO 8601.
@@ -76,7 +76,7 @@ class Timing(Row):
     versions: dict[str, str]
     date: str
     ceiling_kernel: str = ""
-    clock: Clock = ""
+    clock: str = ""
 
     def signed(self) -> dict[str, Any]:
         """Return the fields that the row digest is taken of; older rows were stored without kernel and clock."""
@@ -86,6 +86,7 @@ class Timing(Row):
     def __post_init__(self) -> None:
         refuse_unwritable(self)
         known(self.kind, KINDS, "kind of timing")
+        known(self.clock, CLOCKS, "clock")
         for name in ("plain", "ours", "floor", "ceiling"):
             value = getattr(self, name)
             if value is not None and not value > 0:
