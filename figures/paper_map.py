@@ -89,7 +89,10 @@ def _outside(stored: Stored) -> Said:
 def _iteration(stored: Stored) -> Said:
     for row in stored.timings:
         if row.kind == "speed" and row.metric == "training iteration" and "the paper's sizes" in row.setting:
-            return f"{duration(row.ours)}, batch 5, {row.threads} CPU threads", "measured"
+            return (
+                f"{duration(row.ours)}, batch 5, {row.threads} CPU thread{'' if row.threads == 1 else 's'}",
+                "measured",
+            )
     return NOT_MEASURED, NOT_RUN
 
 

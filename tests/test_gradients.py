@@ -10,7 +10,7 @@ from jlebm import langevin
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, mlp_energy
-from jlebm.engines.closed_form import MLPPrior
+from jlebm.engines.closed_form import LEAST_ROWS, MLPPrior
 from jlebm.engines.gradients import Autograd, PosteriorField, field_of
 from jlebm.langevin import Chain, Trace
 from jlebm.latents import Latents
@@ -85,6 +85,21 @@ def test_watching_a_written_out_chain_does_not_move_it() -> None:
     for seen, unseen in zip(watched, langevin.run(z, prior(one), chain, noise()), strict=True):
         assert torch.equal(seen, unseen)
     torch.testing.assert_close(trace.log_density()[0], prior(one)(z).detach())
+
+
+def test_memory_that_is_written_anew_changes_no_earlier_gradient() -> None:
+    """Batches of several sizes in turn, small ones by the weights and larger ones by transposed copies of them.
+
+    Breaks if a gradient lies in memory of the passes, which the next step overwrites, or memory keeps an old size.
+    """
+    one = model((5, 7, 4))
+    field, found = field_of(prior(one)), []
+    for rows in (LEAST_ROWS + 3, 2, LEAST_ROWS, LEAST_ROWS):
+        z = latents(one, rows)
+        found.append((field.gradient(z), Autograd(prior(one)).gradient(z)))
+    for gradient, expected in found:
+        for ours, theirs in zip(gradient, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
 def test_a_new_chain_sees_new_weights() -> None:

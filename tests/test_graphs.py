@@ -376,8 +376,9 @@ def test_a_chain_inside_an_autocast_is_not_recorded(recordings: list[None]) -> N
     model = conv(torch.float32)
     density = prior(model)
     with torch.autocast("cpu", torch.bfloat16):
-        run(density, model)
+        found = run(density, model)
     assert not recordings
+    assert not torch.equal(found[0], run(density, model)[0])
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -11,7 +11,8 @@ its backward pass, cost more than the products. With u = (z_i - mu) / sigma, sig
 network to its own layer.
 
 Merging the first layers of the energy and of the conditional that read the same layer costs more on a CPU than it
-saves: activations in slices of a wider matrix are slower by more than the product is faster.
+saves: activations in slices of a wider matrix are slower by more than the product is faster. What saves time there, to
+the same bits, is a copy of each weight as the product reads it, and memory that every step writes anew (`Passes`).
 """
 
 import math
@@ -26,7 +27,8 @@ from jlebm.energies import JointEnergy
 from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
-_leaky_backward = torch.ops.aten.leaky_relu_backward
+LEAST_ROWS = 16  # of a batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
+_leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
 class MLPPrior:
@@ -34,16 +36,22 @@ class MLPPrior:
 
     def __init__(self, energies: tuple[MLP, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float):
         self.energies, self.conditionals = energies, conditionals
+        self._energies, self._conditionals = tuple(map(Passes, energies)), tuple(map(Passes, conditionals))
         self.top_sigma, self.sigma_floor = top_sigma, sigma_floor
 
     @classmethod
     def of(cls, backbone: Backbone, energy: JointEnergy) -> "MLPPrior | None":
-        """Read the prior's weights; None if any part of it is not of this form."""
+        """Read the prior's weights; None if any part of it is not of this form, or under autocast.
+
+        The passes write into memory of the weights' type, to which no autocast applies.
+        """
         hierarchy = backbone.mlp_hierarchy() if isinstance(backbone, HasMLPHierarchy) else None
         if hierarchy is None or type(energy) is not JointEnergy or energy._forward_hooks:
             return None
         energies = tuple(filter(None, map(read_mlp, energy.networks)))
         if len(energies) < len(energy.networks) or any(f.outputs != 1 for f in energies):
+            return None
+        if torch.is_autocast_enabled(energies[0].layers[0].weight.device.type):
             return None
         conditionals = tuple(map(_detached, hierarchy.conditionals))
         return cls(tuple(map(_detached, energies)), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
@@ -66,19 +74,16 @@ class MLPPrior:
         gradient = [top / -(self.top_sigma**2)]
         if terms is not None:
             terms.append(_log_normal(top / self.top_sigma, top.new_full((), self.top_sigma)))
-        for index, (f, z) in enumerate(zip(self.energies, position, strict=True)):
-            hidden = _forward(f, z)
+        for index, (f, z) in enumerate(zip(self._energies, position, strict=True)):
+            hidden, last = f.forward(z), f.network.layers[-1]
             if terms is not None:
-                terms.append(F.linear(hidden[-1], *f.layers[-1])[:, 0])
-            outer = f.layers[-1].weight.expand(len(z), -1)
-            gradient[index] = _backward(f, outer, hidden, gradient[index])
-            if index < len(self.conditionals):
-                conditional = self.conditionals[index]
-                hidden = _forward(conditional, z)
-                parameters = F.linear(hidden[-1], *conditional.layers[-1])
+                terms.append(F.linear(hidden, *last)[:, 0])
+            f.backward(last.weight.expand(len(z), -1), gradient[index])
+            if index < len(self._conditionals):
+                conditional = self._conditionals[index]
+                parameters = conditional.outputs(conditional.forward(z))
                 gradient.append(self._conditional(parameters, position[index + 1], terms))
-                outer = parameters @ conditional.layers[-1].weight
-                gradient[index] = _backward(conditional, outer, hidden, gradient[index])
+                conditional.backward(conditional.hidden_gradient(parameters), gradient[index])
         return tuple(gradient)
 
     def _conditional(self, parameters: Tensor, z: Tensor, terms: list[Tensor] | None) -> Tensor:
@@ -103,21 +108,48 @@ def _detached(network: MLP) -> MLP:
     return MLP(tuple(Affine(layer.weight.detach(), layer.bias.detach()) for layer in network.layers), network.slope)
 
 
-def _forward(network: MLP, z: Tensor) -> list[Tensor]:
-    """Return the activations of every hidden layer."""
-    activations = [z]
-    for layer in network.layers[:-1]:
-        activations.append(F.leaky_relu_(F.linear(activations[-1], *layer), network.slope))
-    return activations[1:]
+class Passes:
+    """Forward and backward passes through one network, in memory that every pass writes anew."""
 
+    def __init__(self, network: MLP):
+        self.network = network
+        self._across: list[Tensor] = []  # weights as the forward pass multiplies them: (inputs, outputs)
+        self._up: list[Tensor] = []  # hidden activations, first layer first
+        self._down: list[Tensor] = []  # gradients in them
 
-def _backward(network: MLP, outer: Tensor, hidden: list[Tensor], gradient: Tensor) -> Tensor:
-    """Backpropagate the gradient from the last activations to z, and add it to `gradient`.
+    def forward(self, z: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        """Return the last hidden activations, until the next pass."""
+        if not self._up or self._up[0].shape[0] != len(z):
+            self._make_room(z)
+        hidden = z
+        for layer, across, place in zip(self.network.layers, self._across, self._up, strict=False):
+            hidden = F.leaky_relu_(torch.addmm(layer.bias, hidden, across, out=place), self.network.slope)
+        return hidden
 
-    A leaky ReLU's output has the sign of its input, so its derivative is read from the output.
-    """
-    outer = _leaky_backward(outer, hidden[-1], network.slope, True)
-    for layer, activation in zip(network.layers[-2:0:-1], hidden[-2::-1], strict=True):
-        outer = outer @ layer.weight
-        _leaky_backward.grad_input(outer, activation, network.slope, True, grad_input=outer)
-    return torch.addmm(gradient, outer, network.layers[0].weight)
+    def outputs(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch outputs"]:
+        """Return the outputs from the last hidden activations, until the next pass."""
+        return torch.addmm(self.network.layers[-1].bias, hidden, self._across[-1], out=self._outputs)
+
+    def hidden_gradient(self, outer: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch hidden"]:
+        """Backpropagate a gradient in the outputs to the last hidden activations."""
+        return torch.mm(outer, self.network.layers[-1].weight, out=self._down[-1])
+
+    def backward(self, outer: Float[Tensor, "batch hidden"], gradient: Float[Tensor, "batch inputs"]) -> None:
+        """Backpropagate a gradient in the last hidden activations to z, and add it to `gradient`.
+
+        A leaky ReLU's output has the sign of its input, so its derivative is read from the output.
+        """
+        layers, slope = self.network.layers, self.network.slope
+        outer = _leaky_backward(outer, self._up[-1], slope, True, grad_input=self._down[-1])
+        for layer, activation, place in zip(layers[-2:0:-1], self._up[-2::-1], self._down[-2::-1], strict=True):
+            torch.mm(outer, layer.weight, out=place)
+            outer = _leaky_backward(place, activation, slope, True, grad_input=place)
+        gradient.addmm_(outer, layers[0].weight)
+
+    def _make_room(self, z: Tensor) -> None:
+        weights = [layer.weight for layer in self.network.layers]
+        copied = z.device.type == "cpu" and len(z) >= LEAST_ROWS
+        self._outputs = z.new_empty(len(z), len(weights[-1]))
+        self._across = [weight.t().contiguous() if copied else weight.t() for weight in weights]
+        self._up = [z.new_empty(len(z), len(weight)) for weight in weights[:-1]]
+        self._down = [torch.empty_like(place) for place in self._up]

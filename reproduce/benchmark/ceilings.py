@@ -71,7 +71,7 @@ def kernels(device: torch.device, precision: Precision) -> Iterator[Kernel]:
     if in_float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         linear = torch.ops.mkldnn._linear_pointwise
         yield Kernel("oneDNN's product", products, lambda: linear(first, second, None, "none", [], ""))
-    if in_float32 and hasattr(torch.backends.mkldnn, "matmul") and _is_exact():
+    if in_float32 and hasattr(torch.backends.mkldnn, "matmul") and is_exact():
         yield Kernel("torch's product through oneDNN", products, lambda: through_onednn(first, second))
     channels = max(1, rows // 8)
     x = torch.randn(IMAGES, channels, SIDE, SIDE).to(dtype, memory_format=torch.channels_last)
@@ -82,15 +82,22 @@ def kernels(device: torch.device, precision: Precision) -> Iterator[Kernel]:
 
 def through_onednn(first: Tensor, second: Tensor) -> Tensor:
     """Return a product of float32 matrices that oneDNN may make in bf16; on a CPU without AMX it is one in float32."""
+    with products_through_onednn():
+        return first @ second
+
+
+@contextmanager
+def products_through_onednn() -> Iterator[None]:
+    """Send torch's products of float32 matrices to oneDNN, which may make them in bf16."""
     switch: Any = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue] # set at run time
     before, switch.fp32_precision = switch.fp32_precision, "bf16"
     try:
-        return first @ second
+        yield
     finally:
         switch.fp32_precision = before
 
 
-def _is_exact() -> bool:
+def is_exact() -> bool:
     """Whether such a product has the error of float32 here."""
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(256, 256, generator=generator) for _ in range(2))

@@ -19,7 +19,7 @@ def workloads(device_type: str) -> tuple[Workload, ...]:
     """Return the sizes of joint training: the paper's in each arithmetic on a GPU, smaller ones on a CPU."""
     small = Workload(CPU.experiment, SMALL, CPU.experiment.training.batch_size, 1000)
     if device_type == "cpu":
-        return Workload(PAPER.experiment, PAPERS, 5, 200, whole=True), small
+        return Workload(PAPER.experiment, PAPERS, 5, 200, whole=True, iteration_goal=1.8), small
     ours = [PAPER.experiment.override([f"model.precision={precision}"]) for precision in get_args(Precision)]
     papers = (Workload(one, PAPERS, one.training.batch_size, GPU_IMAGES, GPU_STEPS, whole=True) for one in ours)
     return *papers, replace(small, steps=GPU_STEPS)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jlebm.engines import graphs
+from reproduce.results.timing import PROCESSOR
 
 LEAST_SECONDS = 4.0  # of timing, for parts that are shorter in the repetitions asked for
 MOST_REPETITIONS = 101
@@ -49,12 +50,21 @@ def in_turn(parts: Sequence[Callable[[], object]], repetitions: int, device: tor
 
 
 def once(part: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call, including work on the device."""
+    """Return the seconds of one call on the clock of `clock`, including work on the device."""
+    now = time.process_time if clock(device) == PROCESSOR else time.perf_counter
     _wait(device)
-    started = time.perf_counter()
+    started = now()
     part()
     _wait(device)
-    return time.perf_counter() - started
+    return now() - started
+
+
+def clock(device: torch.device) -> str:
+    """Return the clock that times are read on, as in a row: that of the processor if torch has one thread of a CPU.
+
+    Other work on the machine does not count in them. With more threads they would be added up.
+    """
+    return PROCESSOR if device.type == "cpu" and torch.get_num_threads() == 1 else ""
 
 
 def operations(part: Callable[[], object]) -> int:

@@ -83,7 +83,7 @@ def inception_part(root: Path, device: torch.device) -> Part:
         ours,
         lambda: relative((ours(),), (plain(),)),
         FEATURES,
-        {"cpu": 1.5},
+        {"cpu": 2.4},
         counted,
         bound="the convolutions' arithmetic",
     )

@@ -31,6 +31,7 @@ from reproduce.benchmark import (
     speed,
     stopwatch,
     throughput,
+    untaken,
 )
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
@@ -48,11 +49,12 @@ def run_benchmark(arguments: Arguments) -> int:
         raise UserError("other libraries are timed on a CPU alone; add --device cpu to --peers")
     report = ConsoleReporter()
     known = provenance(device)
-    known["versions"]["jlebm"] = jlebm.__version__
+    known["versions"] |= {"jlebm": jlebm.__version__} | processor()
     tops = ceilings.Ceilings(device)
     top = tops["float32"]
     fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"
-    report.line(f"{known['device']}, {torch.get_num_threads()} threads: {fastest}")
+    threads = torch.get_num_threads()
+    report.line(f"{known['device']}, {threads} thread{'' if threads == 1 else 's'}: {fastest}")
     rows: list[Timing] = []
     for row in measured(arguments, device, tops, known, report):
         rows.append(row)
@@ -87,6 +89,7 @@ def measured(
             ours=medians.ours,
             ceiling=tops[precision].flops,
             ceiling_kernel=tops[precision].kernel,
+            clock=stopwatch.clock(device),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **(known | {"versions": versions} | fields | rest),
         )
@@ -119,6 +122,17 @@ def measured(
                     yield row(line.kind, line.metric, line.setting, medians, goal=line.goal)
 
 
+def processor() -> dict[str, str]:
+    """Return the processor's name and model, as Linux gives them; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    known = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        known.setdefault(name.strip(), value.strip())
+    words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
+    return {"processor": ", ".join(words)} if words else {}
+
+
 def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
     """Extrapolate the paper's whole training from one iteration; it is not run."""
     plain = None if medians.plain is None else part.iterations * medians.plain
@@ -132,6 +146,8 @@ def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iter
         yield from peers.parts(lines.workloads("cpu")[0], report)
     yield deep_chain.part(*deep_chain.SIZES[device.type], device)
     yield from noise_schemes.parts(device)
+    if device.type == "cpu":
+        yield from untaken.parts(lines.workloads("cpu"))
     yield throughput.data_part(device)
     try:
         yield throughput.inception_part(data_root(arguments.data_root), device)

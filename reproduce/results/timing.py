@@ -19,6 +19,9 @@ NOT_MEASURED = "not measured"
 UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6}
 LEAST = {"d": 172800.0, "h": 7200.0, "min": 120.0, "s": 1.0, "ms": 1e-3}  # seconds from which a unit is used
 
+PROCESSOR = "processor"
+CLOCKS = ("", PROCESSOR)  # seconds that pass, and seconds that the process spends on a processor
+
 SPEED_HEADER = ("metric", "setting", "device", "plain", "ours", "ratio", "goal", "floor", "share of the floor reached")
 SCALE_HEADER = ("what grows", "setting", "device", "seconds", "times the line above")
 
@@ -48,6 +51,8 @@ class Timing(Row):
         date: UTC, ISO 8601.
         ceiling_kernel: the kernel that had the ceiling; "" in rows stored before several were measured, whose ceiling
             is torch's matrix product.
+        clock: "" for the seconds that pass, "processor" for those that the process spends on a processor; commands are
+            timed by their processes' user time in both.
 
     Raises:
         UserError: a number is not finite or not positive, the kind is unknown, or the date is not ISO 8601.
@@ -71,15 +76,17 @@ class Timing(Row):
     versions: dict[str, str]
     date: str
     ceiling_kernel: str = ""
+    clock: str = ""
 
     def signed(self) -> dict[str, Any]:
-        """Return the fields that the row digest is taken of; older rows were stored without the kernel."""
-        fields = super().signed()
-        return fields if self.ceiling_kernel else {n: value for n, value in fields.items() if n != "ceiling_kernel"}
+        """Return the fields that the row digest is taken of; older rows were stored without kernel and clock."""
+        later = ("ceiling_kernel", "clock")
+        return {name: value for name, value in super().signed().items() if name not in later or value}
 
     def __post_init__(self) -> None:
         refuse_unwritable(self)
         known(self.kind, KINDS, "kind of timing")
+        known(self.clock, CLOCKS, "clock")
         for name in ("plain", "ours", "floor", "ceiling"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -219,4 +226,6 @@ def duration(seconds: float | None) -> str:
 
 
 def _device(row: Timing) -> str:
-    return f"{row.device}, {row.threads} threads" if row.device.startswith("cpu") else row.device
+    if not row.device.startswith("cpu"):
+        return row.device
+    return f"{row.device}, {row.threads} thread{'' if row.threads == 1 else 's'}"

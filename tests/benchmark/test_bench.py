@@ -1,6 +1,7 @@
 """The benchmark: both sides compute the same before either is timed, and each line is a whole row."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput
+from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput, untaken
 from reproduce.benchmark.part import EXACT, Part, agreed, noise
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
@@ -134,6 +135,30 @@ def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path,
     # Convolutions that a fused operation does, or another thread, are not counted there: the floor would be nothing.
     assert part.counted is not None
     assert stopwatch.operations(part.counted) > 0
+
+
+def test_what_ours_does_not_use_is_timed_beside_it() -> None:
+    """Products through oneDNN have the error of float32, or have no line; layers in bf16 are as far off as bf16 is."""
+    found = list(untaken.parts((WORKLOAD,)))
+    expected = [untaken.PRODUCTS] * ceilings.is_exact() + [untaken.LAYERS] * 2
+    assert [part.metric for part in found] == expected
+    for part in found:
+        assert agreed(part) <= part.limit
+        part.plain()
+        part.ours()
+        assert part.metric != untaken.LAYERS or part.agreement() > 1e-6, "bf16 was not used"
+
+
+@pytest.mark.parametrize(("threads", "slept"), [(1, False), (2, True)])
+def test_time_that_one_thread_does_not_work_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch, threads: int, slept: bool
+) -> None:
+    """Breaks if other work on a pinned core counts, or several threads' times are added up."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    seconds = stopwatch.once(lambda: time.sleep(0.1), CPU)
+    assert (seconds >= 0.1) == slept
+    assert stopwatch.clock(CPU) == ("" if slept else "processor")
+    assert stopwatch.clock(torch.device("cuda")) == ""
 
 
 @pytest.mark.parametrize(

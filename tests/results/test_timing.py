@@ -50,15 +50,18 @@ def test_timings_stand_beside_measurements(tmp_path: Path) -> None:
     assert read_all(tmp_path) == []
 
 
-def test_a_row_without_its_kernel_keeps_its_digest(tmp_path: Path) -> None:
-    """Breaks if rows stored before several kernels were measured are no longer intact, or a kernel can be typed in."""
-    named = make(ceiling_kernel="a convolution")
+@pytest.mark.parametrize(
+    ("field", "value", "other"), [("ceiling_kernel", "a convolution", "MKL's product"), ("clock", "processor", "")]
+)
+def test_a_row_without_a_later_field_keeps_its_digest(tmp_path: Path, field: str, value: str, other: str) -> None:
+    """Breaks if rows stored before kernels or clocks were named are no longer intact, or one can be typed in."""
+    named = make(**{field: value})
     assert named.digest != ROW.digest
-    assert "ceiling_kernel" not in ROW.signed()
+    assert field not in ROW.signed()
     append(tmp_path / TIMINGS, [named])
     path = tmp_path / TIMINGS
     assert read(path, Timing)[0].intact
-    path.write_text(path.read_text().replace("a convolution", "MKL's product"))
+    path.write_text(path.read_text().replace(f'"{value}"', f'"{other}"'))
     assert not read(path, Timing)[0].intact
 
 
