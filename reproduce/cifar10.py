@@ -133,7 +133,7 @@ TWO_STAGE_CPU = TwoStagePreset(
 
 # Two hours on one CPU core: a top-down hierarchy of 1.5 M parameters, 19 epochs, then energies of all five layers.
 TWO_STAGE_LONG = TwoStagePreset(
-    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), (30_000, 4_000)),
+    top_down(TWO_STAGE_PROTOCOL, DATASET, TopDownConfig(), (30_000, 3_200)),
     images=10_000,
     reference_images=10_000,
 )

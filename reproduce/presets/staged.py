@@ -138,7 +138,16 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
         kl_warmup=updates[0] // 5,
         free_bits=(15.0, 20.0, 20.0, 0.0, 0.0),
     )
-    chain = Chain(10, epsilon=0.5, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
+    # Corrected, since a single uncorrected step of this size in a steep place can carry a chain off for good.
+    chain = Chain(
+        10,
+        epsilon=0.5,
+        start="ancestral",
+        space="noise",
+        metropolis=True,
+        discretisation="crank-nicolson",
+        sizes="adapted",
+    )
     stage_two = TwoStageExperiment(
         *names,
         model,
@@ -155,7 +164,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
             largest_gradient=5.0,
         ),
         training=TrainingConfig(steps=updates[1], batch_size=32),
-        adaptation=Adaptation(),
+        adaptation=Adaptation(acceptance=0.9),  # of each layer alone; all five together are accepted less often
         persistence=Persistence(1_024),
         noise_contrast=1.0,
     )
