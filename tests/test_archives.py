@@ -235,7 +235,7 @@ def test_a_published_network_is_read_in_each_form(tmp_path: Path, form: str, leg
         (lambda: published(use_se="yes"), "use_se must be true or false"),
         (lambda: published(num_groups_per_scale=10**6), "a network of the sizes that it claims"),
         (lambda: published()["state_dict"], "a bare state dict"),
-        (lambda: published() | {"state_dict": {3: torch.zeros(1)}}, "no tensor with a name"),
+        (lambda: published() | {"state_dict": {3: torch.zeros(1)}}, "not a tensor with a name"),
         (lambda: named(lambda name, value: (name, value.to(torch.int32))), "holds numbers of type torch.int32"),
         (lambda: published(hook=torch.nn.ReLU), "it names 'torch.nn.modules.activation.ReLU'"),
     ],

@@ -234,5 +234,5 @@ def test_an_energy_for_maps_of_any_size(shape: tuple[int, ...]) -> None:
 def test_an_energy_for_odd_maps_is_a_sentence() -> None:
     """Breaks if torch finds it."""
     for shape in ((4,), (2, 3, 3), (2, 4, 2)):
-        with pytest.raises(UserError, match="no square maps"):
+        with pytest.raises(UserError, match="not square maps"):
             MapEnergy().build((shape,))

@@ -231,7 +231,7 @@ def test_bad_files_are_a_sentence(cases: dict[str, Case], tmp_path: Path) -> Non
 def test_bad_calls_are_a_sentence(cases: dict[str, Case]) -> None:
     """Breaks if a mistake in a call ends in a traceback of numpy or torch."""
     flat, twin = (jlebm.load(cases[kind].run.weights) for kind in ("joint-mle", "gaussian"))
-    with pytest.raises(UserError, match="whole numbers from 0 on, and -1 is none"):
+    with pytest.raises(UserError, match="whole numbers from 0 up, not -1"):
         flat.sample([3, -1])
     with pytest.raises(UserError, match="at least one at a time"):
         flat.sample([3], batch_size=0)
