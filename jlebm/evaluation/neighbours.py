@@ -16,7 +16,7 @@ class Nearest(NamedTuple):
     """The nearest row of each query."""
 
     distance: Float64[np.ndarray, " queries"]
-    index: Int64[np.ndarray, " queries"]
+    row: Int64[np.ndarray, " queries"]
 
 
 def nearest_rows(

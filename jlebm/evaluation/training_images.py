@@ -129,7 +129,7 @@ class TrainingImages:
         known = [self.reference.dataset.images, self.reference.images]
         panels = []
         for some in chosen:
-            nearest = [among[one.index[some]] for among, one in zip(known, found, strict=False)]
+            nearest = [among[one.row[some]] for among, one in zip(known, found, strict=False)]
             panels.append(np.stack([np.array(images[some]), *map(np.array, nearest)]))
         return np.stack(panels)
 

@@ -54,8 +54,8 @@ def test_the_search_is_that_of_float64(kind: str) -> None:
     found = nearest_rows(queries, among)
     distance, index = brute(queries, among)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-12, atol=0)
-    np.testing.assert_array_equal(found.index, index)
-    assert (found.distance[5], found.index[5]) == (0, 7)
+    np.testing.assert_array_equal(found.row, index)
+    assert (found.distance[5], found.row[5]) == (0, 7)
 
 
 def test_chunks_change_no_bit() -> None:
@@ -68,7 +68,7 @@ def test_chunks_change_no_bit() -> None:
     for chunk in ((1, 1), (7, 13), (120, 31), (50, 400)):
         part = nearest_rows(queries, among, chunk)
         np.testing.assert_array_equal(part.distance, whole.distance)
-        np.testing.assert_array_equal(part.index, whole.index)
+        np.testing.assert_array_equal(part.row, whole.row)
 
 
 def test_memory_does_not_grow_with_the_training_images() -> None:
