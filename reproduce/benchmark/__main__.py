@@ -1,7 +1,7 @@
 """Benchmark: time each part against a plain implementation of the same mathematics, and how its cost grows.
 
     python -m reproduce.benchmark                          everything, ten minutes on two cores; one stored row per line
-    python -m reproduce.benchmark --only "prior chain"     only lines whose name begins with this
+    python -m reproduce.benchmark --only "prior chain"     only lines that begin with this
     python -m reproduce.benchmark --peers                  also beside torchebm, JAX and blackjax
     python -m reproduce.benchmark --no-store               store nothing
 

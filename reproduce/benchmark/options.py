@@ -16,7 +16,7 @@ class Arguments:
     repetitions: int = FEWEST
     """Repetitions of plain and ours; short parts are repeated more often."""
     only: tuple[str, ...] = ()
-    """Only lines whose metric begins with one of these words; by default all."""
+    """Only lines that begin with one of these words: a metric, or "prior chain, 60 steps"; by default all."""
     peers: bool = False
     """Also time the prior's chain beside torchebm, JAX and blackjax, where they are installed; on a CPU."""
     data_root: Path | None = None

@@ -72,8 +72,8 @@ def measured(
 ) -> Iterator[Timing]:
     """Yield the rows in the order of the table."""
 
-    def wanted(metric: str) -> bool:
-        return not arguments.only or metric.startswith(arguments.only)
+    def wanted(metric: str, setting: str) -> bool:
+        return not arguments.only or f"{metric}, {setting}".startswith(arguments.only)
 
     def row(
         kind: str, metric: str, setting: str, medians: stopwatch.Medians, precision: Precision = "float32", **rest: Any
@@ -95,7 +95,7 @@ def measured(
         )
 
     for part in _parts(arguments, device, report):
-        if not wanted(part.metric):
+        if not wanted(part.metric, part.setting):
             continue
         agreement = agreed(part)
         counted = None if part.counted is None else part.times * stopwatch.operations(part.counted)
@@ -111,13 +111,13 @@ def measured(
     with tempfile.TemporaryDirectory() as scratch:
         paper, small = (workload.experiment for workload in lines.workloads("cpu"))
         for point in scale.points(paper, small, device, Path(scratch)):
-            if wanted(point.metric):
+            if wanted(point.metric, point.setting):
                 medians = stopwatch.interleaved(None, point.run, arguments.repetitions, device)
                 yield row("scale", point.metric, point.setting, medians)
-    if any(map(wanted, commands.METRICS)):
+    if any(_may_begin(word, metric) for word in arguments.only or ("",) for metric in commands.METRICS):
         with tempfile.TemporaryDirectory() as scratch:
             for line in commands.lines(arguments.results, Path(scratch)):
-                if wanted(line.metric):
+                if wanted(line.metric, line.setting):
                     medians = commands.timed(line, arguments.repetitions)
                     yield row(line.kind, line.metric, line.setting, medians, goal=line.goal)
 
@@ -131,6 +131,11 @@ def processor() -> dict[str, str]:
         known.setdefault(name.strip(), value.strip())
     words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
     return {"processor": ", ".join(words)} if words else {}
+
+
+def _may_begin(word: str, metric: str) -> bool:
+    """Whether a line of this metric may begin with a word."""
+    return metric.startswith(word) or word.startswith(metric)
 
 
 def _whole_training(part: Part, medians: stopwatch.Medians) -> stopwatch.Medians:
