@@ -35,7 +35,8 @@ def parts(workloads: tuple[Workload, ...]) -> Iterator[Part]:
         yield through_onednn(workload)
     for workload in workloads:
         yield posterior_gradient(workload)
-    yield stage_one(TWO_STAGE_CPU.plan.backbone)
+    assert TWO_STAGE_CPU.nvae is not None
+    yield stage_one(TWO_STAGE_CPU.nvae)
 
 
 def through_onednn(workload: Workload) -> Part:
