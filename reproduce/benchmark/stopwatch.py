@@ -82,7 +82,8 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and add its count."""
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        name = func.overloadpacket.__name__.removesuffix("_")  # in place: the same operations
+        formula = flop_registry.get(getattr(torch.ops.aten, name, func.overloadpacket))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out
