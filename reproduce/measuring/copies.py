@@ -11,6 +11,7 @@ The spread of a row is its standard error.
 import time
 from collections.abc import Iterator, Sequence
 
+from jlebm.evaluation.fidelity import NotMeasured
 from jlebm.evaluation.training_images import SPACES, Space, copied_in, nearer_in
 from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
 from reproduce.measuring.sample_sets import SampleSets
@@ -20,10 +21,13 @@ from reproduce.results.identity import Of
 def copies(rows: Rows, samples: SampleSets, source: str) -> Iterator[Part]:
     """Yield the parts of one source's distances to the training images, in each space; none without --held-out."""
     training, count = rows.session.training, samples.count(source)
-    if training is None or source not in rows.session.size.judged:
+    if training is None:
         return
     for space in SPACES:
-        if (refused := training.refusal(space, count)) is not None:
+        if space != "pixels" and source not in rows.session.size.judged:
+            reason = f"the images of the {source} do not go through Inception here"
+            rows.session.lacks(NotMeasured(nearer_in(space), reason, "take a larger --preset without a variation"))
+        elif (refused := training.refusal(space, count)) is not None:
             rows.session.lacks(refused)
         else:
             yield _part(rows, samples, source, space)

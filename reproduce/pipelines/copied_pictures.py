@@ -21,7 +21,7 @@ def draw_nearest(rows: Rows, samples: SampleSets, into: Path) -> None:
         into: the folder of the pictures.
     """
     training, source = rows.session.training, samples.priors[-1]
-    if training is None or source not in rows.session.size.judged or samples.count(source) < SHOWN:
+    if training is None or samples.count(source) < SHOWN:
         return
     left = [*pictures.files_of(rows, into, (NAME,)), *pictures.figures_of(into, (NAME,))]
     if parallel.agreed(pictures.there(left)):

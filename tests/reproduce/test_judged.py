@@ -81,7 +81,7 @@ def test_a_stored_run_is_judged_without_training_again(tmp_path: Path, capsys: p
     train, test = data.load("digits28"), data.load("digits28", split="test")
     drawn = np.load(run / "samples/ebm-prior.npy")
     nearest = [nearest_rows(some, train.images).distance for some in (drawn, test.images)]
-    found = copying(*nearest)
+    found = copying(nearest[0], nearest[1])
     row = rows["nearer_pixels", "ebm-prior", 1000]
     assert (row.value, row.spread) == found.nearer
     assert row.reference == (
