@@ -14,7 +14,8 @@ from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
-from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput, untaken
+from jlebm.progress import SILENT
+from reproduce.benchmark import ceilings, lines, options, speed, stopwatch, throughput, timed, untaken
 from reproduce.benchmark.part import EXACT, Part, agreed, noise
 from reproduce.benchmark.plain import Plain
 from reproduce.cifar10 import PAPER
@@ -159,6 +160,28 @@ def test_time_that_one_thread_does_not_work_is_not_its_own(
     assert (seconds >= 0.1) == slept
     assert stopwatch.clock(CPU) == ("" if slept else "processor")
     assert stopwatch.clock(torch.device("cuda")) == ""
+
+
+@pytest.mark.parametrize(
+    ("only", "seen"),
+    [
+        ((), True),
+        (("help",), True),
+        (("help of a command, the slowest of 7",), True),
+        (("prior chain", "help me"), False),
+    ],
+)
+def test_a_line_is_chosen_by_metric_and_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, only: tuple[str, ...], seen: bool
+) -> None:
+    """Breaks if a word that goes on to the setting chooses nothing, or commands are prepared that nobody asked for."""
+    asked: list[Path] = []
+    monkeypatch.setattr(timed, "_parts", lambda *given: iter(()))
+    monkeypatch.setattr(timed.scale, "points", lambda *given: iter(()))
+    monkeypatch.setattr(timed.commands, "lines", lambda results, scratch: asked.append(results) or iter(()))
+    arguments = options.Arguments(only=only, results=tmp_path)
+    assert list(timed.measured(arguments, CPU, ceilings.Ceilings(CPU), {}, SILENT)) == []
+    assert asked == [tmp_path] * seen
 
 
 @pytest.mark.parametrize(
