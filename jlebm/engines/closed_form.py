@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jlebm.backbones.protocol import Backbone, HasMLPHierarchy
-from jlebm.energies import JointEnergy
+from jlebm.energies import JointEnergy, is_zero
 from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
@@ -32,7 +32,10 @@ _leaky_backward = torch.ops.aten.leaky_relu_backward
 class MLPPrior:
     """log p(z) = sum f_i(z_i) + log p0(z) and its gradient, with the weights at construction."""
 
-    def __init__(self, energies: tuple[MLP, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float):
+    def __init__(
+        self, energies: tuple[MLP | None, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float
+    ):
+        """Take the weights of p0 and of each layer's f, top first; None for a layer without an energy."""
         self.energies, self.conditionals = energies, conditionals
         self.top_sigma, self.sigma_floor = top_sigma, sigma_floor
 
@@ -42,11 +45,14 @@ class MLPPrior:
         hierarchy = backbone.mlp_hierarchy() if isinstance(backbone, HasMLPHierarchy) else None
         if hierarchy is None or type(energy) is not JointEnergy or energy._forward_hooks:
             return None
-        energies = tuple(filter(None, map(read_mlp, energy.networks)))
-        if len(energies) < len(energy.networks) or any(f.outputs != 1 for f in energies):
-            return None
+        energies = []
+        for network in energy.networks:
+            f = read_mlp(network)
+            if not is_zero(network) and (f is None or f.outputs != 1):
+                return None
+            energies.append(None if f is None else _detached(f))
         conditionals = tuple(map(_detached, hierarchy.conditionals))
-        return cls(tuple(map(_detached, energies)), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
+        return cls(tuple(energies), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
 
     @torch.no_grad()
     def gradient(self, position: Latents) -> Latents:
@@ -67,11 +73,12 @@ class MLPPrior:
         if terms is not None:
             terms.append(_log_normal(top / self.top_sigma, top.new_full((), self.top_sigma)))
         for index, (f, z) in enumerate(zip(self.energies, position, strict=True)):
-            hidden = _forward(f, z)
-            if terms is not None:
-                terms.append(F.linear(hidden[-1], *f.layers[-1])[:, 0])
-            outer = f.layers[-1].weight.expand(len(z), -1)
-            gradient[index] = _backward(f, outer, hidden, gradient[index])
+            if f is not None:
+                hidden = _forward(f, z)
+                if terms is not None:
+                    terms.append(F.linear(hidden[-1], *f.layers[-1])[:, 0])
+                outer = f.layers[-1].weight.expand(len(z), -1)
+                gradient[index] = _backward(f, outer, hidden, gradient[index])
             if index < len(self.conditionals):
                 conditional = self.conditionals[index]
                 hidden = _forward(conditional, z)
