@@ -48,7 +48,7 @@ def alternating(layers: int = 2) -> Experiment:
 
 @pytest.mark.parametrize("hidden", [((), (6,)), ((6,), ())])
 def test_the_prior_of_the_other_layer_alone_is_tilted(hidden: tuple[tuple[int, ...], ...]) -> None:
-    """log p(z) - log p0(z) is a function of the layer with the energy, and the other layer's energy is zero.
+    """The ratio log p(z) - log p0(z) is a function of the layer with the energy, and the other layer's energy is zero.
 
     Breaks if an empty tuple still makes a network, such as the linear one of no hidden units.
     """
