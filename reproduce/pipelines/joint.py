@@ -51,7 +51,7 @@ def subject_of(session: Session, run: Run, experiment: Experiment | TwoStageExpe
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:
-    """Return the samples of both priors, or of the only one of a model without energies, and as many decoded posterior samples."""
+    """Return the samples of both priors, or of the only one without energies, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
     chain, sampler = experiment.posterior_sampling_chain(), Sampler(experiment.prior_chain, noise=session.noise)

@@ -4,7 +4,6 @@ import dataclasses
 import os
 
 import numpy as np
-import torch
 
 from figures import plotting
 from jlebm.errors import UserError, nearest

@@ -200,6 +200,7 @@ OTHERS = {
     "table, images": (table.main, ["--images", "-1"], "--images must be at least"),
     "table, seeds": (table.main, ["--seeds", "1", "1"], "each only once"),
     "anomaly": (anomaly.main, ["--digits", "11"], "digit"),
+    "priors": (priors.main, ["--priors", "none"], "no prior of the ladder"),
     "ood": (ood.main, ["--run", "/there-is-none", "--outside", "digits"], "there-is-none"),
     "ood, device": (ood.main, ["--run", "/dev/null", "--outside", "digits"], "/dev/null"),
     "evaluate": (evaluate.main, ["--images", "/dev/zero", "--against", "digits"], "/dev/zero"),
