@@ -9,7 +9,7 @@ from jlebm import sizes
 from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.training import initial_state
-from reproduce import anomaly, celebahq256, cifar10, evaluate, generate, ood, table
+from reproduce import anomaly, celebahq256, cifar10, evaluate, generate, ood, priors, table
 from tests.commands import instead
 from tests.reliability.commands import places
 from tests.small import backbone, experiment, two_stage_experiment

@@ -18,8 +18,8 @@ import reproduce.check
 import reproduce.cifar10
 import reproduce.evaluate
 import reproduce.ood
-import reproduce.priors
 import reproduce.pipelines.arguments
+import reproduce.priors
 import reproduce.table
 from jlebm.data import data_root
 from jlebm.errors import UserError
