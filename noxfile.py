@@ -310,6 +310,12 @@ def reproduce_anomaly(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def reproduce_priors(session: nox.Session) -> None:
+    """Train a VAE, ABP, LEBM and priors of two layers for equal times (-- --preset cpu --dataset celeba64)."""
+    run_own_module(session, "reproduce.priors", *session.posargs)
+
+
+@nox.session(default=False)
 def reproduce_ood(session: nox.Session) -> None:
     """Detect images of another dataset by a trained ladder (-- --run FOLDER --outside mnist)."""
     run_own_module(session, "reproduce.ood", *session.posargs)

@@ -283,7 +283,7 @@ def _model(config: dict[str, Any]) -> str:
             return name
     if config["learning"] in ("two-stage", "backbone", "gaussian"):
         return config["learning"]
-    return "two-layer" if "inference_network" in config["model"] else "ladder"
+    return "ladder" if "features" in config["model"] else "two-layer"
 
 
 def _recipe(config: dict[str, Any]) -> str:

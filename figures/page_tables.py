@@ -1,13 +1,14 @@
 """Registry of the tables in README and docs: name, page, and how each is made from the stored rows.
 
 A table's function returns a header and lines of cells; `PageTable.text` formats them, once. Its walk is one line here
-and one function: `figures.summaries`, `figures.detection_tables`, `figures.performance`, `figures.paper_map`.
+and one function: `figures.summaries`, `figures.ladder_of_priors`, `figures.detection_tables`, `figures.performance`,
+`figures.paper_map`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from figures import paper_map
+from figures import ladder_of_priors, paper_map
 from figures.detection_tables import OUTSIDE_HEADER, anomalies, anomalies_of_split, out_of_distribution
 from figures.performance import performance
 from figures.registry import FIGURES
@@ -91,6 +92,12 @@ TABLES = (
         "docs/two_stage.md",
         lambda s: (VARIATIONS_HEADER, variations(s.complete)),
         "Samples drawn otherwise",
+    ),
+    PageTable(
+        "ladder-of-priors",
+        "docs/results.md",
+        lambda s: (ladder_of_priors.HEADER, ladder_of_priors.ladder_of_priors(s.rows, s.paper)),
+        "What each part of a prior is worth (Tables 1 and 5)",
     ),
     PageTable("layers", "docs/results.md", lambda s: (LAYERS_HEADER, layers(s.complete)), "Layer by layer"),
     PageTable(

@@ -48,6 +48,11 @@ class NoEnergy(nn.Module):
         return layer.new_zeros(len(layer), 1)
 
 
+def is_zero(network: nn.Module) -> bool:
+    """Whether a layer's network is the zero network itself, to which no hook adds anything."""
+    return type(network) is NoEnergy and not network._forward_hooks and not network._forward_pre_hooks
+
+
 def no_energy(layers: int) -> JointEnergy:
     """Return the zero energy, whose prior is the Gaussian hierarchy; it has no parameters."""
     return JointEnergy([NoEnergy() for _ in range(layers)])
@@ -81,7 +86,8 @@ class VectorEnergy(EnergyConfig):
     """Configuration of one multi-layer perceptron per layer of vector latents."""
 
     hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
-    """Hidden units of each layer's network, top first; by default the paper's for CIFAR-10."""
+    """Hidden units of each layer's network, top first, by default the paper's for CIFAR-10; () for a layer without an
+    energy."""
 
     def build(self, shapes: LatentShapes) -> JointEnergy:
         """See `EnergyConfig`."""
@@ -94,6 +100,8 @@ class VectorEnergy(EnergyConfig):
             raise UserError(
                 f"latents of shapes {shapes} are not {len(self.hidden)} layers of vectors, one per perceptron"
             )
+        if not any(self.hidden):
+            raise UserError("no layer has an energy, and a prior without any is Gaussian; give one layer hidden units")
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,9 @@ def mlp_energy(dims: Sequence[int], hidden: Sequence[Sequence[int]]) -> JointEne
 
     Args:
         dims: dimension of each layer.
-        hidden: hidden units of each layer's network; the paper's for CIFAR-10 are ((100, 100), (200, 200, 200)).
+        hidden: hidden units of each layer's network; the paper's for CIFAR-10 are ((100, 100), (200, 200, 200)). A
+            layer of () has no energy, and its prior given the layer above is Gaussian.
     """
-    return JointEnergy([mlp(dim, units, outputs=1) for dim, units in zip(dims, hidden, strict=True)])
+    return JointEnergy(
+        [mlp(dim, units, outputs=1) if units else NoEnergy() for dim, units in zip(dims, hidden, strict=True)]
+    )

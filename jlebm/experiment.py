@@ -71,7 +71,8 @@ class Experiment(Trainable):
     learning: LearningName = "joint-mle"
     model: BackboneConfig = field(default_factory=ConvConfig)
     energy_hidden: tuple[tuple[int, ...], ...] = ((100, 100), (200, 200, 200))
-    """Hidden units of each layer's energy, top first; empty if the prior is Gaussian or `energy` is set."""
+    """Hidden units of each layer's energy, top first, () for a layer without one; empty if the prior is Gaussian or
+    `energy` is set."""
     prior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(60, 0.4))
     posterior_chain: Chain = field(default_factory=lambda: Chain.from_joint_paper(40, 0.1))
     """Chain of p(z|x) for joint maximum likelihood alone; present in all, so that schemes differ in `learning` only."""
@@ -99,9 +100,10 @@ class Experiment(Trainable):
         shapes = self.model.latent_shapes
         if self.energy is not None:
             self.energy.check(shapes)
-        elif SCHEMES[self.learning].has_energies and len(self.energy_hidden) != len(shapes):
-            raise UserError(f"energy_hidden names {len(self.energy_hidden)} layers, model.latent_dims {len(shapes)}")
-        elif SCHEMES[self.learning].has_energies:
+        elif SCHEMES[self.learning].needs_energies or (SCHEMES[self.learning].has_energies and self.energy_hidden):
+            if len(self.energy_hidden) != len(shapes):
+                names = f"energy_hidden names {len(self.energy_hidden)} layers"
+                raise UserError(f"{names}, model.latent_dims {len(shapes)}")
             VectorEnergy(self.energy_hidden).check(shapes)
         if not self.kl_weight > 0:
             raise UserError(f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {self.kl_weight}")
@@ -114,10 +116,15 @@ class Experiment(Trainable):
     def build(self, backbone: Backbone | None = None) -> JointModel:
         """See `Trainable`; the model builds its own backbone."""
         own = backbone_of(self.model)
-        if not SCHEMES[self.learning].has_energies:
+        if not self.has_energies:
             return JointModel(own, no_energy(len(own.latent_shapes)))
         energy = self.energy or VectorEnergy(self.energy_hidden)
         return JointModel(own, energy.build(own.latent_shapes))
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether a layer has an energy; without any the prior is the Gaussian hierarchy."""
+        return self.energy is not None or bool(self.energy_hidden)
 
     def prior_sampling_chain(self) -> Chain:
         """See `Trainable`: the prior's chain of training."""

@@ -75,8 +75,9 @@ _CPU = Experiment(
     training=TrainingConfig(steps=1_200, batch_size=50),
 )
 
-# An inference network makes p(z1|z2) sharp in z2 within 250 updates, where the step above is unstable (NaN at update
-# 251). With faster energies it leaves the region that chains reach (NaN at 181 with the rate above, at 321 with 1e-4).
+# An inference network moves to where the energies are low, faster than short chains of the prior follow (NaN at update
+# 181 with the rate above, at 321 with 1e-4; docs/results, "With an inference network"). The chain's step is small
+# because it moves in latents, and not in whitened noise as that of `reproduce.priors`.
 _CPU_VARIATIONAL = dataclasses.replace(
     _CPU,
     prior_chain=Chain(40, epsilon=0.005, start="ancestral"),

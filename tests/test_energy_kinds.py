@@ -112,6 +112,9 @@ def test_two_kinds_with_the_same_fields_are_refused() -> None:
         ({"energy": QuadraticEnergy()}, "energy and energy_hidden name two energies"),
         ({"energy": ConvEnergy(), "energy_hidden": ()}, "cannot be halved down to 4x4"),
         ({"energy": VectorEnergy(((3,),)), "energy_hidden": ()}, "are not 1 layers of vectors"),
+        ({"energy_hidden": ()}, "energy_hidden names 0 layers"),
+        ({"energy_hidden": ((), (), ())}, "no layer has an energy"),
+        ({"energy": VectorEnergy(((), (), ())), "energy_hidden": ()}, "no layer has an energy"),
         ({"learning": "gaussian", "energy": QuadraticEnergy(), "energy_hidden": ()}, "set energy_hidden to .., energy"),
     ],
 )

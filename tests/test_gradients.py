@@ -76,6 +76,27 @@ def test_chains_of_both_ways_are_the_same(layers: int) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("hidden", [((), (6,)), ((6, 9), ()), ((), (6,), ()), ((), ()), ((),)])
+def test_a_layer_without_an_energy_is_written_out_too(hidden: tuple[tuple[int, ...], ...]) -> None:
+    """Autograd's value and gradient, whichever layers have an energy, and the chain of 40 steps is the same.
+
+    Breaks if a layer takes the energy of another, or if one zero network sends the whole chain through autograd.
+    """
+    dims = (5, 7, 4)[: len(hidden)]
+    one = model(dims)
+    one.energy = mlp_energy(dims, hidden).double()
+    z = latents(one)
+    field = field_of(prior(one))
+    assert isinstance(field, MLPPrior)
+    value, gradient = field.value_and_gradient(z)
+    expected, expected_gradient = Autograd(prior(one)).value_and_gradient(z)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-11, atol=1e-12)
+    chain = Chain.from_joint_paper(40, 0.4)
+    plain = langevin.run(z, lambda position: prior(one)(position), chain, noise())
+    torch.testing.assert_close(langevin.run(z, prior(one), chain, noise()), plain, rtol=1e-10, atol=1e-10)
+
+
 def test_watching_a_written_out_chain_does_not_move_it() -> None:
     """The gradient with the value and without is the same to the bit; the value is the log-density itself."""
     one = model()
@@ -157,6 +178,12 @@ def normalised(one: JointModel) -> JointModel:
     return one.eval()
 
 
+def hooked_zero(one: JointModel) -> JointModel:
+    one.energy = mlp_energy((5, 7), ((), (6,))).double()
+    one.energy.networks[0].register_forward_hook(lambda module, inputs, output: output + inputs[0].sum(1)[:, None])
+    return one
+
+
 def smooth(one: JointModel) -> JointModel:
     one.energy.networks[1][1] = nn.SiLU()
     return one
@@ -171,6 +198,7 @@ def conditional_hooked(one: JointModel) -> JointModel:
     "changed",
     [
         hooked,
+        hooked_zero,
         normalised,
         smooth,
         conditional_hooked,
@@ -178,7 +206,16 @@ def conditional_hooked(one: JointModel) -> JointModel:
         lambda one: JointModel(one.backbone, Doubled(list(one.energy.networks))),
         lambda one: linear_model(),
     ],
-    ids=["hook", "spectral-norm", "activation", "conditional-hook", "own-p0", "own-sum", "own-backbone"],
+    ids=[
+        "hook",
+        "hook-on-none",
+        "spectral-norm",
+        "activation",
+        "conditional-hook",
+        "own-p0",
+        "own-sum",
+        "own-backbone",
+    ],
 )
 def test_anything_else_goes_through_autograd(changed) -> None:
     """A prior that only looks like perceptrons gets the gradient of what it computes, not of what it looks like."""

@@ -10,7 +10,8 @@ from tests.test_packaging import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
-    f"reproduce.{name}" for name in ("check", "evaluate", "generate", "ood", "table", "anomaly", "benchmark", "events")
+    f"reproduce.{name}"
+    for name in ("check", "evaluate", "generate", "ood", "priors", "table", "anomaly", "benchmark", "events")
 } | {"reproduce.benchmark.gpu_check"}
 DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
 FIGURES = {"figures", "figures.report", *(f"figures.{name}" for name in DRAWN)}

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from jlebm.backbones.protocol import PosteriorSample
 from jlebm.densities import Posterior, PriorInLatents
+from jlebm.energies import no_energy
 from jlebm.model import JointModel
 from jlebm.objectives import Losses, contrastive_loss, maximum_likelihood_loss, variational_loss
 from tests.linear import Quadratic, linear_model, split
@@ -61,6 +62,26 @@ def test_zero_energy_makes_the_prior_side_vanish() -> None:
     for name in ("weight", "bias", "log_sigma"):
         (gradient,) = torch.autograd.grad(term, getattr(model.backbone, name), retain_graph=True)
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+def test_without_energies_the_posteriors_half_is_the_whole_gradient() -> None:
+    """Minus the exact gradient of log p(x), whatever prior samples are given: what posterior chains alone need.
+
+    Breaks if a prior sample's score still reaches p0, or if the posterior's half has another sign or weight.
+    """
+    model = JointModel(linear_model().backbone, no_energy(2))
+    posterior = Quadratic(lambda z: Posterior(model.backbone, model.energy, X)(split(z))[0])
+    points = posterior.cubature()
+    anywhere = tuple(layer + 3 for layer in points)
+    x = X.expand(len(points[0]), -1, -1, -1)
+    losses = maximum_likelihood_loss(model, x, points, anywhere, conditional_gradient="posterior")
+    truth = gradients(posterior.log_integral(), model)
+    for name, gradient in gradients(losses.total(), model).items():
+        torch.testing.assert_close(-gradient, truth[name], rtol=1e-9, atol=1e-11, msg=name)
+    assert all(value.abs().max() > 1e-3 for value in truth.values()), "a gradient of zero would prove nothing"
+    exact = maximum_likelihood_loss(model, x, points, anywhere)
+    torch.testing.assert_close(losses, exact)
+    assert not torch.allclose(gradients(exact.total(), model)["backbone.bias"], -truth["backbone.bias"])
 
 
 def test_variational_gradient_is_that_of_the_bound() -> None:

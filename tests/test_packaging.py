@@ -268,7 +268,7 @@ def test_no_module_name_stands_twice() -> None:
 def test_at_the_top_of_the_suite_is_what_a_person_types() -> None:
     """A module of machinery beside the commands breaks this."""
     top = {path.stem for path in (ROOT / "reproduce").glob("*.py")} - {"__init__"}
-    assert top == DATASETS | {"table", "anomaly", "ood", "evaluate", "generate", "check", "events"}
+    assert top == DATASETS | {"table", "anomaly", "ood", "priors", "evaluate", "generate", "check", "events"}
 
 
 @pytest.mark.parametrize("path", sources("jlebm", "reproduce", "figures"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -404,7 +404,16 @@ def test_nox_lists_every_command_with_a_help_line() -> None:
     assert {name for name, default, _ in listed if default} == {"lint", "tests", "regression", "check"}
     assert {"cifar10", "celeba64", "celebahq256", "church64", "mnist", "fashion_mnist", "svhn"} <= DATASETS
     recipes = {f"reproduce_{dataset}" for dataset in DATASETS}
-    recipes |= {"reproduce_table", "reproduce_anomaly", "reproduce_ood", "fast", "method", "wheel", "lowest"}
+    recipes |= {
+        "reproduce_table",
+        "reproduce_anomaly",
+        "reproduce_ood",
+        "reproduce_priors",
+        "fast",
+        "method",
+        "wheel",
+        "lowest",
+    }
     assert recipes | {"evaluate", "generate", "figures", "bench", "events"} <= {
         name for name, default, _ in listed if not default
     }

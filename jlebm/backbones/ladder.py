@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import ClampedGaussianMLP, MarkovHierarchy, markov_conditionals
-from jlebm.backbones.protocol import PosteriorSample
+from jlebm.backbones.protocol import NoEncoder, PosteriorSample
 from jlebm.distributions import Bernoulli, Likelihood, Normal
 from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
@@ -63,6 +63,8 @@ class LadderConfig:
     """Standard deviation of a Gaussian p(x|z), on images in [-1, 1]."""
     precision: Precision = field(default="float32", metadata={"since": "0.2"})
     """Arithmetic of the decoder's layers and their gradients, as in `jlebm.backbones.conv.ConvConfig`."""
+    inference_network: bool = field(default=True, metadata={"since": "0.3"})
+    """Whether to build q(z|x); without it the ladder learns by posterior chains, as `ConvConfig` does."""
 
     @property
     def latent_shapes(self) -> LatentShapes:
@@ -161,7 +163,7 @@ class BottomUp(nn.Module):
 
 
 class LadderBackbone(MarkovHierarchy):
-    """A ladder of vector latents with an inference network; `Backbone` documents the methods."""
+    """A ladder of vector latents, usually with an inference network; `Backbone` documents the methods."""
 
     top_sigma = 1.0
     recordable = True
@@ -172,7 +174,8 @@ class LadderBackbone(MarkovHierarchy):
         self.latent_dims = config.latent_dims
         self.decoder = LadderDecoder(config)
         self.conditionals = markov_conditionals(config.latent_dims, config.conditional_hidden, ClampedGaussianMLP)
-        self.bottom_up = BottomUp(config)
+        if config.inference_network:
+            self.bottom_up = BottomUp(config)
 
     @property
     def precision(self) -> Precision:
@@ -189,7 +192,13 @@ class LadderBackbone(MarkovHierarchy):
         return Normal.constant_sigma(torch.tanh(parameters), self.config.likelihood_sigma)
 
     def posterior(self, x: Float[Tensor, "batch channels height width"], noise: Noise) -> PosteriorSample:
-        """Draw z_L ~ q(z_L|x), then each layer below it from q(z_i|z_{i+1}, x)."""
+        """Draw z_L ~ q(z_L|x), then each layer below it from q(z_i|z_{i+1}, x).
+
+        Raises:
+            NoEncoder: the ladder was built with `inference_network=False`.
+        """
+        if not self.config.inference_network:
+            raise NoEncoder("this ladder was built without an inference network")
         eps = noise(tuple(x.new_empty(len(x), *shape) for shape in self.latent_shapes))
         z: list[Tensor] = []
         log_probs, kl = [], []

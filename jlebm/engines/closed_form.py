@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jlebm.backbones.protocol import Backbone, HasMLPHierarchy
-from jlebm.energies import JointEnergy
+from jlebm.energies import JointEnergy, is_zero
 from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
@@ -34,9 +34,13 @@ _leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 class MLPPrior:
     """log p(z) = sum f_i(z_i) + log p0(z) and its gradient, with the weights at construction."""
 
-    def __init__(self, energies: tuple[MLP, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float):
+    def __init__(
+        self, energies: tuple[MLP | None, ...], conditionals: tuple[MLP, ...], top_sigma: float, sigma_floor: float
+    ):
+        """Take the weights of p0 and of each layer's f, top first; None for a layer without an energy."""
         self.energies, self.conditionals = energies, conditionals
-        self._energies, self._conditionals = tuple(map(Passes, energies)), tuple(map(Passes, conditionals))
+        self._energies = tuple(None if f is None else Passes(f) for f in energies)
+        self._conditionals = tuple(map(Passes, conditionals))
         self.top_sigma, self.sigma_floor = top_sigma, sigma_floor
 
     @classmethod
@@ -48,13 +52,17 @@ class MLPPrior:
         hierarchy = backbone.mlp_hierarchy() if isinstance(backbone, HasMLPHierarchy) else None
         if hierarchy is None or type(energy) is not JointEnergy or energy._forward_hooks:
             return None
-        energies = tuple(filter(None, map(read_mlp, energy.networks)))
-        if len(energies) < len(energy.networks) or any(f.outputs != 1 for f in energies):
-            return None
-        if torch.is_autocast_enabled(energies[0].layers[0].weight.device.type):
+        energies = []
+        for network in energy.networks:
+            f = read_mlp(network)
+            if not is_zero(network) and (f is None or f.outputs != 1):
+                return None
+            energies.append(None if f is None else _detached(f))
+        weights = [f.layers[0].weight for f in (*filter(None, energies), *hierarchy.conditionals)]
+        if any(torch.is_autocast_enabled(weight.device.type) for weight in weights):
             return None
         conditionals = tuple(map(_detached, hierarchy.conditionals))
-        return cls(tuple(map(_detached, energies)), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
+        return cls(tuple(energies), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
 
     @torch.no_grad()
     def gradient(self, position: Latents) -> Latents:
@@ -75,10 +83,11 @@ class MLPPrior:
         if terms is not None:
             terms.append(_log_normal(top / self.top_sigma, top.new_full((), self.top_sigma)))
         for index, (f, z) in enumerate(zip(self._energies, position, strict=True)):
-            hidden, last = f.forward(z), f.network.layers[-1]
-            if terms is not None:
-                terms.append(F.linear(hidden, *last)[:, 0])
-            f.backward(last.weight.expand(len(z), -1), gradient[index])
+            if f is not None:
+                hidden, last = f.forward(z), f.network.layers[-1]
+                if terms is not None:
+                    terms.append(F.linear(hidden, *last)[:, 0])
+                f.backward(last.weight.expand(len(z), -1), gradient[index])
             if index < len(self._conditionals):
                 conditional = self._conditionals[index]
                 parameters = conditional.outputs(conditional.forward(z))

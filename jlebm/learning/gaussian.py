@@ -27,6 +27,7 @@ class Gaussian(OneUpdate):
     """Nats of each layer's KL, top first, below which its mean over the batch is not reduced; empty for none."""
 
     has_energies = False
+    needs_energies = False
 
     @classmethod
     def of(cls, settings: JointSettings) -> "Gaussian":

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.ladder import LadderConfig
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
@@ -20,13 +19,19 @@ from jlebm.randomness import Noise
 
 @dataclass(frozen=True)
 class JointMLE(OneUpdate):
-    """Draw posterior and prior samples by short chains, restarted at every update."""
+    """Draw posterior and prior samples by short chains, restarted at every update.
 
-    prior_chain: Chain
+    Without energies this is alternating back-propagation (Han et al., 2017, arXiv 1606.08571), for any number of
+    layers: posterior chains with the Gaussian prior, whose own samples the gradient does not need.
+    """
+
+    prior_chain: Chain | None
+    """None for a prior without energies, which is drawn from without a chain."""
     posterior_chain: Chain
     energy_l2: float = 0.0
 
     has_energies = True
+    needs_energies = False
 
     @classmethod
     def of(cls, settings: JointSettings) -> "JointMLE":
@@ -35,8 +40,6 @@ class JointMLE(OneUpdate):
         Raises:
             UserError: its model has an inference network, or it sets what belongs to another learning.
         """
-        if isinstance(settings.model, LadderConfig):
-            raise UserError("a ladder learns through its inference network; set learning to variational or gaussian")
         if not hasattr(settings.model, "inference_network"):
             raise UserError("this model learns through its inference network; set learning to variational or gaussian")
         if settings.model.inference_network:
@@ -51,7 +54,9 @@ class JointMLE(OneUpdate):
             raise UserError(
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {settings.kl_warmup}"
             )
-        return cls(settings.prior_chain, settings.posterior_chain, settings.optimizer.energy_l2)
+        gaussian = settings.energy is None and not settings.energy_hidden
+        prior_chain = None if gaussian else settings.prior_chain
+        return cls(prior_chain, settings.posterior_chain, settings.optimizer.energy_l2)
 
     def posterior_sampling_chain(self) -> Chain | None:
         """Return the posterior's chain of training, as there is no inference network."""
@@ -61,7 +66,10 @@ class JointMLE(OneUpdate):
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ContrastiveUpdate:
         """Run the prior's chains, then the posterior's, and return the maximum-likelihood loss at their ends."""
-        prior = model.sample_prior(len(x), self.prior_chain, noise)
+        if self.prior_chain is None:
+            prior, gradient = model.sample_gaussian(len(x), noise), "posterior"
+        else:
+            prior, gradient = model.sample_prior(len(x), self.prior_chain, noise), "exact"
         posterior = model.sample_posterior(x, self.posterior_chain, noise)
-        losses = maximum_likelihood_loss(model, x, posterior, prior, self.energy_l2)
+        losses = maximum_likelihood_loss(model, x, posterior, prior, self.energy_l2, gradient)
         return ContrastiveUpdate(model, losses, posterior, prior)

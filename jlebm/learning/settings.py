@@ -64,7 +64,7 @@ class JointSettings(Protocol):
 
 
 def refuse_without_inference(learning: str, settings: JointSettings) -> None:
-    """Refuse a model without an inference network; a ladder always has one.
+    """Refuse a model without an inference network.
 
     Raises:
         UserError: the model has none.

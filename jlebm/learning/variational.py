@@ -27,6 +27,7 @@ class Variational(OneUpdate):
     conditional_gradient: ConditionalGradient = "exact"
 
     has_energies = True
+    needs_energies = True
 
     @classmethod
     def of(cls, settings: JointSettings) -> "Variational":

@@ -31,6 +31,7 @@ WITHOUT_TORCH = (
     "events",
     "generate",
     "ood",
+    "priors",
     "table",
 )
 ROWS = 10_000

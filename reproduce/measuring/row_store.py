@@ -35,7 +35,7 @@ class Subject:
     recipe: str
     """Module of `reproduce` that trained it."""
     model: str
-    """two-layer, two-stage or ladder; in the recipe `table`, the system's name."""
+    """two-layer, two-stage or ladder; in the recipes `table` and `priors`, the system's or the prior's name."""
     protocol: str
     dataset: str
     preset: str

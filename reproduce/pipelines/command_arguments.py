@@ -1,4 +1,4 @@
-"""Command-line options of the commands that are no dataset's recipe: anomaly, ood, table."""
+"""Command-line options of the commands that are no dataset's recipe: anomaly, ood, priors, table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,22 @@ class OutsideArguments(Machine):
     """Draws of the latents that each score is averaged over."""
     resize: bool = False
     """Whether images outside are resized to the size inside (bilinear); the rows record it."""
+
+
+@dataclass(frozen=True)
+class PriorsArguments(Training):
+    """Command-line options of the ladder of priors."""
+
+    priors: tuple[str, ...] = ()
+    """Priors to train, such as abp lebm; by default all."""
+    preset: str = "tiny"
+    """tiny: seconds for each prior; cpu: ten minutes of one core for each prior and seed."""
+    dataset: str | None = None
+    """Another dataset of 32x32 or 64x64 images than CIFAR-10, such as celeba64 or svhn-first1083."""
+    budget: str | None = None
+    """Wall-clock time to train each prior and seed, such as 90s, 20m or 1.5h; part of the configuration."""
+    images: int | None = None
+    """Images sampled from each prior; by default the preset's."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def subject_of(session: Session, run: Run, experiment: Experiment | TwoStageExpe
 
 
 def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:
-    """Return the samples of both priors, or of a twin's only one, and as many decoded posterior samples."""
+    """Return the samples of both priors, or of the only one without energies, and as many decoded posterior samples."""
     model, images = state.evaluated_model(), session.dataset.images
     chosen = posterior_indices(len(images), session.images)
     chain, sampler = experiment.posterior_sampling_chain(), Sampler(experiment.prior_chain, noise=session.noise)
@@ -46,7 +46,7 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
         return sampling.reconstruct(model, images, chosen, chain, drawn=sampler.drawing)
 
     draws = {"posterior": Draw(reconstructions, len(chosen))}
-    for prior in PRIORS[:1] if experiment.learning == "gaussian" else PRIORS:
+    for prior in PRIORS if experiment.has_energies else PRIORS[:1]:
 
         def draw(prior: sampling.Prior = prior):
             return sampling.generate(model, prior, range(session.images), sampler)

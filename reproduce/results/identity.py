@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 Option: TypeAlias = str | int | float | bool
 MODELS = ("two-layer", "two-stage", "ladder")
 DETECTIONS = {"anomaly": "anomaly", "anomaly-80-20": "anomaly", "ood": "ood"}  # recipes of one target and one score
-TABLE = "table"
+TABLE, PRIORS = "table", "priors"
 FIRST_NOISE = "generator/1"  # scheme of the noise of rows that name none
 
 
@@ -109,8 +109,9 @@ class Identity(Labelled):
     """A training, and how the drawing of its samples differs from the preset.
 
     Attributes:
-        recipe: module of `reproduce` that is run, "cifar10", "anomaly", "table".
-        model: "two-layer", "one-layer", "two-stage" or "ladder"; in the recipe `table`, the system's name.
+        recipe: module of `reproduce` that is run, "cifar10", "anomaly", "priors", "table".
+        model: "two-layer", "one-layer", "two-stage" or "ladder"; in the recipe `table`, the system's name, and in
+            `priors`, the prior's.
         learning: the scheme, as `Measurement.learning`.
         dataset: of the training images.
         preset: the size, "tiny", "cpu", "long", "budget" or "paper", or "custom".
@@ -134,7 +135,7 @@ class Identity(Labelled):
     @property
     def own_dataset(self) -> str:
         """Default dataset of the recipe."""
-        return {"anomaly": "mnist", TABLE: "cifar10"}.get(self.recipe, self.recipe.replace("_", "-"))
+        return {"anomaly": "mnist", TABLE: "cifar10", PRIORS: "cifar10"}.get(self.recipe, self.recipe.replace("_", "-"))
 
     def folder(self, digest: str) -> str:
         """Return the name of the run's folder.
@@ -163,7 +164,7 @@ class Identity(Labelled):
             words += [f"--digits {target}"] if target else []
             words += [f"--model {self.model}"] if self.model not in ("ladder", "two-layer") else []
             words += [f"--learning {self.learning}"] if self.learning != "variational" else []
-        else:
+        elif self.recipe != PRIORS:  # whose variation names the prior
             words.append(f"--model {self.model}")
             # A ladder trains its twin too, and a two-stage model has one way of learning.
             words += [f"--learning {self.learning}"] if self.model == "two-layer" else []

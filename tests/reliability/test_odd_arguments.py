@@ -9,7 +9,7 @@ from jlebm import sizes
 from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.training import initial_state
-from reproduce import anomaly, celebahq256, cifar10, evaluate, generate, ood, table
+from reproduce import anomaly, celebahq256, cifar10, evaluate, generate, ood, priors, table
 from tests.commands import instead
 from tests.reliability.commands import places
 from tests.small import backbone, experiment, two_stage_experiment
@@ -200,6 +200,7 @@ OTHERS = {
     "table, images": (table.main, ["--images", "-1"], "--images must be at least"),
     "table, seeds": (table.main, ["--seeds", "1", "1"], "each only once"),
     "anomaly": (anomaly.main, ["--digits", "11"], "digit"),
+    "priors": (priors.main, ["--priors", "none"], "no prior of the ladder"),
     "ood": (ood.main, ["--run", "/there-is-none", "--outside", "digits"], "there-is-none"),
     "ood, device": (ood.main, ["--run", "/dev/null", "--outside", "digits"], "/dev/null"),
     "evaluate": (evaluate.main, ["--images", "/dev/zero", "--against", "digits"], "/dev/zero"),

@@ -19,6 +19,7 @@ import reproduce.cifar10
 import reproduce.evaluate
 import reproduce.ood
 import reproduce.pipelines.arguments
+import reproduce.priors
 import reproduce.table
 from jlebm.data import data_root
 from jlebm.errors import UserError
@@ -107,6 +108,7 @@ COMMANDS = {
     "cifar10": reproduce.cifar10.main,
     "ood": reproduce.ood.main,
     "evaluate": reproduce.evaluate.main,
+    "priors": reproduce.priors.main,
     "table": reproduce.table.main,
     "anomaly": reproduce.anomaly.main,
     "figures": figures.__main__.main,
@@ -117,6 +119,7 @@ KINDS = {
     "cifar10": reproduce.pipelines.arguments.Arguments,
     "ood": reproduce.ood.Arguments,
     "evaluate": reproduce.evaluate.Arguments,
+    "priors": reproduce.priors.Arguments,
     "table": reproduce.table.Arguments,
     "anomaly": reproduce.anomaly.Arguments,
     "figures": figures.__main__.Arguments,

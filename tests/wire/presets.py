@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jlebm.config import Config
-from reproduce.presets import anomaly_sizes
+from reproduce.presets import anomaly_sizes, prior_sizes
 from reproduce.presets.ladder_sizes import twin_of
 from reproduce.presets.recipes import recipes, with_inference_network
 from reproduce.presets.staged import Sampled
+from reproduce.results.prior_lines import LADDER
 from reproduce.systems import built, presets_of
 
 PINNED = Path(__file__).with_name("digests.json")
@@ -37,6 +38,11 @@ def named() -> Iterator[tuple[str, Config]]:
     for size, preset in anomaly_sizes.PRESETS.items():
         yield f"anomaly {size}", preset.experiment
         yield f"anomaly {size}, twin", twin_of(preset.experiment)
+    for size in prior_sizes.SIZES.values():
+        for dataset, side in (("cifar10", 32), ("celeba64", 64)):
+            for line in LADDER:
+                experiment = prior_sizes.experiment_of(line, size, dataset, (3, side, side))
+                yield f"priors {dataset} {size.name} {line.name}", experiment
     for system in built():
         for size, experiment in presets_of(system).items():
             yield f"table {system} {size}", experiment
