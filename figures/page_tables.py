@@ -20,6 +20,7 @@ from figures.summaries import (
     VARIATIONS_HEADER,
     headline,
     layers,
+    longer,
     priors,
     systems,
     variations,
@@ -75,6 +76,7 @@ def kinds_of_figures() -> list[Cells]:
 
 TABLES = (
     PageTable("priors", "README.md", lambda s: (PRIORS_HEADER, priors(s.complete)), "Priors of one backbone"),
+    PageTable("longer", "README.md", lambda s: (PRIORS_HEADER, longer(s.complete)), "Priors after an hour"),
     PageTable(
         "headline",
         "docs/results.md",

@@ -26,6 +26,12 @@ PRIORS = (
     OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
+LONGER = "long"
+LONGER_TITLES = {
+    GAUSSIAN: "the hierarchy's Gaussian prior",
+    EBM: OURS[0],
+    POSTERIOR: "decoded posterior samples",
+}
 RETRAINED = "ours, each seed a training"
 ANEW = ("energies_seed",)  # the variation that is another training; other options change the sampling
 MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # order of the lines
@@ -70,6 +76,19 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
             elif place == 0:
                 lines.append((title, NOT_MEASURED, "-", "-", "-"))
     return lines
+
+
+def longer(rows: Sequence[Measurement]) -> list[Cells]:
+    """Return the lines of `priors` for the hierarchy that is trained for an hour: its own priors and its posterior."""
+    asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, LONGER, "fid768")]
+    own = _current([row for row in asked if row.learning == "two-stage"])
+    found = [mean_of(own, "fid768", source) for source in LONGER_TITLES]
+    return [
+        (title, NOT_MEASURED, "-", "-", "-")
+        if mean is None
+        else (title, mean.cell, *mean.counts, gap_closed(found[0], mean, found[-1]))
+        for title, mean in zip(LONGER_TITLES.values(), found, strict=True)
+    ]
 
 
 def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | None:
