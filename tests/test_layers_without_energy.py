@@ -12,6 +12,7 @@ from jlebm.densities import PriorInLatents
 from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.learning.joint_mle import JointMLE
+from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
 from jlebm.training import TrainState
@@ -27,6 +28,13 @@ def draws(seed: int = 0) -> SharedNoise:
 def built(one: Experiment) -> JointModel:
     torch.manual_seed(1)
     return one.build().double()
+
+
+def contrast(one: Experiment, model: JointModel) -> ContrastiveUpdate:
+    """Return the update of an experiment's scheme on the first images."""
+    update = one.scheme().update(model, X, draws())
+    assert isinstance(update, ContrastiveUpdate)
+    return update
 
 
 def by_chains(**changes) -> Experiment:
@@ -102,10 +110,10 @@ def test_the_prior_needs_no_chain() -> None:
     one = alternating()
     model, losses = built(one), []
     for chain in (one.prior_chain, Chain.from_joint_paper(50, 0.4)):
-        update = dataclasses.replace(one, prior_chain=chain).scheme().update(model, X, draws())
+        update = contrast(dataclasses.replace(one, prior_chain=chain), model)
         losses.append(update.loss())
     assert torch.equal(*losses)
-    posterior = update.posterior
+    posterior = contrast(one, model).posterior
     joint = model.backbone.decode(posterior).log_prob(X) + model.backbone.prior_log_prob(posterior)
     assert_same_gradient(losses[0], -joint.mean(), model)
 
@@ -114,7 +122,7 @@ def test_a_sample_of_the_prior_is_ancestral() -> None:
     """The model's only prior is p0, so that no chain is run to draw from it while it learns."""
     one = alternating()
     model = built(one)
-    update = one.scheme().update(model, X, draws())
+    update = contrast(one, model)
     torch.testing.assert_close(update.prior, model.sample_gaussian(len(X), draws()), rtol=0, atol=0)
 
 
@@ -138,7 +146,7 @@ def test_the_ladders_gradient_is_the_contrast_of_both_chains(hidden: tuple[tuple
     """
     one = by_chains(energy_hidden=hidden)
     model = built(one)
-    update = one.scheme().update(model, X, draws())
+    update = contrast(one, model)
     assert isinstance(one.scheme(), JointMLE)
     prior = PriorInLatents(model.backbone, model.energy)
     away = prior(update.prior).mean() if hidden else torch.zeros(())

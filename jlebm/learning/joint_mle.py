@@ -25,10 +25,11 @@ class JointMLE(OneUpdate):
     layers: posterior chains with the Gaussian prior, whose own samples the gradient does not need.
     """
 
-    prior_chain: Chain | None
-    """None for a prior without energies, which is drawn from without a chain."""
+    prior_chain: Chain
     posterior_chain: Chain
     energy_l2: float = 0.0
+    gaussian_prior: bool = False
+    """Whether there are no energies: the prior is then drawn from without a chain."""
 
     has_energies = True
     needs_energies = False
@@ -55,8 +56,7 @@ class JointMLE(OneUpdate):
                 f"kl_warmup must be a number of updates, 0 for joint-mle, which has no KL, not {settings.kl_warmup}"
             )
         gaussian = settings.energy is None and not settings.energy_hidden
-        prior_chain = None if gaussian else settings.prior_chain
-        return cls(prior_chain, settings.posterior_chain, settings.optimizer.energy_l2)
+        return cls(settings.prior_chain, settings.posterior_chain, settings.optimizer.energy_l2, gaussian)
 
     def posterior_sampling_chain(self) -> Chain | None:
         """Return the posterior's chain of training, as there is no inference network."""
@@ -66,7 +66,7 @@ class JointMLE(OneUpdate):
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ContrastiveUpdate:
         """Run the prior's chains, then the posterior's, and return the maximum-likelihood loss at their ends."""
-        if self.prior_chain is None:
+        if self.gaussian_prior:
             prior, gradient = model.sample_gaussian(len(x), noise), "posterior"
         else:
             prior, gradient = model.sample_prior(len(x), self.prior_chain, noise), "exact"

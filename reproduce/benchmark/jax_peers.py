@@ -26,13 +26,16 @@ class Jax:
         prior = MLPPrior.of(model.backbone, model.energy)
         assert prior is not None, "the peers' target is a prior of perceptrons"
         self.prior, self.widths = prior, [shape[0] for shape in model.backbone.latent_shapes]
+        energies = [network for network in prior.energies if network is not None]
+        assert len(energies) == len(self.widths), "each layer of the peers' target has an energy"
+        self.networks = (*energies, *prior.conditionals)
         self.double = next(model.parameters()).dtype == torch.float64
         with self._arithmetic():
-            self.weights = [_arrays(network) for network in (*prior.energies, *prior.conditionals)]
+            self.weights = [_arrays(network) for network in self.networks]
 
     def log_density(self, weights: Any, z: Any) -> Any:
         """Return log p(z), up to log Z, of one z or of a batch: each layer is (..., width)."""
-        networks = list(zip(weights, (*self.prior.energies, *self.prior.conditionals), strict=True))
+        networks = list(zip(weights, self.networks, strict=True))
         energies, conditionals = networks[: len(z)], networks[len(z) :]
         value = _log_normal(z[0] / self.prior.top_sigma, jnp.full_like(z[0], self.prior.top_sigma))
         for (layers, network), layer in zip(energies, z, strict=True):

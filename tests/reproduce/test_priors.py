@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+from jlebm.backbones.conv import ConvBackbone
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from reproduce import priors
@@ -48,10 +49,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_have_one_generator_and_one_length(size: prior_sizes.PriorSize, side: int) -> None:
     """The same p(x|z1), images and training time whatever stands in front of it; breaks if one prior has more."""
     experiments = [experiment_of(line, size, "photos", (3, side, side)) for line in LADDER]
-    generators = [
-        [(name, tuple(value.shape)) for name, value in one.build().backbone.generator.named_parameters()]
-        for one in experiments
-    ]
+    generators = []
+    for one in experiments:
+        backbone = one.build().backbone
+        assert isinstance(backbone, ConvBackbone)
+        generators.append([(name, tuple(value.shape)) for name, value in backbone.generator.named_parameters()])
     assert all(a == b for a, b in pairwise(generators))
     for name in ("training", "protocol", "preset", "dataset"):
         assert len({getattr(one, name) for one in experiments}) == 1
