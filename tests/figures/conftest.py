@@ -39,7 +39,7 @@ LADDER = {
     "dataset": "mnist",
     "preset": "cpu",
     "learning": "variational",
-    "model": {"latent_dims": [4, 4, 4]},
+    "model": {"latent_dims": [4, 4, 4], "features": 9},
 }
 
 
