@@ -45,8 +45,8 @@ class JointMLE(OneUpdate):
             raise UserError("this model learns through its inference network; set learning to variational or gaussian")
         if settings.model.inference_network:
             raise UserError(
-                "model.inference_network must be true for variational learning and false for joint-mle; set it to false, "
-                "or set learning to variational or gaussian"
+                "model.inference_network must be true for variational learning and false for joint-mle; set it to "
+                "false, or set learning to variational or gaussian"
             )
         if settings.kl_weight != 1:
             raise UserError(
