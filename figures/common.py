@@ -283,7 +283,8 @@ def _model(config: dict[str, Any]) -> str:
             return name
     if config["learning"] in ("two-stage", "backbone", "gaussian"):
         return config["learning"]
-    return "ladder" if "features" in config["model"] else "two-layer"
+    shape = config["model"]  # a ladder without an inference network says so too
+    return "two-layer" if "inference_network" in shape and "features" not in shape else "ladder"
 
 
 def _recipe(config: dict[str, Any]) -> str:

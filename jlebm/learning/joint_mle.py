@@ -44,7 +44,10 @@ class JointMLE(OneUpdate):
         if not hasattr(settings.model, "inference_network"):
             raise UserError("this model learns through its inference network; set learning to variational or gaussian")
         if settings.model.inference_network:
-            raise UserError("model.inference_network must be true for variational learning and false for joint-mle")
+            raise UserError(
+                "model.inference_network must be true for variational learning and false for joint-mle; set it to "
+                "false, or set learning to variational or gaussian"
+            )
         if settings.kl_weight != 1:
             raise UserError(
                 f"kl_weight must be positive, and 1 for joint-mle, which has no KL, not {settings.kl_weight}"
