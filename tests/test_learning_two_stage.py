@@ -152,7 +152,7 @@ def test_the_loss_of_stage_two_tells_samples_apart(tmp_path: Path) -> None:
         ),
         (
             lambda: two_stage_experiment(model=VECTORS, energy=VectorEnergy(((4,), (4,))), precision="tf32"),
-            "a backbone of vectors computes in its own model.precision",
+            "another backbone computes in its own model.precision",
         ),
     ],
 )
