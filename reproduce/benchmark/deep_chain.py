@@ -33,7 +33,8 @@ NARROW = NVAEConfig(
     num_latent_per_group=4,
     num_mixture_dec=1,
 )
-PUBLISHED = TWO_STAGE_PAPER.plan.energies.model
+assert TWO_STAGE_PAPER.nvae is not None
+PUBLISHED = TWO_STAGE_PAPER.nvae.model
 # Hierarchy, batch size and steps; the published hierarchy takes minutes on a CPU.
 SIZES = {"cpu": (NARROW, 50, 1), "cuda": (PUBLISHED, 32, 10)}
 STEP = 4e-5  # h of the paper's chains
