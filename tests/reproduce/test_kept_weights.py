@@ -1,5 +1,6 @@
 """Weights and backbones that the repository keeps: still read, and sampled as they were."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,18 @@ def test_a_header_of_an_earlier_version() -> None:
             difference = np.abs(kept.sample(range(8), prior).astype(int) - stored[name][:8])
             assert difference.max() <= 1, "another machine and another batch may round otherwise"
             assert (difference > 0).mean() < 1e-3
+
+
+def test_the_weights_of_an_hour() -> None:
+    """Breaks if the claim's weights cannot be loaded, or their chains lose what they were trained with."""
+    kept = jlebm.load(ARTIFACTS / "cifar10_two_stage_long_weights.safetensors")
+    assert kept.sampler is not None
+    chain = kept.sampler.chain
+    assert (chain.steps, chain.metropolis, chain.discretisation, chain.sizes) == (60, True, "crank-nicolson", "adapted")
+    sizes = kept.model.energy.step_sizes
+    assert sizes is not None
+    assert ((sizes > 0.05) & (sizes < 0.3)).all()
+    assert kept.sample(range(2), chain=dataclasses.replace(chain, steps=2)).shape == (2, 3, 32, 32)
 
 
 def test_a_kept_backbone_has_no_energies() -> None:
