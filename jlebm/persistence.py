@@ -7,7 +7,7 @@ whitened noise, where a restart is a draw from N(0, I) and where they outlast a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
@@ -23,7 +23,7 @@ class Persistence:
     """How many chains are kept, and how many of them begin anew."""
 
     chains: int = 1_000
-    restarts: float = field(default=0.05)
+    restarts: float = 0.05
     """Share of an update's chains that begin anew from N(0, I)."""
 
     def __post_init__(self) -> None:
