@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.protocol import Backbone, push_below
+from jlebm.backbones.protocol import Backbone
 from jlebm.choices import Drift
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
@@ -45,7 +45,7 @@ class PriorInLatents:
 
     def __call__(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return -E(z) + log p0(z)."""
-        return self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
+        return self.backbone.prior_log_prob(z) - self.energy.at(self.backbone, z).sum(1)
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class PriorInNoise:
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""
-        z = push_below(self.backbone, self.given, noise)
+        z, energies = self.energy.at_noise(self.backbone, self.given, noise)
         base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
-        return base - self.energy(z).sum(1)
+        return base - energies.sum(1)
 
     def step_sizes(self) -> Float[Tensor, " layers"] | None:
         """Return the adapted step sizes of the layers that move, top first; None if the energies have none."""
@@ -111,7 +111,7 @@ class Posterior:
 
     def __call__(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return log p(x|z) - E(z) + log p0(z)."""
-        return self.log_likelihood(z) + self.backbone.prior_log_prob(z) - self.energy(z).sum(1)
+        return self.log_likelihood(z) + self.backbone.prior_log_prob(z) - self.energy.at(self.backbone, z).sum(1)
 
     def log_likelihood(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return log p(x|z)."""

@@ -1,4 +1,4 @@
-"""Energies of the latents: one small network per layer, E(z) = sum_i E_i(z_i).
+"""Energies of the latents: one small network per layer, E(z) = sum_i E_i(z_i), or E(z) = sum_i E_i(z_i, z_{>i}).
 
 Sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
 paper's f_i is the network's output, E_i = -f_i (docs/facts, "Joint EBM prior").
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jlebm.backbones.protocol import NO_PATH, Backbone, HasLatentShapes, path_of, path_shapes_of, push_below
 from jlebm.config import Kinds
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
@@ -38,6 +39,36 @@ class JointEnergy(nn.Module):
         """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z."""
         negative = [network(layer) for network, layer in zip(self.networks, z, strict=True)]
         return -torch.cat(negative, dim=1)
+
+    def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:
+        """Return the energy of each layer at latents of a backbone, of which these energies need nothing."""
+        return self(z)
+
+    def at_noise(
+        self, backbone: Backbone, given: Latents, noise: Latents
+    ) -> tuple[Latents, Float[Tensor, "batch layers"]]:
+        """Return all latents, z = T(eps) below those given, and the energy of each layer there."""
+        z = push_below(backbone, given, noise)
+        return z, self.at(backbone, z)
+
+
+class PathEnergy(JointEnergy):
+    """The energy networks of a top-down backbone: one per layer, which maps the path after it to f_i of (batch, 1).
+
+    The path holds the layer and all above it, so that E(z) = sum_i E_i(z_i, z_{>i}), where the paper's sum is of
+    E_i(z_i). Energies of one layer each leave the dependence between layers as p0 has it.
+    """
+
+    def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:
+        """See `JointEnergy`."""
+        return self(path_of(backbone).path(z))
+
+    def at_noise(
+        self, backbone: Backbone, given: Latents, noise: Latents
+    ) -> tuple[Latents, Float[Tensor, "batch layers"]]:
+        """See `JointEnergy`; one way down the path gives both."""
+        z, path = path_of(backbone).push_path(given, noise)
+        return z, self(path)
 
 
 class NoEnergy(nn.Module):
@@ -79,6 +110,22 @@ class EnergyConfig(Kinds):
         Raises:
             UserError: a layer does not fit.
         """
+
+    def build_on(self, backbone: Backbone) -> JointEnergy:
+        """Build the networks of a backbone's layers; networks that read more of it than their shapes override this.
+
+        Raises:
+            UserError: the networks do not fit these layers.
+        """
+        return self.build(backbone.latent_shapes)
+
+    def check_on(self, backbone: HasLatentShapes) -> None:
+        """Refuse a backbone, or the configuration of one, that the networks do not fit, before anything is trained.
+
+        Raises:
+            UserError: a layer does not fit.
+        """
+        self.check(backbone.latent_shapes)
 
 
 @dataclass(frozen=True)
@@ -153,16 +200,55 @@ class MapEnergy(EnergyConfig):
                 raise UserError(f"latents of shape {shape} are not square maps whose side is a power of two")
 
     def _network(self, shape: tuple[int, ...]) -> nn.Sequential:
-        """Return 3x3 and stride-2 convolutions down to 4x4 at most, then two linear layers; of a point, those alone."""
-        inputs, side = shape[0], shape[-1]
-        layers: list[nn.Module] = []
-        if side > 1:
-            layers += [nn.Conv2d(inputs, self.maps, 3, padding=1), nn.LeakyReLU(SLOPE)]
-            inputs = self.maps
-        while side > 4:
-            layers += [nn.Conv2d(inputs, self.maps, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-            side //= 2
-        return nn.Sequential(*layers, nn.Flatten(), *mlp(inputs * side**2, (self.hidden,) * 2, outputs=1))
+        return map_network(shape, 1, self.maps, self.hidden)
+
+
+@dataclass(frozen=True)
+class PathMapEnergy(EnergyConfig):
+    """Configuration of one network per layer of a top-down backbone, of the path after it: `PathEnergy`."""
+
+    path_maps: int = 64
+    """Feature maps of a network."""
+    path_convolutions: int = 2
+    """3x3 convolutions of a network before its side is halved."""
+    hidden: int = 128
+    """Units of the linear layers."""
+
+    def __post_init__(self) -> None:
+        """Refuse a network without maps, convolutions or units."""
+        if min(self.path_maps, self.path_convolutions, self.hidden) < 1:
+            raise UserError("an energy of the path needs at least one map, one convolution and one unit")
+
+    def build(self, shapes: LatentShapes) -> PathEnergy:
+        """Build one network per shape of the path; see `EnergyConfig`."""
+        MapEnergy().check(shapes)
+        sizes = self.path_convolutions, self.path_maps, self.hidden
+        return PathEnergy([map_network(shape, *sizes) for shape in shapes])
+
+    def build_on(self, backbone: Backbone) -> PathEnergy:
+        """See `EnergyConfig`."""
+        return self.build(path_shapes_of(backbone))
+
+    def check(self, shapes: LatentShapes) -> None:
+        """Refuse a backbone of which only the latents' shapes are known; see `EnergyConfig`."""
+        raise UserError(NO_PATH)
+
+    def check_on(self, backbone: HasLatentShapes) -> None:
+        """See `EnergyConfig`."""
+        MapEnergy().check(path_shapes_of(backbone))
+
+
+def map_network(shape: tuple[int, ...], convolutions: int, maps: int, hidden: int) -> nn.Sequential:
+    """Return 3x3 and stride-2 convolutions down to 4x4 at most, then two linear layers; of a point, those alone."""
+    inputs, side = shape[0], shape[-1]
+    layers: list[nn.Module] = []
+    for _ in range(convolutions if side > 1 else 0):
+        layers += [nn.Conv2d(inputs, maps, 3, padding=1), nn.LeakyReLU(SLOPE)]
+        inputs = maps
+    while side > 4:
+        layers += [nn.Conv2d(inputs, maps, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        side //= 2
+    return nn.Sequential(*layers, nn.Flatten(), *mlp(inputs * side**2, (hidden,) * 2, outputs=1))
 
 
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:

@@ -99,7 +99,7 @@ class Experiment(Trainable):
             raise UserError("energy and energy_hidden name two energies; set energy_hidden to [], or energy to null")
         shapes = self.model.latent_shapes
         if self.energy is not None:
-            self.energy.check(shapes)
+            self.energy.check_on(self.model)
         elif SCHEMES[self.learning].needs_energies or (SCHEMES[self.learning].has_energies and self.energy_hidden):
             if len(self.energy_hidden) != len(shapes):
                 names = f"energy_hidden names {len(self.energy_hidden)} layers"
@@ -119,7 +119,7 @@ class Experiment(Trainable):
         if not self.has_energies:
             return JointModel(own, no_energy(len(own.latent_shapes)))
         energy = self.energy or VectorEnergy(self.energy_hidden)
-        return JointModel(own, energy.build(own.latent_shapes))
+        return JointModel(own, energy.build_on(own))
 
     @property
     def has_energies(self) -> bool:

@@ -221,7 +221,7 @@ def posterior_terms(
         for _ in range(draws):
             z = model.sample_posterior(x, latents.posterior_chain, noise)
             with torch.no_grad(), arithmetic(model.backbone):
-                parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy(z).sum(1)
+                parts = density.log_likelihood(z), model.backbone.prior_log_prob(z), model.energy_at(z).sum(1)
             likelihood, prior, energy = parts
             total += torch.stack([*parts, likelihood + prior - energy])  # in the order of `Posterior`, and its rounding
         found.append((total / draws).cpu().numpy())

@@ -113,4 +113,8 @@ class JointModel(nn.Module):
     def energies(self, z: Latents) -> Float[Tensor, "batch layers"]:
         """Return the energy of each layer without an autograd graph."""
         with torch.no_grad():
-            return self.energy(map_latents(Tensor.detach, z))
+            return self.energy_at(map_latents(Tensor.detach, z))
+
+    def energy_at(self, z: Latents) -> Float[Tensor, "batch layers"]:
+        """Return the energy of each layer, top first, with its autograd graph."""
+        return self.energy.at(self.backbone, z)

@@ -9,13 +9,13 @@ The middle pair is two-sided because Z depends on the Gaussian hierarchy too: it
 energy is zero.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.backbones.protocol import PosteriorSample
-from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
@@ -72,17 +72,22 @@ def maximum_likelihood_loss(
     away = log_p0(prior).mean()
     if conditional_gradient == "posterior":
         away = away.detach()
-    return contrastive_loss(model.energy, posterior, prior, energy_l2)._replace(
+    return contrastive_loss(model.energy_at, posterior, prior, energy_l2)._replace(
         reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
         conditional=away - log_p0(posterior).mean(),
     )
 
 
-def contrastive_loss(energy: JointEnergy, posterior: Latents, prior: Latents, energy_l2: float = 0.0) -> Losses:
+def contrastive_loss(
+    energy: Callable[[Latents], Float[Tensor, "batch layers"]],
+    posterior: Latents,
+    prior: Latents,
+    energy_l2: float = 0.0,
+) -> Losses:
     """Return the energies' contrastive loss E[E(z+)] - E[E(z-)]: the whole loss on a trained backbone.
 
     Args:
-        energy: one network per layer.
+        energy: returns the energy of each layer at latents, such as `JointModel.energy_at`.
         posterior: z+; may carry the graph of an inference network.
         prior: z-, any number of rows.
         energy_l2: as in `maximum_likelihood_loss`.
@@ -112,7 +117,7 @@ def variational_loss(
     `conditional_gradient` changes no value, only the gradient of p0's parameters.
     """
     z, log_p0 = posterior.latents, model.backbone.prior_log_prob
-    losses = contrastive_loss(model.energy, z, prior, energy_l2)
+    losses = contrastive_loss(model.energy_at, z, prior, energy_l2)
     reconstruction = -model.backbone.decode(z).log_prob(x).mean()
     away = log_p0(prior).mean()
     if conditional_gradient == "posterior":

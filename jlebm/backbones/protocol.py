@@ -119,6 +119,64 @@ def push_below(backbone: Backbone, given: Latents, noise: Latents) -> Latents:
 
 
 @runtime_checkable
+class HasLatentShapes(Protocol):
+    """The protocol of a backbone and of its configuration."""
+
+    @property
+    def latent_shapes(self) -> LatentShapes:
+        """The shape of each layer without the batch, top to bottom."""
+        ...
+
+
+@runtime_checkable
+class HasPathShapes(HasLatentShapes, Protocol):
+    """The protocol of a top-down backbone, and of its configuration, that tells the shapes of its path."""
+
+    @property
+    def path_shapes(self) -> LatentShapes:
+        """The shape of the path after each layer without the batch, top to bottom."""
+        ...
+
+
+@runtime_checkable
+class HasPath(HasPathShapes, Protocol):
+    """The protocol of a backbone with one path from the top to the image, to which each layer is added."""
+
+    def path(self, z: Latents) -> Latents:
+        """Return the path after each layer, top first: a function of the layer and of all above it."""
+        ...
+
+    def push_path(self, given: Latents, noise: Latents) -> tuple[Latents, Latents]:
+        """Return what `push_below` returns, and the path after each layer."""
+        ...
+
+
+NO_PATH = "energies of the path need a top-down backbone (model.sides); this backbone has no path"
+
+
+def path_of(backbone: Backbone) -> HasPath:
+    """Return a backbone as one with a path.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not isinstance(backbone, HasPath):
+        raise UserError(NO_PATH)
+    return backbone
+
+
+def path_shapes_of(backbone: object) -> LatentShapes:
+    """Return the shapes of the path of a backbone, or of a configuration of one.
+
+    Raises:
+        UserError: it has no path.
+    """
+    if not isinstance(backbone, HasPathShapes):
+        raise UserError(NO_PATH)
+    return backbone.path_shapes
+
+
+@runtime_checkable
 class HasInferred(Protocol):
     """The protocol of a backbone whose posterior and decoder share a path, which one pass then follows."""
 

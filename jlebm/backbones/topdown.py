@@ -74,6 +74,12 @@ class TopDownConfig:
         return tuple((maps, side, side) for side, count, maps in each for _ in range(count))
 
     @property
+    def path_shapes(self) -> LatentShapes:
+        """The shape of the path after each layer, top first."""
+        each = zip(self.sides, self.groups, self.widths, strict=True)
+        return tuple((width, side, side) for side, count, width in each for _ in range(count))
+
+    @property
     def last_latents(self) -> int:
         """The last level that has latents."""
         return max(level for level, count in enumerate(self.groups) if count)
@@ -197,13 +203,22 @@ class TopDownBackbone(nn.Module):
 
     def push_below(self, given: Latents, noise: Latents, temperature: float = 1.0) -> Latents:
         """Return all layers: those given, from the top, and the lower ones from their whitened noise."""
-        upper, lower = iter(given), iter(noise)
+        return self._latents(_below(given, noise, temperature), len((*given, *noise)[0]))
 
-        def choose(group: Group, h: Tensor, prior: Normal, level: int) -> Tensor:
-            own = next(upper, None)
-            return prior.sample(next(lower), temperature) if own is None else own
+    @property
+    def path_shapes(self) -> LatentShapes:
+        """The shape of the path after each layer, top to bottom."""
+        return self.config.path_shapes
 
-        return self._latents(choose, len((*given, *noise)[0]))
+    def path(self, z: Latents) -> Latents:
+        """Return the path after each layer, top first."""
+        return self.push_path(z, ())[1]
+
+    def push_path(self, given: Latents, noise: Latents) -> tuple[Latents, Latents]:
+        """Return all layers as `push_below` does, and the path after each."""
+        path: list[Tensor] = []
+        _, z = self._down(_below(given, noise), len((*given, *noise)[0]), whole=False, path=path)
+        return z, tuple(path)
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z) with images in [-1, 1]."""
@@ -255,8 +270,10 @@ class TopDownBackbone(nn.Module):
         _, z = self._down(choose, batch, whole=False)
         return z
 
-    def _down(self, choose: Choose, batch: int, whole: bool) -> tuple[Tensor, Latents]:
-        """Follow the path from the top: to its end if `whole`, else to the last latents."""
+    def _down(
+        self, choose: Choose, batch: int, whole: bool, path: list[Tensor] | None = None
+    ) -> tuple[Tensor, Latents]:
+        """Follow the path from the top: to its end if `whole`, else to the last latents; keep it in `path`, if any."""
         config, h, z = self.config, self.top.expand(batch, -1, -1, -1), []
         for level in range(len(config.sides)):
             if level > config.last_latents and not whole:
@@ -266,8 +283,11 @@ class TopDownBackbone(nn.Module):
             for index, group in enumerate(_groups(self.groups[level])):
                 own = choose(group, h, group.p0(h), level)
                 z.append(own)
-                if whole or level < config.last_latents or index < config.groups[level] - 1:
+                last = level == config.last_latents and index == config.groups[level] - 1
+                if whole or not last or path is not None:
                     h = group(h, own)
+                if path is not None:
+                    path.append(h)
             if whole or level < config.last_latents:
                 h = self.after[level](h)
         return h, tuple(z)
@@ -279,6 +299,17 @@ class TopDownBackbone(nn.Module):
         if above == 1:
             return h.reshape(len(h), -1, side, side)
         return F.interpolate(h, scale_factor=float(side // above), mode="nearest")
+
+
+def _below(given: Latents, noise: Latents, temperature: float = 1.0) -> Choose:
+    """Choose the given layers from the top, and the lower ones by their whitened noise."""
+    upper, lower = iter(given), iter(noise)
+
+    def choose(group: Group, h: Tensor, prior: Normal, level: int) -> Tensor:
+        own = next(upper, None)
+        return prior.sample(next(lower), temperature) if own is None else own
+
+    return choose
 
 
 def _groups(groups: nn.Module) -> Iterator[Group]:

@@ -63,7 +63,7 @@ class NoiseContrast(OneUpdate):
 
     def classified(self, model: JointModel, posterior: Latents, prior: Latents) -> NoiseContrastUpdate:
         """Return the loss of given samples: z+ of q(z|x), and as many of p0."""
-        positive, negative = model.energy(posterior), model.energy(prior)
+        positive, negative = model.energy_at(posterior), model.energy_at(prior)
         objective = logistic_loss(positive.sum(1), negative.sum(1))
         if self.energy_l2:
             squares = positive.square().sum(1).mean() + negative.square().sum(1).mean()

@@ -92,7 +92,7 @@ class TwoStage(OneUpdate):
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
-        losses = contrastive_loss(model.energy, posterior, prior, self.energy_l2)
+        losses = contrastive_loss(model.energy_at, posterior, prior, self.energy_l2)
         update = ContrastiveUpdate(model, losses, posterior, prior)
         if not self.noise_contrast:
             return update
@@ -157,7 +157,7 @@ class TwoStageExperiment(Trainable):
                     f"precision={self.precision} is for chains on an NVAE; another backbone computes in its own "
                     "model.precision, so leave the energies' precision at float32"
                 )
-            self.energy.check(self.model.latent_shapes)
+            self.energy.check_on(self.model)
             return
         side = self.model.top_side
         try:
@@ -195,7 +195,7 @@ class TwoStageExperiment(Trainable):
             raise UserError("the two-stage scheme needs a trained backbone")
         if isinstance(backbone, NVAE):
             backbone.precision = self.precision
-        energy = self.energy.build(backbone.latent_shapes)
+        energy = self.energy.build_on(backbone)
         return JointModel(backbone, energy if self.adaptation is None else energy.adapt_from(self.prior_chain.epsilon))
 
     def begin(self, model: JointModel, device: torch.device) -> None:
