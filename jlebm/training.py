@@ -22,14 +22,13 @@ from jlebm.errors import UserError
 from jlebm.images import to_float
 from jlebm.learning.accumulation import ADVICE, in_parts, together
 from jlebm.learning.scheme import Update
-from jlebm.learning.trainable import Optimisation, Trainable
+from jlebm.learning.trainable import LOG_EVERY, Optimisation, Trainable
 from jlebm.model import JointModel
 from jlebm.persistence import PersistentChains
 from jlebm.progress import SILENT, Reporter
 from jlebm.randomness import SharedNoise, derive_seed, generator
 from jlebm.run import Run
 
-LOG_EVERY = 10  # steps between two logged events, which the guard checks; the first step is logged too
 LARGEST_COPY = 2**32  # bytes; a dataset up to this size is copied to the device, a larger one stays memory-mapped
 
 

@@ -30,6 +30,7 @@ from reproduce.presets.staged import (
     StageOne,
     StageTwo,
     TwoStagePreset,
+    along_the_path,
     budget,
     cpu,
     tiny,
@@ -139,6 +140,9 @@ TWO_STAGE_LONG = TwoStagePreset(
     reference_images=10_000,
 )
 
+# The same hierarchy; energies of each layer with all layers above it, an hour.
+TWO_STAGE_LONG_PATH = dataclasses.replace(TWO_STAGE_LONG, plan=along_the_path(TWO_STAGE_LONG.plan, 9_000))
+
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. The public network sees 20 million
 # images in 55 hours of 8 V100s, 13 a second on each. A sixth of its groups' cells at half its width, on a GPU with four
 # times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. The cosine
@@ -210,6 +214,7 @@ RECIPE = Recipe(
         "tiny": TWO_STAGE_TINY,
         "cpu": TWO_STAGE_CPU,
         "long": TWO_STAGE_LONG,
+        "long-path": TWO_STAGE_LONG_PATH,
         "budget": TWO_STAGE_BUDGET,
         "paper": TWO_STAGE_PAPER,
     },

@@ -13,9 +13,10 @@ from jlebm.backbones.topdown import TopDownBackbone
 from jlebm.energies import MapEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
+from jlebm.learning.noise_contrast import NoiseContrastUpdate, logistic_loss
 from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
-from jlebm.learning.two_stage import EnergyOptimizer, MixedUpdate, TwoStageExperiment
+from jlebm.learning.two_stage import EnergyOptimizer, MixedUpdate, TwoStage, TwoStageExperiment
 from jlebm.persistence import Persistence, PersistentChains
 from jlebm.randomness import SharedNoise
 from jlebm.run import open_run
@@ -156,6 +157,31 @@ def test_both_losses_are_added(tmp_path: Path) -> None:
     assert {"accuracy", "energy_prior/z1", "energy_posterior/z4"} <= both.figures().keys()
 
 
+def test_chains_at_every_fifth_update(tmp_path: Path) -> None:
+    """Breaks if an update between two by chains moves a chain, or has another loss than noise contrast alone."""
+    sparse = dataclasses.replace(LEARNED, noise_contrast=0.7, chains_every=5)
+    state = initial_state(sparse, 1, CPU, backbone())
+    x, kept = torch.rand(8, 1, 8, 8) * 2 - 1, state.model.chains
+    assert kept is not None
+    before = [layer.clone() for layer in kept.noise]
+    scheme, source = sparse.scheme(), SharedNoise(torch.Generator().manual_seed(3), 0, 1)
+    assert isinstance(scheme, TwoStage)
+    between = scheme.update(state.model, x, source, 4)
+    assert isinstance(between, NoiseContrastUpdate)
+    assert all(map(torch.equal, before, kept.noise))
+    positive, negative = between.positive.sum(1), between.negative.sum(1)
+    squares = positive.square().mean() + negative.square().mean()
+    expected = 0.7 * (logistic_loss(positive, negative) + sparse.optimizer.energy_l2 * squares)
+    torch.testing.assert_close(between.loss(), expected)
+    for update in (0, 5, 10):  # each by other chains: the first eight of 24, the next, the last
+        assert isinstance(scheme.update(state.model, x, source, update), MixedUpdate)
+    assert not any(bool((one == other).flatten(1).all(1).any()) for one, other in zip(before, kept.noise, strict=True))
+    whole = trained(tmp_path / "whole", sparse)
+    trained(tmp_path / "parts", sparse, stop_after=7)
+    assert_same(whole, trained(tmp_path / "parts", sparse))
+    assert sparse.digest() != LEARNED.digest()
+
+
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
     """Breaks if chains that a run does not have were loaded, or lacking ones drawn anew without a word."""
     trained(tmp_path, stop_after=5)
@@ -174,6 +200,9 @@ def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
         ({"prior_chain": dataclasses.replace(ADAPTED, sizes="equal")}, "or neither"),
         ({"adaptation": None}, "or neither"),
         ({"estimator": "noise-contrast"}, "noise contrast runs no chains"),
+        ({"chains_every": 5}, "give noise_contrast a weight"),
+        ({"chains_every": 3, "noise_contrast": 1.0}, "chains_every must divide 10"),
+        ({"chains_every": 0}, "chains_every must divide 10"),
         (
             {"prior_chain": Chain(3, 0.1), "adaptation": None},
             "set prior_chain.space to 'noise'",

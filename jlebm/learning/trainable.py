@@ -39,6 +39,10 @@ def check_adam(beta1: float, beta2: float, energy_l2: float, weight_decay: float
         )
 
 
+LOG_EVERY = 10
+"""Updates between two logged events, which the guard checks; the first update is logged too."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Length of a training: steps, batch size, time budget."""

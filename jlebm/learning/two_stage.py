@@ -1,5 +1,6 @@
 """Stage two of the two-stage scheme: train energies alone on a frozen backbone (docs/facts, "Two-stage training")."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +24,15 @@ from jlebm.latents import Latents
 from jlebm.learning.noise_contrast import NoiseContrast, NoiseContrastUpdate
 from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
 from jlebm.learning.step_sizes import Adaptation, acceptance_by_layer, adapted
-from jlebm.learning.trainable import Optimisation, Trainable, TrainingConfig, check_adam, check_decay, load_strictly
+from jlebm.learning.trainable import (
+    LOG_EVERY,
+    Optimisation,
+    Trainable,
+    TrainingConfig,
+    check_adam,
+    check_decay,
+    load_strictly,
+)
 from jlebm.model import JointModel
 from jlebm.objectives import contrastive_loss
 from jlebm.persistence import Persistence, PersistentChains
@@ -84,11 +93,16 @@ class TwoStage(OneUpdate):
     """How the step sizes of the layers follow their acceptance; None for one size."""
     noise_contrast: float = 0.0
     """Weight of the logistic loss of noise contrast, added to that of the chains."""
+    chains_every: int = 1
+    """Updates from one by chains to the next; those between have the logistic loss alone."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
-    ) -> ContrastiveUpdate | MixedUpdate:
+    ) -> ContrastiveUpdate | MixedUpdate | NoiseContrastUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
+        if step % self.chains_every:
+            update = NoiseContrast(self.energy_l2).update(model, x, noise)
+            return dataclasses.replace(update, objective=self.noise_contrast * update.objective)
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
@@ -107,7 +121,7 @@ class TwoStage(OneUpdate):
         if model.chains is None:
             end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
         else:
-            indices = model.chains.chosen(step, count)
+            indices = model.chains.chosen(step // self.chains_every, count)
             end = langevin.run(model.chains.begin(indices, noise), density, self.prior_chain, noise)
             model.chains.keep(indices, end)
         if self.adaptation is not None and step % self.adaptation.every == 0:
@@ -147,6 +161,8 @@ class TwoStageExperiment(Trainable):
     noise_contrast: float = field(default=0.0, metadata={"since": "0.3"})
     """Weight of the logistic loss of `NoiseContrast`, which is added to that of the chains. Both have the same minimum:
     the first finds the way there at once, the second corrects energies where only chains go."""
+    chains_every: int = field(default=1, metadata={"since": "0.3"})
+    """Updates from one by chains to the next; those between, which cost little, are by noise contrast alone."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
@@ -179,6 +195,14 @@ class TwoStageExperiment(Trainable):
             )
         if not self.noise_contrast >= 0:
             raise UserError(f"the weight noise_contrast must not be negative, as {self.noise_contrast} is")
+        if self.chains_every > 1 and not (learned and self.noise_contrast):
+            raise UserError(
+                "updates without chains learn by noise contrast; give noise_contrast a weight, or set chains_every to 1"
+            )
+        if self.chains_every < 1 or LOG_EVERY % self.chains_every:
+            raise UserError(
+                f"chains_every must divide {LOG_EVERY}, so that the log sees chains, and {self.chains_every} does not"
+            )
         if self.persistence is None:
             return
         if chain.space != "noise":
@@ -213,7 +237,8 @@ class TwoStageExperiment(Trainable):
         """See `Trainable`."""
         if self.estimator == "noise-contrast":
             return NoiseContrast(self.optimizer.energy_l2)
-        return TwoStage(self.prior_chain, self.optimizer.energy_l2, self.adaptation, self.noise_contrast)
+        weights = self.optimizer.energy_l2, self.adaptation, self.noise_contrast
+        return TwoStage(self.prior_chain, *weights, self.chains_every)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.backbones.topdown import TopDownConfig
 from jlebm.config import Config
-from jlebm.energies import ConvEnergy, MapEnergy
+from jlebm.energies import ConvEnergy, MapEnergy, PathMapEnergy
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
@@ -169,6 +169,22 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
         noise_contrast=1.0,
     )
     return TwoStagePlan("long", stage_one, stage_two, Sampler(dataclasses.replace(chain, steps=60)))
+
+
+def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
+    """Return a plan of `top_down` whose energies see each layer with all above it, learned for longer.
+
+    Of five updates one runs chains: the others, by noise contrast, cost a seventh of it (docs/search).
+
+    Args:
+        plan: its backbone stays.
+        updates: of the energies.
+    """
+    name, training = f"{plan.preset}-path", dataclasses.replace(plan.energies.training, steps=updates)
+    energies = dataclasses.replace(
+        plan.energies, preset=name, energy=PathMapEnergy(), training=training, chains_every=5
+    )
+    return dataclasses.replace(plan, preset=name, energies=energies)
 
 
 @dataclass(frozen=True)
