@@ -127,7 +127,7 @@ def planned(
     if arguments.noise != sampler.noise:
         sampler = dataclasses.replace(sampler, noise=arguments.noise)
         said |= noise_option(arguments.noise)
-    named = {"preset": plan.preset, "dataset": dataset}
+    named = {"dataset": dataset}  # and each stage keeps its preset, since two presets may share a backbone
     varied_plan = TwoStagePlan(
         preset=plan.preset,
         backbone=dataclasses.replace(plan.backbone, model=model, **named),
