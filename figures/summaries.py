@@ -26,12 +26,12 @@ PRIORS = (
     OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
-LONGER = "long"
-LONGER_TITLES = {
-    GAUSSIAN: "the hierarchy's Gaussian prior",
-    EBM: OURS[0],
-    POSTERIOR: "decoded posterior samples",
-}
+LONGER = (  # lines of one backbone: title, preset, source
+    ("the hierarchy's Gaussian prior", "long", GAUSSIAN),
+    (OURS[0], "long", EBM),
+    ("ours, each layer's energy sees the layers above", "long-path", EBM),
+    ("decoded posterior samples", "long", POSTERIOR),
+)
 RETRAINED = "ours, each seed a training"
 ANEW = ("energies_seed",)  # the variation that is another training; other options change the sampling
 MODELS = ("two-stage", "two layers", "ladder", "Gaussian twin")  # order of the lines
@@ -80,14 +80,17 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 
 def longer(rows: Sequence[Measurement]) -> list[Cells]:
     """Return the lines of `priors` for the hierarchy that is trained for an hour: its own priors and its posterior."""
-    asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, LONGER, "fid768")]
-    own = _current([row for row in asked if row.learning == "two-stage"])
-    found = [mean_of(own, "fid768", source) for source in LONGER_TITLES]
+
+    def mean(preset: str, source: str) -> Mean | None:
+        asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, preset, "fid768")]
+        return mean_of(_current([row for row in asked if row.learning == "two-stage"]), "fid768", source)
+
+    found = [mean(preset, source) for _, preset, source in LONGER]
     return [
         (title, NOT_MEASURED, "-", "-", "-")
-        if mean is None
-        else (title, mean.cell, *mean.counts, gap_closed(found[0], mean, found[-1]))
-        for title, mean in zip(LONGER_TITLES.values(), found, strict=True)
+        if each is None
+        else (title, each.cell, *each.counts, gap_closed(found[0], each, found[-1]))
+        for (title, _, _), each in zip(LONGER, found, strict=True)
     ]
 
 

@@ -49,6 +49,20 @@ def test_priors_of_one_backbone_stand_side_by_side(two_stage: Any) -> None:
     assert [cells[1] for cells in summaries.priors([])] == ["not measured"] * 5
 
 
+def test_energies_of_one_hierarchy_share_its_gap(two_stage: Any) -> None:
+    """Breaks if a preset's line took another backbone's gap, or the newest preset hid the other."""
+    assert [cells[1] for cells in summaries.longer([])] == ["not measured"] * 4
+    rows = both_priors(two_stage, preset="long")
+    path = {"preset": "long-path", "config_digest": "e" * 64, "date": "2026-02-01T12:00:00+00:00"}
+    rows += [two_stage(source="gaussian-prior", value=99.0, **path), two_stage(source="ebm-prior", value=3.0, **path)]
+    assert [cells[1:] for cells in summaries.longer(rows)] == [
+        ("4.0000 ± 1.0000", "3", "2000", "0.000"),
+        ("3.5000 ± 1.0000", "3", "2000", "0.250"),
+        ("3.0000", "1", "2000", "0.500"),
+        ("2.0000", "1", "2000", "1.000"),
+    ]
+
+
 def test_trainings_of_the_energies_have_a_line(two_stage: Any) -> None:
     """Would break if seeds of samples were taken for trainings, or an older row for the newest of its training."""
     later = {"source": "ebm-prior", "seed": 1, "date": "2026-02-01T12:00:00+00:00"}
