@@ -69,10 +69,10 @@ class MLPPrior:
         conditionals = tuple(map(_detached, hierarchy.conditionals))
         return cls(tuple(energies), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
 
-    @torch.no_grad()
     def gradient(self, position: Latents) -> Latents:
         """Return d log p / d z_i for every layer."""
-        return self._gradient(position, None)
+        with torch.no_grad():
+            return self._gradient(position, None)
 
     @torch.no_grad()
     def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
