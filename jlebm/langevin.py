@@ -17,7 +17,9 @@ N(0, I) then stays as it is at every step size, and the energy alone limits epsi
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -28,7 +30,7 @@ from jlebm.choices import Drift
 from jlebm.config import MOST
 from jlebm.densities import LogDensity, step_sizes_of
 from jlebm.engines import graphs
-from jlebm.engines.gradients import Field, field_of
+from jlebm.engines.gradients import Field, field_of, without_autograd
 from jlebm.errors import UserError
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise, series
@@ -216,10 +218,11 @@ def _run_unseen(
     recorded = graphs.recorded(log_density, step_in, strides, position, steps)
     if recorded is not None:
         return recorded(position, draws)
-    step = step_in(log_density)
+    field = field_of(log_density)
     for xi in draws:
-        position = step(position, xi)
-    return position
+        with without_autograd(field):
+            position = move(position, field.gradient(position), strides, xi)
+    return map_latents(Tensor.clone, position)
 
 
 def log_acceptance(
@@ -255,21 +258,24 @@ class _Corrected(NamedTuple):
 def _run_corrected(
     position: Latents, field: Field, chain: _Corrected, noise: Noise, observe: Observer | None
 ) -> Latents:
-    value, gradient = field.value_and_gradient(position)
+    mode = nullcontext if observe is not None else partial(without_autograd, field)
+    with mode():
+        value, gradient = field.value_and_gradient(position)
     for index in range(chain.steps):
         xi = noise(position)
-        proposal = move(position, gradient, chain.strides, xi)
-        its_value, its_gradient = field.value_and_gradient(proposal)
         # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,
         # the comparison is false and the proposal is rejected.
         log_uniform = torch.special.log_ndtr(noise((value[:, None],))[0][:, 0])
-        accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.sizes)
-        info = StepInfo(value, dot(gradient, gradient).sqrt(), accepted)
-        position, gradient = _choose(accepted, proposal, position), _choose(accepted, its_gradient, gradient)
-        value = torch.where(accepted, its_value, value)
+        before, begun = value, gradient
+        with mode():
+            proposal = move(position, gradient, chain.strides, xi)
+            its_value, its_gradient = field.value_and_gradient(proposal)
+            accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.sizes)
+            position, gradient = _choose(accepted, proposal, position), _choose(accepted, its_gradient, gradient)
+            value = torch.where(accepted, its_value, value)
         if observe is not None:
-            observe(index, position, info)
-    return position
+            observe(index, position, StepInfo(before, dot(begun, begun).sqrt(), accepted))
+    return map_latents(Tensor.clone, position)
 
 
 def _choose(accepted: Bool[Tensor, " batch"], new: Latents, old: Latents) -> Latents:

@@ -86,7 +86,7 @@ class SharedNoise:
         rows = len(layer)
         shape = (rows * self.parts, *layer.shape[1:])
         drawn = torch.randn(shape, generator=self.generator, dtype=layer.dtype, device=layer.device)
-        return drawn[self.part * rows : (self.part + 1) * rows]
+        return drawn if self.parts == 1 else drawn[self.part * rows : (self.part + 1) * rows]
 
 
 class PinnedRing:

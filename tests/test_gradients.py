@@ -10,11 +10,12 @@ from jlebm import langevin
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, mlp_energy
-from jlebm.engines.closed_form import LEAST_ROWS, MLPPrior
+from jlebm.engines.closed_form import LEAST_ROWS, MOST_INPUTS, MLPPrior, Product
 from jlebm.engines.gradients import Autograd, PosteriorField, field_of
 from jlebm.langevin import Chain, Trace
 from jlebm.latents import Latents
 from jlebm.model import JointModel
+from jlebm.networks import Affine
 from jlebm.randomness import SharedNoise
 from tests.linear import linear_model
 
@@ -121,6 +122,40 @@ def test_memory_that_is_written_anew_changes_no_earlier_gradient() -> None:
     for gradient, expected in found:
         for ours, theirs in zip(gradient, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="the bits are those of MKL's products")
+@pytest.mark.parametrize("inputs", [1, 2, 32, 100, 200, MOST_INPUTS, MOST_INPUTS + 1, 512])
+def test_a_products_layout_does_not_change_its_bits(inputs: int) -> None:
+    """A copied weight and a bias that is added afterwards give the bits of a linear layer, in batches that take them.
+
+    Breaks if the bias is added afterwards where MKL sums up the inputs in two parts, between which it has its place.
+    """
+    generator = torch.Generator().manual_seed(4)
+    for rows in (LEAST_ROWS, 50, 100):
+        shapes = (rows, inputs), (200, inputs), (200,)
+        x, weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
+        laid_out = Product.of(Affine(weight, bias), torch.empty(rows, 200), copied=True)
+        assert laid_out.added == (1 < inputs <= MOST_INPUTS)
+        assert torch.equal(laid_out(x), nn.functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("metropolis", [False, True])
+def test_what_a_chain_returns_can_enter_a_graph_of_autograd(metropolis: bool) -> None:
+    """Steps are taken in inference mode, whose tensors cannot; breaks if a chain returns one of them.
+
+    A field that was used in that mode can be used outside of it, and the other way round.
+    """
+    one = model()
+    ends = langevin.run(latents(one), prior(one), Chain(3, 0.05, metropolis=metropolis), noise())
+    sum((layer * parameter.sum()).sum() for layer, parameter in zip(ends, one.parameters(), strict=False)).backward()
+    field, z = field_of(prior(one)), latents(one)
+    first = field.gradient(z)
+    with torch.inference_mode():
+        second, small = field.gradient(z), field.gradient(latents(one, 2))
+    for found in (second, field.gradient(z)):
+        assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(field.gradient(latents(one, 2)), small, strict=True))
 
 
 def test_a_new_chain_sees_new_weights() -> None:

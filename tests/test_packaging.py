@@ -166,7 +166,7 @@ def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 OF_THE_METHOD = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
 OF = {extra: {canonicalize_name(Requirement(line).name) for line in lines} for extra, lines in EXTRAS.items()}
-PEERS = dict.fromkeys(("torchebm_peer", "jax_peers", "blackjax_peers"), "peers")
+PEERS = dict.fromkeys(("torchebm_peer", "jax_peers", "blackjax_peers", "inception_peer"), "peers")
 KERNELS = {"philox_kernel": "gpu"} | PEERS  # modules that are imported only where an extra is installed, and which
 OPTIONAL = set().union(*(names for extra, names in OF.items() if extra != "suite"))
 PACKAGES = importlib.metadata.packages_distributions()

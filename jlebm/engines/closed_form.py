@@ -16,6 +16,7 @@ the same bits, is a copy of each weight as the product reads it, and memory that
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
 LEAST_ROWS = 16  # of a batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
+MOST_INPUTS = 384  # of a product that has the same bits if its bias is added afterwards: MKL sums up as many at once
 _leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
@@ -42,6 +44,9 @@ class MLPPrior:
         self._energies = tuple(None if f is None else Passes(f) for f in energies)
         self._conditionals = tuple(map(Passes, conditionals))
         self.top_sigma, self.sigma_floor = top_sigma, sigma_floor
+        # As tensors: torch would make one of each number in each step.
+        like = conditionals[0].layers[0].weight if conditionals else torch.empty(())
+        self._floor, self._one = like.new_full((), sigma_floor), like.new_ones(())
 
     @classmethod
     def of(cls, backbone: Backbone, energy: JointEnergy) -> "MLPPrior | None":
@@ -64,10 +69,10 @@ class MLPPrior:
         conditionals = tuple(map(_detached, hierarchy.conditionals))
         return cls(tuple(energies), conditionals, hierarchy.top_sigma, hierarchy.sigma_floor)
 
-    @torch.no_grad()
     def gradient(self, position: Latents) -> Latents:
         """Return d log p / d z_i for every layer."""
-        return self._gradient(position, None)
+        with torch.no_grad():
+            return self._gradient(position, None)
 
     @torch.no_grad()
     def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
@@ -87,7 +92,7 @@ class MLPPrior:
                 hidden, last = f.forward(z), f.network.layers[-1]
                 if terms is not None:
                     terms.append(F.linear(hidden, *last)[:, 0])
-                f.backward(last.weight.expand(len(z), -1), gradient[index])
+                f.backward(last.weight.expand(z.shape[0], -1), gradient[index])
             if index < len(self._conditionals):
                 conditional = self._conditionals[index]
                 parameters = conditional.outputs(conditional.forward(z))
@@ -99,18 +104,18 @@ class MLPPrior:
         """Return d log p(z|parameters) / d z; overwrite `parameters` by their gradient."""
         mean, log_s = parameters.chunk(2, dim=1)
         s = log_s.exp()
-        sigma = s + self.sigma_floor
+        sigma = s + self._floor
         u = (z - mean).div_(sigma)
         if terms is not None:
             terms.append(_log_normal(u, sigma))
         torch.div(u, sigma, out=mean)
-        torch.mul(u.square().sub_(1), s.div_(sigma), out=log_s)
+        torch.mul(u.square_().sub_(self._one), s.div_(sigma), out=log_s)
         return mean.neg()
 
 
 def _log_normal(u: Tensor, sigma: Tensor) -> Tensor:
     """Return the log-density at mu + sigma u for each element of the batch."""
-    return -(0.5 * u.square() + sigma.log() + 0.5 * math.log(2 * math.pi)).sum(1)
+    return u.square().mul_(0.5).add_(sigma.log()).add_(0.5 * math.log(2 * math.pi)).sum(1).neg_()
 
 
 def _detached(network: MLP) -> MLP:
@@ -122,22 +127,22 @@ class Passes:
 
     def __init__(self, network: MLP):
         self.network = network
-        self._across: list[Tensor] = []  # weights as the forward pass multiplies them: (inputs, outputs)
-        self._up: list[Tensor] = []  # hidden activations, first layer first
-        self._down: list[Tensor] = []  # gradients in them
+        self._rows = -1  # of the batch that there is memory for
+        self._up: list[Product] = []  # products of the forward pass, first layer first; the last one gives the outputs
+        self._down: list[Tensor] = []  # gradients in the hidden activations, first layer first
 
     def forward(self, z: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
         """Return the last hidden activations, until the next pass."""
-        if not self._up or self._up[0].shape[0] != len(z):
+        if self._rows != z.shape[0]:
             self._make_room(z)
-        hidden = z
-        for layer, across, place in zip(self.network.layers, self._across, self._up, strict=False):
-            hidden = F.leaky_relu_(torch.addmm(layer.bias, hidden, across, out=place), self.network.slope)
+        hidden, slope = z, self.network.slope
+        for product in self._up[:-1]:
+            hidden = F.leaky_relu_(product(hidden), slope)
         return hidden
 
     def outputs(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch outputs"]:
         """Return the outputs from the last hidden activations, until the next pass."""
-        return torch.addmm(self.network.layers[-1].bias, hidden, self._across[-1], out=self._outputs)
+        return self._up[-1](hidden)
 
     def hidden_gradient(self, outer: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch hidden"]:
         """Backpropagate a gradient in the outputs to the last hidden activations."""
@@ -148,17 +153,39 @@ class Passes:
 
         A leaky ReLU's output has the sign of its input, so its derivative is read from the output.
         """
-        layers, slope = self.network.layers, self.network.slope
-        outer = _leaky_backward(outer, self._up[-1], slope, True, grad_input=self._down[-1])
-        for layer, activation, place in zip(layers[-2:0:-1], self._up[-2::-1], self._down[-2::-1], strict=True):
-            torch.mm(outer, layer.weight, out=place)
-            outer = _leaky_backward(place, activation, slope, True, grad_input=place)
-        gradient.addmm_(outer, layers[0].weight)
+        slope = self.network.slope
+        for index in range(len(self._down) - 1, -1, -1):
+            place, weight = self._down[index], self.network.layers[index].weight
+            outer = _leaky_backward(outer, self._up[index].place, slope, True, grad_input=place)
+            outer = torch.mm(outer, weight, out=self._down[index - 1]) if index else gradient.addmm_(outer, weight)
 
+    @torch.inference_mode(False)  # a later pass may be in another mode
     def _make_room(self, z: Tensor) -> None:
-        weights = [layer.weight for layer in self.network.layers]
-        copied = z.device.type == "cpu" and len(z) >= LEAST_ROWS
-        self._outputs = z.new_empty(len(z), len(weights[-1]))
-        self._across = [weight.t().contiguous() if copied else weight.t() for weight in weights]
-        self._up = [z.new_empty(len(z), len(weight)) for weight in weights[:-1]]
-        self._down = [torch.empty_like(place) for place in self._up]
+        self._rows = z.shape[0]
+        copied = z.device.type == "cpu" and self._rows >= LEAST_ROWS
+        layers = self.network.layers
+        self._up = [Product.of(layer, z.new_empty(self._rows, len(layer.bias)), copied) for layer in layers]
+        self._down = [torch.empty_like(product.place) for product in self._up[:-1]]
+
+
+class Product(NamedTuple):
+    """One layer of a forward pass: `inputs` @ `across` + `bias`, written to `place`."""
+
+    bias: Tensor
+    across: Float[Tensor, "inputs outputs"]
+    place: Float[Tensor, "batch outputs"]
+    added: bool
+    """Whether the bias is added afterwards, which saves copying it first."""
+
+    @classmethod
+    def of(cls, layer: Affine, place: Tensor, copied: bool) -> "Product":
+        """Lay out a layer's weight; copied or not, and the bias added or not, the bits are the same."""
+        across = layer.weight.t()
+        added = copied and 1 < len(across) <= MOST_INPUTS  # a single product and the bias are rounded once, together
+        return cls(layer.bias, across.contiguous() if copied else across, place, added)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Multiply."""
+        if self.added:
+            return torch.mm(inputs, self.across, out=self.place).add_(self.bias)
+        return torch.addmm(self.bias, inputs, self.across, out=self.place)

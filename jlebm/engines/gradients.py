@@ -3,6 +3,7 @@
 The density alone decides, not the caller, and both ways give the same chain.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -37,6 +38,14 @@ def field_of(log_density: LogDensity) -> Field:
         if prior is not None and type(log_density) is Posterior:
             return PosteriorField(prior, log_density)
     return Autograd(log_density)
+
+
+def without_autograd(field: Field) -> AbstractContextManager[object]:
+    """Return the mode for steps along a field: none of autograd's bookkeeping, if the field itself needs none.
+
+    What is made in it cannot enter a graph of autograd; a copy made outside can.
+    """
+    return torch.inference_mode() if isinstance(field, MLPPrior) else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from reproduce.benchmark import (
     ceilings,
     commands,
     deep_chain,
+    inception_peer,
     lines,
     noise_schemes,
     peers,
@@ -155,7 +156,10 @@ def _parts(arguments: Arguments, device: torch.device, report: Reporter) -> Iter
         yield from untaken.parts(lines.workloads("cpu"))
     yield throughput.data_part(device)
     try:
-        yield throughput.inception_part(data_root(arguments.data_root), device)
+        root = data_root(arguments.data_root)
+        yield throughput.inception_part(root, device)
+        if arguments.peers and not inception_peer.missing(report):
+            yield inception_peer.part(root, device)
     except ExtractorNotFound as missing:
         report.line(f"Inception is not timed: {missing}")
 

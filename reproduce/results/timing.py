@@ -22,6 +22,10 @@ LEAST = {"d": 172800.0, "h": 7200.0, "min": 120.0, "s": 1.0, "ms": 1e-3}  # seco
 PROCESSOR = "processor"
 CLOCKS = ("", PROCESSOR)  # seconds that pass, and seconds that the process spends on a processor
 
+# Lines, by metric and setting, that the benchmark does not time any more: another one took their place. Their rows stay
+# stored, and no table shows them.
+RETIRED = frozenset({("help of a command", "the slowest of 9 commands that import no torch, beside import torch")})
+
 SPEED_HEADER = ("metric", "setting", "device", "plain", "ours", "ratio", "goal", "floor", "share of the floor reached")
 SCALE_HEADER = ("what grows", "setting", "device", "seconds", "times the line above")
 
@@ -147,9 +151,14 @@ def write_awaited(results: Path, lines: Sequence[Awaited]) -> None:
 
 
 def newest(rows: Sequence[Timing]) -> list[Timing]:
-    """Return the newest row of each kind, metric, setting and device; in the order of their first rows."""
+    """Return the newest row of each kind, metric, setting and device; in the order of their first rows.
+
+    Without lines that are not timed any more (`RETIRED`).
+    """
     latest: dict[tuple[str, str, str, str], Timing] = {}
     for row in rows:
+        if (row.metric, row.setting) in RETIRED:
+            continue
         key = (row.kind, row.metric, row.setting, row.device)
         if key not in latest or moment(row.date) >= moment(latest[key].date):
             latest[key] = row
