@@ -13,6 +13,7 @@ White, Statistical Science 28(3), 2013, the proposal CNL) treats its Gaussian pa
     eps <- ((2 - epsilon) eps - 2 epsilon grad E + sqrt(8 epsilon) xi) / (2 + epsilon).
 
 N(0, I) then stays as it is at every step size, and the energy alone limits epsilon: steps can be ten times larger.
+Several such steps with one momentum are a Hamiltonian trajectory (`jlebm.trajectories`).
 """
 
 import math
@@ -26,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from jlebm import trajectories
 from jlebm.choices import Drift
 from jlebm.config import MOST
 from jlebm.densities import LogDensity, step_sizes_of
@@ -34,6 +36,7 @@ from jlebm.engines.gradients import Field, field_of, without_autograd
 from jlebm.errors import UserError
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.randomness import Noise, series
+from jlebm.trajectories import Point
 
 Start = Literal["standard-normal", "ancestral"]
 Space = Literal["latents", "noise"]
@@ -62,6 +65,10 @@ class Chain:
     """Step size of a layer: epsilon for all, or the size that was adapted while its energy was trained (`step_sizes`),
     where epsilon is the first and the largest."""
 
+    leapfrog: int = field(default=1, metadata={"since": "0.3"})
+    """Steps of a Hamiltonian trajectory, which are accepted or rejected together: for a corrected Crank-Nicolson chain,
+    whose steps are then those of all trajectories."""
+
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
@@ -88,6 +95,17 @@ class Chain:
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "
                 f"not {self.temperature}; set it to 1 or metropolis to false"
             )
+        if self.leapfrog != 1 and not (self.metropolis and self.discretisation == "crank-nicolson"):
+            raise UserError(
+                "trajectories of several steps need a Crank-Nicolson discretisation and a Metropolis correction; set "
+                "discretisation to 'crank-nicolson' and metropolis to true, or leapfrog to 1"
+            )
+        if self.leapfrog < 1:
+            raise UserError(f"a trajectory needs a step: set leapfrog to 1 or more, not {self.leapfrog}")
+        if self.steps % self.leapfrog:
+            raise UserError(
+                f"{self.steps} steps are no whole number of trajectories of {self.leapfrog}; set steps to a multiple"
+            )
 
     @classmethod
     def from_joint_paper(cls, steps: int, s: float, start: Start = "standard-normal") -> "Chain":
@@ -108,6 +126,7 @@ class Chain:
         size = (
             f"epsilon {self.epsilon:g}" if self.sizes == "equal" else f"adapted to each layer, up to {self.epsilon:g}"
         )
+        corrected += f", trajectories of {self.leapfrog} steps" if self.leapfrog > 1 else ""
         return f"{self.steps} steps, {size}, from {self.start}{cold}{where}{corrected}"
 
     def stride(self, size: float) -> "Stride":
@@ -120,11 +139,13 @@ class Chain:
         """Return how far noise alone carries a coordinate in so many steps, its root mean square from the start.
 
         A random walk; by Crank-Nicolson from N(0, 1) with the Gaussian part, which keeps it within sqrt(2). Adapted
-        sizes are at most epsilon, and so is what they give.
+        sizes are at most epsilon, and so is what they give; trajectories have the middle of their angles.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)
         kept = abs(2 - self.epsilon) / (2 + self.epsilon)
+        if self.leapfrog > 1:
+            kept, steps = abs(math.cos(self.leapfrog * trajectories.angle_of(self.epsilon))), steps // self.leapfrog
         return math.sqrt((1 - kept**steps) ** 2 + self.temperature**2 * (1 - kept ** (2 * steps)))
 
 
@@ -196,7 +217,8 @@ def run(
     sizes = sizes_of(log_density, chain, len(position))
     strides = tuple(map(chain.stride, sizes))
     if chain.metropolis:
-        return _run_corrected(position, field_of(log_density), _Corrected(chain.steps, sizes, strides), noise, observe)
+        length = _Corrected(chain.steps, sizes, strides, chain.leapfrog)
+        return _run_corrected(position, field_of(log_density), length, noise, observe)
     draws = series(noise, position, chain.steps)
     if observe is None:
         return _run_unseen(position, log_density, chain.steps, strides, draws)
@@ -253,6 +275,18 @@ class _Corrected(NamedTuple):
     steps: int
     sizes: tuple[float, ...]
     strides: tuple[Stride, ...]
+    leapfrog: int
+
+    def propose(self, field: Field, here: Point, xi: Latents, noise: Noise) -> tuple[Point, Float[Tensor, " batch"]]:
+        """Return the proposal and the logarithm of its acceptance ratio: of one step, or of a trajectory."""
+        if self.leapfrog > 1:
+            spread = trajectories.spread_of(noise((here.value[:, None],))[0][:, 0])
+            end, momentum = trajectories.follow(field, here, xi, self.sizes, self.leapfrog, spread)
+            return end, trajectories.log_ratio(here, xi, end, momentum)
+        position = move(here.position, here.gradient, self.strides, xi)
+        there = Point(position, *field.value_and_gradient(position))
+        gain = there.value - here.value
+        return there, log_acceptance(gain, here.gradient, there.gradient, xi, self.sizes)
 
 
 def _run_corrected(
@@ -260,21 +294,24 @@ def _run_corrected(
 ) -> Latents:
     mode = nullcontext if observe is not None else partial(without_autograd, field)
     with mode():
-        value, gradient = field.value_and_gradient(position)
-    for index in range(chain.steps):
+        here = Point(position, *field.value_and_gradient(position))
+    for first in range(0, chain.steps, chain.leapfrog):
         xi = noise(position)
         # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,
         # the comparison is false and the proposal is rejected.
-        log_uniform = torch.special.log_ndtr(noise((value[:, None],))[0][:, 0])
-        before, begun = value, gradient
+        log_uniform = torch.special.log_ndtr(noise((here.value[:, None],))[0][:, 0])
+        before = here
         with mode():
-            proposal = move(position, gradient, chain.strides, xi)
-            its_value, its_gradient = field.value_and_gradient(proposal)
-            accepted = log_uniform < log_acceptance(its_value - value, gradient, its_gradient, xi, chain.sizes)
-            position, gradient = _choose(accepted, proposal, position), _choose(accepted, its_gradient, gradient)
-            value = torch.where(accepted, its_value, value)
+            there, ratio = chain.propose(field, here, xi, noise)
+            accepted = log_uniform < ratio
+            position = _choose(accepted, there.position, here.position)
+            gradient = _choose(accepted, there.gradient, here.gradient)
+            here = Point(position, torch.where(accepted, there.value, here.value), gradient)
         if observe is not None:
-            observe(index, position, StepInfo(before, dot(begun, begun).sqrt(), accepted))
+            norm, last = dot(before.gradient, before.gradient).sqrt(), first + chain.leapfrog - 1
+            for index in range(first, last):  # a trajectory moves at its last step
+                observe(index, before.position, StepInfo(before.value, norm))
+            observe(last, position, StepInfo(before.value, norm, accepted))
     return map_latents(Tensor.clone, position)
 
 

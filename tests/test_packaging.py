@@ -54,7 +54,7 @@ LAYERS = (
     {"backbones", "energies"},
     {"densities", "engines.closed_form"},
     {"engines.gradients", "engines.graphs"},
-    {"langevin"},
+    {"langevin", "trajectories"},
     {"model", "diagnostics", "objectives"},
     {"learning"},
     {"experiment", "run"},
