@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jlebm import langevin
+from jlebm import langevin, moves
 from jlebm.densities import PriorInNoise, SomeLayers
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
@@ -86,7 +86,7 @@ def test_detailed_balance_of_both_discretisations(sizes: tuple[float, float]) ->
                 (b - a - stride.drift * g) / stride.noise for a, b, g, stride in zip(x, y, slope, strides, strict=True)
             )
             q = sum(torch.distributions.Normal(0.0, 1.0).log_prob(each).sum(1) for each in xi)
-            ratio = langevin.log_acceptance(there - here, slope, its_slope, xi, sizes)
+            ratio = moves.log_acceptance(there - here, slope, its_slope, xi, sizes)
             return here + q + ratio.clamp(max=0)
 
         torch.testing.assert_close(flow(x, y), flow(y, x), rtol=1e-10, atol=1e-10)

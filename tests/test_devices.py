@@ -21,8 +21,8 @@ from jlebm.distributions import Normal
 from jlebm.energies import conv_energy, mlp_energy
 from jlebm.engines.closed_form import MLPPrior
 from jlebm.engines.gradients import field_of
-from jlebm.langevin import Stride, move
 from jlebm.model import JointModel
+from jlebm.moves import Stride, move
 from tests.small import HIERARCHY
 
 GPU = torch.device("cuda")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jlebm import langevin
+from jlebm import langevin, moves
 from jlebm.densities import PriorInLatents
 from jlebm.engines.gradients import Autograd
 from jlebm.errors import UserError
@@ -180,7 +180,7 @@ def test_detailed_balance() -> None:
             q = torch.distributions.Normal(x + epsilon * here, (2 * epsilon) ** 0.5).log_prob(y)[:, 0].exp()
             xi = (y - x - epsilon * here) / (2 * epsilon) ** 0.5
             gain = quartic((y,)) - quartic((x,))
-            log_ratio = langevin.log_acceptance(gain, (here,), (there,), (xi,), (epsilon,))
+            log_ratio = moves.log_acceptance(gain, (here,), (there,), (xi,), (epsilon,))
             return quartic((x,)).exp() * q * log_ratio.clamp(max=0).exp()
 
         torch.testing.assert_close(flow(x, y), flow(y, x), rtol=1e-12, atol=0)
@@ -237,9 +237,9 @@ def test_small_steps_are_all_accepted() -> None:
 
     def size(epsilon: float) -> Tensor:
         there, proposed = field.value_and_gradient(
-            langevin.move((x,), gradient, [Chain(1, epsilon).stride(epsilon)], (xi,))
+            moves.move((x,), gradient, [Chain(1, epsilon).stride(epsilon)], (xi,))
         )
-        return langevin.log_acceptance(there - value, gradient, proposed, (xi,), (epsilon,)).square().mean().sqrt()
+        return moves.log_acceptance(there - value, gradient, proposed, (xi,), (epsilon,)).square().mean().sqrt()
 
     assert float(size(4e-6) / size(1e-6)) == pytest.approx(8, rel=0.01)
     trace = Trace()

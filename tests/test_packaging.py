@@ -54,7 +54,7 @@ LAYERS = (
     {"backbones", "energies"},
     {"densities", "engines.closed_form"},
     {"engines.gradients", "engines.graphs"},
-    {"langevin", "trajectories"},
+    {"langevin", "moves", "trajectories"},
     {"model", "diagnostics", "objectives"},
     {"learning"},
     {"experiment", "run"},

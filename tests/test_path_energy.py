@@ -8,6 +8,7 @@ import torch
 
 import jlebm
 from jlebm.backbones.conv import ConvConfig
+from jlebm.backbones.topdown import TopDownBackbone
 from jlebm.densities import PriorInLatents, PriorInNoise
 from jlebm.energies import PathEnergy, PathMapEnergy
 from jlebm.errors import UserError
@@ -56,6 +57,7 @@ def test_the_path_is_that_of_the_decoder() -> None:
     """Breaks if the energies read another path than the image is made of: the last one, followed on, is the image."""
     model = model_of()
     own, z = model.backbone, model.pushed(noise_of(model))
+    assert isinstance(own, TopDownBackbone)
     path = own.path(z)
     assert tuple(each.shape[1:] for each in path) == own.path_shapes == CONFIG.path_shapes
     last = CONFIG.last_latents
@@ -120,9 +122,11 @@ def test_they_learn_jointly_with_their_backbone() -> None:
     assert type(state.model.energy) is PathEnergy
     z = map_latents(torch.Tensor.detach, state.model.pushed(noise_of(state.model.double())))
     state.model.energy_at(z).sum().backward()
-    widening = state.model.backbone.widen[0].weight.grad
-    assert widening is not None
-    assert bool((widening != 0).any())
+    own = state.model.backbone
+    assert isinstance(own, TopDownBackbone)
+    (weight, *_) = own.widen.parameters()
+    assert weight.grad is not None
+    assert bool((weight.grad != 0).any())
 
 
 def test_the_configuration_is_told_from_others() -> None:

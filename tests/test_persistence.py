@@ -168,7 +168,7 @@ def test_chains_at_every_fifth_update(tmp_path: Path) -> None:
     assert isinstance(scheme, TwoStage)
     between = scheme.update(state.model, x, source, 4)
     assert isinstance(between, NoiseContrastUpdate)
-    assert all(map(torch.equal, before, kept.noise))
+    assert all(torch.equal(one, other) for one, other in zip(before, kept.noise, strict=True))
     positive, negative = between.positive.sum(1), between.negative.sum(1)
     squares = positive.square().mean() + negative.square().mean()
     expected = 0.7 * (logistic_loss(positive, negative) + sparse.optimizer.energy_l2 * squares)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jlebm import langevin, trajectories
+from jlebm import langevin, moves, trajectories
 from jlebm.densities import PriorInNoise
 from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
@@ -39,10 +39,10 @@ def test_one_step_is_the_crank_nicolson_move() -> None:
     field, here, xi = begun()
     end, momentum = trajectories.follow(field, here, xi, SIZES, 1, ONE)
     strides = tuple(implicit(1, 1.0).stride(size) for size in SIZES)
-    moved = langevin.move(here.position, here.gradient, strides, xi)
+    moved = moves.move(here.position, here.gradient, strides, xi)
     for one, other in zip(end.position, moved, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    ratio = langevin.log_acceptance(end.value - here.value, here.gradient, end.gradient, xi, SIZES)
+    ratio = moves.log_acceptance(end.value - here.value, here.gradient, end.gradient, xi, SIZES)
     torch.testing.assert_close(trajectories.log_ratio(here, xi, end, momentum), ratio, rtol=1e-10, atol=1e-10)
     assert trajectories.angle_of(0.4) == pytest.approx(math.acos(1.6 / 2.4), rel=1e-12)
 

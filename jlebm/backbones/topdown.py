@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jlebm.backbones.protocol import PosteriorSample
+from jlebm.backbones.topdown_layers import Residual, act, blocks, conv, halving, same
 from jlebm.distributions import Normal
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
-from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
 
 MEAN_BOUND, LOG_SIGMA_BOUND = 5.0, 3.0  # of p0; the posterior's log sigma relative to it is bounded by MEAN_BOUND
@@ -85,45 +85,16 @@ class TopDownConfig:
         return max(level for level, count in enumerate(self.groups) if count)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, scale: float = 1.0, stride: int = 1, padding: int = 0) -> nn.Conv2d:
-    """Return a convolution that keeps its input's variance after a leaky ReLU, times `scale` squared."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding)
-    nn.init.normal_(layer.weight, std=scale * math.sqrt(2 / (1 + SLOPE**2) / (inputs * kernel**2)))
-    nn.init.zeros_(layer.bias) if layer.bias is not None else None
-    return layer
-
-
-def _same(inputs: int, outputs: int, side: int, scale: float = 1.0) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps the side; of a point, a linear map."""
-    return _conv(inputs, outputs, 1, scale) if side == 1 else _conv(inputs, outputs, 3, scale, padding=1)
-
-
-def _act(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, SLOPE)
-
-
-class Residual(nn.Module):
-    """Two convolutions added to their input; at first close to the identity."""
-
-    def __init__(self, width: int, side: int, scale: float):
-        super().__init__()
-        self.first, self.second = _same(width, width, side), _same(width, width, side, scale)
-
-    def forward(self, h: Float[Tensor, "batch width side side"]) -> Float[Tensor, "batch width side side"]:
-        """Return the sum."""
-        return h + self.second(_act(self.first(_act(h))))
-
-
 class Group(nn.Module):
     """One layer of latents: its prior and posterior given the path, and its way back into the path."""
 
     def __init__(self, width: int, side: int, maps: int, scale: float, top: bool):
         super().__init__()
         self.maps = maps
-        self.prior = None if top else _same(width, 2 * maps, side, 0.1)
-        self.mix = _conv(2 * width, width, 1)
-        self.inference = _same(width, 2 * maps, side, 0.1)
-        self.back = _same(maps, width, side, 0.5)
+        self.prior = None if top else same(width, 2 * maps, side, 0.1)
+        self.mix = conv(2 * width, width, 1)
+        self.inference = same(width, 2 * maps, side, 0.1)
+        self.back = same(maps, width, side, 0.5)
         self.residual = Residual(width, side, scale)
 
     def p0(self, h: Tensor) -> Normal:
@@ -131,13 +102,13 @@ class Group(nn.Module):
         if self.prior is None:
             zero = h.new_zeros(len(h), self.maps, *h.shape[2:])
             return Normal(zero, torch.ones_like(zero))
-        mean, raw = self.prior(_act(h)).chunk(2, 1)
+        mean, raw = self.prior(act(h)).chunk(2, 1)
         bounded = LOG_SIGMA_BOUND * torch.tanh(raw / LOG_SIGMA_BOUND)
         return Normal(MEAN_BOUND * torch.tanh(mean / MEAN_BOUND), bounded.exp())
 
     def q(self, h: Tensor, features: Tensor, prior: Normal) -> Normal:
         """Return the posterior of the group given the path and the features, relative to the prior."""
-        mean, raw = self.inference(_act(self.mix(torch.cat([_act(h), _act(features)], 1)))).chunk(2, 1)
+        mean, raw = self.inference(act(self.mix(torch.cat([act(h), act(features)], 1)))).chunk(2, 1)
         relative = MEAN_BOUND * torch.tanh((raw - 0.5) / MEAN_BOUND)
         return Normal(prior.mean + prior.sigma * mean, prior.sigma * relative.exp())
 
@@ -166,19 +137,19 @@ class TopDownBackbone(nn.Module):
         for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
             if level:
                 from_point = sides[level - 1] == 1
-                self.widen.append(_conv(widths[level - 1], width * side**2 if from_point else width, 1))
-                self.up.append(_halving(width, widths[level - 1], side // sides[level - 1]))
+                self.widen.append(conv(widths[level - 1], width * side**2 if from_point else width, 1))
+                self.up.append(halving(width, widths[level - 1], side // sides[level - 1]))
             made = [
                 Group(width, side, config.maps[level], scale, top=not level and not index)
                 for index in range(config.groups[level])
             ]
             self.groups.append(nn.ModuleList(made))
-            self.after.append(_blocks(width, side, scale, config.decoder_blocks[level]))
-            self.encoder.append(_blocks(width, side, scale, config.encoder_blocks[level]))
+            self.after.append(blocks(width, side, scale, config.decoder_blocks[level]))
+            self.encoder.append(blocks(width, side, scale, config.encoder_blocks[level]))
         channels, half = config.image_shape[0], config.image_shape[1] == 2 * sides[-1]
         self.grow = nn.ConvTranspose2d(widths[-1], config.last_width, 4, 2, 1) if half else None
-        self.image = _conv(config.last_width if half else widths[-1], channels, 3, 0.5, padding=1)
-        self.stem = _halving(channels, widths[-1], 2) if half else _conv(channels, widths[-1], 3, padding=1)
+        self.image = conv(config.last_width if half else widths[-1], channels, 3, 0.5, padding=1)
+        self.stem = halving(channels, widths[-1], 2) if half else conv(channels, widths[-1], 3, padding=1)
 
     @property
     def latent_shapes(self) -> LatentShapes:
@@ -252,8 +223,8 @@ class TopDownBackbone(nn.Module):
     def _likelihood(self, h: Tensor) -> Normal:
         """Return p(x|z) at the end of the path."""
         if self.grow is not None:
-            h = self.grow(_act(h))
-        return Normal.constant_sigma(torch.tanh(self.image(_act(h))), self.config.likelihood_sigma)
+            h = self.grow(act(h))
+        return Normal.constant_sigma(torch.tanh(self.image(act(h))), self.config.likelihood_sigma)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Return the encoder's features of each level, top first."""
@@ -262,7 +233,7 @@ class TopDownBackbone(nn.Module):
             h = self.encoder[level](h)
             found.insert(0, h)
             if level:
-                h = self.up[level - 1](_act(h))
+                h = self.up[level - 1](act(h))
         return found
 
     def _latents(self, choose: Choose, batch: int) -> Latents:
@@ -295,7 +266,7 @@ class TopDownBackbone(nn.Module):
     def _wider(self, h: Tensor, level: int) -> Tensor:
         """Return the path at a level's resolution from the one above it."""
         side, above = self.config.sides[level], self.config.sides[level - 1]
-        h = self.widen[level - 1](_act(h))
+        h = self.widen[level - 1](act(h))
         if above == 1:
             return h.reshape(len(h), -1, side, side)
         return F.interpolate(h, scale_factor=float(side // above), mode="nearest")
@@ -317,14 +288,3 @@ def _groups(groups: nn.Module) -> Iterator[Group]:
     for group in groups:
         assert isinstance(group, Group)
         yield group
-
-
-def _blocks(width: int, side: int, scale: float, count: int) -> nn.Sequential:
-    return nn.Sequential(*(Residual(width, side, scale) for _ in range(count)))
-
-
-def _halving(inputs: int, outputs: int, factor: int) -> nn.Conv2d:
-    """Return a convolution that divides the side: by overlapping windows for two, else by tiles."""
-    return (
-        _conv(inputs, outputs, 4, stride=2, padding=1) if factor == 2 else _conv(inputs, outputs, factor, stride=factor)
-    )

@@ -16,8 +16,9 @@ from torch import Tensor
 from jlebm.densities import LogDensity
 from jlebm.engines.gradients import field_of
 from jlebm.errors import UserError
-from jlebm.langevin import Chain, log_acceptance, move
+from jlebm.langevin import Chain
 from jlebm.latents import Latents
+from jlebm.moves import log_acceptance, move
 from jlebm.randomness import Noise
 
 
