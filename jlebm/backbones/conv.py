@@ -135,7 +135,9 @@ class ConvBackbone(MarkovHierarchy):
         plain = type(self) is ConvBackbone and list(map(type, layers)) == built and len(slopes) == 1
         if not plain or hooked or self.precision == "bf16":
             return None
-        return ConvDecoder(layers[1], convolutions, slopes.pop(), self.config.likelihood_sigma)
+        point = layers[1]
+        assert isinstance(point, FromPoint)
+        return ConvDecoder(point, convolutions, slopes.pop(), self.config.likelihood_sigma)
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""
