@@ -52,7 +52,7 @@ LAYERS = (
     },
     {"latents", "distributions", "networks", "persistence", "randomness", "philox", "philox_kernel", "config"},
     {"backbones", "energies"},
-    {"densities", "engines.closed_form"},
+    {"densities", "engines.closed_form", "engines.decoder_gradient"},
     {"engines.gradients", "engines.graphs"},
     {"langevin", "moves", "trajectories"},
     {"model", "diagnostics", "objectives"},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jlebm.backbones.layers import FromPoint, smallest_side
 from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
-from jlebm.backbones.protocol import MLPHierarchy, NoEncoder, PosteriorSample
+from jlebm.backbones.protocol import ConvDecoder, MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
@@ -123,6 +123,21 @@ class ConvBackbone(MarkovHierarchy):
         if type(self) is not ConvBackbone or len(known) < len(networks):
             return None
         return MLPHierarchy(self.top_sigma, known, SIGMA_FLOOR)
+
+    def conv_decoder(self) -> ConvDecoder | None:
+        """Return p(x|z_1) as the layers of its generator; None in bf16, with a hook or other layers, in a subclass."""
+        layers = list(self.generator)
+        convolutions = tuple(layer for layer in layers if type(layer) is nn.ConvTranspose2d)
+        slopes = {layer.negative_slope for layer in layers if type(layer) is nn.LeakyReLU}
+        built = [nn.Unflatten, FromPoint, nn.LeakyReLU, *[nn.ConvTranspose2d, nn.LeakyReLU] * len(convolutions)]
+        built[-1] = nn.Tanh
+        hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (self.generator, *layers))
+        plain = type(self) is ConvBackbone and list(map(type, layers)) == built and len(slopes) == 1
+        if not plain or hooked or self.precision == "bf16":
+            return None
+        point = layers[1]
+        assert isinstance(point, FromPoint)
+        return ConvDecoder(point, convolutions, slopes.pop(), self.config.likelihood_sigma)
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z_1) with images in [-1, 1]."""

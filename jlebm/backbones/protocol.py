@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from jlebm.distributions import Likelihood
 from jlebm.errors import UserError
@@ -90,6 +90,30 @@ class HasMLPHierarchy(Protocol):
 
     def mlp_hierarchy(self) -> MLPHierarchy | None:
         """Return the weights of p0; None if it has another form, as in a subclass with its own `prior_log_prob`."""
+        ...
+
+
+class ConvDecoder(NamedTuple):
+    """A p(x|z_1) whose mean is a stack of transposed convolutions, as closed-form gradients need.
+
+    A leaky ReLU follows each layer but the last, which a tanh follows.
+    """
+
+    point: nn.ConvTranspose2d
+    """The layer of a 1x1 input, z_1 itself: its weight is (inputs, outputs, height, width)."""
+    layers: tuple[nn.ConvTranspose2d, ...]
+    """The layers after it."""
+    slope: float
+    sigma: float
+    """Standard deviation of every pixel."""
+
+
+@runtime_checkable
+class HasConvDecoder(Protocol):
+    """The protocol of a backbone whose p(x|z_1) may have that form, which makes its posterior chains faster."""
+
+    def conv_decoder(self) -> ConvDecoder | None:
+        """Return the layers of p(x|z_1); None if it has another form, as in a subclass with its own `decode`."""
         ...
 
 

@@ -30,7 +30,7 @@ from jlebm.networks import MLP, Affine, read_mlp
 
 LEAST_ROWS = 16  # of a batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
 MOST_INPUTS = 384  # of a product that has the same bits if its bias is added afterwards: MKL sums up as many at once
-_leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
+leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 
 class MLPPrior:
@@ -156,7 +156,7 @@ class Passes:
         slope = self.network.slope
         for index in range(len(self._down) - 1, -1, -1):
             place, weight = self._down[index], self.network.layers[index].weight
-            outer = _leaky_backward(outer, self._up[index].place, slope, True, grad_input=place)
+            outer = leaky_backward(outer, self._up[index].place, slope, True, grad_input=place)
             outer = torch.mm(outer, weight, out=self._down[index - 1]) if index else gradient.addmm_(outer, weight)
 
     @torch.inference_mode(False)  # a later pass may be in another mode

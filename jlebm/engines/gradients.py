@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jlebm.densities import LogDensity, Posterior, PriorInLatents
 from jlebm.engines.closed_form import MLPPrior
+from jlebm.engines.decoder_gradient import DecoderLikelihood
 from jlebm.latents import Latents, map_latents
 
 
@@ -68,10 +69,12 @@ class Autograd:
 
 
 class PosteriorField:
-    """The posterior's field: log p(x|z) by autograd through the decoder, plus the prior in closed form."""
+    """The posterior's field: the prior in closed form, plus log p(x|z) so or by autograd through the decoder."""
 
     def __init__(self, prior: MLPPrior, posterior: Posterior):
-        self.prior, self.likelihood = prior, Autograd(posterior.log_likelihood)
+        likelihood = DecoderLikelihood.of(posterior.backbone, posterior.x)
+        self.prior: Field = prior
+        self.likelihood: Field = Autograd(posterior.log_likelihood) if likelihood is None else likelihood
 
     def gradient(self, position: Latents) -> Latents:
         """See `Field`."""
