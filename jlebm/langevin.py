@@ -115,10 +115,10 @@ class Chain:
         return Stride(size, self.temperature * math.sqrt(2 * size))
 
     def noise_alone(self, steps: int) -> float:
-        """Return how far noise alone carries a coordinate in so many steps, its root mean square from the start.
+        """Return the root-mean-square distance that noise alone carries a coordinate in so many steps.
 
-        A random walk; by Crank-Nicolson from N(0, 1) with the Gaussian part, which keeps it within sqrt(2). Adapted
-        sizes are at most epsilon, and so is what they give.
+        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, it stays within sqrt(2).
+        With adapted sizes, which are at most epsilon, it is an upper bound.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)
@@ -150,7 +150,7 @@ class Stride(NamedTuple):
 
 
 def move(position: Latents, gradient: Latents, strides: Sequence[Stride], noise: Latents) -> Latents:
-    """Move every layer at once by one step, given the gradient there and N(0, I) noise; one stride a layer."""
+    """Move every layer at once by one step, given the gradient there, N(0, I) noise and one stride per layer."""
     return tuple(
         z.add(g, alpha=stride.drift).add_(xi, alpha=stride.noise)
         for z, g, xi, stride in zip(position, gradient, noise, strides, strict=True)

@@ -27,7 +27,7 @@ from jlebm.energies import JointEnergy, is_zero
 from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
-LEAST_ROWS = 16  # of a batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
+LEAST_ROWS = 16  # smallest batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
 _leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 

@@ -45,7 +45,7 @@ def run_outside(arguments: OutsideArguments) -> None:
     if arguments.images < 1 or arguments.draws < 1:
         raise UserError(f"--images and --draws must be at least 1, not {arguments.images} and {arguments.draws}")
     if arguments.draws > MOST:
-        raise UserError(f"--draws must be at most {MOST:,}, a number that no mean is worth; ask for fewer")
+        raise UserError(f"--draws must be at most {MOST:,}, beyond which a mean no longer changes; ask for fewer")
     run, experiment = open_trained(arguments.run)
     inside = _held_out(experiment, arguments, report)
     found = _load(arguments.outside, arguments, report)
@@ -103,7 +103,7 @@ def open_trained(folder: Path) -> tuple[Run, Experiment]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(seed) is not int:
         raise UserError(f"{folder} is not the folder of a run: its config.json is that of something else")
     if "latent_dims" not in config["model"] or "features" not in config["model"]:
-        raise UserError(f"{folder} is the run of another model than a ladder, whose layers the scores L>k are of")
+        raise UserError(f"{folder} is the run of another model than a ladder; the scores L>k need a ladder's layers")
     experiment = Experiment.from_json(config)
     return Run(folder, experiment, seed), experiment
 

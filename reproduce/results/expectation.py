@@ -12,7 +12,7 @@ from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measureme
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, refuse_unwritable
 
-CONFIDENCE = 0.95  # of the prediction interval for new means
+CONFIDENCE = 0.95  # level of the prediction interval for new means
 QUESTION = ("dataset", "preset", "variation", "learning", "metric", "source", "layer", "target", "score")
 CONDITIONS = (
     "reference",

@@ -159,7 +159,7 @@ def test_an_empty_data_root_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
         data_root(None)
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii:strict", "utf-8"])
+@pytest.mark.parametrize("encoding", [pytest.param("cp1252", marks=pytest.mark.slow), "ascii:strict", "utf-8"])
 def test_an_output_that_is_not_utf_8(encoding: str, tmp_path: Path) -> None:
     """Would break if `python -m reproduce.check > file` on Windows ended in a traceback, or in rubbish."""
     out = tmp_path / "out"
@@ -201,7 +201,9 @@ OUTPUTS = {
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("words", ["-m reproduce.check", "-m reproduce.check --all"])
+@pytest.mark.parametrize(
+    "words", ["-m reproduce.check", pytest.param("-m reproduce.check --all", marks=pytest.mark.slow)]
+)
 def test_an_output_that_takes_nothing(output: str, words: str) -> None:
     """Would break if `> /dev/full` ended in a traceback, or with a code of success."""
     where, code, said = OUTPUTS[output]
