@@ -66,6 +66,7 @@ def test_the_help_of_a_recipe_needs_torch_alone(module: str) -> None:
     assert set(imported_by_help(module)[module]) <= {"torch"}
 
 
+@pytest.mark.slow
 def test_the_slow_modules_are_those_that_the_work_imports() -> None:
     """Breaks if a name above is no longer what is slow, so that the tests above see nothing."""
     slow = "import sys, jlebm.evaluation.inception; print(*(name for name in {} if name in sys.modules))"
@@ -88,6 +89,7 @@ print(*sorted(name for name in {slow} if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_training_and_detection_import_no_metric_network() -> None:
     """Breaks if the library loads torch-fidelity, torchvision or scikit-learn before one of their functions runs."""
     ran = subprocess.run(

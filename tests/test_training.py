@@ -47,6 +47,7 @@ def assert_same(a: TrainState, b: TrainState) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["joint-mle", "variational"])
 def test_half_and_half_is_the_whole_bitwise(tmp_path: Path, learning: LearningName) -> None:
     """N steps equal N/2 steps, a new process and N/2 steps: a generator, moment, average or order left out shows."""

@@ -241,6 +241,7 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic(awaited: list[timing.Awai
     )
 
 
+@pytest.mark.slow
 def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
     """A line of another name or size breaks this; `python -m reproduce.benchmark --write-awaited` stores it."""
     assert timing.read_awaited(tmp_path) == []

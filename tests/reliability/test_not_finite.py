@@ -61,6 +61,7 @@ def test_every_system_is_refused(name: str) -> None:
         system.sample(range(2))
 
 
+@pytest.mark.slow
 def test_no_row_where_one_source_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

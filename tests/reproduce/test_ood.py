@@ -158,6 +158,7 @@ def test_bad_input_is_a_sentence(
     assert results.read_all(root.parent / "results/measured") == []
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_judged_is_a_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A training that has not ended, one without a checkpoint, a model without a ladder's layers."""
     early = trained(root.parent, stop_after=3)
