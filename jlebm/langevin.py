@@ -117,8 +117,8 @@ class Chain:
     def noise_alone(self, steps: int) -> float:
         """Return the root-mean-square distance that noise alone carries a coordinate in so many steps.
 
-        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, it stays within sqrt(2).
-        With adapted sizes, which are at most epsilon, it is an upper bound.
+        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, at most sqrt(2). With
+        adapted sizes, none of them larger than epsilon, it is an upper bound.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)

@@ -138,6 +138,7 @@ def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path,
     assert stopwatch.operations(part.counted) > 0
 
 
+@pytest.mark.slow
 def test_what_ours_does_not_use_is_timed_beside_it() -> None:
     """Products through oneDNN have the error of float32, or have no line; layers in bf16 are as far off as bf16 is."""
     found = list(untaken.parts((WORKLOAD,)))
