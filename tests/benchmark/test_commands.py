@@ -35,6 +35,7 @@ def test_repeated_rows_are_whole_and_of_many_means(tmp_path: Path) -> None:
         commands.repeat_rows(tmp_path / "none", tmp_path / "other", 10)
 
 
+@pytest.mark.slow
 def test_a_process_is_timed_by_its_user_time() -> None:
     """Breaks if waiting counted as work, or a command that fails were timed."""
     line = commands.Line("speed", "sleep", "", [("-c", "import time; time.sleep(0.3)")], None)
