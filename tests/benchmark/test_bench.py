@@ -228,6 +228,7 @@ def awaited() -> list[timing.Awaited]:
     return lines.awaited()
 
 
+@pytest.mark.slow
 def test_a_gpu_has_the_papers_sizes_in_each_arithmetic(awaited: list[timing.Awaited]) -> None:
     """Whole batches, ten steps and 10,000 images; the prior's chain once, as the generator is not in it."""
     assert len(awaited) == len(set(awaited))
@@ -254,6 +255,7 @@ def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None
             timing.read_awaited(tmp_path)
 
 
+@pytest.mark.slow
 def test_parts_are_the_lines_that_are_awaited(
     random_weights: Path, tmp_path: Path, awaited: list[timing.Awaited]
 ) -> None:
