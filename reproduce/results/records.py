@@ -1,6 +1,7 @@
 """Strict reading of flat records: every field is known, present, of its type and finite, or an error names it."""
 
 import dataclasses
+import json
 import math
 import re
 import types
@@ -156,6 +157,7 @@ _MEANT = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def _word(value: Any) -> str:
-    if value is None:
-        return "null"
+    """Name a value in a message: a number as it stands in the file, anything longer by its kind."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)[:40]
     return _MEANT.get(type(value), f"a {type(value).__name__}")

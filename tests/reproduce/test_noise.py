@@ -149,6 +149,7 @@ def test_an_unknown_scheme_is_one_sentence(main, capsys: pytest.CaptureFixture[s
     assert "philox/1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores outside the distribution: rows and arrays of each scheme lie beside one another."""
     root = test_ood.root.__wrapped__(tmp_path, monkeypatch)

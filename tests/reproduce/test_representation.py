@@ -67,6 +67,7 @@ def test_pixel_change_by_hand() -> None:
     assert pixel_change(frozen, redrawn) == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_feature_change_is_a_distance(tmp_path: Path, small_inception: Path) -> None:
     """Equal images are at 0; others at the mean distance of their own features."""
     (tmp_path / small_inception.name).symlink_to(small_inception)

@@ -158,7 +158,10 @@ def test_an_empty_data_root_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
         data_root(None)
 
 
-@pytest.mark.parametrize("encoding", [pytest.param("cp1252", marks=pytest.mark.slow), "ascii:strict", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param("cp1252", marks=pytest.mark.slow), pytest.param("ascii:strict", marks=pytest.mark.slow), "utf-8"],
+)
 def test_an_output_that_is_not_utf_8(encoding: str, tmp_path: Path) -> None:
     """Would break if `python -m reproduce.check > file` on Windows ended in a traceback, or in rubbish."""
     out = tmp_path / "out"
@@ -198,8 +201,11 @@ OUTPUTS = {
 }
 
 
+OTHERS = [name for name in OUTPUTS if name != "a full disk"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", ["a full disk", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 @pytest.mark.parametrize(
     "words", ["-m reproduce.check", pytest.param("-m reproduce.check --all", marks=pytest.mark.slow)]
 )
