@@ -124,7 +124,8 @@ def images(model: JointModel) -> Tensor:
         return model.backbone.decode(z).mean
 
 
-@pytest.mark.parametrize("precision", [pytest.param("tf32", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_chains_in_less_precision_are_equivalent_to_those_in_float32(precision: Precision) -> None:
     """Energies and reconstruction errors along 40 steps; a drift of rounding errors that add up breaks it."""
     full, other = models(precision)

@@ -74,6 +74,7 @@ def test_training_changes_what_it_should(tmp_path: Path) -> None:
     assert after.evaluated_model() is after.ema.module
 
 
+@pytest.mark.slow
 def test_seed_decides_everything(tmp_path: Path) -> None:
     """The same seed gives the same weights, another seed others; torch's global generator plays no part."""
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ def test_the_help_of_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.
     assert {line.metric for line in (without, recipes, growth)} <= set(commands.METRICS)
 
 
+@pytest.mark.slow
 def test_repeated_rows_are_whole_and_of_many_means(tmp_path: Path) -> None:
     """Breaks if the rows that `check` is timed on are refused, or are all of one mean, which is the easy case."""
     own = read_all(RESULTS / "measured")

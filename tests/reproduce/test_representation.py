@@ -108,6 +108,7 @@ def test_training_images_judge_no_classifier(rows: Rows) -> None:
     assert rows.added == 0
 
 
+@pytest.mark.slow
 def test_the_change_of_one_layer(rows: Rows) -> None:
     """Rows of the prior that was sampled, each of the images in which that layer alone was drawn anew."""
     model = model_of()
