@@ -53,7 +53,9 @@ def transition(
     levels, snapshots = levels or {}, strips.shape[1]
     for name, level in levels.items():
         if level.values.shape != (snapshots,) or not np.isfinite([*level.values, level.data]).all():
-            raise UserError(f"{name} must be a finite number for each of {snapshots} snapshots, not {level}")
+            raise UserError(
+                f"the level {name!r} needs a finite number for the data and for each of {snapshots} snapshots"
+            )
     grid = tile(strips.reshape(-1, *strips.shape[2:]), snapshots)
     tall, wide = grid.shape[0] * scale, grid.shape[1] * scale
     dpi = resolution(wide, PAGE - LEFT - RIGHT)
