@@ -1,9 +1,9 @@
 """Keeps `nox -s fast` fast: says how much processor time its tests took, and fails if it was too much.
 
-Processor time and not the clock's: another program on the same machine adds a quarter to it at most. It is that of the test,
-of its fixtures and of the programs that it started. CONTRIBUTING's law is that a test which computes for more than
-two seconds is marked slow. Twice that fails, since processors differ, and since the first test of a process imports
-for all that follow.
+Processor time and not the clock's: another program on the same machine adds a quarter to it at most. It is that of
+the test, of its fixtures and of the programs that it started. CONTRIBUTING's law is that a test which computes for
+more than two seconds is marked slow. Twice that fails, since processors differ, and since the first test of a process
+imports for all that follow.
 """
 
 import os
