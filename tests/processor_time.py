@@ -72,8 +72,8 @@ class ProcessorTime:
         return said
 
     def total(self) -> float:
-        """Return the time of all processes so far."""
-        return self.workers + processor_seconds()
+        """Return the time of all processes so far; workers that have ended are programs that this process started."""
+        return self.workers + sum(os.times()[:2]) if self.workers else processor_seconds()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say the whole, the tests that took most of it, and what was too much."""
