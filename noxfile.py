@@ -172,9 +172,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fast(session: nox.Session) -> None:
-    """Run the fast unit tests on two cores, in under two minutes (-- tests/data for some of them)."""
+    """Run the fast unit tests on two cores, in under two minutes (-- tests/data for some of them).
+
+    It fails if a test that is not marked slow took seconds of processor time (`tests/processor_time.py`).
+    """
     asked = session.posargs or ("tests", *IGNORED)
-    run_module(session, "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", *asked)
+    limits = ("-p", "tests.processor_time")
+    run_module(session, "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", *limits, *asked)
 
 
 @nox.session

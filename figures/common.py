@@ -235,9 +235,7 @@ def require(
     """
     fits = array.ndim == ndim and np.issubdtype(array.dtype, dtype) and array.size > 0
     if not fits or (channels is not None and array.shape[channels] not in (1, 3)):
-        raise UserError(
-            f"{path} holds an array of shape {array.shape} and type {array.dtype}, where {meaning} is meant"
-        )
+        raise UserError(f"{path} holds an array of shape {array.shape} and type {array.dtype}, and not {meaning}")
     return array
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from figures.plotting.panels import panels
 
-MOST_POINTS = 260  # of a curve; of a longer one evenly spaced points are kept, the last one always
+MOST_POINTS = 260  # points of a curve; a longer one keeps evenly spaced points, the last one always
 
 
 @dataclass(frozen=True)

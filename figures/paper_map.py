@@ -3,16 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from figures.detection_tables import anomalies, anomalies_of_split, out_of_distribution
+from figures.detection_tables import anomaly_means, outside_means, split_means
+from figures.means import Mean
 from figures.stored import Stored
-from figures.summaries import headline, systems
+from figures.summaries import DATASET, PRESET, headline
 from reproduce.results import METRICS, Reported, Verdict
+from reproduce.results.comparison import mean_of_each
 from reproduce.results.rendering import escape_markdown, judged, number
+from reproduce.results.table_lines import SYSTEMS
 from reproduce.results.timing import NOT_MEASURED, duration
 
 HEADER = ("in the paper", "command", "measured here", "paper reports", "status")
 NOT_RUN, DRAWN, NOT_DRAWN, ELSEWHERE = "not run", "drawn", "not drawn", "not part of this suite"
 DECLARED = "zR+zE"  # the score of anomaly detection that was chosen on development images
+SVHN = ("svhn", "svhn-first1083")
+SHOWN_OUTSIDE = ("L>0", "L>1", "L>2", "LLR>2")
 Said = tuple[str, str]  # what was measured, and its status
 
 
@@ -52,37 +57,43 @@ def drawn(artifact: str, of: str) -> Callable[[Stored], Said]:
 
 
 def _systems(stored: Stored) -> Said:
-    # Without the two lines of the row above, and the Gaussian for every pixel.
-    others = systems(stored.rows, stored.paper)[2:-1]
-    values = [float(cells[2].split()[1]) for cells in others if cells[2].startswith("fid768")]
+    others = SYSTEMS[2:-1]  # without the two of the row above, and the Gaussian for every pixel
+    means = mean_of_each(stored.rows, DATASET, PRESET, "fid768")
+    values = [means[system.name] for system in others if system.name in means]
     if not values:
         return NOT_MEASURED, NOT_RUN
     return f"fid768 {min(values):.4f} to {max(values):.4f}, {len(values)} of {len(others)} systems", "measured"
 
 
 def _anomalies(stored: Stored) -> Said:
-    values = [cells[1].partition(" ")[0] for cells in anomalies(stored.complete, stored.paper)[1]]
-    if NOT_MEASURED.partition(" ")[0] in values:
+    means = [found[0] for found in anomaly_means(stored.complete, stored.paper).values()]
+    if None in means:
         return NOT_MEASURED, NOT_RUN
-    return f"AUPRC {', '.join(values)}", _status(stored.verdicts, "anomaly")
+    return f"AUPRC {', '.join(map(_alone, means))}", _status(stored.verdicts, "anomaly")
 
 
 def _split(stored: Stored) -> Said:
-    _, lines = anomalies_of_split(stored.complete, stored.paper)
-    declared = [cells for cells in lines if cells[0].startswith("two-layer, two-stage") and cells[1] == DECLARED]
+    asked = ("two-layer", "two-stage", DECLARED)
+    declared = [one for one in split_means(stored.complete) if (one.model, one.learning, one.score) == asked]
     if not declared:
         return NOT_MEASURED, NOT_RUN
-    _, _, *values, seeds = declared[0]
-    missing = ", some digits not run" if "-" in values else ""
-    return f"AUPRC {', '.join(value.partition(' ')[0] for value in values)}", f"measured, {seeds} seed(s){missing}"
+    means = declared[0].means.values()
+    missing = ", some digits not run" if None in means else ""
+    return f"AUPRC {', '.join(map(_alone, means))}", f"measured, {declared[0].seeds} seed(s){missing}"
+
+
+def _alone(mean: Mean | None) -> str:
+    """Return a mean without its spread; "-" for None."""
+    return "-" if mean is None else number(mean.value, mean.row.metric)
 
 
 def _outside(stored: Stored) -> Said:
-    lines = out_of_distribution(stored.complete, stored.paper)
-    ours = [cells for cells in lines if cells[0].startswith("cifar10 in, svhn-") and cells[2] != "-"]
+    means = [one for found in outside_means(stored.complete).values() for one in found]
+    ours = [one for one in means if one.dataset == "cifar10" and one.of.target in SVHN]
     if not ours:
         return NOT_MEASURED, NOT_RUN
-    said = ", ".join(f"{cells[1]} {cells[2]}" for cells in ours if cells[1] in ("L>0", "L>1", "L>2", "LLR>2"))
+    shown = [one for one in ours if one.learning != "gaussian" and one.of.score in SHOWN_OUTSIDE]
+    said = ", ".join(f"{one.of.score} {one.mean.cell}" for one in shown)
     return f"AUROC {said}", _status(stored.verdicts, "out-of-distribution")
 
 

@@ -21,7 +21,7 @@ DRAWING = Drawing(
 )
 SHOWN = 32  # images of each kind
 COLUMNS = 16
-EXPLORED = 24  # of each kind, on the page where the kinds stand side by side
+EXPLORED = 24  # images of each kind on the page that shows the kinds side by side
 
 
 def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:

@@ -55,7 +55,7 @@ def _curves(artifact: Artifact, results: Path) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         meaning = f"{name}: floating point (2, records), steps above values"
         if len(require(path, array, 2, np.floating, meaning)) != 2:
-            raise UserError(f"{path} holds an array of shape {array.shape}, where {meaning} is meant")
+            raise UserError(f"{path} holds an array of shape {array.shape}, and not {meaning}")
     if not arrays:
         raise UserError(f"{path} holds no curve; {artifact.again}")
     return arrays

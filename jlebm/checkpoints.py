@@ -26,7 +26,7 @@ PIECE = 2**20  # bytes
 
 
 def save(path: Path, state: dict[str, Any], config_digest: str, seed: int) -> None:
-    """Write a checkpoint of tensors, numbers and strings; the previous one stays whole until the new one is.
+    """Write a checkpoint of tensors, numbers and strings; the previous one stays until the new one is complete.
 
     torch keeps a CRC-32 of each tensor's bytes as it writes them; `load` compares them.
     """

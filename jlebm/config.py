@@ -20,7 +20,7 @@ from jlebm.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
 LARGEST = sys.float_info.max
-MOST = 10**9  # of any count: a chain or a training of so many steps never ends
+MOST = 10**9  # largest count: a chain or a training of more steps never ends
 SHOWN = 80  # characters of a value in a message
 _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "none": "null"}
 
@@ -30,7 +30,7 @@ class Config:
     """A frozen dataclass of plain values, tuples and other such dataclasses.
 
     A whole number is a count or a size: it must be at least 1, or at least what its field's metadata say
-    (`metadata={"least": 0}`, None for a number that is no count), and at most 10^9, which no count reaches that ends.
+    (`metadata={"least": 0}`, None for a number that is not a count), and at most 10^9: what counts further never ends.
     """
 
     def to_json(self) -> dict[str, Any]:

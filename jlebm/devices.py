@@ -21,7 +21,7 @@ def why_no_gpu(found: tuple[str, ...] = NVIDIA) -> str:
     """Return in a clause why torch finds no GPU although there is an NVIDIA device here; "" if there is none.
 
     Args:
-        found: files that tell of a device, of which one is enough.
+        found: files, any of which shows that there is a device.
     """
     if torch.cuda.is_available() or not any(Path(path).exists() for path in found):
         return ""

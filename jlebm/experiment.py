@@ -22,7 +22,7 @@ from jlebm.model import JointModel
 from jlebm.objectives import ConditionalGradient
 
 LearningName = Literal["joint-mle", "variational", "gaussian"]
-LEAST_RATE = 0.01  # of the first one, at the end of a cosine
+LEAST_RATE = 0.01  # share of the first rate that is left at the end of a cosine
 SCHEMES: dict[str, type[JointMLE] | type[Variational] | type[Gaussian]] = {
     "joint-mle": JointMLE,
     "variational": Variational,

@@ -137,10 +137,11 @@ class Chain:
         return Stride(size, self.temperature * math.sqrt(2 * size))
 
     def noise_alone(self, steps: int) -> float:
-        """Return how far noise alone carries a coordinate in so many steps, its root mean square from the start.
+        """Return the root-mean-square distance that noise alone carries a coordinate in so many steps.
 
-        A random walk; by Crank-Nicolson from N(0, 1) with the Gaussian part, which keeps it within sqrt(2). Adapted
-        sizes are at most epsilon, and so is what they give; trajectories have the middle of their angles.
+        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, at most sqrt(2). With
+        adapted sizes, none of them larger than epsilon, it is an upper bound; trajectories have the middle of their
+        angles.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)

@@ -22,7 +22,7 @@ class Stride(NamedTuple):
 
 
 def move(position: Latents, gradient: Latents, strides: Sequence[Stride], noise: Latents) -> Latents:
-    """Move every layer at once by one step, given the gradient there and N(0, I) noise; one stride a layer."""
+    """Move every layer at once by one step, given the gradient there, N(0, I) noise and one stride per layer."""
     return tuple(
         z.add(g, alpha=stride.drift).add_(xi, alpha=stride.noise)
         for z, g, xi, stride in zip(position, gradient, noise, strides, strict=True)

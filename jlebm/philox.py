@@ -23,21 +23,21 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-MASK = 2**32 - 1  # of a word
+MASK = 2**32 - 1  # all bits of a word
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
-INCREMENTS = 0x9E3779B9, 0xBB67AE85  # of the key's words, from round to round
+INCREMENTS = 0x9E3779B9, 0xBB67AE85  # added to the key's words after each round
 ROUNDS = 10
-WORDS = 4  # of a block
+WORDS = 4  # in a block
 CHUNK = {"cpu": 2**15, "cuda": 2**22}  # blocks computed at a time: what a core's cache holds; on a GPU, its memory
 LARGEST_SEED = 2**63 - 1
 
 # Coefficients in rising powers of the square of the argument.
-LOGARITHM = (1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9)  # of atanh(s) / s, for |s| <= 0.1716
-SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880)  # of sin(a) / a, for |a| <= pi / 4
+LOGARITHM = (1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9)  # series of atanh(s) / s, for |s| <= 0.1716
+SINE = (1.0, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880)  # series of sin(a) / a, for |a| <= pi / 4
 COSINE = (1.0, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800)
 LOG_2 = math.log(2)
 ROOT_2 = 1.4142135  # where the mantissa is halved
-ANGLE = math.pi / 2 * 2.0**-30  # of one step of a word's lower thirty bits
+ANGLE = math.pi / 2 * 2.0**-30  # angle of one step of a word's lower thirty bits
 
 Words = tuple[Int64[Tensor, "..."], Int64[Tensor, "..."], Int64[Tensor, "..."], Int64[Tensor, "..."]]
 

@@ -81,7 +81,7 @@ class Sampler(Config):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a posterior sample's image takes of a sampler."""
+    """The part of a sampler that posterior samples take: decoding and noise."""
 
     decoding: Decoding = "mean"
     noise: Scheme = GENERATOR

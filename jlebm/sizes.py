@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from jlebm.errors import UserError
 
-COPIES = 4  # of a parameter in training: itself, its gradient and two moments of Adam
+COPIES = 4  # of each parameter in training: itself, its gradient and two moments of Adam
 MOST_PARTS = 30_000  # modules, parameters and buffers; the deepest hierarchy of the presets has 10,296
 OVERFLOWING = 2**28  # two sizes of this make more numbers than 64 bits count
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's

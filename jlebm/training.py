@@ -37,7 +37,7 @@ class TrainState:
     """The state that a training step reads and writes."""
 
     model: Any
-    """The whole model: a `JointModel`, in stage one a `RegularisedNVAE`, of another system a `System`."""
+    """The whole model: a `JointModel`; in stage one a `RegularisedNVAE`; for another system a `System`."""
     learned: nn.Module
     """The part of the model that learns and is stored."""
     optimisation: Optimisation

@@ -27,7 +27,7 @@ from reproduce.terminal.parsing import parse
 if TYPE_CHECKING:
     from jlebm import TrainedModel
 
-MOST_SEEDS = 10_000_000  # of one command
+MOST_SEEDS = 10_000_000  # in one command
 LARGEST_SEED = 2**63 - 1
 
 

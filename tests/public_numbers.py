@@ -12,7 +12,8 @@ from torch import Tensor
 
 KEPT = Path(__file__).parent / "fixtures"
 WHOLE = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
-NVAES = ("cifar10_gaussian", "celeba64_mixture", "church64_gaussian", "mnist_bernoulli")
+CHURCH = pytest.param("church64_gaussian", marks=pytest.mark.slow)
+NVAES = ("cifar10_gaussian", "celeba64_mixture", CHURCH, "mnist_bernoulli")
 
 
 def kept(name: str) -> tuple[dict[str, Any], dict[str, str]] | None:

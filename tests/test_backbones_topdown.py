@@ -193,6 +193,7 @@ def test_sizes_that_define_no_hierarchy(changes: dict) -> None:
         dataclasses.replace(CONFIG, **changes)
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_and_carries_energies(tmp_path: Path) -> None:
     """Breaks if the hierarchy cannot be the backbone of energies: trained, resumed to the bit, stored, built again."""
     one = experiment(free_bits=(1.0, 1.0, 1.0, 0.0))

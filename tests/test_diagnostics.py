@@ -278,6 +278,7 @@ def test_acceptance_is_told_where_there_is_one() -> None:
     assert "% of the chains not at all" in huge.sentences()[0]
 
 
+@pytest.mark.slow
 def test_a_chain_at_equilibrium_is_found_there() -> None:
     """Ancestral chains without energies have settled from step 0 on; they mix in whitened noise, and slower in latents.
 

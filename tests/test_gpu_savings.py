@@ -72,6 +72,7 @@ def test_parts_add_up_to_the_batchs_gradient() -> None:
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_in_parts_is_another_configuration(tmp_path: Path) -> None:
     """It learns, resumes to the bit, and has a digest of its own; at its default the digest is that of before."""
     whole, split = TrainingConfig(12, 4), TrainingConfig(12, 4, parts=2)

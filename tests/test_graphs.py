@@ -413,7 +413,10 @@ def test_a_recording_made_in_inference_mode_is_one_for_later(recordings: list[No
 # ---- where chains are run
 
 
-@pytest.mark.parametrize("kind", ["joint-mle", "variational", "ladder", "two-stage"])
+@pytest.mark.parametrize(
+    "kind",
+    ["joint-mle", "variational", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ladder", "two-stage"))],
+)
 def test_a_training_on_recorded_chains_is_the_training(
     kind: str, recordings: list[None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

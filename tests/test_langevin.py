@@ -68,6 +68,7 @@ def test_quadratic_energy_gives_its_tilted_gaussian() -> None:
     assert float(noise.square().sum()) == pytest.approx(1 / (1 + a) / (1 - epsilon * (1 + a) / 2), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_tilted_hierarchy_in_closed_form() -> None:
     """On a linear-Gaussian hierarchy with quadratic energies a cold chain settles at the exact mean of the prior."""
     model = linear_model()

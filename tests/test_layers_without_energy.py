@@ -129,6 +129,7 @@ def test_a_sample_of_the_prior_is_ancestral() -> None:
 # ---- ladders by posterior chains
 
 
+@pytest.mark.slow
 def test_a_ladder_learns_by_chains(tmp_path: Path) -> None:
     """Decoder, conditionals and energies learn, to the bit the same when resumed, without a bottom-up path."""
     state = halves_equal_the_whole(tmp_path, by_chains())

@@ -39,6 +39,7 @@ def assert_same_weights(a: TrainState, b: TrainState) -> None:
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["variational", "gaussian"])
 def test_half_and_half_is_the_whole_bitwise(tmp_path: Path, learning: LearningName) -> None:
     """Twenty steps equal nine, a checkpoint and eleven: a warm-up that starts anew when resumed shows."""

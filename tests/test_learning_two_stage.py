@@ -87,6 +87,7 @@ def test_a_checkpoint_of_stage_two_holds_energies_alone(tmp_path: Path) -> None:
     assert len(kept["optimizer"]["param_groups"][0]["params"]) == len(kept["model"])
 
 
+@pytest.mark.slow
 def test_the_average_of_the_energies_is_judged(tmp_path: Path) -> None:
     """Upon the same backbone; without an average, the model as it is."""
     _, state = train_stage(tmp_path / "averaged", "two-stage")
@@ -126,6 +127,7 @@ def test_stage_two_needs_a_backbone(tmp_path: Path) -> None:
         fit_one(tmp_path, two_stage_experiment(), COLOURED)
 
 
+@pytest.mark.slow
 def test_the_loss_of_stage_two_tells_samples_apart(tmp_path: Path) -> None:
     """After some updates the energies of encoded images are lower than those of the chains' ends: the sign is right."""
     fast = EnergyOptimizer(5e-3, beta1=0.9, weight_decay=0.0)

@@ -53,6 +53,7 @@ sys.stdout.write(str(peaks[1] - peaks[0]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_memory_is_flat(job: str, tmp_path: Path) -> None:
     """The peak of a process hardly moves from a small job to one 30 to 60 times as large.

@@ -171,6 +171,7 @@ def test_an_energy_tilts_the_noise_in_closed_form(drift: Drift) -> None:
     assert_gaussian(found, mean, torch.diag(1 / (precision * (1 - h / 4 * precision))))
 
 
+@pytest.mark.slow
 def test_a_corrected_chain_has_the_tilted_gaussian_as_its_law() -> None:
     """Two layers of quadratic energies on a linear hierarchy: through T, the chain in noise samples p(z) itself.
 
@@ -194,6 +195,7 @@ def test_a_corrected_chain_has_the_tilted_gaussian_as_its_law() -> None:
     assert ((gaussian.mean(0) - mean).abs() > 10 * (covariance.diagonal() / COUNT).sqrt()).any()
 
 
+@pytest.mark.slow
 def test_a_corrected_chain_agrees_with_weighted_draws_of_the_hierarchy() -> None:
     """Where log sigma depends on z2 and energies are on both layers: E_p[g] is E_p0[g exp(-E)] / E_p0[exp(-E)].
 

@@ -11,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,12 +87,17 @@ def sources(*rooms: str) -> list[Path]:
     return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, late: bool = True) -> Iterator[tuple[str, int]]:
     """Yield every module name that a file imports, and the line; `from jlebm import x` counts as jlebm.x.
 
     Without `late` those alone that are imported with the file, and not in a function.
     """
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     for node in ast.walk(tree) if late else tree.body:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -151,7 +157,7 @@ def test_the_library_never_prints_nor_parses_arguments(path: Path) -> None:
     """A forgotten print, or a command line read inside the library, breaks this."""
     for name, line in imports(path):
         assert name.split(".")[0] not in {"optparse", "getopt", "tyro", "click"}, f"{path.name}:{line}"
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         # Of argparse the container alone: published checkpoints keep their sizes in one.
         if isinstance(node, ast.Import):
             assert all(alias.name != "argparse" for alias in node.names), f"{path.name}:{node.lineno}"
@@ -226,6 +232,7 @@ runpy.run_path("tests/bare_wheel.py")
 """
 
 
+@pytest.mark.slow
 def test_the_method_works_without_the_suite() -> None:
     """Breaks if a module of the library needs tyro, rich or matplotlib, or a recipe: `nox -s wheel` without a wheel."""
     modules = {top for top, given_by in PACKAGES.items() if {canonicalize_name(name) for name in given_by} & SUITES_OWN}
@@ -288,7 +295,7 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 @pytest.mark.parametrize("path", sources(*FEW_PARAMETERS), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_function_takes_few_parameters(path: Path) -> None:
     """Breaks if a function takes a seventh parameter: those that belong together are a frozen value of their own."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert len(parameters(node)) <= MOST_PARAMETERS, f"{path.name}:{node.lineno}: {node.name}"
 
@@ -310,6 +317,7 @@ sys.stdout.write("quiet")
 """
 
 
+@pytest.mark.slow
 def test_importing_is_quiet_quick_and_offline() -> None:
     """Work at import (a download, a printed banner, weights built) breaks this."""
     ran = subprocess.run(

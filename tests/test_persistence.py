@@ -91,6 +91,7 @@ def test_a_chain_goes_on_where_it_ended_or_begins_anew() -> None:
         assert not (layer == start).any()
 
 
+@pytest.mark.slow
 def test_half_and_half_is_the_whole_bitwise(tmp_path: Path) -> None:
     """Breaks if a checkpoint leaves out a chain, a step size or its average."""
     whole = trained(tmp_path / "whole")
@@ -114,6 +115,7 @@ def test_the_chains_of_an_update_are_kept(tmp_path: Path) -> None:
         assert torch.equal(moved.nonzero()[:, 0], torch.arange(8, 16))
 
 
+@pytest.mark.slow
 def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     """Breaks if a file of weights forgot the sizes that its chains were trained with, or sampled with one for all."""
     state = trained(tmp_path)

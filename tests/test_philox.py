@@ -190,6 +190,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 def test_the_kernel_gives_the_same_bits() -> None:
     """In Triton's interpreter, which takes every operation of the kernel one at a time on the CPU."""
@@ -210,6 +211,7 @@ print(compile(source, target=GPUTarget("cuda", 80, 32), options={"enable_fp_fusi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRITON or sys.platform != "linux", reason="Triton's compiler is not installed")
 def test_the_compiled_kernel_rounds_every_operation(tmp_path: Path) -> None:
     """Compiled for a GPU that is not here: no fused product and sum, no approximate division or root."""

@@ -177,7 +177,10 @@ def test_bad_input_gets_a_sentence() -> None:
         (lambda: image_grid(pictures(2), 1, 0), "scale is 0"),
         (lambda: image_rows({}, 2), "no groups"),
         (lambda: image_panels({"a": {"x": pictures(1)}, "b": {"y": pictures(1)}}, 1), "'b' has the grids"),
-        (lambda: transition(pictures(4)[None], np.zeros((5, 1)), {"a": Level(np.ones(3), 1.0)}), "a is Level"),
+        (
+            lambda: transition(pictures(4)[None], np.zeros((5, 1)), {"a": Level(np.ones(3), 1.0)}),
+            "the level 'a' needs a finite number",
+        ),
         (lambda: score_histograms(np.ones((1, 2)), np.ones((1, 2)), [], ("a", "b")), "have 0 titles"),
         (lambda: score_histograms(np.ones((1, 2)), np.ones((1, 0)), ["L"], ("a", "b")), "'L' are empty"),
         (lambda: energy_trace(np.zeros((0, 2))), "empty"),

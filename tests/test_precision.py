@@ -124,7 +124,8 @@ def images(model: JointModel) -> Tensor:
         return model.backbone.decode(z).mean
 
 
-@pytest.mark.parametrize("precision", [pytest.param("tf32", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_chains_in_less_precision_are_equivalent_to_those_in_float32(precision: Precision) -> None:
     """Energies and reconstruction errors along 40 steps; a drift of rounding errors that add up breaks it."""
     full, other = models(precision)
@@ -133,6 +134,7 @@ def test_chains_in_less_precision_are_equivalent_to_those_in_float32(precision: 
     assert 0 < shift < EQUIVALENT
 
 
+@pytest.mark.slow
 def test_the_test_sees_a_wrong_arithmetic() -> None:
     """A decoder whose images are a tenth too bright before its tanh does not pass for float32."""
     full, half = models()
@@ -235,6 +237,7 @@ print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_way_to_set_tf32_is_overridden_and_left_as_it_was(setting: str) -> None:
     """Torch has two generations of switches; reading the older one where both are used raises an error."""

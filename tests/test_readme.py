@@ -49,6 +49,7 @@ def test_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (names["model"].sample([3]) == names["samples"][3]).all()
 
 
+@pytest.mark.slow
 def test_the_example_of_ones_own_backbone() -> None:
     """It runs, and it learns: the energies come to tell posterior from prior samples, the chain moves towards them."""
     page = DOCS / "library.md"

@@ -77,9 +77,21 @@ def case(folder: Path, kind: str) -> Case:
     return Case(run, state.evaluated_model(), chain, posterior, images, batch)
 
 
+class Cases(dict[str, Case]):
+    """One run of each kind, trained when a test first asks for it."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self.factory = factory
+
+    def __missing__(self, kind: str) -> Case:
+        self[kind] = case(self.factory.mktemp(kind), kind)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    return {kind: case(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    return Cases(tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -47,6 +47,7 @@ def assert_same(a: TrainState, b: TrainState) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["joint-mle", "variational"])
 def test_half_and_half_is_the_whole_bitwise(tmp_path: Path, learning: LearningName) -> None:
     """N steps equal N/2 steps, a new process and N/2 steps: a generator, moment, average or order left out shows."""
@@ -73,6 +74,7 @@ def test_training_changes_what_it_should(tmp_path: Path) -> None:
     assert after.evaluated_model() is after.ema.module
 
 
+@pytest.mark.slow
 def test_seed_decides_everything(tmp_path: Path) -> None:
     """The same seed gives the same weights, another seed others; torch's global generator plays no part."""
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ LEAST = 3.5  # inches of the energy's axes below short strips
 ENERGY = 1.7  # inches of the energy's axes
 LEVEL = 1.1  # and of those below them
 HEADROOM = 1.35  # above the highest level, for the legend
-SPARE = 0.15  # of the energy's range above it, for the legend
+SPARE = 0.15  # share of the energy's range that is left above it, for the legend
 
 
 class Level(NamedTuple):
@@ -53,11 +53,13 @@ def transition(
     levels, snapshots = levels or {}, strips.shape[1]
     for name, level in levels.items():
         if level.values.shape != (snapshots,) or not np.isfinite([*level.values, level.data]).all():
-            raise UserError(f"{name} is {level}, where a finite number for each of {snapshots} snapshots is meant")
+            raise UserError(
+                f"the level {name!r} needs a finite number for the data and for each of {snapshots} snapshots"
+            )
     grid = tile(strips.reshape(-1, *strips.shape[2:]), snapshots)
     tall, wide = grid.shape[0] * scale, grid.shape[1] * scale
     dpi = resolution(wide, PAGE - LEFT - RIGHT)
-    across = max(wide / dpi, LEAST)  # of the energy's axes
+    across = max(wide / dpi, LEAST)  # width of the energy's axes
     inches = across + LEFT + RIGHT
     lines = note_lines(notes, inches)
     foot = NOTE_HEIGHT * len(lines) + 0.08 * bool(lines)

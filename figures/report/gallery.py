@@ -21,8 +21,8 @@ from reproduce.results.identity import Identity, recipe_of
 
 LARGE = 48  # pixels of a side from which an image is written lossily: smaller ones show every pixel as a square
 QUALITY = 88
-EFFORT = 30  # of compression without loss; more takes ten times as long for a twentieth of the bytes
-DIGITS = 5  # of a curve's values
+EFFORT = 30  # effort of lossless compression; more takes ten times as long for a twentieth of the bytes
+DIGITS = 5  # digits of a curve's values
 
 
 def gallery(contents: Contents) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def encode(table: Table, ids: Mapping[int, int], verdicts: Mapping[int, int]) ->
     }
 
 
-MOST_CHOICES = 90  # of a column that filters
+MOST_CHOICES = 90  # values of a column that has a filter
 
 
 def _cell(

@@ -1,5 +1,7 @@
 """Embedded datasets: real images that come with scikit-learn and need neither files nor a network."""
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
@@ -55,18 +57,24 @@ def photos256() -> tuple[UInt8[np.ndarray, "64 256 256 3"], Int64[np.ndarray, " 
 def _crops(
     count: int, size: int, largest: int
 ) -> tuple[UInt8[np.ndarray, "count size size 3"], Int64[np.ndarray, " count"]]:
-    """Cut `count` squares of `size` to `largest` pixels from the photographs and reduce them to `size`."""
+    """Return `count` crops of the two photographs, in turn, and the photograph of each."""
+    return _cut(count, size, largest), np.arange(count, dtype=np.int64) % 2
+
+
+@lru_cache(maxsize=1)  # 15 MB at most; a command loads its dataset more than once
+def _cut(count: int, size: int, largest: int) -> UInt8[np.ndarray, "count size size 3"]:
+    """Cut `count` squares of `size` to `largest` pixels from the photographs and reduce them to `size`; read-only."""
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
-    labels = np.arange(count, dtype=np.int64) % len(photographs)
     draws = np.random.PCG64(PHOTO_SEED).random_raw(3 * count).reshape(count, 3)
     images = np.empty((count, size, size, 3), np.uint8)
-    for index, (label, draw) in enumerate(zip(labels, draws.tolist(), strict=True)):
-        photograph = photographs[label]
+    for index, draw in enumerate(draws.tolist()):
+        photograph = photographs[index % len(photographs)]
         side = size + draw[0] % (largest - size + 1)
         left = draw[1] % (photograph.width - side + 1)
         top = draw[2] % (photograph.height - side + 1)
         crop = photograph.crop((left, top, left + side, top + side))
         images[index] = np.asarray(crop.resize((size, size), Image.Resampling.BOX))
-    return images, labels
+    images.flags.writeable = False
+    return images

@@ -28,8 +28,8 @@ from jlebm.energies import JointEnergy, is_zero
 from jlebm.latents import Latents
 from jlebm.networks import MLP, Affine, read_mlp
 
-LEAST_ROWS = 16  # of a batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
-MOST_INPUTS = 384  # of a product that has the same bits if its bias is added afterwards: MKL sums up as many at once
+LEAST_ROWS = 16  # smallest batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
+MOST_INPUTS = 384  # widest product that has the same bits if its bias is added afterwards: MKL sums up as many at once
 leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
 

@@ -29,7 +29,7 @@ GRACE = 10.0  # seconds for the first process to report why it ends, before anot
 MEETING = datetime.timedelta(minutes=10)  # within which all processes must have started
 PATIENCE = 4 * 3600.0  # seconds; longest wait for another process, such as for the first one's download
 LONGEST = 1e9  # seconds
-PATIENCE_VARIABLE = "JLEBM_PATIENCE"  # of the environment; another number of seconds
+PATIENCE_VARIABLE = "JLEBM_PATIENCE"  # environment variable: another number of seconds
 
 
 def rank() -> int:

@@ -19,7 +19,7 @@ from jlebm.files import growing
 from jlebm.npz import UNREADABLE
 from jlebm.progress import SILENT, Reporter
 
-FORMAT_VERSION = 1  # of the files; part of their digest
+FORMAT_VERSION = 1  # version of the files; part of their digest
 LAYER, DIMENSION = "768", 768
 HEADER = 128  # bytes before the first row of an array file
 

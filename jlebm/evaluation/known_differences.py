@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from jlebm.evaluation.judge import in_order
 
-SHIFT = 0.05  # of each latent's standard deviation
+SHIFT = 0.05  # in standard deviations of each latent
 
 Latents = Float[np.ndarray, "_samples _latents"]
 

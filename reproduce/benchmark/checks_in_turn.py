@@ -18,7 +18,7 @@ from jlebm.run import provenance, resolve_device
 from reproduce.benchmark import broken_capture, device_checks, device_times
 from reproduce.benchmark.device_checks import Finding
 from reproduce.benchmark.device_times import Line
-from reproduce.benchmark.gpu_check import Arguments
+from reproduce.benchmark.options import CheckArguments
 
 Check = Callable[[torch.device, bool], Iterable[Finding | Line]]
 GIVEN_UP = ("chains are run step by step", "noise is made by torch's operations")  # warnings that are faults here
@@ -55,7 +55,7 @@ CHECKS: dict[str, Check] = {
 """What is checked, by its name in the last line."""
 
 
-def run_checks(arguments: Arguments) -> int:
+def run_checks(arguments: CheckArguments) -> int:
     """Check, print and write; return the exit code.
 
     Raises:

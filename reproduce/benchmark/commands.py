@@ -36,7 +36,7 @@ WITHOUT_TORCH = (
 )
 ROWS = 10_000
 SIZES = (2_500, ROWS, 40_000)
-SECONDS_OF_IMPORT = 1.43  # of `import torch` where the goals of 0.8 s and 2 s were set, from which the ratios follow
+SECONDS_OF_IMPORT = 1.43  # `import torch` on the machine where the goals of 0.8 s and 2 s were set
 RECIPE_GOAL = 1 / 1.2  # a recipe's presets are made of configurations that import torch
 
 

@@ -10,7 +10,7 @@ from reproduce.cifar10 import CPU, PAPER
 from reproduce.results.timing import Awaited
 
 GPU_IMAGES = 10_000  # a fifth of what FID needs: plain takes about ten seconds and is repeated in each arithmetic
-GPU_STEPS = 10  # of a posterior chain
+GPU_STEPS = 10  # length of a posterior chain
 WHOLE_TRAINING = "training at the paper's settings"
 PAPERS, SMALL = "the paper's sizes", f"the sizes of the {CPU.experiment.preset} preset"
 

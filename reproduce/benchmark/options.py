@@ -1,4 +1,4 @@
-"""Command-line options of the benchmark."""
+"""Command-line options of the benchmark and of the GPU check."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,3 +27,15 @@ class Arguments:
     """The folder of measured/."""
     write_awaited: bool = False
     """Time nothing; write the list of lines that a GPU has, so that the table can name those not measured."""
+
+
+@dataclass(frozen=True)
+class CheckArguments:
+    """Command-line options of the GPU check."""
+
+    device: str = "cuda"
+    """cuda, or cuda:1 for another GPU of several."""
+    pretend: bool = False
+    """Run on a CPU, where nothing is fast and nothing can be wrong but the checks themselves."""
+    out: Path = Path("gpu_check.json")
+    """The file of findings, times and versions."""

@@ -32,7 +32,7 @@ from reproduce.benchmark.part import EXACT, SEED, Part, noise, relative
 from reproduce.benchmark.speed import Workload
 
 METRIC = "prior chain beside another library"
-LEAST_P_VALUE = 1e-6  # of a Kolmogorov-Smirnov test of a step's noise
+LEAST_P_VALUE = 1e-6  # in a Kolmogorov-Smirnov test of a step's noise
 NUMBERS = 20_000  # at least, of a layer's noise in that test
 SMALL_STEP = 1e-7  # at which a Metropolis correction accepts practically everything
 GOAL = {"cpu": 1.0}

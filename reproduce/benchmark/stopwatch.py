@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from jlebm.engines import graphs
 from reproduce.results.timing import PROCESSOR
 
-LEAST_SECONDS = 4.0  # of timing, for parts that are shorter in the repetitions asked for
+LEAST_SECONDS = 4.0  # least time spent on a part; a short part is repeated more often than asked for
 MOST_REPETITIONS = 101
 
 

@@ -1,4 +1,4 @@
-"""Scores of anomaly detection by name, each the higher the more of an anomaly an image is."""
+"""Scores of anomaly detection by name; a higher score means that an image is more of an anomaly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Scorer:
     """How the posterior of an image is drawn, and the layers below a kept one."""
 
     draws: int
-    """Posterior samples of each image, over which a score is a mean."""
+    """Posterior samples per image; a score is their mean."""
     posterior: Chain | None = None
     """Chain of p(z|x) from its start; None draws from the inference network."""
     lower: Chain | None = None
@@ -63,15 +63,15 @@ def scores(
     chosen: Sequence[int],
     train: UInt8[np.ndarray, "count channels height width"],
 ) -> dict[str, Float64[np.ndarray, " chosen"]]:
-    """Return the scores of these names of the chosen test images.
+    """Return the named scores of the chosen test images.
 
-    `STANDARDISED` takes means and deviations from training images alone: nothing of the test set, whose share of
-    anomalies nobody would know, goes into a score.
+    `STANDARDISED` takes means and deviations from training images alone: no score uses the test set, whose share of
+    anomalies would be unknown.
 
     Args:
         model: the trained model.
         scorer: how latents are drawn.
-        names: of `names_of` the model's layers and energies.
+        names: some of `names_of`, for the model's layers and energies.
         test: images of both kinds.
         chosen: indices of the test images to use.
         train: images that the model learned from.
@@ -93,5 +93,5 @@ def scores(
 def standardised(
     values: Float64[np.ndarray, " images"], usual: Float64[np.ndarray, " training"]
 ) -> Float64[np.ndarray, " images"]:
-    """Return values less the mean of the usual ones, over their standard deviation."""
+    """Standardise values by the mean and the standard deviation of the usual ones."""
     return (values - usual.mean()) / usual.std()

@@ -15,10 +15,10 @@ from jlebm import data
 from jlebm.errors import UserError
 from reproduce.results.anomaly_counts import least_auprc
 
-REPORTED = (1, 4, 5, 7, 9)  # Table 4's
-OTHERS = (0, 2, 3, 6, 8)  # on which settings are chosen where every image of a reported digit is a test image
-SEED = 42  # of the shuffle, as in the public code
-PART = 6  # one training image of so many takes the test images' place
+REPORTED = (1, 4, 5, 7, 9)  # the digits of Table 4
+OTHERS = (0, 2, 3, 6, 8)  # settings are chosen on these, if every image of a reported digit is a test image
+SEED = 42  # seed of the shuffle, as in the public code
+PART = 6  # in development, every sixth training image is judged instead of the test images
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Split:
     @property
     def held_out(self) -> np.ndarray:
         """Which test images are of the held-out digit, as booleans."""
-        assert self.test.labels is not None  # the digit was found by them
+        assert self.test.labels is not None  # the split was made from them
         return self.test.labels == self.digit
 
 

@@ -32,7 +32,7 @@ ENCODED = 1_000  # images that a KL is averaged over
 FITTED = 5_000  # training images that the classifier of latents learns from
 FROZEN = 8  # full draws of the prior, in each of which one layer at a time is drawn anew
 REDRAWN = 100  # times per full draw
-JUDGED = 10  # of those redrawn images go through Inception
+JUDGED = 10  # redrawn images of each full draw that go through Inception
 BATCH = 500  # images encoded at a time
 
 

@@ -26,7 +26,7 @@ from reproduce.presets.anomaly_sizes import Plan
 from reproduce.results.identity import noise_suffix
 
 NAMES = ("protocol", "preset", "dataset", "learning")
-CHECKPOINTS = 10  # of the last stage, evenly spaced, of which the oracle takes the best
+CHECKPOINTS = 10  # evenly spaced checkpoints of the last stage; the oracle takes the best
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Arguments(Training):
     """Learning of the two-layer generator: joint maximum likelihood with posterior chains, the default, or variational
     learning with an inference network."""
     dataset: str | None = None
-    """Another dataset of the same image size than the recipe's own, such as photos; rows carry its name."""
+    """Another dataset of the same image size as the recipe's own, such as photos; rows carry its name."""
     budget: str | None = None
     """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None

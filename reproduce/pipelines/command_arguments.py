@@ -12,7 +12,7 @@ class AnomalyArguments(Training):
     """Command-line options of anomaly detection."""
 
     digits: tuple[int, ...] = ()
-    """Held out, one after the other; by default the paper's five, with --development those that settings are for."""
+    """Digits held out, one after the other: by default the paper's five; with --development, the other five."""
     preset: str = "tiny"
     """tiny: minutes for all digits; cpu: a few minutes of one core for each digit and seed; long: twenty."""
     protocol: Literal["official", "80-20"] = "official"
@@ -55,7 +55,7 @@ class PriorsArguments(Training):
     preset: str = "tiny"
     """tiny: seconds for each prior; cpu: ten minutes of one core for each prior and seed."""
     dataset: str | None = None
-    """Another dataset of 32x32 or 64x64 images than CIFAR-10, such as celeba64 or svhn-first1083."""
+    """A dataset of 32x32 or 64x64 images instead of CIFAR-10, such as celeba64 or svhn-first1083."""
     budget: str | None = None
     """Wall-clock time to train each prior and seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
@@ -71,7 +71,7 @@ class TableArguments(Training):
     preset: str | None = None
     """tiny, cpu, budget or paper; by default budget on a GPU and tiny elsewhere."""
     dataset: str | None = None
-    """Another dataset of 32x32 images than CIFAR-10, such as photos; rows carry its name."""
+    """A dataset of 32x32 images instead of CIFAR-10, such as photos; rows carry its name."""
     only_table: bool = False
     """Print the table of the stored rows and run nothing."""
     budget: str | None = None

@@ -256,7 +256,7 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
 def _draw_layers(run: Run, drawn: _Drawn, extent: Extent, rows: Rows, arguments: Arguments) -> None:
     """Draw the figures of the hierarchy, once for all seeds of samples.
 
-    There is no such figure of a single group, of chains in latents or of a variation of the sampling.
+    A single group, chains in latents and variations of the sampling have no such figure.
     """
     plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
     varied = arguments.noise != GENERATOR or dataclasses.replace(arguments.variation, **plain) != Variation()

@@ -63,7 +63,7 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
         return protocol.split(parts, digit, arguments.development)
 
     plans = {}
-    for digit in digits:  # a digit that is none, or a wrong setting, ends it before the first training
+    for digit in digits:  # an unknown digit or a wrong setting is refused before the first training
         _chosen(arguments, plan, split(digit))
         plans[digit] = without_digit(plan, split(digit).train, arguments.development, arguments.set)
         refuse_tf32(precision_of(plans[digit].experiment.model), "model.precision", device)
@@ -87,12 +87,12 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
 
 
 def of(digit: int, score: str) -> Of:
-    """Return what the rows of a held-out digit and a score are of."""
+    """Return the detection that a row of a held-out digit and a score describes."""
     return Of("anomaly", target=str(digit), score=score)
 
 
 def _chosen(arguments: AnomalyArguments, plan: Plan, split: Split) -> list[int]:
-    """Return the test images that are judged.
+    """Return the indices of the test images that are judged.
 
     Raises:
         UserError: more are asked for than there are.
@@ -153,13 +153,13 @@ class _Detector:
     def names(self) -> tuple[str, ...]:
         """The scores, by name."""
         energies = self.plan.learning != "gaussian"
-        if self.protocol.id == OFFICIAL:  # whose rows have these
+        if self.protocol.id == OFFICIAL:  # its rows have these two
             return (LITERAL, ENERGIES) if energies else (LITERAL,)
         return (*names_of(len(self.plan.experiment.model.latent_shapes), energies), ORACLE)
 
     @property
     def oracle(self) -> Oracle | None:
-        """What judges checkpoints on the test set, where the protocol asks for it."""
+        """How checkpoints are judged on the test set; None if the protocol does not ask for it."""
         return None if self.protocol.id == OFFICIAL else Oracle(self._literal_auprc, self.noise)
 
     def _literal_auprc(self, model: JointModel) -> float:
@@ -169,7 +169,7 @@ class _Detector:
         return detection(score[held_out], score[~held_out], f"digit {self.split.digit}").auprc
 
     def questions(self) -> dict[str, Question]:
-        """Return what the rows of each score are to say."""
+        """Return the detection task of each score, as its rows describe it."""
         train = len(self.split.train.images)
         told, posterior = describe(self.split, np.array(self.chosen)), self.scorer.posterior
         found = {}

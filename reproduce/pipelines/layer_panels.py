@@ -26,7 +26,7 @@ from reproduce.pipelines.pictures import files_of, store, there
 from reproduce.presets.extents import Extent
 
 FROZEN = 1  # seed of the draw whose layers panels keep
-PANELS = 3  # of hierarchical sampling: one per layer, or per group of layers of a deeper model
+PANELS = 3  # panels of hierarchical sampling: one per layer, or per group of layers of a deeper model
 PLACES = {2: ("bottom", "top"), 3: ("bottom", "middle", "top")}
 
 

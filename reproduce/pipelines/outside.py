@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def run_outside(arguments: OutsideArguments) -> None:
     if arguments.images < 1 or arguments.draws < 1:
         raise UserError(f"--images and --draws must be at least 1, not {arguments.images} and {arguments.draws}")
     if arguments.draws > MOST:
-        raise UserError(f"--draws must be at most {MOST:,}, a number that no mean is worth; ask for fewer")
+        raise UserError(f"--draws must be at most {MOST:,}, beyond which a mean no longer changes; ask for fewer")
     run, experiment = open_trained(arguments.run)
     inside = _held_out(experiment, arguments, report)
     found = _load(arguments.outside, arguments, report)
@@ -103,7 +104,7 @@ def open_trained(folder: Path) -> tuple[Run, Experiment]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(seed) is not int:
         raise UserError(f"{folder} is not the folder of a run: its config.json is that of something else")
     if "latent_dims" not in config["model"] or "features" not in config["model"]:
-        raise UserError(f"{folder} is the run of another model than a ladder, whose layers the scores L>k are of")
+        raise UserError(f"{folder} is the run of another model than a ladder; the scores L>k need a ladder's layers")
     experiment = Experiment.from_json(config)
     return Run(folder, experiment, seed), experiment
 
@@ -172,6 +173,23 @@ def sized(dataset: data.Dataset, shape: tuple[int, ...], resize: bool) -> data.D
     return dataclasses.replace(dataset, images=images)
 
 
+class Score(NamedTuple):
+    """A score of an image: L^{>k}, or the ratio of the whole likelihood and L^{>k}."""
+
+    ratio: bool
+    k: int
+
+    @property
+    def name(self) -> str:
+        """Name in the rows: "L>1", "LLR>1"."""
+        return f"{'LLR' if self.ratio else 'L'}>{self.k}"
+
+
+def scores_of(layers: int) -> list[Score]:
+    """Return the scores of a ladder of so many layers, in the order of the artifact."""
+    return [Score(ratio, k) for ratio in (False, True) for k in range(int(ratio), layers)]
+
+
 def asked(experiment: Experiment, sides: Sides, resized: str) -> dict[str, Question]:
     """Return the detection task of each score, by the score's name, in the order of the artifact.
 
@@ -188,12 +206,10 @@ def asked(experiment: Experiment, sides: Sides, resized: str) -> dict[str, Quest
     layers = len(experiment.model.latent_shapes)
     chain = experiment.prior_chain.describe() if experiment.learning == "variational" else ""
     questions = {}
-    for kind, sign, first in (("L", "-", 0), ("LLR", "", 1)):
-        for k in range(first, layers):
-            name = f"{kind}>{k}"
-            of = Of("out-of-distribution", target=outside.name, score=name)
-            said = f"{reference}; score: {sign}{name}"
-            questions[name] = Question(of, outside.name, said, 2 * count, chain if k else "")
+    for score in scores_of(layers):
+        of = Of("out-of-distribution", target=outside.name, score=score.name)
+        said = f"{reference}; score: {'' if score.ratio else '-'}{score.name}"
+        questions[score.name] = Question(of, outside.name, said, 2 * count, chain if score.k else "")
     return questions
 
 
@@ -204,24 +220,24 @@ def _measure(
     chain = experiment.prior_chain if experiment.learning == "variational" else None
     scores: dict[str, tuple[np.ndarray, ...]] = {}
     seconds: list[float] = []
-    for name in questions:
+    wanted = scores_of(len(experiment.model.latent_shapes))
+    for score in wanted:
         started = time.monotonic()
-        kind, _, k = name.partition(">")
-        if kind == "L":
-            latents = PartialPosterior(int(k), chain, noise=rows.session.noise)
-            scores[name] = tuple(
+        if score.ratio:
+            scores[score.name] = tuple(map(likelihood_ratio, scores["L>0"], scores[f"L>{score.k}"]))
+        else:
+            latents = PartialPosterior(score.k, chain, noise=rows.session.noise)
+            scores[score.name] = tuple(
                 scores_above(model, side.images, posterior_indices(len(side.images), sides.count), latents, sides.draws)
                 for side in (sides.inside, sides.outside)
             )
-        else:
-            scores[name] = tuple(map(likelihood_ratio, scores["L>0"], scores[f"L>{k}"]))
         seconds.append(time.monotonic() - started)
     found: list[Detection] = []
     # All scores are checked before the first row is stored.
     refuse_lost(scores)
-    for (name, question), spent in zip(questions.items(), seconds, strict=True):
-        inside, outside = scores[name] if name.startswith("LLR") else (-side for side in scores[name])
-        found.append(judge(rows, question, outside, inside, spent))
+    for score, spent in zip(wanted, seconds, strict=True):
+        inside, outside = scores[score.name] if score.ratio else (-side for side in scores[score.name])
+        found.append(judge(rows, questions[score.name], outside, inside, spent))
     arrays = {
         "inside": np.stack([inside for inside, _ in scores.values()]).astype(np.float32),
         "outside": np.stack([outside for _, outside in scores.values()]).astype(np.float32),

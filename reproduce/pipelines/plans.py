@@ -16,7 +16,7 @@ from reproduce.presets.recipes import Preset, with_inference_network
 from reproduce.presets.staged import TwoStagePlan
 from reproduce.results.identity import Option, noise_option
 
-SHARE_OF_BACKBONE = 0.8  # of a wall-clock budget
+SHARE_OF_BACKBONE = 0.8  # the backbone's share of a wall-clock budget
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
 NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
 
@@ -138,11 +138,11 @@ def planned(
 
 
 def _refuse_options_of_nvae(preset: str, varied: Variation) -> None:
-    """Refuse what a hierarchy without batch norm and with one decoder does not have."""
-    for name, what in (("decoder", "another decoder"), ("batch_norm", "batch norms")):
+    """Refuse options of an NVAE for a backbone that has one decoder and no batch norms."""
+    for name, what in (("decoder", "other decoder"), ("batch_norm", "batch norms")):
         if getattr(varied, name) is not None:
             flag = name.replace("_", "-")
-            raise UserError(f"the backbone of the preset {preset} is no NVAE and has not {what}; leave --{flag} out")
+            raise UserError(f"the backbone of the preset {preset} is no NVAE and has no {what}; leave --{flag} out")
 
 
 def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ PAGE = "report.html"
 
 
 def leave_page(run: Run, session: Session, folder: Path) -> None:
-    """Write the page of a run anew, of the rows and pictures that it has by now, and say where it is.
+    """Write the page of a run from the rows and pictures that it has so far, and report its path.
 
     Args:
-        run: whose.
-        session: its reporter is told.
+        run: the open run.
+        session: whose reporter receives the path.
         folder: the results folder.
 
     Raises:

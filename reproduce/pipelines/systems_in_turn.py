@@ -26,7 +26,7 @@ from reproduce.terminal import printing
 from reproduce.terminal.console import ConsoleReporter
 
 FALLBACK = "photos"  # for `tiny`, if CIFAR-10 cannot be found
-LIBRARIES = ("diffusers",)  # of the extra jlebm[baselines], in addition to the versions in every row
+LIBRARIES = ("diffusers",)  # packages of the extra jlebm[baselines], whose versions the rows record as well
 
 
 def run_table(arguments: TableArguments) -> int:

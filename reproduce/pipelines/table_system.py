@@ -40,7 +40,7 @@ HELD_OUT = "held-out"
 DRAWN = ("samples", "training")  # pictures of a run
 LIKELIHOODS = 1_000  # images that bits per dimension are averaged over
 BATCH = 100  # images at a time; results do not depend on it
-BACKBONE_SEED = 1  # of the backbone shared with the two-stage rows
+BACKBONE_SEED = 1  # seed of the backbone that is shared with the two-stage rows
 
 
 def run_system(

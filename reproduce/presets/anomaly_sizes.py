@@ -25,7 +25,7 @@ OFFICIAL, EIGHTY_TWENTY = "anomaly/1", "anomaly-80-20/1"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, stage by stage, and how it is judged."""
+    """The training, stage by stage, and how its model is judged."""
 
     model: str
     """"ladder", "two-layer" or "one-layer"."""
@@ -66,9 +66,9 @@ TINY = Plan(
     images=500,
 )
 
-# So few latents because what can hold any digit also holds the one left out: on held-out training images
+# So few latents because a model that can hold any digit also holds the one left out: on held-out training images
 # (--development, digit 9, seed 1) L>0 had an AUROC of 0.60, and of 0.51 with 8, 16 and 32 latents and a sigma of 1.
-# With so few a chain can leave for far away: at the ladders' rate of the energies one did at update 121 (digit 7).
+# With so few, a chain can run away: at the ladders' rate of the energies one did at update 121 (digit 7).
 CPU = Plan(
     "ladder",
     Experiment(

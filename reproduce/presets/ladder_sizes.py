@@ -14,8 +14,10 @@ from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from reproduce.presets.extents import FIRST_LOOK, SOURCES, WHOLE, Extent, Size
 
-COLOUR_SIGMA = 0.15  # of p(x|z); with 0.3, colour images use the upper layers only
-COLOUR_LR = 3e-5  # of the energies; at 1e-4, the rate for grey images, the top one diverged from update 800 (CIFAR-10)
+COLOUR_SIGMA = 0.15  # sigma of p(x|z); with 0.3, colour images use the upper layers only
+COLOUR_LR = (
+    3e-5  # rate of the energies; at 1e-4, the rate for grey images, the top one diverged from update 800 (CIFAR-10)
+)
 # Chain of the prior, in training and afterwards. With a step of 0.02 the top layer's energy diverged (MNIST).
 CHAIN = Chain(20, 0.1, start="ancestral", space="noise")
 # p0's conditionals follow only the posterior half of their gradient. With the prior half as well, energies and

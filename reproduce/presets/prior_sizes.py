@@ -1,4 +1,4 @@
-"""Sizes of the ladder of priors: one generator and one training time for all, whatever stands in front of it.
+"""Sizes of the ladder of priors: one generator and one training time for all priors.
 
 A prior of two layers is x <- z1 <- z2 and one of one layer x <- z1, with the same generator p(x|z1). `cpu` gives each
 ten minutes of one CPU core, however many updates that is; `tiny` is a first look of as many updates for each.

@@ -138,7 +138,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
         kl_warmup=updates[0] // 5,
         free_bits=(15.0, 20.0, 20.0, 0.0, 0.0),
     )
-    # Corrected, since a single uncorrected step of this size in a steep place can carry a chain off for good.
+    # Corrected: one uncorrected step of this size in a steep place can carry a chain away for good.
     chain = Chain(
         10,
         epsilon=0.5,
@@ -164,7 +164,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
             largest_gradient=5.0,
         ),
         training=TrainingConfig(steps=updates[1], batch_size=32),
-        adaptation=Adaptation(acceptance=0.9),  # of each layer alone; all five together are accepted less often
+        adaptation=Adaptation(acceptance=0.9),  # for each layer alone; all five together are accepted less often
         persistence=Persistence(1_024),
         noise_contrast=1.0,
     )

@@ -4,7 +4,18 @@ import numpy as np
 
 from jlebm.errors import UserError
 
-DIGITS = (6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958)  # of 0 to 9, in both splits of MNIST together
+DIGITS = (
+    6903,
+    7877,
+    6990,
+    7141,
+    6824,
+    6313,
+    6876,
+    7293,
+    6825,
+    6958,
+)  # images of 0 to 9, in both splits of MNIST together
 
 
 def least_auprc(positives: int, negatives: int) -> float:
@@ -18,7 +29,7 @@ def least_auprc(positives: int, negatives: int) -> float:
         UserError: there is no positive image.
     """
     if positives < 1 or negatives < 0:
-        raise UserError(f"the AUPRC needs a positive image, not {positives} and {negatives} others")
+        raise UserError(f"the AUPRC needs a positive image; there are {positives}, and {negatives} others")
     found = np.arange(1, positives + 1)
     return float((found / (negatives + found)).mean())
 

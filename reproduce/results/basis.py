@@ -36,7 +36,7 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) 
 
 
 def fault(one: Expectation, stored: Mapping[str, Measurement]) -> str:
-    """Return, as a clause, what of an expectation does not follow from its rows; "" if all does or it has no value.
+    """Return a clause that names what does not follow from an expectation's rows; "" if all does or it has no value.
 
     Args:
         one: of `expected.toml`.

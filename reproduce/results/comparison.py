@@ -36,9 +36,7 @@ def comparison(
     """
     nothing, lines = _independent_pixels(measured, dataset, preset), []
     for system in SYSTEMS:
-        asked, sources = (dataset, preset, system.learning), (system.source, "held-out")
-        rows = [row for row in measured if (row.dataset, row.label, row.learning) == asked and row.source in sources]
-        refuse_changed(rows)
+        rows = _rows_of(system, measured, dataset, preset)
         newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
@@ -60,6 +58,19 @@ def comparison(
     return lines
 
 
+def mean_of_each(measured: Sequence[Measurement], dataset: str, preset: str, metric: str) -> dict[str, float]:
+    """Return the mean of one metric for each system that has rows of it, by the system's name.
+
+    Raises:
+        UserError: a row was changed since it was stored.
+    """
+    newest = {
+        system.name: newest_alike([row for row in _rows_of(system, measured, dataset, preset) if row.metric == metric])
+        for system in SYSTEMS
+    }
+    return {name: _mean(rows) for name, rows in newest.items() if rows}
+
+
 def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[tuple[str, str]]:
     """Return the systems without a row and the command that makes one."""
     missing = []
@@ -75,6 +86,13 @@ def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[
 def sources(paper: Mapping[str, Reported]) -> list[str]:
     """Return the sources of the reported numbers."""
     return list(dict.fromkeys(one.source for system in SYSTEMS for one in _entries(system, paper)))
+
+
+def _rows_of(system: System, measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:
+    asked, sources = (dataset, preset, system.learning), (system.source, "held-out")
+    rows = [row for row in measured if (row.dataset, row.label, row.learning) == asked and row.source in sources]
+    refuse_changed(rows)
+    return rows
 
 
 def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: str) -> list[Measurement]:

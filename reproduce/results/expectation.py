@@ -12,7 +12,7 @@ from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measureme
 from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, refuse_unwritable
 
-CONFIDENCE = 0.95  # of the prediction interval for new means
+CONFIDENCE = 0.95  # level of the prediction interval for new means
 QUESTION = ("dataset", "preset", "variation", "learning", "metric", "source", "layer", "target", "score")
 CONDITIONS = (
     "reference",
@@ -194,7 +194,12 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
 def describe(one: Measurement | Expectation) -> str:
     """Name what is measured: "cifar10 tiny joint-mle: FID of ebm-prior"."""
     recipe = " ".join(filter(None, (one.dataset, one.label, one.learning)))
-    return f"{recipe}: {METRICS[one.metric].label} of {one.of.name}"
+    return f"{recipe}: {quantity(one)}"
+
+
+def quantity(one: Measurement | Expectation) -> str:
+    """Name what is measured without the recipe: "FID of ebm-prior"."""
+    return f"{METRICS[one.metric].label} of {one.of.name}"
 
 
 def _of_new(seeds: int) -> str:

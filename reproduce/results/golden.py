@@ -73,7 +73,7 @@ def write(curves: Curves, path: Path, device: str) -> None:
     for name, values in curves.items():
         for step, value in enumerate(values):
             if not math.isfinite(value):
-                raise UserError(f"the curve {name!r} is {value} at step {step}; such a run is no golden one")
+                raise UserError(f"the curve {name!r} is {value} at step {step}; a golden run has finite values alone")
     content = {**read(path), device: {name: [float(value) for value in values] for name, values in curves.items()}}
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)

@@ -106,7 +106,7 @@ class Described(Labelled):
 
 @dataclass(frozen=True)
 class Identity(Labelled):
-    """A training, and how the drawing of its samples differs from the preset.
+    """A training, and how its samples are drawn if not as in the preset.
 
     Attributes:
         recipe: module of `reproduce` that is run, "cifar10", "anomaly", "priors", "table".

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jlebm.text import printable
-from reproduce.results.expectation import describe
+from reproduce.results.expectation import quantity
 from reproduce.results.identity import recipe_of
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
@@ -169,6 +169,6 @@ def _waiting(one: Queued) -> str:
     """Describe the results that wait for a command: "8 NEVER RUN: FID of ebm-prior, FID of posterior and 6 more"."""
     found = Counter(verdict.status for verdict in one.waiting)
     many = ", ".join(f"{number} {status}" for status, number in found.items())
-    names = list(dict.fromkeys(describe(verdict.expectation).split(": ", 1)[1] for verdict in one.waiting))
+    names = list(dict.fromkeys(quantity(verdict.expectation) for verdict in one.waiting))
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{many}: {', '.join(names[:MOST_NAMED])}{more}"

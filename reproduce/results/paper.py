@@ -64,7 +64,9 @@ def read_paper(path: Path) -> dict[str, Reported]:
         if one.key in reported:
             raise UserError(f"{path}: the key {one.key!r} stands twice; give each number its own")
         if one.same_as and (one.same_as not in reported or reported[one.same_as].value != one.value):
-            raise UserError(f"{path}: {one.key!r} is no repetition of {one.same_as!r}, no earlier entry of that value")
+            raise UserError(
+                f"{path}: {one.key!r} is no repetition of {one.same_as!r}: no earlier entry has that key and value"
+            )
         reported[one.key] = one
     return reported
 

@@ -1,4 +1,4 @@
-"""The ladder of priors (Tables 1 and 5 of the paper): from a VAE to two layers with a joint EBM prior, one step a part.
+"""The ladder of priors (Tables 1 and 5 of the paper): from a VAE to two layers with a joint EBM prior, part by part.
 
 The names are those on the command line, in a row's `model` and in its variation.
 """
@@ -38,7 +38,7 @@ class PriorLine:
 
     @property
     def variation(self) -> dict[str, Option]:
-        """The option that names it: what tells its rows from those of the other priors of a preset."""
+        """The option that names it, and tells its rows from those of the preset's other priors."""
         return {"priors": self.name}
 
 

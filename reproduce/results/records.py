@@ -1,6 +1,7 @@
 """Strict reading of flat records: every field is known, present, of its type and finite, or an error names it."""
 
 import dataclasses
+import json
 import math
 import re
 import types
@@ -130,12 +131,12 @@ def typed(value: Any, hint: Any, what: str) -> Any:
         hint = next((kind for kind in kinds if type(value) is kind), kinds[0])
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise UserError(f"{what} is {_word(value)}, where a list is meant")
+            raise UserError(f"{what} must be a list, not {_word(value)}")
         inner = typing.get_args(hint)[0]
         return tuple(typed(item, inner, f"{what}, number {number},") for number, item in enumerate(value, start=1))
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
-            raise UserError(f"{what} is {_word(value)}, where a table of named values is meant")
+            raise UserError(f"{what} must be a table of named values, not {_word(value)}")
         inner = typing.get_args(hint)[1]
         if all(type(item) is inner and (inner is not str or item.isascii()) for item in value.values()):
             return value
@@ -146,7 +147,7 @@ def typed(value: Any, hint: Any, what: str) -> Any:
         except OverflowError:
             raise UserError(f"{what} is too large for a number") from None
     if type(value) is not hint:
-        raise UserError(f"{what} is {_word(value)}, where {_MEANT[hint]} is meant")
+        raise UserError(f"{what} must be {_MEANT[hint]}, not {_word(value)}")
     if isinstance(value, str) and (half := _SURROGATE.search(value)):
         raise UserError(f"{what} has the half character {half[0]!r}, which is no text")
     return value
@@ -156,6 +157,7 @@ _MEANT = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def _word(value: Any) -> str:
-    if value is None:
-        return "null"
+    """Name a value in a message: a number as it stands in the file, anything longer by its kind."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)[:40]
     return _MEANT.get(type(value), f"a {type(value).__name__}")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jlebm.text import printable
-from reproduce.results.expectation import describe
+from reproduce.results.expectation import quantity
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
 from reproduce.results.verdicts import STATUSES, Status, Verdict
@@ -156,8 +156,7 @@ def _notes(group: Sequence[Verdict]) -> list[Note]:
     noted: dict[Note, list[str]] = {}
     for one in group:
         if one.reason:
-            what = describe(one.expectation).split(": ", 1)[1]
-            noted.setdefault((one.status, one.reason, one.command), []).append(what)
+            noted.setdefault((one.status, one.reason, one.command), []).append(quantity(one.expectation))
     # What has one reason and one command is said once.
     return [(status, f"{status} {', '.join(what)}: {reason}.", run) for (status, reason, run), what in noted.items()]
 

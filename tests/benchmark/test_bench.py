@@ -138,6 +138,7 @@ def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path,
     assert stopwatch.operations(part.counted) > 0
 
 
+@pytest.mark.slow
 def test_what_ours_does_not_use_is_timed_beside_it() -> None:
     """Products through oneDNN have the error of float32, or have no line; layers in bf16 are as far off as bf16 is."""
     found = list(untaken.parts((WORKLOAD,)))
@@ -227,6 +228,7 @@ def awaited() -> list[timing.Awaited]:
     return lines.awaited()
 
 
+@pytest.mark.slow
 def test_a_gpu_has_the_papers_sizes_in_each_arithmetic(awaited: list[timing.Awaited]) -> None:
     """Whole batches, ten steps and 10,000 images; the prior's chain once, as the generator is not in it."""
     assert len(awaited) == len(set(awaited))
@@ -241,6 +243,7 @@ def test_a_gpu_has_the_papers_sizes_in_each_arithmetic(awaited: list[timing.Awai
     )
 
 
+@pytest.mark.slow
 def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None:
     """A line of another name or size breaks this; `python -m reproduce.benchmark --write-awaited` stores it."""
     assert timing.read_awaited(tmp_path) == []
@@ -252,6 +255,7 @@ def test_the_table_waits_for_the_lines_of_this_benchmark(tmp_path: Path) -> None
             timing.read_awaited(tmp_path)
 
 
+@pytest.mark.slow
 def test_parts_are_the_lines_that_are_awaited(
     random_weights: Path, tmp_path: Path, awaited: list[timing.Awaited]
 ) -> None:

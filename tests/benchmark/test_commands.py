@@ -22,6 +22,7 @@ def test_the_help_of_every_command_is_timed(tmp_path: Path, monkeypatch: pytest.
     assert {line.metric for line in (without, recipes, growth)} <= set(commands.METRICS)
 
 
+@pytest.mark.slow
 def test_repeated_rows_are_whole_and_of_many_means(tmp_path: Path) -> None:
     """Breaks if the rows that `check` is timed on are refused, or are all of one mean, which is the easy case."""
     own = read_all(RESULTS / "measured")
@@ -35,6 +36,7 @@ def test_repeated_rows_are_whole_and_of_many_means(tmp_path: Path) -> None:
         commands.repeat_rows(tmp_path / "none", tmp_path / "other", 10)
 
 
+@pytest.mark.slow
 def test_a_process_is_timed_by_its_user_time() -> None:
     """Breaks if waiting counted as work, or a command that fails were timed."""
     line = commands.Line("speed", "sleep", "", [("-c", "import time; time.sleep(0.3)")], None)

@@ -84,6 +84,7 @@ def _taped(monkeypatch: pytest.MonkeyPatch):
     graphs.forget()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_taped")
 def test_a_recording_that_keeps_old_weights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It launches what it saw, whatever the weights are now."""

@@ -89,6 +89,7 @@ def test_another_density_or_another_step_is_found_out(metropolis: bool) -> None:
         difference(lambda model: Ours(model, factor=math.sqrt(2)))
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

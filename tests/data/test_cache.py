@@ -163,6 +163,7 @@ def test_a_killed_decode_is_cleaned_up_later(archive, folder) -> None:
     assert alive.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(make, folder, tmp_path: Path) -> None:
     """Breaks if processes that decode the same files at the same time spoil each other's."""
     pixels = make.noise(400, 8, 8, 3)
@@ -221,6 +222,7 @@ print(digest.hexdigest() == entry.digest, entry.digest)
 """
 
 
+@pytest.mark.slow
 def test_processes_of_one_number_do_not_serve_each_others_pixels(make, folder, tmp_path: Path) -> None:
     """Two containers over one data root: breaks if they write into one temporary file.
 

@@ -143,6 +143,7 @@ for call in calls:
 """
 
 
+@pytest.mark.slow
 def test_what_may_not_be_read_is_said_and_never_called_damaged(make, images, labels) -> None:
     """Breaks if images are passed over, or somebody is told to delete what is whole, for want of a permission."""
     with tempfile.TemporaryDirectory() as name:

@@ -71,6 +71,7 @@ def test_chunks_change_no_bit() -> None:
         np.testing.assert_array_equal(part.row, whole.row)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_training_images() -> None:
     """Breaks if all distances, or all training images as floats, are in memory at once."""
     import tracemalloc

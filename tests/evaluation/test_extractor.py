@@ -29,6 +29,7 @@ def save(state: dict[str, torch.Tensor], path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_exact_layers_are_read_from_the_tensors_not_from_the_name(random_state, tmp_path: Path) -> None:
     """Breaks if a file with NaN above 768 passes for the full weights, or the NaN reach the features below."""
     extractor = open_extractor(save(nan_from(random_state, ("Mixed_7", "fc")), tmp_path / FULL_WEIGHTS))
@@ -38,6 +39,7 @@ def test_exact_layers_are_read_from_the_tensors_not_from_the_name(random_state, 
         open_network(extractor, ["768", "2048"], CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "exact"), [("Mixed_6c.", ("64", "192")), ("fc.weight", LAYERS[:4]), ("fc.bias", LAYERS[:5])]
 )
@@ -52,6 +54,7 @@ def test_a_file_of_nan_is_refused(random_state, tmp_path: Path) -> None:
         open_extractor(save(nan_from(random_state, ("Conv2d_1a",)), tmp_path / "x.pth"))
 
 
+@pytest.mark.slow
 def test_other_networks_are_refused(random_state, tmp_path: Path) -> None:
     """Breaks if torchvision's Inception, or tensors that are missing or misshapen, end in a traceback."""
     misshapen = random_state | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}

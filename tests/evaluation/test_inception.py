@@ -64,6 +64,7 @@ def test_batches_at_once_give_the_features_of_batches_in_turn(random_weights: Pa
         assert torch.equal(mine["64"], theirs["64"])
 
 
+@pytest.mark.slow
 def test_an_error_in_a_batch_reaches_the_caller(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if a thread swallows what went wrong, or waits for ever."""
     network = open_network(open_extractor(random_weights), ["64"], CPU)
@@ -79,6 +80,7 @@ def test_an_error_in_a_batch_reaches_the_caller(random_weights: Path, monkeypatc
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_one_channel_is_repeated_to_three(random_weights: Path) -> None:
     """Breaks if a grey image has other features than the same image with equal channels."""
     network = open_network(open_extractor(random_weights), ["64"], CPU)
@@ -86,6 +88,7 @@ def test_one_channel_is_repeated_to_three(random_weights: Path) -> None:
     torch.testing.assert_close(network(grey)["64"], network(grey.repeat(1, 3, 1, 1))["64"])
 
 
+@pytest.mark.slow
 def test_opening_a_network_draws_no_random_numbers(random_weights: Path) -> None:
     """Breaks if an evaluation changes what a training draws after it."""
     extractor = open_extractor(random_weights)
@@ -94,12 +97,14 @@ def test_opening_a_network_draws_no_random_numbers(random_weights: Path) -> None
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_self_check_refuses_other_weights(random_weights: Path) -> None:
     """Breaks if an evaluation goes ahead with weights of the right shapes and wrong values."""
     with pytest.raises(UserError, match="not the Inception weights of 2015-12-05"):
         self_check(open_extractor(random_weights), CPU)
 
 
+@pytest.mark.slow
 def test_self_check_passes_the_official_weights(shared: Path, tmp_path: Path) -> None:
     """Breaks if the stored statistics, the fixed images or the arithmetic of the network change."""
     unpack = runpy.run_path(str(shared / "data" / "unpack.py"))

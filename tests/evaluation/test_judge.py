@@ -1,6 +1,7 @@
 """The fitted two-sample test: what it sees, what it must not see, and what its error is worth."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from jlebm.evaluation.judge import FEWEST, Fitting, fitted_auc
 from jlebm.evaluation.known_differences import Pair, halves, mixed, shifted
 from jlebm.evaluation.latent import two_sample_auc
 
+
+def slow(shapes: list[tuple[int, ...]]) -> Any:
+    """Mark a case of layers for which a convolutional classifier is trained."""
+    return pytest.param(shapes, marks=pytest.mark.slow)
+
+
 MAPS = [(2, 6, 6)]
+SLOW_MAPS = slow(MAPS)
 HIERARCHY = [(3,), (2, 2, 2), (2, 4, 4)]
 QUICK = Fitting(updates=50, patience=2)
 SHORT = Fitting(updates=200)
@@ -31,13 +39,14 @@ def smooth(seed: int, count: int, correlation: float, shape: tuple[int, int, int
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("shapes", [MAPS, [(72,)], [(6,), (2, 1, 1), (8, 2, 2), (2, 4, 4)]], ids=str)
+@pytest.mark.parametrize("shapes", [SLOW_MAPS, [(72,)], slow([(6,), (2, 1, 1), (8, 2, 2), (2, 4, 4)])], ids=str)
 def test_one_distribution_gives_a_half(shapes: list[tuple[int, ...]], seed: int) -> None:
     """Breaks if what a classifier trained on leaks into what it is scored on, in any kind of layers."""
     found = fitted_auc(normal(2 * seed), normal(2 * seed + 1), shapes, seed, SHORT)
     assert abs(found.value - 0.5) < 3 * found.error
 
 
+@pytest.mark.slow
 def test_neighbours_that_hang_together_are_seen_where_the_old_test_sees_nothing() -> None:
     """Breaks if the convolutional classifier is lost: each pixel alone is standard normal in both samples."""
     first, second = normal(0, 1000, 256), smooth(1, 1000, 0.15, (4, 8, 8))
@@ -47,6 +56,7 @@ def test_neighbours_that_hang_together_are_seen_where_the_old_test_sees_nothing(
     assert abs(two_sample_auc(first, second, 0) - 0.5) < 0.055  # three standard errors of 500 scored samples each
 
 
+@pytest.mark.slow
 def test_a_dependence_between_layers_is_seen_together_and_not_by_layer() -> None:
     """Breaks if layers of unlike sides are not joined: each layer alone is standard normal in both samples."""
     first, second = (normal(seed, 1000, sum((3, 8, 32))) for seed in (0, 1))
@@ -65,7 +75,7 @@ def test_a_dependence_in_a_vector_is_seen() -> None:
     assert fitted_auc(first, second, [(10,)], 0).value > 0.65
 
 
-@pytest.mark.parametrize("shapes", [MAPS, [(72,)]], ids=str)
+@pytest.mark.parametrize("shapes", [SLOW_MAPS, [(72,)]], ids=str)
 def test_a_small_shift_of_every_latent_adds_up(shapes: list[tuple[int, ...]]) -> None:
     """Breaks if a shift that no latent shows alone is not summed over latents, or the AUC is turned round.
 
@@ -76,6 +86,7 @@ def test_a_small_shift_of_every_latent_adds_up(shapes: list[tuple[int, ...]]) ->
     assert best - 0.05 - 3 * found.error < found.value < best + 3 * found.error
 
 
+@pytest.mark.slow
 def test_the_order_of_the_samples_changes_nothing() -> None:
     """Breaks if a sample's half depends on where it stands."""
     first, second = normal(0), smooth(1, FEWEST, 0.2)
@@ -85,6 +96,7 @@ def test_the_order_of_the_samples_changes_nothing() -> None:
     assert fitted_auc(first, second, MAPS, 4, QUICK) != one
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_latent_changes_nothing_much() -> None:
     """Breaks if latents are not standardised, or one value of a chain that ran away makes the others invisible."""
     first, second = normal(0), normal(1) + np.float32(0.3)
@@ -96,6 +108,7 @@ def test_the_scale_of_a_latent_changes_nothing_much() -> None:
     assert 0.8 < fitted_auc(first, second, MAPS, 0, SHORT).value <= 1
 
 
+@pytest.mark.slow
 def test_the_standard_error_covers() -> None:
     """Breaks if the halves' errors are taken to be independent: the error would be too small by sqrt(2) at worst.
 
@@ -126,6 +139,7 @@ def test_known_differences_keep_what_they_promise() -> None:
     np.testing.assert_allclose((moved.second - pair.second).mean(0), 0.05 * pair.second.std(0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_power_is_a_half_of_halves_and_more_of_a_mixture() -> None:
     """Breaks if halves can be told apart, or the judge does not see places that come from different samples."""
     pair = halves(smooth(0, 2000, 0.3), 1)

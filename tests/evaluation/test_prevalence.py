@@ -27,6 +27,7 @@ def test_the_estimate_is_exact_for_normal_scores() -> None:
     assert converted_auprc(here, 0.1, 0.4) == pytest.approx(there, abs=4e-3)
 
 
+@pytest.mark.slow
 @given(st.floats(0.05, 0.9), st.floats(0.05, 0.9), st.floats(-2.0, 3.0))
 def test_there_and_back(share: float, other: float, distance: float) -> None:
     """Breaks if a conversion loses what the AUPRC says, or does not grow with it."""

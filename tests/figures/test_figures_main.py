@@ -106,6 +106,7 @@ def test_every_stored_artifact_is_drawn(tmp_path: Path, monkeypatch: Any) -> Non
     assert claimed.keys() == {path.stem for path in (ROOT / "results/artifacts").glob("*.npz")}
 
 
+@pytest.mark.slow
 def test_an_artifact_of_no_figure_is_named(results: Path, tmp_path: Path, capsys: Any) -> None:
     """Would break if an array file that nothing draws were passed over in silence."""
     for path in (results / "artifacts").iterdir():

@@ -18,9 +18,10 @@ FOUND = next((path for path in map(shutil.which, NAMES) if path), None)
 WAIT = 10_000  # milliseconds
 SLIDERS = ("Langevin step", "the layer drawn anew", "layers kept")
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="no Chromium on this machine: the report is not opened in a browser"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(FOUND is None, reason="no Chromium on this machine: the report is not opened in a browser"),
+]
 
 
 @pytest.fixture(scope="module")

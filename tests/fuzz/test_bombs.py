@@ -169,6 +169,7 @@ def printed(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_claims_more_than_it_holds_is_refused(tried: list[tuple[str, float, int, str | None]]) -> None:
     """Breaks if a size is believed before it is compared: with the file, with the tensors, with what there is room for.
 

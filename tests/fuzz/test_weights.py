@@ -273,9 +273,10 @@ NAMES = (
     *("checkpoint", "published NVAE", "legacy NVAE", "own NVAE", "weights"),
     *("Inception", "artifact", "cached sums", "golden curves"),
 )
+CASES = [pytest.param(name, marks=pytest.mark.slow) if name == "published NVAE" else name for name in NAMES]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_a_damaged_or_odd_file_is_read_or_refused(
     formats: dict[str, Format], tmp_path: Path, name: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -10,6 +10,7 @@ from tests.reliability.commands import COMMANDS, artifacts
 pytestmark = pytest.mark.usefixtures("_pictures_in_no_time")  # which files there are is what is looked at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_file_comes_back(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks if one artifact of a recipe is not looked for, or if a row is stored a second time for its sake."""

@@ -58,6 +58,7 @@ def refused(folder: Path, size: int, capsys: pytest.CaptureFixture[str]) -> str:
     return Path(sentence.split()[1]).name
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_may_be_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks if a writer of a run ends in a traceback, or if the run is another one when there is space again.
 
@@ -84,6 +85,7 @@ def test_every_file_of_a_run_may_be_too_large(tmp_path: Path, capsys: pytest.Cap
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kibibytes", [4, 24, 160])
 def test_a_small_disk(tmp_path: Path, kibibytes: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The same on a real disk of which any part is full; breaks as the other does."""
@@ -171,6 +173,7 @@ def filled_before(owner: object, name: str, disk: Path, patch: pytest.MonkeyPatc
     patch.setattr(owner, name, full)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_pictures_in_no_time")
 @pytest.mark.parametrize("case", FULL)
 def test_a_disk_that_fills_up_in_a_run(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +206,7 @@ CACHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CACHES)
 def test_a_disk_of_data_that_fills_up(
     tmp_path: Path, case: str, small_inception: Path, capsys: pytest.CaptureFixture[str]

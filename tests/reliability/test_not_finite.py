@@ -50,7 +50,9 @@ def test_what_is_clipped_or_chosen_stays_lost(value: float) -> None:
     assert Bernoulli(torch.full((1, 1, 2, 2), float("nan"))).sample_image(noise).isnan().all()
 
 
-@pytest.mark.parametrize("name", built())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "pixelcnn" else name for name in built()]
+)
 def test_every_system_is_refused(name: str) -> None:
     """Breaks if a system's own way from numbers to levels (a floor, a choice, a clipping) hides a NaN."""
     system = build(tiny(name))
@@ -61,6 +63,7 @@ def test_every_system_is_refused(name: str) -> None:
         system.sample(range(2))
 
 
+@pytest.mark.slow
 def test_no_row_where_one_source_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

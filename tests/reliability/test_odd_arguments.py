@@ -129,7 +129,12 @@ ABSURD = {
 }
 
 
-@pytest.mark.parametrize("kind", ABSURD)
+# Networks whose many cells are built, without memory, before their parameters are counted.
+MANY_CELLS = ("groups", "cells")
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) if kind in MANY_CELLS else kind for kind in ABSURD]
+
+
+@pytest.mark.parametrize("kind", SLOW)
 def test_a_size_that_no_memory_holds(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks if a kind of model allocates what it is asked for, or builds for ever, before it is compared."""
     main, said, setting = ABSURD[kind]

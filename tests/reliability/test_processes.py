@@ -128,6 +128,7 @@ def test_a_process_that_is_lost_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stays_silent_is_lost(tmp_path: Path, victim: int) -> None:
     """Breaks if a machine that is gone without closing its connections is waited for for days, or is a traceback."""
@@ -152,6 +153,7 @@ def test_a_patience_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> 
         parallel.patience()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_processes_that_nobody_told_where_to_meet(tmp_path: Path, missing: str) -> None:
     """Breaks if half of torchrun's environment, as a batch script leaves it, is a traceback."""

@@ -1,7 +1,9 @@
 """A run's own files: cut, damaged, left behind, unreadable, on a disk that is full."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,10 +18,16 @@ from jlebm.training import fit
 from tests.small import IMAGES, experiment, train
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that was stopped after a few steps."""
-    return train(tmp_path, stop_after=12)[0]
+    return train(tmp_path_factory.mktemp("stopped"), stop_after=12)[0]
+
+
+@pytest.fixture
+def run(stopped: Run, tmp_path: Path) -> Run:
+    """A copy of that run, which a test may damage."""
+    return dataclasses.replace(stopped, folder=shutil.copytree(stopped.folder, tmp_path / stopped.folder.name))
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 30, "lo', b"\0" * 700, b"\xff\xfe", b'{"step": 2' + b" " * 9000])

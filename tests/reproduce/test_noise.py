@@ -14,6 +14,7 @@ from reproduce.pipelines.recipe import run_recipe
 from reproduce.results.identity import FIRST_NOISE, noise_of, noise_option
 from tests.reproduce import test_ladder, test_ood, test_recipe, test_two_stage
 from tests.reproduce.test_two_stage import places
+from tests.small import IMAGES, fit_one, ladder_experiment
 
 PHILOX = ["--noise", "philox/1"]
 
@@ -39,6 +40,7 @@ def test_a_row_without_the_option_is_of_the_first_scheme() -> None:
     assert noise_of(noise_option("philox/1")) == "philox/1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["joint-mle", "variational"])
 def test_two_layers(tmp_path: Path, learning: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No weight moves, no row of the first scheme does; each has rows, samples and a command of its own."""
@@ -68,6 +70,7 @@ def test_two_layers(tmp_path: Path, learning: str, capsys: pytest.CaptureFixture
     assert len(results.read_all(tmp_path / "results/measured")) == 2 * len(first)
 
 
+@pytest.mark.slow
 def test_an_expectation_is_of_its_own_scheme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks if rows of another noise are judged by an expectation of the first, hide it, or are averaged with it."""
     folders = places(tmp_path)
@@ -120,6 +123,7 @@ def test_ladders(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in kept} == kept, "the repository keeps those of the first scheme"
 
 
+@pytest.mark.slow
 def test_images_in_a_file(tmp_path: Path) -> None:
     """`generate` draws by the scheme that it is told, and says so in the file's own request."""
     folders = places(tmp_path)
@@ -145,10 +149,11 @@ def test_an_unknown_scheme_is_one_sentence(main, capsys: pytest.CaptureFixture[s
     assert "philox/1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores outside the distribution: rows and arrays of each scheme lie beside one another."""
     root = test_ood.root.__wrapped__(tmp_path, monkeypatch)
-    run = test_ood.trained(tmp_path)
+    run = fit_one(tmp_path / "runs", ladder_experiment(), IMAGES)[0].folder
     assert ood.main(test_ood.command(root, run)) == 0
     arrays = (run / "ood_digits.npz").read_bytes()
     assert ood.main([*test_ood.command(root, run), *PHILOX]) == 0

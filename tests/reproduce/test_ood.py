@@ -1,6 +1,9 @@
 """Out-of-distribution detection from its command line: whose images are positive, and what the scores are."""
 
 import dataclasses
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +36,27 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "root"
 
 
-def trained(folder: Path, stop_after: int | None = None, **changes) -> Path:
-    run, _ = fit_one(folder / "runs", ladder_experiment(**changes), IMAGES, stop_after)
-    return run.folder
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains a ladder of these settings when it is first asked for; returns the folder of its run."""
+
+    @cache
+    def once(stop_after: int | None, settings: tuple[tuple[str, str], ...]) -> Path:
+        one = ladder_experiment(**dict(settings))
+        return fit_one(tmp_path_factory.mktemp("runs"), one, IMAGES, stop_after)[0].folder
+
+    return once
+
+
+@pytest.fixture
+def trained(root: Path, once: Callable[..., Path]) -> Callable[..., Path]:
+    """Returns a copy of such a run, which a test may write to."""
+
+    def trained(stop_after: int | None = None, **settings: str) -> Path:
+        folder = once(stop_after, tuple(settings.items()))
+        return shutil.copytree(folder, root.parent / "runs" / folder.name)
+
+    return trained
 
 
 def command(root: Path, run: Path, *said: str) -> list[str]:
@@ -47,9 +68,9 @@ def command(root: Path, run: Path, *said: str) -> list[str]:
 
 
 @pytest.mark.parametrize("learning", ["variational", "gaussian"])
-def test_the_whole_way(root: Path, learning, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_way(root: Path, trained: Callable[..., Path], learning, capsys: pytest.CaptureFixture[str]) -> None:
     """Three metrics of five scores with their protocol in the row; the same command again stores nothing."""
-    run = trained(root.parent, learning=learning)
+    run = trained(learning=learning)
     assert ood.main(command(root, run)) == 0
     measured = results.read_all(root.parent / "results/measured")
     assert len(measured) == 15
@@ -70,9 +91,9 @@ def test_the_whole_way(root: Path, learning, capsys: pytest.CaptureFixture[str])
     assert "was measured before; its rows are kept" in capsys.readouterr().err
 
 
-def test_the_artifact_holds_the_scores_of_the_rows(root: Path) -> None:
+def test_the_artifact_holds_the_scores_of_the_rows(root: Path, trained: Callable[..., Path]) -> None:
     """LLR>k is L>0 - L>k on both sides, and the metrics find the outside images by -L and by LLR."""
-    run = trained(root.parent)
+    run = trained()
     assert ood.main(command(root, run, "--images", "20")) == 0
     measured = results.read_all(root.parent / "results/measured")
     names = ("inside", "outside", "names", "auroc", "auprc", "fpr80", "positive")
@@ -93,18 +114,18 @@ def test_the_artifact_holds_the_scores_of_the_rows(root: Path) -> None:
             assert stored[name, metric] == arrays[metric][index] == pytest.approx(judge(labels, scores), abs=1e-6)
 
 
-def test_digits_are_outside_of_noise(root: Path) -> None:
+def test_digits_are_outside_of_noise(root: Path, trained: Callable[..., Path]) -> None:
     """Of two sets that share nothing L>0 tells which image is whose: a side that is scored twice breaks it."""
-    run = trained(root.parent)
+    run = trained()
     assert ood.main(command(root, run)) == 0
     arrays, _ = results.read_artifact(run / "ood_digits.npz", ("auroc",), [])
     assert max(arrays["auroc"][0], 1 - arrays["auroc"][0]) > 0.95
 
 
 @pytest.mark.parametrize(("preset", "learning", "kept"), [("cpu", "variational", True), ("cpu", "gaussian", False)])
-def test_what_the_repository_keeps(root: Path, preset: str, learning, kept: bool) -> None:
+def test_what_the_repository_keeps(root: Path, trained: Callable[..., Path], preset: str, learning, kept: bool) -> None:
     """The first seed of a full preset's EBM prior, to the byte; never a first look, nor its twin under that name."""
-    run = trained(root.parent, preset=preset, learning=learning)
+    run = trained(preset=preset, learning=learning)
     assert ood.main(command(root, run)) == 0
     path = root.parent / "results/artifacts/noise_ood_digits.npz"
     assert path.exists() == kept
@@ -124,12 +145,14 @@ def test_images_of_another_size_are_enlarged_smoothly() -> None:
     assert (found[2] == 77).all()
 
 
-def test_a_resized_set_says_so_in_its_rows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resized_set_says_so_in_its_rows(
+    root: Path, trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows of enlarged images are never taken for rows of images of that size."""
     large = np.random.default_rng(6).integers(0, 256, (25, 12, 12, 1), dtype=np.uint8)
     entry = Entry("large", shape=(12, 12, 1), splits=("train",), embedded=lambda: (large, np.zeros(25, np.int64)))
     monkeypatch.setitem(CATALOGUE, "large", entry)
-    run = trained(root.parent)
+    run = trained()
     assert ood.main(command(root, run, "--outside", "large", "--resize")) == 0
     measured = results.read_all(root.parent / "results/measured")
     said = "positive: outside, 25 images of large/train brought from 12 pixels (bilinear); negative"
@@ -150,19 +173,22 @@ def test_a_resized_set_says_so_in_its_rows(root: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_bad_input_is_a_sentence(
-    root: Path, said: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    root: Path, trained: Callable[..., Path], said: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one sentence, no row."""
-    assert ood.main(command(root, trained(root.parent), *said)) == 2
+    assert ood.main(command(root, trained(), *said)) == 2
     assert sentence in capsys.readouterr().err
     assert results.read_all(root.parent / "results/measured") == []
 
 
-def test_a_run_that_cannot_be_judged_is_a_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_run_that_cannot_be_judged_is_a_sentence(
+    root: Path, trained: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A training that has not ended, one without a checkpoint, a model without a ladder's layers."""
-    early = trained(root.parent, stop_after=3)
+    early = trained(stop_after=3)
     two_layers, _ = fit_one(root.parent / "runs", experiment("variational"), IMAGES)
-    bare = trained(root.parent, preset="bare")
+    bare = trained(preset="bare")
     (bare / "checkpoint.pt").unlink()
     for run, sentence in (
         (early, "is at step 3 of 20; let its recipe finish it first"),
@@ -174,10 +200,10 @@ def test_a_run_that_cannot_be_judged_is_a_sentence(root: Path, capsys: pytest.Ca
 
 
 def test_what_was_trained_on_is_never_held_out(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A dataset of one split has nothing that training has not seen, and one whose test split is missing says so."""
-    run = trained(root.parent)
+    run = trained()
     monkeypatch.setitem(CATALOGUE, "noise", Entry("noise", shape=(8, 8, 1), splits=("train",)))
     assert ood.main(command(root, run)) == 2
     assert "all of it was trained on; name other images with --held-out" in capsys.readouterr().err

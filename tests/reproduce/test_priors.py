@@ -83,6 +83,7 @@ def test_each_line_learns_as_its_row_says() -> None:
 # ---- the command
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_rows_name_their_prior_and_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two priors in one call; the second call stores nothing, and each row's command parses and names its prior.
@@ -115,6 +116,7 @@ def test_rows_name_their_prior_and_the_command_resumes(tmp_path: Path, capsys: p
     assert len(list((tmp_path / "runs").glob("*/*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_other_recipes_keep_their_verdicts(tmp_path: Path) -> None:
     """Rows of the same dataset, size and learning are no answer to another recipe's expectation.

@@ -184,6 +184,7 @@ def test_a_preset_may_spare_a_source(
     )
 
 
+@pytest.mark.slow
 def test_prior_gap_closed(tmp_path: Path, folders: list[str], small_inception: Path) -> None:
     """(a - b) / (a - c) of the same weights; where the posterior is no better than the prior there is no gap."""
     (tmp_path / "root" / small_inception.name).symlink_to(small_inception)

@@ -67,6 +67,7 @@ def test_pixel_change_by_hand() -> None:
     assert pixel_change(frozen, redrawn) == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_feature_change_is_a_distance(tmp_path: Path, small_inception: Path) -> None:
     """Equal images are at 0; others at the mean distance of their own features."""
     (tmp_path / small_inception.name).symlink_to(small_inception)
@@ -107,6 +108,7 @@ def test_training_images_judge_no_classifier(rows: Rows) -> None:
     assert rows.added == 0
 
 
+@pytest.mark.slow
 def test_the_change_of_one_layer(rows: Rows) -> None:
     """Rows of the prior that was sampled, each of the images in which that layer alone was drawn anew."""
     model = model_of()

@@ -27,6 +27,7 @@ def policy(code: str, **chosen: str) -> tuple[str, str]:
     return ran.stdout.strip(), ran.stderr
 
 
+@pytest.mark.slow
 def test_openmp_sees_the_policy() -> None:
     """Breaks if torch is loaded before the policy is set, so that threads spin all the same."""
     _, said = policy("import reproduce.cifar10, torch", OMP_DISPLAY_ENV="true")

@@ -367,6 +367,7 @@ def test_presets_are_whole(recipe: Recipe) -> None:
         assert plan.backbone.model.image_size / 2**halvings >= 8, "convolutional energies end at 4 x 4"
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_small_or_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without its dataset a recipe runs its first look on the embedded one; rows that need more images say so."""
     preset = dataclasses.replace(PRESET, reference_images=None, batch_size=30)

@@ -180,7 +180,7 @@ def test_a_layout_that_cannot_be_edited_is_refused(row: Any, tmp_path: Path) -> 
     [
         (("dataset", "datasett"), r"\[\[expectation\]\] number 1: 'datasett' is not a field.*'dataset'"),
         (("fid768", "fid76"), r"number 1: 'fid76' is not a known metric.*'fid768'"),
-        (("seeds   =   1", "seeds = 1.5"), r"number 1: the field 'seeds' is a number, where a whole number"),
+        (("seeds   =   1", "seeds = 1.5"), r"number 1: the field 'seeds' must be a whole number, not 1\.5"),
         (("seeds   =   1", "seeds = 0"), "at least one seed"),
         (("seeds   =   1", "seeds = 1\nvalue = 1.0"), "a value comes with 'tolerance'"),
         (("seeds   =   1", "seeds = 1\nvalue = 1\ntolerance = 1\nfail_beyond = 2"), "names the 'config_digest'"),

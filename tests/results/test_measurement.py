@@ -118,8 +118,8 @@ def test_changed_row_is_not_stored_again(row: Any, tmp_path: Path) -> None:
     [
         (lambda fields: {**fields, "seedd": 1}, r"line 1: 'seedd' is not a field.*nearest known one is 'seed'"),
         (lambda fields: {k: v for k, v in fields.items() if k != "seed"}, r"line 1: the field 'seed' is missing"),
-        (lambda fields: {**fields, "seed": "1"}, r"line 1: the field 'seed' is a text, where a whole number"),
-        (lambda fields: {**fields, "dirty": 0}, r"line 1: the field 'dirty' is a whole number, where true or false"),
+        (lambda fields: {**fields, "seed": "1"}, r"line 1: the field 'seed' must be a whole number, not a text"),
+        (lambda fields: {**fields, "dirty": 0}, r"line 1: the field 'dirty' must be true or false, not 0"),
         (lambda fields: {**fields, "value": True}, r"line 1: the field 'value'"),
         (lambda fields: {**fields, "value": float("nan")}, r"line 1: the field 'value' is nan"),
         (lambda fields: {**fields, "value": 10**400}, r"line 1: the field 'value' is too large"),

@@ -55,6 +55,7 @@ def test_each_command_stands_once_and_everything_waits_for_one(verdicts: Any) ->
         assert said.splitlines().count(f"    {one.command}") == 1  # whole at any width, to be copied
 
 
+@pytest.mark.slow
 def test_every_command_that_check_prints_parses(verdicts: Any) -> None:
     """Would break if `check` offered a command that does not exist, or an option that it refuses."""
     text = overview(verdicts, PAPER, 10) + render(verdicts, PAPER, "terminal")

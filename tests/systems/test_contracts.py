@@ -1,22 +1,29 @@
 """What every system of the table keeps, whichever it is: one protocol of training, resuming and sampling."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from jlebm.engines import parallel
 from jlebm.errors import UserError
-from jlebm.training import initial_state
+from jlebm.run import Run
+from jlebm.training import TrainState, initial_state
 from reproduce.results import read_paper
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import SIZES, built, presets_of
-from reproduce.systems.system import PROTOCOL
+from reproduce.systems.system import PROTOCOL, BaselineExperiment
 from tests.systems.small import backbone_of, tiny, train
 from tests.systems.small import built as build
 from tests.test_training import assert_same
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def systems(*slow: str) -> list:
+    """Return the systems' names; those that take seconds are marked."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in built()]
 
 
 @pytest.mark.parametrize("name", built())
@@ -44,42 +51,53 @@ def test_every_parameter_moves_with_one_part(name: str) -> None:
     assert set(moved) == {id(each) for each in state.model.parameters()}
 
 
-@pytest.mark.parametrize("name", built())
-def test_training_moves_every_parameter(name: str, tmp_path: Path) -> None:
+class Trained(NamedTuple):
+    """One system's training of four steps: at once, and stopped after the first and the second."""
+
+    experiment: BaselineExperiment
+    whole: TrainState
+    first: TrainState
+    second: TrainState
+    resumed: TrainState
+    run: Run
+
+
+@pytest.fixture(scope="module", params=systems("biggan"))
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train a system once for all that is asked of its training."""
+    one, folder = tiny(request.param), tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    _, whole = train(folder / "whole", one)
+    torch.manual_seed(99)
+    first, second = (train(folder / "halves", one, stop_after=at)[1] for at in (1, 2))
+    run, resumed = train(folder / "halves", one)
+    return Trained(one, whole, first, second, resumed, run)
+
+
+def test_training_moves_every_parameter(trained: Trained) -> None:
     """A part that no turn moves, or that its loss does not reach, breaks this."""
-    one = tiny(name)
+    one, after = trained.experiment, trained.whole.model
     before = initial_state(one, 1, torch.device("cpu"), backbone_of(one)).model
-    _, after = train(tmp_path, one)
-    still = {key for key, value in before.named_parameters() if torch.equal(value, after.model.get_parameter(key))}
+    still = {key for key, value in before.named_parameters() if torch.equal(value, after.get_parameter(key))}
     assert not still
 
 
-@pytest.mark.parametrize("name", built())
-def test_what_is_sampled_is_the_average(name: str, tmp_path: Path) -> None:
+def test_what_is_sampled_is_the_average(trained: Trained) -> None:
     """An average that does not start at the first step's weights, or moves at each turn of a step, breaks this."""
-    one = tiny(name)
-    first, second = (train(tmp_path / str(at), one, stop_after=at)[1] for at in (1, 2))
-    decay, sampled = one.optimizer.ema_decay or 0.0, second.evaluated_model()
-    assert (second.ema is None) == (decay == 0)
-    for key, weight in second.model.named_parameters():
-        expected = decay * first.model.get_parameter(key) + (1 - decay) * weight
+    decay, sampled = trained.experiment.optimizer.ema_decay or 0.0, trained.second.evaluated_model()
+    assert (trained.second.ema is None) == (decay == 0)
+    for key, weight in trained.second.model.named_parameters():
+        expected = decay * trained.first.model.get_parameter(key) + (1 - decay) * weight
         torch.testing.assert_close(sampled.get_parameter(key), expected, msg=lambda said, key=key: f"{key}: {said}")
 
 
-@pytest.mark.parametrize("name", built())
-def test_half_and_half_is_the_whole_bitwise(name: str, tmp_path: Path) -> None:
+def test_half_and_half_is_the_whole_bitwise(trained: Trained) -> None:
     """State that is no parameter and no buffer, or a draw from anywhere but the training noise, breaks this."""
-    one = tiny(name)
-    torch.manual_seed(0)
-    _, whole = train(tmp_path / "whole", one)
-    torch.manual_seed(99)
-    train(tmp_path / "halves", one, stop_after=2)
-    run, halves = train(tmp_path / "halves", one)
-    assert_same(whole, halves)
-    assert [event["step"] for event in run.events()] == [1]
+    assert_same(trained.whole, trained.resumed)
+    assert [event["step"] for event in trained.run.events()] == [1]
 
 
-@pytest.mark.parametrize("name", built())
+@pytest.mark.parametrize("name", systems("pixelcnn"))
 def test_an_image_depends_on_its_seed_alone(name: str) -> None:
     """Noise, batch statistics or a chain that other images of the batch reach breaks this."""
     system = build(tiny(name))

@@ -55,6 +55,7 @@ def furthest(first: Tensor, second: Tensor) -> float:
     return float((shares[0] - shares[1]).abs().max())
 
 
+@pytest.mark.slow
 def test_the_logit_converges_to_the_log_ratio() -> None:
     """Of N(0.9 c, 0.7^2) against N(0, 1), given c: a wrong sign, a missing factor or an unseen context breaks this."""
     torch.manual_seed(0)

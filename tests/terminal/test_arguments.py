@@ -1,7 +1,7 @@
 """Command lines: nothing that was typed is dropped, nothing that a shell left empty is taken for a folder."""
 
-import ast
 import dataclasses
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -146,10 +146,9 @@ def test_every_path_of_every_command(command: str, option: str, capsys: Any) -> 
 def test_there_is_one_reader() -> None:
     """Would break if a command called tyro past what is refused here."""
     rooms = ("reproduce", "figures", "jlebm")
-    for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
-        if any(node.attr == "cli" and isinstance(node.value, ast.Name) and node.value.id == "tyro" for node in calls):
-            assert path == ROOT / "reproduce" / "terminal" / "parsing.py"
+    texts = {path: path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py")}
+    readers = {path for path, text in texts.items() if re.search(r"\btyro\s*\.\s*cli\b|from tyro import", text)}
+    assert readers == {ROOT / "reproduce" / "terminal" / "parsing.py"}
 
 
 def test_an_empty_data_root_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +158,10 @@ def test_an_empty_data_root_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
         data_root(None)
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii:strict", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param("cp1252", marks=pytest.mark.slow), pytest.param("ascii:strict", marks=pytest.mark.slow), "utf-8"],
+)
 def test_an_output_that_is_not_utf_8(encoding: str, tmp_path: Path) -> None:
     """Would break if `python -m reproduce.check > file` on Windows ended in a traceback, or in rubbish."""
     out = tmp_path / "out"
@@ -199,9 +201,14 @@ OUTPUTS = {
 }
 
 
+OTHERS = [name for name in OUTPUTS if name != "a full disk"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is that of Linux")
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("words", ["-m reproduce.check", "-m reproduce.check --all"])
+@pytest.mark.parametrize("output", ["a full disk", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "words", ["-m reproduce.check", pytest.param("-m reproduce.check --all", marks=pytest.mark.slow)]
+)
 def test_an_output_that_takes_nothing(output: str, words: str) -> None:
     """Would break if `> /dev/full` ended in a traceback, or with a code of success."""
     where, code, said = OUTPUTS[output]
