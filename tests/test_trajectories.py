@@ -13,6 +13,7 @@ from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
 from jlebm.langevin import StepInfo
 from jlebm.latents import Latents, dot, map_latents, standard_normal_log_prob
+from jlebm.learning.step_sizes import acceptance_by_layer
 from jlebm.trajectories import Point
 from tests.linear import linear_model
 from tests.test_crank_nicolson import draws, implicit
@@ -162,6 +163,29 @@ def test_an_images_chain_is_its_own() -> None:
         return langevin.run((start[0][rows],), curved, chain, noise)[0]
 
     torch.testing.assert_close(own(slice(2, 4)), own(slice(0, 6))[2:4], rtol=0, atol=0)
+
+
+def test_the_acceptance_of_a_layer_is_that_of_its_trajectory_alone() -> None:
+    """Breaks if a probe for step sizes took single steps, or moved a layer that is held."""
+    start = tuple(draws(7)((torch.empty(400, 1).double(), torch.empty(400, 1).double())))
+
+    def two(z: Latents) -> Tensor:  # the second layer is ten times as steep
+        return standard_normal_log_prob(z) - 2 * torch.sin(z[0]).sum(1) - 2 * torch.sin(10 * z[1]).sum(1)
+
+    chain = dataclasses.replace(implicit(8, 0.3, metropolis=True), leapfrog=4)
+    found = acceptance_by_layer(start, two, chain, (0.05, 0.05), draws(8))
+    momentum = draws(8)(start)
+    for layer in range(2):
+        held = start[1 - layer]
+        field = field_of(lambda z, layer=layer, held=held: two((z[0], held) if layer == 0 else (held, z[0])))
+        here = Point(start[layer : layer + 1], *field.value_and_gradient(start[layer : layer + 1]))
+        ones = torch.ones(400, dtype=torch.float64)
+        end, v = trajectories.follow(field, here, momentum[layer : layer + 1], (0.05,), 4, ones)
+        ratio = trajectories.log_ratio(here, momentum[layer : layer + 1], end, v)
+        torch.testing.assert_close(found[layer], ratio.clamp(max=0).exp().mean(), rtol=1e-9, atol=1e-9)
+    assert float(found[0]) > 0.97 > float(found[1]) + 0.2
+    single = acceptance_by_layer(start, two, dataclasses.replace(chain, leapfrog=1), (0.05, 0.05), draws(8))
+    assert abs(float(single[1] - found[1])) > 0.01, "then the law says nothing"
 
 
 def test_how_far_noise_alone_goes() -> None:

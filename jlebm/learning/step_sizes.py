@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jlebm.densities import LogDensity
-from jlebm.engines.gradients import field_of
+from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.moves import log_acceptance, move
 from jlebm.randomness import Noise
+from jlebm.trajectories import Point, follow, log_ratio
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,21 @@ class Adaptation:
 def acceptance_by_layer(
     position: Latents, log_density: LogDensity, chain: Chain, sizes: Sequence[float], noise: Noise
 ) -> Float[Tensor, " layers"]:
-    """Return how often a Metropolis correction would accept a step of each layer alone, the other layers held.
+    """Return how often a Metropolis correction would accept a step, or a trajectory, of each layer alone.
+
+    The other layers are held.
 
     Args:
         position: where the steps begin.
         log_density: the density that is sampled.
-        chain: its discretisation is used; the steps have its temperature 1.
+        chain: its discretisation and its steps a trajectory are used; the steps have temperature 1.
         sizes: step size of each layer.
         noise: of one step.
     """
     field, xi = field_of(log_density), noise(position)
     value, gradient = field.value_and_gradient(position)
+    if chain.leapfrog > 1:
+        return _of_trajectories(field, Point(position, value, gradient), xi, sizes, chain.leapfrog)
     strides = tuple(map(chain.stride, sizes))
     moved, found = move(position, gradient, strides, xi), []
     for index, size in enumerate(sizes):
@@ -67,6 +72,18 @@ def acceptance_by_layer(
         layer = slice(index, index + 1)
         ratio = log_acceptance(its_value - value, gradient[layer], its_gradient[layer], xi[layer], (size,))
         found.append(ratio.clamp(max=0).exp().nan_to_num().mean())  # a density of NaN accepts nothing
+    return torch.stack(found)
+
+
+def _of_trajectories(
+    field: Field, here: Point, momentum: Latents, sizes: Sequence[float], steps: int
+) -> Float[Tensor, " layers"]:
+    found, equal = [], torch.ones_like(here.value)
+    for index, size in enumerate(sizes):
+        alone = tuple(size if layer == index else 0.0 for layer in range(len(sizes)))  # a layer of size 0 stays
+        end, its_momentum = follow(field, here, momentum, alone, steps, equal)
+        ratio = log_ratio(here, momentum, end, its_momentum)
+        found.append(ratio.clamp(max=0).exp().nan_to_num().mean())
     return torch.stack(found)
 
 
