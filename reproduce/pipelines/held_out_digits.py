@@ -13,6 +13,7 @@ from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.evaluation import detection
 from jlebm.hierarchy import posterior_terms
+from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
 from jlebm.run import resolve_device
@@ -123,8 +124,14 @@ def _subject(found: Trained, detector: "_Detector", arguments: AnomalyArguments,
         variation["protocol"] = detector.protocol.name
     if arguments.development:
         variation["development"] = True
+    own = subject_of(session, found.run, found.experiment, found.state)
+    if isinstance(
+        found.experiment, TwoStageExperiment
+    ):  # whose backbone's name has its seed, which rows have beside it
+        alike = dataclasses.replace(found.experiment, backbone=detector.plan.experiment.digest())
+        own = dataclasses.replace(own, config_digest=alike.digest(), run=(own.config_digest, found.run.seed))
     return dataclasses.replace(
-        subject_of(session, found.run, found.experiment, found.state),
+        own,
         dataset=detector.split.test.name,
         preset="custom" if arguments.set else arguments.preset,
         variation=variation | noise_option(session.noise),

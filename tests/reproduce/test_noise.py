@@ -192,6 +192,8 @@ def test_a_held_out_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert anomaly.main([*usual, *PHILOX, "--seeds", "2"]) == 0
     best = [row for row in results.read_all(tmp_path / "results/measured") if row.score == "oracle"]
     assert [(row.seed, row.noise) for row in best] == [(1, FIRST_NOISE), (2, "philox/1")]
+    digests = {row.config_digest for row in results.read_all(tmp_path / "results/measured")}
+    assert len(digests) == 1, "seeds of one configuration are averaged by it"
     capsys.readouterr()
     for again in (usual, [*usual, *PHILOX]):
         assert anomaly.main(again) == 0
