@@ -353,7 +353,9 @@ def test_presets_are_whole(recipe: Recipe) -> None:
     assert CATALOGUE[recipe.name].shape == CATALOGUE[recipe.fallback].shape
     for name, preset in recipe.two_stage.items():
         plan = preset.plan
-        assert {plan.preset, plan.backbone.preset, plan.energies.preset} == {name}
+        assert {plan.preset, plan.energies.preset} == {name}
+        shared = recipe.two_stage[plan.backbone.preset].plan  # another preset's backbone is the very same
+        assert plan.backbone == shared.backbone
         assert plan.backbone.model == plan.energies.model
         assert plan.backbone.model.image_shape[1:] == CATALOGUE[recipe.name].shape[:2]
         assert plan.backbone.protocol == plan.energies.protocol == f"{recipe.name}-two-stage/1"
