@@ -18,6 +18,7 @@ from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.layers import FromPoint
 from jlebm.densities import Posterior
 from jlebm.energies import mlp_energy
+from jlebm.engines.decoder_gradient import DecoderLikelihood
 from jlebm.engines.precision import Precision, arithmetic
 from jlebm.langevin import Chain, run
 from jlebm.latents import Latents
@@ -181,13 +182,18 @@ def in_tf32() -> bool:
 def flag(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether TF32 was allowed, at every image that is decoded."""
     seen: list[bool] = []
-    decode = ConvBackbone.decode
+    decode, gradient = ConvBackbone.decode, DecoderLikelihood.gradient  # a posterior's step has the second
 
     def watched(self: ConvBackbone, z: Latents):
         seen.append(in_tf32())
         return decode(self, z)
 
+    def stepped(self: DecoderLikelihood, position: Latents):
+        seen.append(in_tf32())
+        return gradient(self, position)
+
     monkeypatch.setattr(ConvBackbone, "decode", watched)
+    monkeypatch.setattr(DecoderLikelihood, "gradient", stepped)
     return seen
 
 
