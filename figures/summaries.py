@@ -29,7 +29,7 @@ PRIORS = (
 LONGER = (  # lines of one backbone: title, preset, source
     ("the hierarchy's Gaussian prior", "long", GAUSSIAN),
     (OURS[0], "long", EBM),
-    ("ours, each layer's energy sees the layers above", "long-path", EBM),
+    ("ours, energies that see the layers above", "long-path", EBM),
     ("decoded posterior samples", "long", POSTERIOR),
 )
 RETRAINED = "ours, each seed a training"
