@@ -15,7 +15,8 @@ from tests.figures.report_pages import toy_results
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FOUND = next((path for path in map(shutil.which, NAMES) if path), None)
-WAIT = 10_000  # milliseconds
+WAIT = 60_000  # milliseconds that a busy machine may take; what never comes is a failure all the same
+expect.set_options(timeout=WAIT)
 SLIDERS = ("Langevin step", "the layer drawn anew", "layers kept")
 
 pytestmark = [
