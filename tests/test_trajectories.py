@@ -12,7 +12,7 @@ from jlebm.densities import PriorInNoise
 from jlebm.engines.gradients import Field, field_of
 from jlebm.errors import UserError
 from jlebm.langevin import StepInfo
-from jlebm.latents import Latents, dot, map_latents, standard_normal_log_prob
+from jlebm.latents import Latents, map_latents, standard_normal_log_prob
 from jlebm.learning.step_sizes import acceptance_by_layer
 from jlebm.trajectories import Point
 from tests.linear import linear_model
@@ -201,7 +201,9 @@ def test_the_spread_is_uniform_about_one() -> None:
     spread = trajectories.spread_of(torch.linspace(-6, 6, 1001, dtype=torch.float64))
     assert 0.8 <= float(spread.min()) < 0.801
     assert 1.199 < float(spread.max()) <= 1.2
-    assert float(dot((spread[:, None],), (spread[:, None],)).mean()) > 1
+    quantiles = torch.special.ndtri(torch.linspace(0.001, 0.999, 999, dtype=torch.float64))
+    expected = torch.linspace(0.8004, 1.1996, 999, dtype=torch.float64)
+    torch.testing.assert_close(trajectories.spread_of(quantiles), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
