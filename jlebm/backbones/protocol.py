@@ -162,6 +162,17 @@ class HasPathShapes(HasLatentShapes, Protocol):
         ...
 
 
+class Redrawn(NamedTuple):
+    """The layers of latents z, each drawn anew from p0 where z is kept above it."""
+
+    path: Latents
+    """The path after each layer of z, top first."""
+    latents: Latents
+    """Each layer drawn anew, z_i ~ p0(z_i|z_{>i})."""
+    path_below: Latents
+    """The path after each of these, in the place of z's own layer."""
+
+
 @runtime_checkable
 class HasPath(HasPathShapes, Protocol):
     """The protocol of a backbone with one path from the top to the image, to which each layer is added."""
@@ -172,6 +183,10 @@ class HasPath(HasPathShapes, Protocol):
 
     def push_path(self, given: Latents, noise: Latents) -> tuple[Latents, Latents]:
         """Return what `push_below` returns, and the path after each layer."""
+        ...
+
+    def redrawn(self, z: Latents, noise: Latents) -> Redrawn:
+        """Return each layer drawn anew from p0 given the layers of z above it, and the path with and without it."""
         ...
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jlebm.backbones.protocol import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample, Redrawn
 from jlebm.backbones.topdown_layers import Residual, act, blocks, conv, halving, same
 from jlebm.distributions import Normal
 from jlebm.errors import UserError
@@ -190,6 +190,21 @@ class TopDownBackbone(nn.Module):
         path: list[Tensor] = []
         _, z = self._down(_below(given, noise), len((*given, *noise)[0]), whole=False, path=path)
         return z, tuple(path)
+
+    def redrawn(self, z: Latents, noise: Latents) -> Redrawn:
+        """Return each layer drawn anew from p0 given the layers of z above it, and the path with and without it."""
+        own, eps = iter(z), iter(noise)
+        path: list[Tensor] = []
+        latents: list[Tensor] = []
+        below: list[Tensor] = []
+
+        def choose(group: Group, h: Tensor, prior: Normal, level: int) -> Tensor:
+            latents.append(prior.sample(next(eps)))
+            below.append(group(h, latents[-1]))
+            return next(own)
+
+        self._down(choose, len(z[0]), whole=False, path=path)
+        return Redrawn(tuple(path), tuple(latents), tuple(below))
 
     def decode(self, z: Latents) -> Normal:
         """Return p(x|z) with images in [-1, 1]."""

@@ -5,6 +5,12 @@ logit -E(z) makes exp(-E) p0 the density of the posterior samples, with Z = 1 (G
 contrastive estimation"; Aneja et al., arXiv 2010.02917, sec. 3.2, for the priors of a VAE). No chain is run, and the
 logistic loss is bounded where the two distributions are far apart, so energies cannot run away; where they hardly
 overlap, the classifier learns little about the density between them, which chains explore.
+
+On a top-down backbone the ratio is a product over layers, log q(z) - log p0(z) = sum_i log q(z_i|z_{>i}) -
+log p0(z_i|z_{>i}), and each factor can be learned by a classifier of its own: of the posterior's layer against one
+drawn from p0 below the posterior's upper layers. Each factor's two classes overlap more than those of the whole
+(Rhodes et al., 2020, arXiv 2006.12204, split a ratio for that reason), and no layer is left unlearned because another
+tells the classes apart.
 """
 
 from dataclasses import dataclass
@@ -26,11 +32,12 @@ class NoiseContrastUpdate:
 
     model: JointModel
     objective: Float[Tensor, ""]
-    """Mean binary cross-entropy of the two classes, added, plus the penalty: 2 log 2 where the energies are zero."""
+    """Mean binary cross-entropy of the two classes, added over classifiers, plus the penalty: 2 log 2 for each
+    classifier where the energies are zero."""
     positive: Float[Tensor, "batch layers"]
     """Energies at posterior samples, top first."""
     negative: Float[Tensor, "batch layers"]
-    """Energies at draws of p0."""
+    """Energies at draws of p0; of each layer, where it alone was drawn, if layers have classifiers of their own."""
 
     def loss(self) -> Float[Tensor, ""]:
         """See `Update`."""
@@ -48,9 +55,11 @@ class NoiseContrastUpdate:
 
 @dataclass(frozen=True)
 class NoiseContrast(OneUpdate):
-    """Draw from q(z|x) and from p0, as many of each, and classify them by the sum of the energies."""
+    """Draw from q(z|x) and from p0, as many of each, and classify them by the energies."""
 
     energy_l2: float = 0.0
+    by_layer: bool = False
+    """Whether each layer has a classifier of its own, by the chain rule; else one has the sum of the energies."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -58,13 +67,23 @@ class NoiseContrast(OneUpdate):
         """Draw both kinds of samples without a graph and return the energies' logistic loss."""
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
-        prior = model.sample_gaussian(len(x), noise)
-        return self.classified(model, map_latents(Tensor.detach, posterior), prior)
+        return self.classified(model, map_latents(Tensor.detach, posterior), noise)
 
-    def classified(self, model: JointModel, posterior: Latents, prior: Latents) -> NoiseContrastUpdate:
-        """Return the loss of given samples: z+ of q(z|x), and as many of p0."""
-        positive, negative = model.energy_at(posterior), model.energy_at(prior)
-        objective = logistic_loss(positive.sum(1), negative.sum(1))
+    def classified(self, model: JointModel, posterior: Latents, noise: Noise) -> NoiseContrastUpdate:
+        """Return the loss at samples z+ of q(z|x), against as many of p0 that are drawn here.
+
+        Raises:
+            UserError: layers have classifiers of their own, and the backbone has no path.
+        """
+        if self.by_layer:
+            eps = model.noise(len(posterior[0]), noise)
+            positive, negative = model.energy.at_redrawn(model.backbone, posterior, eps)
+            losses = [logistic_loss(*pair) for pair in zip(positive.unbind(1), negative.unbind(1), strict=True)]
+            objective = torch.stack(losses).sum()
+        else:
+            prior = model.sample_gaussian(len(posterior[0]), noise)
+            positive, negative = model.energy_at(posterior), model.energy_at(prior)
+            objective = logistic_loss(positive.sum(1), negative.sum(1))
         if self.energy_l2:
             squares = positive.square().sum(1).mean() + negative.square().sum(1).mean()
             objective = objective + self.energy_l2 * squares

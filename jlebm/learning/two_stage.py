@@ -14,7 +14,7 @@ from jlebm.backbones.kinds import BackboneConfig, backbone_of
 from jlebm.backbones.nvae.frozen import frozen_copy
 from jlebm.backbones.nvae.network import NVAE
 from jlebm.backbones.nvae.nvae_config import NVAEConfig
-from jlebm.backbones.protocol import Backbone
+from jlebm.backbones.protocol import NO_PATH, Backbone, path_shapes_of
 from jlebm.densities import PriorInNoise
 from jlebm.energies import ConvEnergy, EnergyConfig, JointEnergy
 from jlebm.engines import parallel
@@ -95,13 +95,15 @@ class TwoStage(OneUpdate):
     """Weight of the logistic loss of noise contrast, added to that of the chains."""
     chains_every: int = 1
     """Updates from one by chains to the next; those between have the logistic loss alone."""
+    by_layer: bool = False
+    """Whether noise contrast has a classifier for each layer."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ContrastiveUpdate | MixedUpdate | NoiseContrastUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
         if step % self.chains_every:
-            update = NoiseContrast(self.energy_l2).update(model, x, noise)
+            update = NoiseContrast(self.energy_l2, self.by_layer).update(model, x, noise)
             return dataclasses.replace(update, objective=self.noise_contrast * update.objective)
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
@@ -110,7 +112,7 @@ class TwoStage(OneUpdate):
         update = ContrastiveUpdate(model, losses, posterior, prior)
         if not self.noise_contrast:
             return update
-        classified = NoiseContrast().classified(model, posterior, model.sample_gaussian(len(x), noise))
+        classified = NoiseContrast(by_layer=self.by_layer).classified(model, posterior, noise)
         return MixedUpdate(update, classified, self.noise_contrast)
 
     def _prior(self, model: JointModel, count: int, noise: Noise, step: int) -> Latents:
@@ -163,6 +165,9 @@ class TwoStageExperiment(Trainable):
     the first finds the way there at once, the second corrects energies where only chains go."""
     chains_every: int = field(default=1, metadata={"since": "0.3"})
     """Updates from one by chains to the next; those between, which cost little, are by noise contrast alone."""
+    contrast: Literal["whole", "layers"] = field(default="whole", metadata={"since": "0.3"})
+    """What noise contrast tells apart: whole samples of posterior and p0, or each layer given those above it; see
+    `NoiseContrast`."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
@@ -174,7 +179,11 @@ class TwoStageExperiment(Trainable):
                     "model.precision, so leave the energies' precision at float32"
                 )
             self.energy.check_on(self.model)
+            if self.contrast == "layers":
+                path_shapes_of(self.model)
             return
+        if self.contrast == "layers":
+            raise UserError(f"contrast=layers draws layers anew from p0: {NO_PATH}")
         side = self.model.top_side
         try:
             self.energy.check(((self.model.num_latent_per_group, side, side),))
@@ -195,6 +204,10 @@ class TwoStageExperiment(Trainable):
             )
         if not self.noise_contrast >= 0:
             raise UserError(f"the weight noise_contrast must not be negative, as {self.noise_contrast} is")
+        if self.contrast == "layers" and learned and not self.noise_contrast:
+            raise UserError(
+                "contrast is a setting of noise contrast; give noise_contrast a weight, or leave it at whole"
+            )
         if self.chains_every > 1 and not (learned and self.noise_contrast):
             raise UserError(
                 "updates without chains learn by noise contrast; give noise_contrast a weight, or set chains_every to 1"
@@ -236,9 +249,9 @@ class TwoStageExperiment(Trainable):
     def scheme(self) -> TwoStage | NoiseContrast:
         """See `Trainable`."""
         if self.estimator == "noise-contrast":
-            return NoiseContrast(self.optimizer.energy_l2)
+            return NoiseContrast(self.optimizer.energy_l2, self.contrast == "layers")
         weights = self.optimizer.energy_l2, self.adaptation, self.noise_contrast
-        return TwoStage(self.prior_chain, *weights, self.chains_every)
+        return TwoStage(self.prior_chain, *weights, self.chains_every, self.contrast == "layers")
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""

@@ -1,131 +1,19 @@
-"""Energies of the latents: one small network per layer, E(z) = sum_i E_i(z_i), or E(z) = sum_i E_i(z_i, z_{>i}).
-
-Sign convention of the whole library: lower energy is more likely, p(z) is proportional to exp(-E(z)) p0(z). The
-paper's f_i is the network's output, E_i = -f_i (docs/facts, "Joint EBM prior").
-"""
+"""Kinds of energy networks, each a configuration that builds one network per layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from jlebm.backbones.protocol import NO_PATH, Backbone, HasLatentShapes, path_of, path_shapes_of, push_below
-from jlebm.config import Kinds
+from jlebm.backbones.protocol import NO_PATH, Backbone, HasLatentShapes, path_of, path_shapes_of
+from jlebm.energies.energy import EnergyConfig, JointEnergy, NoEnergy, PathEnergy
+from jlebm.energies.map_networks import Standardised, field_network, map_network
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import SLOPE, mlp
 
-
-class JointEnergy(nn.Module):
-    """The energy networks: one per layer, which maps z_i to f_i of shape (batch, 1)."""
-
-    step_sizes: Tensor | None
-    """Step size of each layer's chain in whitened noise, top first, if it is adapted while the energies learn: (L,)."""
-
-    def __init__(self, networks: Sequence[nn.Module]):
-        """Take the networks of f, top layer first."""
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.register_buffer("step_sizes", None)
-
-    def adapt_from(self, size: float) -> "JointEnergy":
-        """Give each layer a step size of its own, which travels with the weights; return these energies."""
-        self.step_sizes = torch.full((len(self.networks),), size)
-        return self
-
-    def forward(self, z: Latents) -> Float[Tensor, "batch layers"]:
-        """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z."""
-        negative = [network(layer) for network, layer in zip(self.networks, z, strict=True)]
-        return -torch.cat(negative, dim=1)
-
-    def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:
-        """Return the energy of each layer at latents of a backbone, of which these energies need nothing."""
-        return self(z)
-
-    def at_noise(
-        self, backbone: Backbone, given: Latents, noise: Latents
-    ) -> tuple[Latents, Float[Tensor, "batch layers"]]:
-        """Return all latents, z = T(eps) below those given, and the energy of each layer there."""
-        z = push_below(backbone, given, noise)
-        return z, self.at(backbone, z)
-
-
-class PathEnergy(JointEnergy):
-    """The energy networks of a top-down backbone: one per layer, which maps the path after it to f_i of (batch, 1).
-
-    The path holds the layer and all above it, so that E(z) = sum_i E_i(z_i, z_{>i}), where the paper's sum is of
-    E_i(z_i). Energies of one layer each leave the dependence between layers as p0 has it.
-    """
-
-    def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:
-        """See `JointEnergy`."""
-        return self(path_of(backbone).path(z))
-
-    def at_noise(
-        self, backbone: Backbone, given: Latents, noise: Latents
-    ) -> tuple[Latents, Float[Tensor, "batch layers"]]:
-        """See `JointEnergy`; one way down the path gives both."""
-        z, path = path_of(backbone).push_path(given, noise)
-        return z, self(path)
-
-
-class NoEnergy(nn.Module):
-    """The zero network, f_i = 0: the layer keeps its Gaussian prior."""
-
-    def forward(self, layer: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1"]:
-        """Return zeros."""
-        return layer.new_zeros(len(layer), 1)
-
-
-def is_zero(network: nn.Module) -> bool:
-    """Whether a layer's network is the zero network itself, to which no hook adds anything."""
-    return type(network) is NoEnergy and not network._forward_hooks and not network._forward_pre_hooks
-
-
-def no_energy(layers: int) -> JointEnergy:
-    """Return the zero energy, whose prior is the Gaussian hierarchy; it has no parameters."""
-    return JointEnergy([NoEnergy() for _ in range(layers)])
-
-
-@dataclass(frozen=True)
-class EnergyConfig(Kinds):
-    """Base class of the energy networks' configurations; a kind is a subclass, here or in a user's code."""
-
-    def build(self, shapes: LatentShapes) -> JointEnergy:
-        """Build one network per layer, top first, with weights drawn from torch's global generator.
-
-        Args:
-            shapes: shape of each layer's latents, top first, without the batch.
-
-        Raises:
-            UserError: the networks do not fit these layers.
-        """
-        raise NotImplementedError
-
-    def check(self, shapes: LatentShapes) -> None:
-        """Refuse layers that the networks do not fit, before anything is trained.
-
-        Raises:
-            UserError: a layer does not fit.
-        """
-
-    def build_on(self, backbone: Backbone) -> JointEnergy:
-        """Build the networks of a backbone's layers; networks that read more of it than their shapes override this.
-
-        Raises:
-            UserError: the networks do not fit these layers.
-        """
-        return self.build(backbone.latent_shapes)
-
-    def check_on(self, backbone: HasLatentShapes) -> None:
-        """Refuse a backbone, or the configuration of one, that the networks do not fit, before anything is trained.
-
-        Raises:
-            UserError: a layer does not fit.
-        """
-        self.check(backbone.latent_shapes)
+MEASURED = 512  # draws of p0 over which the path's features are standardised
 
 
 @dataclass(frozen=True)
@@ -238,17 +126,61 @@ class PathMapEnergy(EnergyConfig):
         MapEnergy().check(path_shapes_of(backbone))
 
 
-def map_network(shape: tuple[int, ...], convolutions: int, maps: int, hidden: int) -> nn.Sequential:
-    """Return 3x3 and stride-2 convolutions down to 4x4 at most, then two linear layers; of a point, those alone."""
-    inputs, side = shape[0], shape[-1]
-    layers: list[nn.Module] = []
-    for _ in range(convolutions if side > 1 else 0):
-        layers += [nn.Conv2d(inputs, maps, 3, padding=1), nn.LeakyReLU(SLOPE)]
-        inputs = maps
-    while side > 4:
-        layers += [nn.Conv2d(inputs, maps, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-        side //= 2
-    return nn.Sequential(*layers, nn.Flatten(), *mlp(inputs * side**2, (hidden,) * 2, outputs=1))
+@dataclass(frozen=True)
+class PathFieldEnergy(EnergyConfig):
+    """Configuration of one network per layer of a top-down backbone, of the path after it, standardised.
+
+    On large maps an energy is a sum over places of a function of their surroundings, as in a random field (Zhu, Wu and
+    Mumford, 1998, "Filters, random fields and maximum entropy"); on small ones, a function of the whole map. Each
+    feature of the path is first brought to mean 0 and deviation 1 under p0: a layer that moves the path by little is
+    otherwise hardly seen (docs/search, measured on CIFAR-10).
+    """
+
+    maps: int = 64
+    """Feature maps of a network."""
+    convolutions: int = 3
+    """3x3 convolutions of a network."""
+    hidden: int = 128
+    """Units of the linear layers, on small maps."""
+    field_from: int = 8
+    """Smallest side of maps whose energy is a sum over places."""
+
+    def __post_init__(self) -> None:
+        """Refuse a network without maps, convolutions or units."""
+        if min(self.maps, self.convolutions, self.hidden, self.field_from) < 1:
+            raise UserError("an energy of the path needs at least one map, one convolution and one unit")
+
+    def build(self, shapes: LatentShapes) -> PathEnergy:
+        """Build one network per shape of the path, which leaves features as they are; see `EnergyConfig`."""
+        MapEnergy().check(shapes)
+        sizes = self.maps, self.convolutions, self.hidden, self.field_from
+        return PathEnergy([field_network(shape, *sizes) for shape in shapes])
+
+    def build_on(self, backbone: Backbone) -> PathEnergy:
+        """Build the networks of a backbone's path and measure its features' moments; see `EnergyConfig`."""
+        energy = self.build(path_shapes_of(backbone))
+        for network, features in zip(energy.networks, _features_of_p0(backbone), strict=True):
+            assert isinstance(network, nn.Sequential)
+            assert isinstance(network[0], Standardised)
+            network[0].measure(features)
+        return energy
+
+    def check(self, shapes: LatentShapes) -> None:
+        """Refuse a backbone of which only the latents' shapes are known; see `EnergyConfig`."""
+        raise UserError(NO_PATH)
+
+    def check_on(self, backbone: HasLatentShapes) -> None:
+        """See `EnergyConfig`."""
+        MapEnergy().check(path_shapes_of(backbone))
+
+
+@torch.no_grad()
+def _features_of_p0(backbone: Backbone) -> Latents:
+    """Return the path after each layer under p0, for the same draws on every machine."""
+    like = next(backbone.parameters()) if isinstance(backbone, nn.Module) else torch.empty(0)
+    drawn = torch.Generator().manual_seed(0)
+    noise = tuple(torch.randn(MEASURED, *shape, generator=drawn).to(like) for shape in backbone.latent_shapes)
+    return path_of(backbone).push_path((), noise)[1]
 
 
 def conv_energy(shapes: LatentShapes, channels: int = 64, units: int = 200) -> JointEnergy:
