@@ -26,6 +26,9 @@ class AnomalyArguments(Training):
     """Number of test images, evenly spaced; by default the preset's."""
     development: bool = False
     """Whether to judge a held-out part of the training images instead of the test images. For choosing settings."""
+    oracle: bool = True
+    """Whether 80-20 also judges ten checkpoints on the test set, of which it then tells the best as an oracle. Where
+    posteriors are chains, that takes longer than the training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,8 @@ def _run(arguments: AnomalyArguments, report: Reporter) -> None:
     for digit in digits:
         one = split(digit)
         report.line(f"digit {digit}: {len(one.train.images)} training and {len(one.test.images)} test images")
-        detector = _Detector(one, plans[digit], _chosen(arguments, plan, one), protocol, arguments.noise)
+        chosen = _chosen(arguments, plan, one)
+        detector = _Detector(one, plans[digit], chosen, protocol, arguments.noise, arguments.oracle)
         session = session_of(RECIPE_NAME, one.test, False, arguments.root(report), device)
         session.noise = arguments.noise
         for seed in arguments.seeds:
@@ -150,6 +151,7 @@ class _Detector:
     """Test images."""
     protocol: Protocol
     noise: Scheme
+    with_oracle: bool
 
     @property
     def scorer(self) -> Scorer:
@@ -162,12 +164,14 @@ class _Detector:
         energies = self.plan.learning != "gaussian"
         if self.protocol.id == OFFICIAL:  # its rows have these two
             return (LITERAL, ENERGIES) if energies else (LITERAL,)
-        return (*names_of(len(self.plan.experiment.model.latent_shapes), energies), ORACLE)
+        names = names_of(len(self.plan.experiment.model.latent_shapes), energies)
+        return (*names, ORACLE) if self.with_oracle else names
 
     @property
     def oracle(self) -> Oracle | None:
-        """How checkpoints are judged on the test set; None if the protocol does not ask for it."""
-        return None if self.protocol.id == OFFICIAL else Oracle(self._literal_auprc, self.noise)
+        """How checkpoints are judged on the test set; None if neither the protocol nor the command asks for it."""
+        asked = self.with_oracle and self.protocol.id != OFFICIAL
+        return Oracle(self._literal_auprc, self.noise) if asked else None
 
     def _literal_auprc(self, model: JointModel) -> float:
         terms = posterior_terms(model, self.split.test.images, self.chosen, self.scorer.latents())

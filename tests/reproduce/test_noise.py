@@ -169,7 +169,8 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_held_out_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All scores of the 80-20 test set have rows and arrays of each scheme; a best checkpoint is of one scheme.
 
-    Breaks if a score ignores the option, or if checkpoints judged with one noise are called the best with another.
+    Breaks if a score ignores the option, if checkpoints judged with one noise are called the best with another, or if
+    `--no-oracle` still looks at the test set in training.
     """
     usual = [*places(tmp_path), "--protocol", "80-20", "--learning", "two-stage", "--digits", "1", "--images", "100"]
     assert anomaly.main(usual) == 0
@@ -199,3 +200,6 @@ def test_a_held_out_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert anomaly.main(again) == 0
         assert "measured before; its rows are kept" in capsys.readouterr().err
     assert len(results.read_all(tmp_path / "results/measured")) == len(stored) + len(second) + 1
+    assert anomaly.main([*usual, "--seeds", "3", "--no-oracle"]) == 0
+    third = {(row.metric, row.score) for row in results.read_all(tmp_path / "results/measured") if row.seed == 3}
+    assert third == asked - {("auprc", "oracle")}
