@@ -161,8 +161,9 @@ class PathFieldEnergy(EnergyConfig):
         energy = self.build(path_shapes_of(backbone))
         for network, features in zip(energy.networks, _features_of_p0(backbone), strict=True):
             assert isinstance(network, nn.Sequential)
-            assert isinstance(network[0], Standardised)
-            network[0].measure(features)
+            first = network[0]
+            assert isinstance(first, Standardised)
+            first.measure(features)
         return energy
 
     def check(self, shapes: LatentShapes) -> None:
