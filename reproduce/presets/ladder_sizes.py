@@ -1,7 +1,8 @@
 """Presets of the ladder by kind of image; datasets with similar images share them.
 
 `tiny` is half a minute of training on one CPU core for model and twin: a first look, and what CI runs. `cpu` is about
-five minutes of one core for the model and half of that for its twin. `budget` is half an hour for both on one
+five minutes of one core for the model and half of that for its twin. `long`, of grey images, is half an hour for a
+deeper model, whose scores above k have five layers to choose from. `budget` is half an hour for both on one
 data-centre GPU, an estimate that has not been measured.
 """
 
@@ -81,11 +82,13 @@ def twin_of(experiment: Experiment) -> Experiment:
 
 
 def grey28(dataset: str) -> dict[str, LadderPreset]:
-    """Return the presets for 28x28 grey images: layers of 8, 16 and 32 latents, without Inception metrics."""
+    """Return the presets for 28x28 grey images: layers of 8, 16 and 32 latents, five at `long`, without Inception."""
     large = LadderConfig(channels=(256, 128, 64), conditional_hidden=(256, 256), features=512)
+    deep, slowing = LadderConfig(latent_dims=(8, 8, 16, 16, 32)), dataclasses.replace(ADAM, schedule="cosine")
     return {
         "tiny": _tiny(dataset, LadderConfig((1, 28, 28), (4, 8, 16), (24, 16, 8), (64, 64), features=128)),
         "cpu": LadderPreset(ladder(dataset, "cpu", LadderConfig(), Updates(1_200, 64, warmup=300)), images=2_000),
+        "long": LadderPreset(ladder(dataset, "long", deep, Updates(6_000, 64, warmup=1_500), slowing), images=2_000),
         "budget": LadderPreset(_budget(dataset, large, 128), images=10_000),
     }
 
