@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones import layers
+from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.backbones.layers import Doubling, FromPoint
 from jlebm.backbones.protocol import Backbone, NoEncoder
 from jlebm.energies import mlp_energy

@@ -95,5 +95,5 @@ class Doubling(nn.ConvTranspose2d):
         return torch.cat(parts).permute(0, 3, 1, 2)
 
     def _matrix(self) -> Float[Tensor, "inputs columns"]:
-        """The weights with the outputs of every tap side by side; channels-last weights are not copied."""
+        """Return the weights, outputs of every tap side by side; channels-last weights are not copied."""
         return self.weight.permute(0, 2, 3, 1).flatten(1)
