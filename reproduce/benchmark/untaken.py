@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jlebm.densities import Posterior
+from jlebm.engines import products
 from jlebm.engines.gradients import field_of
 from jlebm.experiment import Experiment
 from jlebm.learning.backbone import BackboneExperiment
@@ -30,8 +31,7 @@ CPU = torch.device("cpu")
 
 def parts(workloads: tuple[Workload, ...]) -> Iterator[Part]:
     """Yield the lines of a CPU: those through oneDNN only where its products have the error of float32."""
-    exact = torch.backends.mkldnn.is_available() and hasattr(torch.backends.mkldnn, "matmul") and ceilings.is_exact()
-    for workload in workloads if exact else ():
+    for workload in workloads if products.is_exact() else ():
         yield through_onednn(workload)
     for workload in workloads:
         yield posterior_gradient(workload)
@@ -46,7 +46,7 @@ def through_onednn(workload: Workload) -> Part:
     first, second = (torch.randn(batch, batch, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
 
     def switched() -> None:
-        with ceilings.products_through_onednn():
+        with products.through_onednn():
             model.sample_prior(batch, chain, noise(CPU))
 
     def agreement() -> float:
@@ -54,7 +54,7 @@ def through_onednn(workload: Workload) -> Part:
 
     setting = f"{chain.steps} steps, batch {batch}, {workload.size}"
     own = lambda: model.sample_prior(batch, chain, noise(CPU))  # noqa: E731
-    return Part(PRODUCTS, setting, own, switched, agreement, ceilings.EXACT, {}, None)
+    return Part(PRODUCTS, setting, own, switched, agreement, products.EXACT, {}, None)
 
 
 def posterior_gradient(workload: Workload) -> Part:
