@@ -1,8 +1,8 @@
 """Presets of the ladder by kind of image; datasets with similar images share them.
 
 `tiny` is half a minute of training on one CPU core for model and twin: a first look, and what CI runs. `cpu` is about
-five minutes of one core for the model and half of that for its twin. `budget` is half an hour for both on an A100, with
-convolutions in TF32: an estimate from counted operations (docs/gpu); not measured.
+five minutes of one core for the model and half of that for its twin. `budget` is about 20 minutes for both on an A100,
+with convolutions in TF32: an estimate from counted operations (docs/gpu); not measured.
 """
 
 import dataclasses
