@@ -72,18 +72,12 @@ def kernels(device: torch.device, precision: Precision) -> Iterator[Kernel]:
         linear = torch.ops.mkldnn._linear_pointwise
         yield Kernel("oneDNN's product", count, lambda: linear(first, second, None, "none", [], ""))
     if in_float32 and products.is_exact():
-        yield Kernel("torch's product through oneDNN", count, lambda: through_onednn(first, second))
+        yield Kernel("torch's product through oneDNN", count, lambda: products.product(first, second))
     channels = max(1, rows // 8)
     x = torch.randn(IMAGES, channels, SIDE, SIDE).to(dtype, memory_format=torch.channels_last)
     weight = torch.randn(channels, channels, KERNEL, KERNEL).to(dtype, memory_format=torch.channels_last)
     operations = 2.0 * IMAGES * SIDE**2 * channels**2 * KERNEL**2
     yield Kernel("a convolution", operations, lambda: F.conv2d(x, weight, padding="same"))
-
-
-def through_onednn(first: Tensor, second: Tensor) -> Tensor:
-    """Return a product of float32 matrices that oneDNN may make in bf16; on a CPU without AMX it is one in float32."""
-    with products.through_onednn():
-        return first @ second
 
 
 @contextmanager
