@@ -46,8 +46,7 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     """Wall-clock time spent on the steps so far, over all processes."""
-    library: products.Library = products.MKL
-    """The library of a CPU's matrix products, from the first step to the last."""
+    library: products.Library = products.MKL  # of a CPU's matrix products, from the first step to the last
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and numbers."""
@@ -306,8 +305,7 @@ def fit(
 def _numbers(update: Update) -> dict[str, float]:
     # One transfer for all figures: on a GPU each .item() would wait for the whole queue.
     figures = update.figures()
-    numbers = torch.stack([value.double() for value in figures.values()]).tolist()
-    return dict(zip(figures, numbers, strict=True))
+    return dict(zip(figures, torch.stack([value.double() for value in figures.values()]).tolist(), strict=True))
 
 
 def _note(seen: dict[str, float]) -> str:

@@ -127,7 +127,9 @@ class ConvBackbone(MarkovHierarchy):
     def conv_decoder(self) -> ConvDecoder | None:
         """Return p(x|z_1) as the layers of its generator; None in bf16, with a hook or other layers, in a subclass."""
         layers = list(self.generator)
-        convolutions = tuple(layer for layer in layers if type(layer) in (Doubling, nn.ConvTranspose2d))
+        convolutions = tuple(
+            layer for layer in layers if isinstance(layer, nn.ConvTranspose2d) and not isinstance(layer, FromPoint)
+        )
         slopes = {layer.negative_slope for layer in layers if type(layer) is nn.LeakyReLU}
         doublings = [Doubling, nn.LeakyReLU] * (len(convolutions) - 1)
         built = [nn.Unflatten, FromPoint, nn.LeakyReLU, *doublings, nn.ConvTranspose2d, nn.Tanh]
