@@ -16,7 +16,7 @@ from jlebm import checkpoints, guard, resuming, sizes
 from jlebm.backbones.protocol import Backbone
 from jlebm.devices import layout, released, within_memory
 from jlebm.energies import JointEnergy
-from jlebm.engines import graphs, parallel
+from jlebm.engines import graphs, parallel, products
 from jlebm.engines.precision import arithmetic
 from jlebm.errors import UserError
 from jlebm.images import to_float
@@ -46,6 +46,7 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     """Wall-clock time spent on the steps so far, over all processes."""
+    library: products.Library = products.MKL  # of a CPU's matrix products, from the first step to the last
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and numbers."""
@@ -59,6 +60,7 @@ class TrainState:
             "step": self.step,
             "seconds": self.seconds,
             **({} if self.chains is None else {"chains": self.chains.state_dict()}),
+            **({} if self.library == products.MKL else {"products": self.library}),
         }
 
     @property
@@ -90,6 +92,7 @@ class TrainState:
             resuming.compare_settings(state["schedule"], own["schedule"], "schedule")
         if type(state["step"]) is not int or state["step"] < 0 or not 0 <= state["seconds"] < math.inf:
             raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are invalid")
+        library = products.checked(state.get("products", products.MKL), "the checkpoint's products")
         try:
             self.noise.set_state(noise)
         except RuntimeError as error:
@@ -102,7 +105,7 @@ class TrainState:
             self.ema.load_state_dict(state["ema"])
         if self.chains is not None:
             self.chains.load_state_dict(state["chains"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.library = state["step"], state["seconds"], library
 
     def move(self) -> None:
         """Take an optimiser step; parameters without a gradient stay where they are."""
@@ -244,6 +247,9 @@ def fit(
     if run.checkpoint.exists():
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
         control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
+    elif device.type == "cpu":
+        state.library = parallel.agreed(products.of_new_trainings())
+    products.use(state.library)
     if state.done(experiment):
         return state
     if parallel.first():
@@ -299,8 +305,7 @@ def fit(
 def _numbers(update: Update) -> dict[str, float]:
     # One transfer for all figures: on a GPU each .item() would wait for the whole queue.
     figures = update.figures()
-    numbers = torch.stack([value.double() for value in figures.values()]).tolist()
-    return dict(zip(figures, numbers, strict=True))
+    return dict(zip(figures, torch.stack([value.double() for value in figures.values()]).tolist(), strict=True))
 
 
 def _note(seen: dict[str, float]) -> str:

@@ -42,4 +42,5 @@ def shared() -> Path:
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees this machine's data root or cache."""
     monkeypatch.setenv("JLEBM_DATA", os.devnull + "/no-data-root")
+    monkeypatch.setenv("JLEBM_PRODUCTS", "mkl")  # so that bits depend on no measurement
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from jlebm.backbones import layers
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
-from jlebm.backbones.layers import FromPoint
+from jlebm.backbones.layers import Doubling, FromPoint
 from jlebm.backbones.protocol import Backbone, NoEncoder
 from jlebm.energies import mlp_energy
 from jlebm.errors import UserError
@@ -151,3 +152,41 @@ def test_a_transposed_convolution_of_a_point_is_a_matrix_product(layout: torch.m
         found.append((image, *torch.autograd.grad((image * weights).sum(), (leaf, *module.parameters()))))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_wide_layer_as_a_product_is_its_transposed_convolution(
+    layout: torch.memory_format, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and the gradient in the inputs; breaks if a tap goes to a wrong pixel, or a part of a batch is lost."""
+    monkeypatch.setattr(layers, "MANY_WEIGHTS", 1)
+    torch.manual_seed(0)
+    layer = Doubling(5, 3).double().to(memory_format=layout)
+    if not bias:
+        layer.bias = None
+    x = torch.randn(layers.AT_ONCE + 3, 5, 4, 6, dtype=torch.float64).to(memory_format=layout)
+    leaf = x.clone().requires_grad_()
+    expected = nn.functional.conv_transpose2d(leaf, layer.weight, layer.bias, stride=2, padding=1)
+    outer = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad(expected, leaf, outer)
+    with torch.no_grad():
+        assert layer.is_a_product(x)
+        torch.testing.assert_close(layer(x), expected.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(layer.through(outer), gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_only_wide_layers_on_small_maps_are_products() -> None:
+    """The first doubling at the paper's sizes, without autograd; every other layer keeps the convolution's bits."""
+    with torch.device("meta"):
+        wide, narrow = (
+            [layer for layer in ConvBackbone(config).generator if isinstance(layer, Doubling)]
+            for config in (ConvConfig(), SMALL)
+        )
+    maps = [torch.empty(1, layer.in_channels, 8 << index, 8 << index) for index, layer in enumerate(wide)]
+    with torch.no_grad():
+        assert [layer.is_a_product(x) for layer, x in zip(wide, maps, strict=True)] == [True, False]
+        assert not wide[0].is_a_product(maps[0].to("meta"))
+        assert not wide[0].is_a_product(maps[0].bfloat16())
+        assert not any(layer.is_a_product(torch.empty(1, layer.in_channels, 4, 4)) for layer in narrow)
+    assert not wide[0].is_a_product(maps[0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from jlebm.backbones import layers
 from jlebm.backbones.conv import ConvBackbone, ConvConfig
 from jlebm.densities import Posterior
 from jlebm.distributions import Normal
@@ -64,6 +65,19 @@ def test_value_and_gradient_have_autograds_bits(
     assert not torch.equal(other[-1], gradient[-1])
     assert all(torch.equal(a, b) for a, b in zip(before, one.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in one.parameters())
+
+
+def test_through_a_product_it_is_autograds_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autograd keeps the convolution; breaks if a wide layer's product loses its bias or gets another's gradient."""
+    monkeypatch.setattr(layers, "MANY_WEIGHTS", 12 * 8 * 16)
+    one = backbone().double()
+    density, z = posterior(one), position(one)
+    field = DecoderLikelihood.of(one, density.x)
+    assert field is not None
+    found = field.value_and_gradient(z)
+    torch.testing.assert_close(found, Autograd(density.log_likelihood).value_and_gradient(z), rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr(layers, "MANY_WEIGHTS", 2**62)
+    assert not torch.equal(found[1][-1], field.gradient(z)[-1])  # it was a product
 
 
 def test_the_posteriors_field_takes_it() -> None:

@@ -48,6 +48,7 @@ LAYERS = (
         "engines.parallel",
         "choices",
         "engines.precision",
+        "engines.products",
         "data",
         "evaluation",
     },

@@ -82,7 +82,7 @@ def models(precision: Precision = "bf16") -> tuple[JointModel, JointModel]:
     if precision == "tf32":
         generator = other.backbone.generator
         for index, module in enumerate(generator):
-            if type(module) is nn.ConvTranspose2d:
+            if isinstance(module, nn.ConvTranspose2d) and not isinstance(module, FromPoint):
                 generator[index] = Tf32(module)
         assert sum(isinstance(module, Tf32) for module in generator) == 2  # all but the matrix product
         assert isinstance(generator[1], FromPoint)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jlebm.backbones.layers import FromPoint, smallest_side
+from jlebm.backbones.layers import Doubling, FromPoint, smallest_side
 from jlebm.backbones.markov import GaussianMLP, MarkovHierarchy, markov_conditionals
 from jlebm.backbones.protocol import ConvDecoder, MLPHierarchy, NoEncoder, PosteriorSample
 from jlebm.distributions import SIGMA_FLOOR, Normal
@@ -69,7 +69,7 @@ class ConvGenerator(nn.Sequential):
             nn.LeakyReLU(SLOPE, inplace=True),
         ]
         for before, after in itertools.pairwise(channels):
-            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
+            layers += [Doubling(before, after), nn.LeakyReLU(SLOPE, inplace=True)]
         layers += [nn.ConvTranspose2d(channels[-1], config.image_shape[0], 3, padding=1), nn.Tanh()]
         super().__init__(*layers)
 
@@ -127,10 +127,12 @@ class ConvBackbone(MarkovHierarchy):
     def conv_decoder(self) -> ConvDecoder | None:
         """Return p(x|z_1) as the layers of its generator; None in bf16, with a hook or other layers, in a subclass."""
         layers = list(self.generator)
-        convolutions = tuple(layer for layer in layers if type(layer) is nn.ConvTranspose2d)
+        convolutions = tuple(
+            layer for layer in layers if isinstance(layer, nn.ConvTranspose2d) and not isinstance(layer, FromPoint)
+        )
         slopes = {layer.negative_slope for layer in layers if type(layer) is nn.LeakyReLU}
-        built = [nn.Unflatten, FromPoint, nn.LeakyReLU, *[nn.ConvTranspose2d, nn.LeakyReLU] * len(convolutions)]
-        built[-1] = nn.Tanh
+        doublings = [Doubling, nn.LeakyReLU] * (len(convolutions) - 1)
+        built = [nn.Unflatten, FromPoint, nn.LeakyReLU, *doublings, nn.ConvTranspose2d, nn.Tanh]
         hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (self.generator, *layers))
         plain = type(self) is ConvBackbone and list(map(type, layers)) == built and len(slopes) == 1
         if not plain or hooked or self.precision == "bf16":

@@ -5,7 +5,8 @@ With the mean m = tanh(a),
     d log p(x|z_1) / d a = (x - m) / sigma^2 (1 - m^2),
 
 which goes back through the layers to z_1. Each operation is the one that autograd would do, on the same numbers, so the
-bits are autograd's. What is saved is the graph, the log-density itself, and memory for each gradient of a ReLU.
+bits are autograd's, except through a layer that is a product without autograd (`jlebm.backbones.layers.Doubling`). What
+is saved is the graph, the log-density itself, and memory for each gradient of a ReLU.
 """
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jlebm.backbones.layers import Doubling
 from jlebm.backbones.protocol import Backbone, ConvDecoder, HasConvDecoder
 from jlebm.distributions import Normal
 from jlebm.engines.closed_form import leaky_backward
@@ -67,5 +69,7 @@ class DecoderLikelihood:
 
 def _through(layer: nn.ConvTranspose2d, outer: Tensor, inputs: Tensor) -> Tensor:
     """Backpropagate a gradient in a layer's outputs to its inputs, not to its weights."""
+    if isinstance(layer, Doubling) and layer.is_a_product(inputs):
+        return layer.through(outer)
     geometry = layer.stride, layer.padding, layer.dilation, True, layer.output_padding, layer.groups
     return _convolution_backward(outer, inputs, layer.weight, [0], *geometry, [True, False, False])[0]

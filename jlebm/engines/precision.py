@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
+from jlebm.engines import products
+
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
 
 
@@ -32,10 +34,12 @@ def precision_of(backbone: object) -> Precision:
 def arithmetic(backbone: object) -> Iterator[None]:
     """Switch TF32 of convolutions on, forward and backward, if the backbone asks for it, else off.
 
+    A CPU's products go through the library of `jlebm.engines.products`.
+
     Training and sampling run inside this context. For bf16 the backbone itself runs its generator under autocast.
     TF32 is a flag of the whole process; torch switches it on by default.
     """
-    with convolutions(tf32=precision_of(backbone) == "tf32"):
+    with convolutions(tf32=precision_of(backbone) == "tf32"), products.in_force():
         yield
 
 

@@ -6,18 +6,18 @@ both.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jlebm.engines import products
 from jlebm.engines.precision import Precision
 from reproduce.benchmark import stopwatch
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices that are multiplied
 IMAGES, SIDE, KERNEL = 8, 32, 3  # of the convolution; it has an eighth as many channels as the matrices have rows
-EXACT = 1e-6  # relative error in float32; kernels above it round to less
 REPETITIONS = 7
 
 
@@ -62,47 +62,22 @@ def kernels(device: torch.device, precision: Precision) -> Iterator[Kernel]:
     rows = MATRIX[device.type]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     first, second = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
-    products = 2.0 * rows**3
+    count = 2.0 * rows**3
     in_float32 = device.type == "cpu" and dtype == torch.float32
     mkl = in_float32 and torch.backends.mkl.is_available()
-    yield Kernel("MKL's product" if mkl else "torch's product", products, lambda: first @ second)
+    yield Kernel("MKL's product" if mkl else "torch's product", count, lambda: first @ second)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return
     if in_float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         linear = torch.ops.mkldnn._linear_pointwise
-        yield Kernel("oneDNN's product", products, lambda: linear(first, second, None, "none", [], ""))
-    if in_float32 and hasattr(torch.backends.mkldnn, "matmul") and is_exact():
-        yield Kernel("torch's product through oneDNN", products, lambda: through_onednn(first, second))
+        yield Kernel("oneDNN's product", count, lambda: linear(first, second, None, "none", [], ""))
+    if in_float32 and products.is_exact():
+        yield Kernel("torch's product through oneDNN", count, lambda: products.product(first, second))
     channels = max(1, rows // 8)
     x = torch.randn(IMAGES, channels, SIDE, SIDE).to(dtype, memory_format=torch.channels_last)
     weight = torch.randn(channels, channels, KERNEL, KERNEL).to(dtype, memory_format=torch.channels_last)
     operations = 2.0 * IMAGES * SIDE**2 * channels**2 * KERNEL**2
     yield Kernel("a convolution", operations, lambda: F.conv2d(x, weight, padding="same"))
-
-
-def through_onednn(first: Tensor, second: Tensor) -> Tensor:
-    """Return a product of float32 matrices that oneDNN may make in bf16; on a CPU without AMX it is one in float32."""
-    with products_through_onednn():
-        return first @ second
-
-
-@contextmanager
-def products_through_onednn() -> Iterator[None]:
-    """Send torch's products of float32 matrices to oneDNN, which may make them in bf16."""
-    switch: Any = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue] # set at run time
-    before, switch.fp32_precision = switch.fp32_precision, "bf16"
-    try:
-        yield
-    finally:
-        switch.fp32_precision = before
-
-
-def is_exact() -> bool:
-    """Whether such a product has the error of float32 here."""
-    generator = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(256, 256, generator=generator) for _ in range(2))
-    exact = first.double() @ second.double()
-    return bool((through_onednn(first, second) - exact).abs().max() <= EXACT * exact.abs().max())
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         {"cpu": 1.2, "cuda, tf32": 1.5, "cuda, bf16": 2.5},
         lambda: model.sample_posterior(x[:1], one_step, noise(device)),
         times=batch * workload.steps,
-        bound="the two large transposed convolutions, which both leave to the same library of torch",
+        bound="transposed convolutions of torch's library, which plain takes as well",
     )
 
     some = images(few)
@@ -161,7 +161,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         EXACT,
         {"cpu": workload.iteration_goal, "cuda, tf32": 2.0, "cuda, bf16": 3.0},
         lambda: iterate(model, state.optimisation.optimizer, some),
-        bound="the posterior chain's transposed convolutions, which both leave to the same library of torch",
+        bound="the posterior chain's transposed convolutions, of torch's library as in plain",
         whole=workload.whole_training(),
         iterations=experiment.training.steps * batch / few,
     )
@@ -180,7 +180,7 @@ def _parts(workload: Workload, device: torch.device) -> Iterator[Part]:
         {"cpu": 3.0, "cuda": 20.0, "cuda, tf32": 20.0, "cuda, bf16": 20.0},
         lambda: list(generate(model, "ebm-prior", range(1), Sampler(chains[0]))),
         times=count,
-        bound="the decoder's convolutions, the chain's matrix products, and a generator of noise for each image",
+        bound="the decoder's convolutions, of torch's library as in plain, and the chain's matrix products",
     )
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 import jlebm
 from jlebm.data import data_root
+from jlebm.devices import processor
 from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import ExtractorNotFound
@@ -50,7 +51,7 @@ def run_benchmark(arguments: Arguments) -> int:
         raise UserError("other libraries are timed on a CPU alone; add --device cpu to --peers")
     report = ConsoleReporter()
     known = provenance(device)
-    known["versions"] |= {"jlebm": jlebm.__version__} | processor()
+    known["versions"] |= {"jlebm": jlebm.__version__, "processor": processor()}
     tops = ceilings.Ceilings(device)
     top = tops["float32"]
     fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"
@@ -121,17 +122,6 @@ def measured(
                 if wanted(line.metric, line.setting):
                     medians = commands.timed(line, arguments.repetitions)
                     yield row(line.kind, line.metric, line.setting, medians, goal=line.goal)
-
-
-def processor() -> dict[str, str]:
-    """Return the processor's name and model, as Linux gives them; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    known = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        name, _, value = line.partition(":")
-        known.setdefault(name.strip(), value.strip())
-    words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
-    return {"processor": ", ".join(words)} if words else {}
 
 
 def _may_begin(word: str, metric: str) -> bool:

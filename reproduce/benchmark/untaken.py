@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from jlebm.densities import Posterior
+from jlebm.engines import products
 from jlebm.engines.gradients import field_of
 from jlebm.experiment import Experiment
 from jlebm.learning.backbone import BackboneExperiment
 from jlebm.training import initial_state
-from reproduce.benchmark import ceilings
 from reproduce.benchmark.part import SEED, Part, noise, relative
 from reproduce.benchmark.speed import Workload
 from reproduce.cifar10 import TWO_STAGE_CPU
@@ -30,8 +30,7 @@ CPU = torch.device("cpu")
 
 def parts(workloads: tuple[Workload, ...]) -> Iterator[Part]:
     """Yield the lines of a CPU: those through oneDNN only where its products have the error of float32."""
-    exact = torch.backends.mkldnn.is_available() and hasattr(torch.backends.mkldnn, "matmul") and ceilings.is_exact()
-    for workload in workloads if exact else ():
+    for workload in workloads if products.is_exact() else ():
         yield through_onednn(workload)
     for workload in workloads:
         yield posterior_gradient(workload)
@@ -46,15 +45,15 @@ def through_onednn(workload: Workload) -> Part:
     first, second = (torch.randn(batch, batch, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
 
     def switched() -> None:
-        with ceilings.products_through_onednn():
+        with products.through_onednn():
             model.sample_prior(batch, chain, noise(CPU))
 
     def agreement() -> float:
-        return relative((ceilings.through_onednn(first, second).double(),), (first.double() @ second.double(),))
+        return relative((products.product(first, second).double(),), (first.double() @ second.double(),))
 
     setting = f"{chain.steps} steps, batch {batch}, {workload.size}"
     own = lambda: model.sample_prior(batch, chain, noise(CPU))  # noqa: E731
-    return Part(PRODUCTS, setting, own, switched, agreement, ceilings.EXACT, {}, None)
+    return Part(PRODUCTS, setting, own, switched, agreement, products.EXACT, {}, None)
 
 
 def posterior_gradient(workload: Workload) -> Part:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from jlebm.devices import peak_memory
-from jlebm.engines import parallel
+from jlebm.engines import parallel, products
 from jlebm.evaluation.fidelity import NotMeasured
 from jlebm.run import Run
 from jlebm.training import TrainState
@@ -233,7 +233,7 @@ class Rows:
             "complete",
             "config_digest",
         )
-        versions = self.session.provenance["versions"] | peak_memory(self.session.device)
+        versions = self.session.provenance["versions"] | peak_memory(self.session.device) | products.used()
         row = results.Measurement(
             **{name: getattr(subject, name) for name in names},
             **of._asdict(),

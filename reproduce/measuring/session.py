@@ -9,7 +9,7 @@ import torch
 import jlebm
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset, data_root, writable_cache
-from jlebm.engines import parallel
+from jlebm.engines import parallel, products
 from jlebm.evaluation import (
     Extractor,
     ExtractorNotFound,
@@ -53,6 +53,8 @@ class Session:
         known = provenance(device)
         known["versions"]["jlebm"] = jlebm.__version__
         session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, known)
+        if device.type == "cpu":
+            parallel.after_first(lambda: products.decide(session.cache))
 
         def find() -> Extractor | None:
             try:

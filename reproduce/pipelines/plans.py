@@ -66,7 +66,7 @@ def refuse_tf32(precision: str, key: str, device: torch.device) -> None:
         UserError: the precision is "tf32" and the device a CPU.
     """
     if precision == "tf32" and device.type == "cpu":
-        raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; take float32, or a GPU")
+        raise UserError(f"{key}=tf32 is an arithmetic that a CPU does not have; add --set {key}=float32, or take a GPU")
 
 
 def planned(

@@ -9,6 +9,7 @@ import torch
 
 import reproduce.benchmark.__main__ as main
 from jlebm.backbones.conv import ConvConfig
+from jlebm.engines import products
 from jlebm.engines.precision import in_force
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
@@ -142,7 +143,7 @@ def test_inception_is_held_to_torch_fidelitys_own_features(random_weights: Path,
 def test_what_ours_does_not_use_is_timed_beside_it() -> None:
     """Products through oneDNN have the error of float32, or have no line; layers in bf16 are as far off as bf16 is."""
     found = list(untaken.parts((WORKLOAD,)))
-    expected = [untaken.PRODUCTS] * ceilings.is_exact() + [untaken.LAYERS] * 2
+    expected = [untaken.PRODUCTS] * products.is_exact() + [untaken.LAYERS] * 2
     assert [part.metric for part in found] == expected
     for part in found:
         assert agreed(part) <= part.limit
@@ -332,11 +333,9 @@ def test_a_product_that_rounds_is_no_ceiling_of_float32(monkeypatch: pytest.Monk
     switch = torch.backends.mkldnn.matmul
     before = switch.fp32_precision
     monkeypatch.setitem(ceilings.MATRIX, "cpu", 64)
-    monkeypatch.setattr(
-        ceilings, "through_onednn", lambda first, second: (first.bfloat16() @ second.bfloat16()).float()
-    )
+    monkeypatch.setattr(products, "product", lambda first, second: (first.bfloat16() @ second.bfloat16()).float())
     assert "torch's product through oneDNN" not in [kernel.name for kernel in ceilings.kernels(CPU, "float32")]
     monkeypatch.undo()
     first, second = torch.eye(4), torch.arange(16.0).reshape(4, 4)
-    assert torch.equal(ceilings.through_onednn(first, second), second)
+    assert torch.equal(products.product(first, second), second)
     assert switch.fp32_precision == before

@@ -276,6 +276,7 @@ def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--set", "dataset=digits"], "--set does not change 'dataset'"),
         (["--dataset", "digits"], "images of"),
         (["--device", "cpu", "--set", "model.precision=tf32"], "an arithmetic that a CPU does not have"),
+        (["--device", "cpu", "--preset", "budget", "--dataset", "photos"], "add --set model.precision=float32"),
     ],
 )
 def test_bad_input_is_a_sentence_and_exit_code_2(
