@@ -96,7 +96,7 @@ def test_two_devices_are_noticed() -> None:
     """The tests above see what they are for; torch 2.11 has no error of its own for it, and another sentence."""
     model = on_a_gpu(conv)
     z = model.noise(2, draws)
-    with pytest.raises(RuntimeError, match="found (at least two devices|two different devices)"):
+    with pytest.raises(RuntimeError, match=r"found (at least two devices|two different devices)"):
         Normal(z[0], torch.ones(3)).log_prob(z[0])
 
 

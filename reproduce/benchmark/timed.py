@@ -14,11 +14,11 @@ from rich.table import Table
 
 import jlebm
 from jlebm.data import data_root
+from jlebm.devices import resolve_device
 from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
-from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
 from reproduce.benchmark import (
     ceilings,
@@ -36,6 +36,7 @@ from reproduce.benchmark import (
 )
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
+from reproduce.measuring.provenance import provenance
 from reproduce.results import TIMINGS, Timing, append, timing
 from reproduce.terminal.console import ConsoleReporter
 

@@ -21,8 +21,8 @@ from jlebm.evaluation import (
 )
 from jlebm.folders import try_folder
 from jlebm.progress import Reporter
-from jlebm.run import provenance
 from reproduce.measuring.data_root import DataRoot
+from reproduce.measuring.provenance import provenance
 from reproduce.presets.extents import Size
 
 
