@@ -1,4 +1,4 @@
-"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall and fid768; and copies of it.
+"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall, fid768, and shares of copies.
 
     python -m reproduce.evaluate --images samples.npz --against cifar10
     python -m reproduce.evaluate --images folder/ --against cifar10 --data-root DIR --json

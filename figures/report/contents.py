@@ -92,7 +92,7 @@ def all_results(results: Path) -> Contents:
 
 
 def of_run(folder: Path, results: Path) -> Contents:
-    """Return the rows and pictures of one run: of its configuration and seed, and of samples drawn of its weights.
+    """Return the rows and pictures of one run: of its configuration and seed, and of samples drawn from its weights.
 
     Raises:
         UserError: it is not the folder of a run, or a file cannot be read.
