@@ -197,7 +197,7 @@ def recordings_outlive_others(device: torch.device) -> Iterator[Finding]:
 
 
 def noise_is_the_cpus(device: torch.device) -> Iterator[Finding]:
-    """Check both schemes of noise to the bit behind a busy queue, and images of any batch size to within a level."""
+    """Check both schemes of noise to the bit behind a busy queue; images of other batches and of a CPU to one level."""
     here = (torch.empty(64, 100, device=device), torch.empty(64, 128, device=device))
     there = tuple(torch.empty_like(layer, device="cpu") for layer in here)
     for scheme in SCHEMES:

@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import jlebm
 from jlebm.data import data_root
 from jlebm.devices import resolve_device
 from jlebm.engines.precision import Precision
@@ -51,7 +50,7 @@ def run_benchmark(arguments: Arguments) -> int:
         raise UserError("other libraries are timed on a CPU alone; add --device cpu to --peers")
     report = ConsoleReporter()
     known = provenance(device)
-    known["versions"] |= {"jlebm": jlebm.__version__} | processor()
+    known["versions"] |= processor()
     tops = ceilings.Ceilings(device)
     top = tops["float32"]
     fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import jlebm
 from jlebm.devices import device_class, versions_of
 
 
@@ -20,7 +21,12 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "commit": commit or "unknown",
         "dirty": not commit or bool(_git("status", "--porcelain", "--", "jlebm", "reproduce", "constraints.txt")),
         "device": device_class(device),
-        "versions": {"python": platform.python_version(), **versions, **versions_of(device)},
+        "versions": {
+            "python": platform.python_version(),
+            **versions,
+            **versions_of(device),
+            "jlebm": jlebm.__version__,
+        },
     }
 
 

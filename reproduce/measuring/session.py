@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-import jlebm
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.engines import parallel
@@ -50,9 +49,7 @@ class Session:
     def prepare(cls, recipe: str, dataset: Dataset, size: Size, root: DataRoot, device: torch.device) -> "Session":
         """Find the extractor, if images are judged, and check it before any long work begins."""
         folder, report = data_root(root.folder), root.report
-        known = provenance(device)
-        known["versions"]["jlebm"] = jlebm.__version__
-        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, known)
+        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, provenance(device))
 
         def find() -> Extractor | None:
             try:
