@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 
 def both_priors(dataset: str, model: str) -> Callable[[Stored], Said]:
-    """Return what says `fid768` of the Gaussian and of the EBM prior, as the table of results has it."""
+    """Return a function that gives `fid768` of the Gaussian and the EBM prior, as in the table of results."""
 
     def said(stored: Stored) -> Said:
         for data, name, gaussian, ebm, *_, verdict in headline(stored.complete, stored.verdicts):
@@ -47,7 +47,7 @@ def both_priors(dataset: str, model: str) -> Callable[[Stored], Said]:
 
 
 def drawn(artifact: str, of: str) -> Callable[[Stored], Said]:
-    """Return what says whether the arrays of a figure are stored, and of which model."""
+    """Return a function that tells whether the arrays of a figure are stored, and from which model."""
 
     def said(stored: Stored) -> Said:
         there = (stored.results / "artifacts" / f"{artifact}.npz").is_file()

@@ -1,6 +1,8 @@
-"""Devices: a processor's name, why torch finds no GPU, versions and memory, a clear error when memory runs out."""
+"""Devices by name; why torch finds no GPU; a processor's name, versions, memory; a clear error when memory runs out."""
 
+import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from jlebm.engines import parallel
+from jlebm.engines.precision import full_float32
 from jlebm.errors import UserError
 
 NVIDIA = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")  # files of its driver; the last one is WSL's
@@ -34,6 +38,48 @@ def why_no_gpu(found: tuple[str, ...] = NVIDIA) -> str:
         f"there is an NVIDIA device here, but torch {torch.__version__} finds none: it is built for CUDA "
         f"{torch.version.cuda}, which needs a driver that is new enough, and {has}"
     )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device named "auto", "cpu", "cuda" or "cuda:1"; on CUDA, set all arithmetic to full float32, TF32 off.
+
+    Under torchrun each process of a machine takes its own GPU, or the one that CUDA_VISIBLE_DEVICES shows it.
+
+    Raises:
+        UserError: the name is unknown, or there is no such device.
+    """
+    if name == "mps":
+        raise UserError("Apple's GPUs have no float64, in which densities and metrics are summed up; use --device cpu")
+    numbered = re.fullmatch(r"cuda:(\d{1,3})", name)
+    if name not in ("auto", "cpu", "cuda") and numbered is None:
+        raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda, cuda:1 (the second GPU) and so on")
+    if name not in ("auto", "cpu") and not torch.cuda.is_available():
+        why = why_no_gpu() or "torch finds no CUDA device here"
+        raise UserError(f"--device {name} was asked for, but {why}; use --device cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    full_float32()
+    count, index = torch.cuda.device_count(), None if numbered is None else int(numbered[1])
+    if "LOCAL_RANK" in os.environ:
+        if index is not None:
+            raise UserError(f"under torchrun each process takes its own GPU; say --device cuda, not {name}")
+        alone = count == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+        index = 0 if alone else parallel.local_rank()
+        if index >= count:
+            raise UserError(f"there are {count} GPUs here; start no more processes than that")
+    if index is None:
+        return torch.device("cuda")
+    if index >= count:
+        raise UserError(f"--device {name} was asked for, and the GPUs here are cuda:0 to cuda:{count - 1}")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def device_class(device: torch.device) -> str:
+    """Return the device class that machines must share to give the same numbers: "cpu-avx2", "cuda-NVIDIA H200"."""
+    if device.type == "cuda":
+        return f"cuda-{torch.cuda.get_device_name(device)}"
+    return f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}"
 
 
 def driver_version() -> str:

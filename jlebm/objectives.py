@@ -68,14 +68,17 @@ def maximum_likelihood_loss(
         conditional_gradient: "posterior" changes no value, only the gradient of p0's parameters. Without energies it is
             the log-likelihood's too, with less noise, since the mean of p0's score over p0 is zero.
     """
-    log_p0 = model.backbone.prior_log_prob
-    away = log_p0(prior).mean()
-    if conditional_gradient == "posterior":
-        away = away.detach()
+    away = _away(model, prior, conditional_gradient)
     return contrastive_loss(model.energy_at, posterior, prior, energy_l2)._replace(
         reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
-        conditional=away - log_p0(posterior).mean(),
+        conditional=away - model.backbone.prior_log_prob(posterior).mean(),
     )
+
+
+def _away(model: JointModel, prior: Latents, conditional_gradient: ConditionalGradient) -> Float[Tensor, ""]:
+    """Return E[log p0(z-)], from which p0's parameters learn only if the gradient is exact."""
+    away = model.backbone.prior_log_prob(prior).mean()
+    return away.detach() if conditional_gradient == "posterior" else away
 
 
 def contrastive_loss(
@@ -116,14 +119,12 @@ def variational_loss(
     KL(q | p0) in closed form, that replaces log q - log p0 at the draw, which has the same expectation and more noise.
     `conditional_gradient` changes no value, only the gradient of p0's parameters.
     """
-    z, log_p0 = posterior.latents, model.backbone.prior_log_prob
+    z = posterior.latents
     losses = contrastive_loss(model.energy_at, z, prior, energy_l2)
     reconstruction = -model.backbone.decode(z).log_prob(x).mean()
-    away = log_p0(prior).mean()
-    if conditional_gradient == "posterior":
-        away = away.detach()
+    away = _away(model, prior, conditional_gradient)
     if posterior.kl is None:
-        conditional, entropy = away - log_p0(z).mean(), posterior.log_prob.mean()
+        conditional, entropy = away - model.backbone.prior_log_prob(z).mean(), posterior.log_prob.mean()
     else:
         conditional, entropy = away, posterior.kl.sum(0).mean()
     return losses._replace(reconstruction=reconstruction, conditional=conditional, entropy=entropy)

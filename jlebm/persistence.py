@@ -46,14 +46,14 @@ class PersistentChains:
         return first % self.config.chains
 
     def begin(self, indices: Int64[Tensor, " count"], noise: Noise) -> Latents:
-        """Return where these chains go on, a share of them anew; the noise is drawn for all."""
+        """Return the starting points of these chains: their last positions, or for a share of them N(0, I)."""
         ended = tuple(layer[indices] for layer in self.noise)
         fresh, drawn = noise(ended), noise((ended[0].new_empty(len(indices), 1),))[0][:, 0]
         anew = torch.special.ndtr(drawn) < self.config.restarts  # the distribution function of a normal is uniform
         return map_latents(lambda a, b: torch.where(anew.reshape(-1, *[1] * (a.dim() - 1)), a, b), fresh, ended)
 
     def keep(self, indices: Int64[Tensor, " count"], ends: Latents) -> None:
-        """Note where these chains have ended."""
+        """Keep the last positions of these chains."""
         for layer, end in zip(self.noise, ends, strict=True):
             layer[indices] = end
 

@@ -56,7 +56,7 @@ def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
 
 
 def box_muller(first: Int64[Tensor, "..."], second: Int64[Tensor, "..."]) -> tuple[Tensor, Tensor]:
-    """Return two independent N(0, 1) numbers, float32, of two random words, int64 of 0 to 2^32 - 1."""
+    """Return two independent N(0, 1) numbers, float32, from two random words, int64 of 0 to 2^32 - 1."""
     # By way of float64: a CPU's float32 root may be one bit off, and of a float64 one the rounding is right (Figueroa,
     # "When is double rounding innocuous?", 1995).
     radius, quarter = _log_uniform(first).mul_(-2.0).double().sqrt_().float(), second >> 30
@@ -126,7 +126,7 @@ def by_operations(
 
 @functools.cache
 def kernel(device: torch.device) -> ModuleType | None:
-    """Return the module of the kernel that a CUDA device runs; None without Triton, or if its numbers are others.
+    """Return the module of the kernel that a CUDA device runs; None without Triton, or if its numbers differ.
 
     The kernel is compiled and compared with torch's operations once per device.
     """

@@ -107,7 +107,7 @@ class PinnedRing:
         return self.buffers[self.turn][: rows * columns].view(rows, columns)
 
     def copied(self) -> None:
-        """Note that the copy of this buffer has been begun on the current stream."""
+        """Record on the current stream that the copy of this buffer has begun."""
         self.events[self.turn].record()
 
 

@@ -1,23 +1,16 @@
 """A run's folder: configuration, events, checkpoint, artifacts; one process at a time."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import Timeout
 
-from jlebm.devices import versions_of, why_no_gpu
 from jlebm.engines import parallel
-from jlebm.engines.precision import full_float32
 from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
@@ -144,70 +137,3 @@ def _event(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(event, dict) or type(event.get("step")) is not int:
         raise UserError(f"{where}: this event is damaged; remove the line, and the curves go on without it")
     return event
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device named "auto", "cpu", "cuda" or "cuda:1"; on CUDA, set all arithmetic to full float32, TF32 off.
-
-    Under torchrun each process of a machine takes its own GPU, or the one that CUDA_VISIBLE_DEVICES shows it.
-
-    Raises:
-        UserError: the name is unknown, or there is no such device.
-    """
-    if name == "mps":
-        raise UserError("Apple's GPUs have no float64, in which densities and metrics are summed up; use --device cpu")
-    numbered = re.fullmatch(r"cuda:(\d{1,3})", name)
-    if name not in ("auto", "cpu", "cuda") and numbered is None:
-        raise UserError(f"unknown device {name!r}; known are: auto, cpu, cuda, cuda:1 (the second GPU) and so on")
-    if name not in ("auto", "cpu") and not torch.cuda.is_available():
-        why = why_no_gpu() or "torch finds no CUDA device here"
-        raise UserError(f"--device {name} was asked for, but {why}; use --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    full_float32()
-    count, index = torch.cuda.device_count(), None if numbered is None else int(numbered[1])
-    if "LOCAL_RANK" in os.environ:
-        if index is not None:
-            raise UserError(f"under torchrun each process takes its own GPU; say --device cuda, not {name}")
-        alone = count == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
-        index = 0 if alone else parallel.local_rank()
-        if index >= count:
-            raise UserError(f"there are {count} GPUs here; start no more processes than that")
-    if index is None:
-        return torch.device("cuda")
-    if index >= count:
-        raise UserError(f"--device {name} was asked for, and the GPUs here are cuda:0 to cuda:{count - 1}")
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
-
-
-def device_class(device: torch.device) -> str:
-    """Return the device class that machines must share to give the same numbers: "cpu-avx2", "cuda-NVIDIA H200"."""
-    if device.type == "cuda":
-        return f"cuda-{torch.cuda.get_device_name(device)}"
-    return f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}"
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return commit, whether the tree was dirty, device class and versions: the provenance of a row."""
-    packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scikit-learn")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "commit": commit or "unknown",
-        "dirty": not commit or bool(_git("status", "--porcelain", "--", "jlebm", "reproduce", "constraints.txt")),
-        "device": device_class(device),
-        "versions": {"python": platform.python_version(), **versions, **versions_of(device)},
-    }
-
-
-def _git(*arguments: str) -> str:
-    """Run git on the checkout that holds this file; "" if there is none."""
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return ""
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return answer.stdout.strip()

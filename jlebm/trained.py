@@ -11,14 +11,13 @@ from jaxtyping import Float64, UInt8
 
 from jlebm import hierarchy, sampling
 from jlebm.choices import Prior, Scheme
-from jlebm.devices import layout
+from jlebm.devices import layout, resolve_device
 from jlebm.errors import UserError, nearest
 from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
 from jlebm.randomness import SCHEMES
-from jlebm.run import resolve_device
 from jlebm.sampling import Drawing, Sampler, Samples
 
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
@@ -51,7 +50,7 @@ class TrainedModel:
         return any(True for _ in self.model.energy.parameters())
 
     def to(self, device: str | torch.device) -> "TrainedModel":
-        """Move the weights to a device and return this model; names are those of `jlebm.run.resolve_device`.
+        """Move the weights to a device and return this model; names are those of `jlebm.devices.resolve_device`.
 
         Raises:
             UserError: there is no such device.

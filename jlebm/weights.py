@@ -68,7 +68,7 @@ def load(
 
     Args:
         path: a run's folder, or a .safetensors file: a model's weights, or an NVAE as `save_nvae` writes it.
-        device: where to put the model; names are those of `jlebm.run.resolve_device`.
+        device: where to put the model; names are those of `jlebm.devices.resolve_device`.
         backbone: for two-stage energies that earlier versions stored alone, the file of the NVAE that they were learned
             on; by default backbone.safetensors beside them.
         sampler: how to draw its samples, in place of the recipe's sampler.

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(Arguments, argv, __doc__)
     from reproduce.pipelines.held_out_digits import run_anomaly  # here: --help needs no torch
 
-    return run_anomaly(arguments)
+    run_anomaly(arguments)
+    return 0
 
 
 if __name__ == "__main__":

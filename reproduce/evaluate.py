@@ -1,4 +1,4 @@
-"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall and fid768; and copies of it.
+"""Evaluate sample images against a dataset: FID, Inception score, KID, precision, recall, fid768, and shares of copies.
 
     python -m reproduce.evaluate --images samples.npz --against cifar10
     python -m reproduce.evaluate --images folder/ --against cifar10 --data-root DIR --json
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
     # Here: --help needs no torch.
+    from jlebm.devices import resolve_device
     from jlebm.evaluation.training_images import TrainingImages
-    from jlebm.run import resolve_device
     from reproduce.measuring.data_root import DataRoot, not_trained_on
     from reproduce.pipelines.copied_files import shares_of
 

@@ -106,7 +106,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _loaded(arguments: Arguments) -> "TrainedModel":
-    from jlebm.run import resolve_device  # here: --help needs no torch
+    from jlebm.devices import resolve_device  # here: --help needs no torch
 
     device = resolve_device(arguments.device)
     model = jlebm.load(arguments.run, device, arguments.backbone)
@@ -124,7 +124,7 @@ def _loaded(arguments: Arguments) -> "TrainedModel":
 
 def _request(arguments: Arguments, model: "TrainedModel", seeds: Sequence[int], size: int) -> dict[str, Any]:
     """Return everything that the images depend on."""
-    from jlebm.run import device_class  # here: --help needs no torch
+    from jlebm.devices import device_class  # here: --help needs no torch
     from jlebm.weights import weights_file
 
     return {

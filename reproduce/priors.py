@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(Arguments, argv, __doc__)
     from reproduce.pipelines.priors_in_turn import run_priors  # here: --help needs no torch
 
-    return run_priors(arguments)
+    run_priors(arguments)
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from jlebm.run import device_class
+from jlebm.devices import device_class
 from reproduce import results
 
 GOLDEN = Path(__file__).resolve().parents[1] / "results/golden"

@@ -1,7 +1,6 @@
 """Writing whole or not at all, on disks that are really full; opening what may not be read or is no file."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from safetensors.torch import save
 
 from jlebm.errors import UserError
 from jlebm.files import atomic_write, open_regular, sha256_of_file, sweep, write_text
+from tests.file_limit import limited
 
 LIMIT = 8192  # bytes that a file may have, or that the small disk holds
 NUMBERS = np.random.default_rng(0).normal(size=20_000)
@@ -40,15 +40,6 @@ WRITERS: dict[str, Callable[[BinaryIO], object]] = {
     "figure, png": lambda file: draw(file, "png"),
     "figure, pdf": lambda file: draw(file, "pdf"),
 }
-
-
-@pytest.fixture
-def limited() -> Iterator[None]:
-    """Let no file of this process become larger than `LIMIT`; the kernel's own error, not a raised stand-in."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -75,12 +66,12 @@ def test_a_full_disk_is_a_sentence(small_disk: Path, writer: str) -> None:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.usefixtures("limited")
 def test_a_file_beyond_its_limit_is_a_sentence(tmp_path: Path, writer: str) -> None:
     """The same without the right to mount: a limit on the size of files, which every process can set itself."""
     path = tmp_path / "file"
     write_text(path, "before")
-    with pytest.raises(UserError, match="file would be larger than the limit"), atomic_write(path) as file:
+    refused = pytest.raises(UserError, match="file would be larger than the limit")
+    with refused, limited(LIMIT), atomic_write(path) as file:
         WRITERS[writer](file)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

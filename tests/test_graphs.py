@@ -364,13 +364,6 @@ def test_a_recording_that_gives_something_else_is_not_used(monkeypatch: pytest.M
             assert_same(run(density, model), right)
 
 
-def test_nothing_is_recorded_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU a launch costs next to nothing."""
-    monkeypatch.undo()
-    assert graphs.recorder(torch.device("cpu")) is None
-    assert graphs.recorder(torch.device("cuda")) is not None
-
-
 def test_a_chain_inside_an_autocast_is_not_recorded(recordings: list[None]) -> None:
     """Whoever surrounds a chain with another arithmetic gets it, step by step."""
     model = conv(torch.float32)
@@ -467,8 +460,8 @@ def test_live_graphs_never_share_a_stream() -> None:
     assert [few.taken(["a"]), few.taken(["a", "b"]), few.taken(["b", "c"])] == ["b", "c", "a"]
 
 
-def test_old_versions_of_torch_record_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 2.14 a recording that fails leaves an allocator that raises internal errors later."""
+def test_a_cpu_and_old_versions_of_torch_record_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU a launch costs next to nothing; before 2.14 a failed recording makes the allocator raise later."""
     monkeypatch.undo()
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     for version, records in (("2.11.0+cu128", False), ("2.13.1", False), ("2.14.0a0+git1", True), ("3.0.0", True)):

@@ -17,7 +17,7 @@ from reproduce.terminal.parsing import parse
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the page is of, and where it goes."""
+    """Command-line options of the report."""
 
     out: Path | None = None
     """The HTML file: report.html here, or in the run's folder."""

@@ -165,7 +165,7 @@ def _shown(value: object) -> object:
 
 
 def script_json(data: object) -> str:
-    """Return JSON that no text in it can end the script element of, without control characters in its texts."""
+    """Return JSON for a script element, which no text in it can end; control characters in texts are escaped."""
     text = json.dumps(_clean(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
     for character in "<>&":  # others beyond ASCII are escaped by json
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""The claim held to what was measured: whether the joint EBM prior is nearer to the data than the Gaussian is."""
+"""The claim compared with what was measured: whether the joint EBM prior is nearer to the data than the Gaussian is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -10,16 +10,15 @@ from figures.registry import FIGURES, Figure
 from jlebm.errors import UserError
 from reproduce.results import (
     TIMINGS,
-    Expectation,
     Measurement,
     Reported,
     Timing,
     Verdict,
     check,
+    expected_of,
     held_to_basis,
+    paper_of,
     read_artifact,
-    read_expected,
-    read_paper,
     timing,
 )
 from reproduce.results.expectation import question
@@ -86,14 +85,14 @@ def all_results(results: Path) -> Contents:
         tuple(_judged(rows, results)),
         tuple(timing.newest(read_rows(results / "measured" / TIMINGS, Timing))),
         tuple(timing.read_awaited(results)),
-        _paper(results),
+        paper_of(results),
         tuple(Shown(figure, one) for figure in FIGURES for one in figure.drawing.stored(results)),
         tuple(sorted((results / "golden").glob("*.json"))),
     )
 
 
 def of_run(folder: Path, results: Path) -> Contents:
-    """Return the rows and pictures of one run: of its configuration and seed, and of samples drawn of its weights.
+    """Return the rows and pictures of one run: of its configuration and seed, and of samples drawn from its weights.
 
     Raises:
         UserError: it is not the folder of a run, or a file cannot be read.
@@ -112,7 +111,7 @@ def of_run(folder: Path, results: Path) -> Contents:
     beside = [row for row in stored if question(row) in asked]  # each question is judged by itself
     judged = [one for one in _judged(beside, results, asked) if ours & {id(row) for row in one.rows}]
     return Contents(
-        folder.name, results, rows, tuple(judged), (), (), _paper(results), tuple(artifacts), run=folder.name
+        folder.name, results, rows, tuple(judged), (), (), paper_of(results), tuple(artifacts), run=folder.name
     )
 
 
@@ -129,8 +128,7 @@ def _judged(
     rows: Sequence[Measurement], results: Path, asked: Collection[tuple[object, ...]] | None = None
 ) -> list[Judged]:
     """Return the verdicts with their rows; where some are `asked`, those on expectations of these questions alone."""
-    path = results / "expected.toml"
-    expected: list[Expectation] = read_expected(path) if path.exists() else []
+    expected = expected_of(results)
     if asked is not None:
         expected = [one for one in expected if question(one) in asked]
     groups: dict[tuple[object, ...], dict[tuple[object, ...], list[Measurement]]] = {}
@@ -149,7 +147,3 @@ def _behind(verdict: Verdict, groups: Sequence[Sequence[Measurement]]) -> tuple[
         if (*summary(latest), latest[0].images) == (verdict.mean, verdict.spread, verdict.count, verdict.images):
             return tuple(latest)
     return ()
-
-
-def _paper(results: Path) -> Mapping[str, Reported]:
-    return read_paper(results / "paper.toml") if (results / "paper.toml").exists() else {}

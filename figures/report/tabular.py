@@ -137,7 +137,7 @@ def tally(contents: Contents) -> list[tuple[str, str, int]]:
 
 
 def system_of(learning: str) -> str:
-    """Return a system's title, or of this project's own models the learning; what nothing learned is the data."""
+    """Return a system's title; the learning scheme for this project's own models, "data" if nothing was learned."""
     return TITLES.get(learning, learning) or "data"
 
 

@@ -10,7 +10,7 @@ from reproduce.results.identity import recipe_of
 
 @dataclass(frozen=True)
 class Wanted:
-    """One command that nobody has run."""
+    """A command that has not been run yet."""
 
     recipe: str
     command: str

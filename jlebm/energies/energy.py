@@ -39,7 +39,7 @@ class JointEnergy(nn.Module):
         return -torch.cat(negative, dim=1)
 
     def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:
-        """Return the energy of each layer at latents of a backbone, of which these energies need nothing."""
+        """Return the energy of each layer at latents; these energies need nothing else of the backbone."""
         return self(z)
 
     def at_noise(

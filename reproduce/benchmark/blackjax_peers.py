@@ -12,7 +12,7 @@ from reproduce.benchmark.jax_peers import Jax
 
 
 class Blackjax(Jax):
-    """Steps of blackjax, one chain an element of the batch under vmap, as its documentation has it."""
+    """Langevin steps of blackjax: one chain per element of the batch, by vmap, as in its documentation."""
 
     def moved(self, weights: Any, z: Any, chain: Chain, key: Any) -> Any:
         """Return the last position of a batch of chains."""
@@ -23,7 +23,7 @@ class Blackjax(Jax):
 
 
 class BlackjaxMALA(Jax):
-    """MALA of blackjax, one chain an element of the batch under vmap."""
+    """MALA of blackjax: one chain per element of the batch, by vmap."""
 
     def moved(self, weights: Any, z: Any, chain: Chain, key: Any) -> Any:
         """Return the last position of a batch of chains."""
@@ -32,7 +32,7 @@ class BlackjaxMALA(Jax):
 
 
 def _scanned(step: Callable[[Any, Any], Any], states: Any, chain: Chain, key: Any) -> Any:
-    """Run one chain an element of the batch, and return the last positions."""
+    """Run one chain per element of the batch and return the last positions."""
     count = len(states.logdensity)
 
     def together(states: Any, key: Any) -> tuple[Any, None]:

@@ -23,7 +23,7 @@ class Unrecordable(ConvBackbone):
     recordable = True
 
     def mlp_hierarchy(self) -> None:
-        """Say that nothing is written out, after such a reading."""
+        """Read a number on the host, then return None: no closed form."""
         float(next(self.parameters()).detach().sum())
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
+from jlebm.devices import resolve_device
 from jlebm.engines import graphs
 from jlebm.errors import UserError
 from jlebm.files import write_text
-from jlebm.run import provenance, resolve_device
 from reproduce.benchmark import broken_capture, device_checks, device_times
 from reproduce.benchmark.device_checks import Finding
 from reproduce.benchmark.device_times import Line
 from reproduce.benchmark.options import CheckArguments
+from reproduce.measuring.provenance import provenance
 
 Check = Callable[[torch.device, bool], Iterable[Finding | Line]]
 GIVEN_UP = ("chains are run step by step", "noise is made by torch's operations")  # warnings that are faults here

@@ -78,7 +78,7 @@ def _slowest(commands: Sequence[str], what: str) -> str:
 
 
 def repeat_rows(results: Path, folder: Path, count: int) -> None:
-    """Store as many rows as asked for: the stored ones again and again, of other seeds and numbers of images.
+    """Store as many rows as asked for: the stored ones over and over, with other seeds and numbers of images.
 
     Raises:
         UserError: there is no row to repeat.

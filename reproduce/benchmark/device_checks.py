@@ -1,4 +1,4 @@
-"""What a device computes, held to what a CPU computes: arithmetic, recorded chains, noise, training."""
+"""Compare what a device computes with what a CPU computes: arithmetic, recorded chains, noise, training."""
 
 import copy
 import dataclasses
@@ -146,7 +146,7 @@ def run(model: JointModel, density: LogDensity) -> Latents:
 
 
 def recordings_are_their_steps(device: torch.device) -> Iterator[Finding]:
-    """Every density, in float64 and float32: recorded as stepwise, also after the weights have changed."""
+    """Compare recorded chains with stepwise ones, in float64 and float32, also after the weights have changed."""
     for name, (make, density_of) in DENSITIES.items():
         torch.manual_seed(0)
         for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
@@ -197,7 +197,7 @@ def recordings_outlive_others(device: torch.device) -> Iterator[Finding]:
 
 
 def noise_is_the_cpus(device: torch.device) -> Iterator[Finding]:
-    """Both schemes to the bit, behind a busy queue; images depend on batch size or device by at most a level."""
+    """Check both schemes of noise to the bit behind a busy queue; images of other batches and of a CPU to one level."""
     here = (torch.empty(64, 100, device=device), torch.empty(64, 128, device=device))
     there = tuple(torch.empty_like(layer, device="cpu") for layer in here)
     for scheme in SCHEMES:
@@ -231,7 +231,7 @@ def noise_is_the_cpus(device: torch.device) -> Iterator[Finding]:
 
 
 def training_is_the_cpus(device: torch.device) -> Iterator[Finding]:
-    """24 updates with the same noise end where a CPU's do; a run that was stopped ends where a whole one does."""
+    """Check that 24 updates end where a CPU's do with the same noise, and a resumed run where a whole one does."""
     ends = []
     for where in (torch.device("cpu"), device):
         state = initial_state(TRAINED, 1, where)

@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 def measured(what: str, part: Callable[[], object], device: torch.device, steps: int, full: bool) -> Line:
-    """Time a part of `steps` steps and see how much memory it reserves."""
+    """Time a part of `steps` steps and measure how much memory it reserves."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

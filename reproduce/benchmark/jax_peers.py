@@ -20,7 +20,7 @@ from reproduce.benchmark.part import SEED
 
 
 class Jax:
-    """Steps written in JAX, a scan over them, the batch as one array a layer."""
+    """Langevin steps written in JAX as one scan, the batch as one array per layer."""
 
     def __init__(self, model: JointModel):
         prior = MLPPrior.of(model.backbone, model.energy)

@@ -56,7 +56,7 @@ class Peer(Protocol):
 
 
 class Kind(NamedTuple):
-    """A peer: its name in a row, the packages that it needs, and how it is made of a model."""
+    """A peer: its name in a row, the packages that it needs, and how it is built from a model."""
 
     name: str
     packages: tuple[str, ...]

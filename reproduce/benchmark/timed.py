@@ -12,14 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import jlebm
 from jlebm.data import data_root
-from jlebm.devices import processor
+from jlebm.devices import processor, resolve_device
 from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
-from jlebm.run import provenance, resolve_device
 from jlebm.text import printable
 from reproduce.benchmark import (
     ceilings,
@@ -37,6 +35,7 @@ from reproduce.benchmark import (
 )
 from reproduce.benchmark.options import Arguments
 from reproduce.benchmark.part import Part, agreed
+from reproduce.measuring.provenance import provenance
 from reproduce.results import TIMINGS, Timing, append, timing
 from reproduce.terminal.console import ConsoleReporter
 
@@ -51,7 +50,7 @@ def run_benchmark(arguments: Arguments) -> int:
         raise UserError("other libraries are timed on a CPU alone; add --device cpu to --peers")
     report = ConsoleReporter()
     known = provenance(device)
-    known["versions"] |= {"jlebm": jlebm.__version__, "processor": processor()}
+    known["versions"]["processor"] = processor()
     tops = ceilings.Ceilings(device)
     top = tops["float32"]
     fastest = f"{top.kernel} is the fastest kernel, at {top.flops / 1e9:.0f} GFLOP/s"

@@ -1,4 +1,4 @@
-"""Kernels and arithmetic that ours does not use on a CPU, beside what it uses: why the choice is not made at run time.
+"""Kernels and arithmetic not used on a CPU, timed beside those that are: why nothing is chosen at run time.
 
 Plain is what ours does, and ours the alternative, so that a ratio above one would be a gain:
 

@@ -34,26 +34,36 @@ def loaded(root: DataRoot, name: str, chosen: str | None, fallback: str | None) 
     Raises:
         UserError: the dataset cannot be found, and it was chosen or has no fallback.
     """
-    try:
-        return root.load(chosen or name)
-    except DatasetNotFound as missing:
-        if chosen is not None or fallback is None:
-            raise
-        root.report.line(f"{missing}")
-        root.report.line(f"{name} was not found: this tiny run uses the embedded {fallback!r}; rows carry that name")
-        return load(fallback)
+
+    def found() -> Dataset:
+        try:
+            return root.load(chosen or name)
+        except DatasetNotFound as missing:
+            if chosen is not None or fallback is None:
+                raise
+            root.report.line(f"{missing}")
+            root.report.line(
+                f"{name} was not found: this tiny run uses the embedded {fallback!r}; rows carry that name"
+            )
+            return load(fallback)
+
+    return parallel.after_first(found)
 
 
 def unseen(root: DataRoot, dataset: Dataset) -> Dataset:
     """Return the test split of a dataset, or the training images if it has none, which is reported."""
-    why = f"{dataset.name} has no test split"
-    if "test" in CATALOGUE[dataset.name].splits:
-        try:
-            return parallel.after_first(lambda: root.load(dataset.name, "test"))
-        except DatasetNotFound as missing:
-            why = f"{missing}"
-    root.report.line(f"{why}: training images are used as held-out images")
-    return dataset
+
+    def found() -> Dataset:
+        why = f"{dataset.name} has no test split"
+        if "test" in CATALOGUE[dataset.name].splits:
+            try:
+                return root.load(dataset.name, "test")
+            except DatasetNotFound as missing:
+                why = f"{missing}"
+        root.report.line(f"{why}: training images are used as held-out images")
+        return dataset
+
+    return parallel.after_first(found)
 
 
 def not_trained_on(root: DataRoot, name: str) -> Dataset:
@@ -63,4 +73,8 @@ def not_trained_on(root: DataRoot, name: str) -> Dataset:
         UserError: there is no such dataset.
         DatasetNotFound: neither the data root nor a download has it.
     """
-    return root.load(name, "test" if "test" in entry_of(name, "train").splits else "train")
+
+    def found() -> Dataset:
+        return root.load(name, "test" if "test" in entry_of(name, "train").splits else "train")
+
+    return parallel.after_first(found)

@@ -33,8 +33,8 @@ def try_places(folder: Path, runs: Path | None = None, artifacts: bool = False) 
             if one is not None:
                 try_folder(one)
         results.read_all(folder / "measured")
-        expected_of(folder)
-        paper_of(folder)
+        results.expected_of(folder)
+        results.paper_of(folder)
 
     parallel.after_first(lambda: attempt() if parallel.first() else None)
 
@@ -70,15 +70,3 @@ def _taken_by_images(runs: Path) -> int:
             with suppress(OSError):
                 taken += Path(folder, name).stat().st_size
     return taken
-
-
-def expected_of(folder: Path) -> list[results.Expectation]:
-    """Return the expectations of a results folder; empty without an expected.toml."""
-    path = folder / "expected.toml"
-    return results.read_expected(path) if path.exists() else []
-
-
-def paper_of(folder: Path) -> dict[str, results.Reported]:
-    """Return the papers' reported values; empty without a paper.toml."""
-    path = folder / "paper.toml"
-    return results.read_paper(path) if path.exists() else {}

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-import jlebm
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset, data_root, writable_cache
 from jlebm.engines import parallel, products
@@ -21,8 +20,8 @@ from jlebm.evaluation import (
 )
 from jlebm.folders import try_folder
 from jlebm.progress import Reporter
-from jlebm.run import provenance
 from reproduce.measuring.data_root import DataRoot
+from reproduce.measuring.provenance import provenance
 from reproduce.presets.extents import Size
 
 
@@ -50,9 +49,7 @@ class Session:
     def prepare(cls, recipe: str, dataset: Dataset, size: Size, root: DataRoot, device: torch.device) -> "Session":
         """Find the extractor, if images are judged, and check it before any long work begins."""
         folder, report = data_root(root.folder), root.report
-        known = provenance(device)
-        known["versions"]["jlebm"] = jlebm.__version__
-        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, known)
+        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, provenance(device))
         if device.type == "cpu":
             parallel.after_first(lambda: products.decide(session.cache))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from jlebm.engines import parallel
 from jlebm.text import shell_command
 from reproduce import results
-from reproduce.measuring.places import expected_of, paper_of
 from reproduce.measuring.row_store import Subject
 from reproduce.measuring.session import Session
 from reproduce.results.overview import brief
@@ -52,14 +51,14 @@ def print_verdicts(
         UserError: a file of the results folder cannot be read.
     """
     measured = [row for row in results.read_all(folder / "measured") if asked(row) and row.config_digest in digests]
-    expected, paper = expected_of(folder), paper_of(folder)
-    expected = [one for one in expected if held(one) and (one.value is None or one.config_digest in digests)]
+    asked_of = [one for one in results.expected_of(folder) if held(one)]
+    expected = [one for one in asked_of if one.value is None or one.config_digest in digests]
     terminal = sys.stdout.isatty()
     verdicts = results.check(measured, expected)
     words = [f"{name}={values.pop()}" for name in ("dataset", "preset") if len(values := _of(measured, name)) == 1]
     again = shell_command("nox", "-s", "check", "--", "--all", *(["--only", *words] if words else []))
     color, width = terminal and "NO_COLOR" not in os.environ, shutil.get_terminal_size().columns if terminal else 200
-    sys.stdout.write(brief(verdicts, paper, again, color=color, width=width))
+    sys.stdout.write(brief(verdicts, results.paper_of(folder), again, color=color, width=width))
 
 
 def _of(rows: Collection[results.Measurement], name: str) -> set[str]:

@@ -16,11 +16,9 @@ from jlebm.progress import Reporter
 from jlebm.run import Run
 from jlebm.training import LoopControl, TrainState, fit
 
-STOPPED = 130  # the exit code of a command that Ctrl-C ended
 
-
-class Stopped(Exception):
-    """The user ended the training early; its checkpoint is written."""
+class Stopped(KeyboardInterrupt):
+    """The user ended the training early; its checkpoint is written, and the command ends as after any Ctrl-C."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jlebm import data
 from jlebm.choices import Scheme
+from jlebm.devices import resolve_device
 from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.evaluation import detection
@@ -16,7 +17,6 @@ from jlebm.hierarchy import posterior_terms
 from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
-from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.anomaly_scores import ENERGIES, LITERAL, Scorer, names_of, scores
 from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, describe
@@ -27,7 +27,7 @@ from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, trained, without_digit
 from reproduce.pipelines.command_arguments import AnomalyArguments
-from reproduce.pipelines.fitting import STOPPED, Given, Stopped
+from reproduce.pipelines.fitting import Given
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.plans import refuse_tf32
 from reproduce.pipelines.run_page import leave_page
@@ -40,16 +40,9 @@ FALLBACK = "digits"
 ORACLE = "oracle"
 
 
-def run_anomaly(arguments: AnomalyArguments) -> int:
-    """Train and judge one model for each digit and seed; return the exit code."""
-    try:
-        _run(arguments, ConsoleReporter())
-    except Stopped:
-        return STOPPED
-    return 0
-
-
-def _run(arguments: AnomalyArguments, report: Reporter) -> None:
+def run_anomaly(arguments: AnomalyArguments) -> None:
+    """Train and judge one model for each digit and seed."""
+    report = ConsoleReporter()
     protocol = PROTOCOLS[arguments.protocol]
     digits = arguments.digits or protocol.digits(arguments.development)
     for name, values in (("--digits", digits), ("--seeds", arguments.seeds)):

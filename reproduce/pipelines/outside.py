@@ -13,6 +13,7 @@ from PIL import Image
 
 from jlebm import checkpoints, data
 from jlebm.config import MOST
+from jlebm.devices import resolve_device
 from jlebm.errors import UserError
 from jlebm.evaluation import Detection, likelihood_ratio
 from jlebm.experiment import Experiment
@@ -21,7 +22,7 @@ from jlebm.folders import try_folder
 from jlebm.hierarchy import PartialPosterior, scores_above
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
-from jlebm.run import Run, read_header, resolve_device
+from jlebm.run import Run, read_header
 from jlebm.training import TrainState, initial_state
 from reproduce import results
 from reproduce.measuring.data_root import not_trained_on

@@ -6,10 +6,11 @@ import os
 import numpy as np
 
 from figures import plotting
+from jlebm.devices import resolve_device
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
-from jlebm.run import Run, open_run, resolve_device
+from jlebm.run import Run, open_run
 from jlebm.sampling import Sampler
 from jlebm.training import TrainState
 from jlebm.weights import save_model
@@ -22,7 +23,7 @@ from reproduce.measuring.session import Session
 from reproduce.measuring.summary import print_own_verdicts
 from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.command_arguments import PriorsArguments
-from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
+from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import samples_folder, samples_of, subject_of
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
 from reproduce.pipelines.run_page import leave_page
@@ -35,16 +36,9 @@ from reproduce.terminal.console import ConsoleReporter
 DRAWN = ("samples", "training")  # pictures of a run
 
 
-def run_priors(arguments: PriorsArguments) -> int:
-    """Train and measure each prior and seed that is asked for, print the verdicts; return the exit code."""
-    try:
-        _run(arguments, ConsoleReporter())
-    except Stopped:
-        return STOPPED
-    return 0
-
-
-def _run(arguments: PriorsArguments, report: ConsoleReporter) -> None:
+def run_priors(arguments: PriorsArguments) -> None:
+    """Train and measure each prior and seed that is asked for, and print the verdicts."""
+    report = ConsoleReporter()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("the priors are trained by one process each; leave torchrun out")
     lines, size = _chosen(arguments), _size(arguments)

@@ -1,4 +1,4 @@
-"""Command of a recipe: parse, choose model and preset, train, measure, print the table."""
+"""The work of a recipe: choose model and preset, train, measure, print the table."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,12 +7,11 @@ from functools import partial
 import torch
 
 from jlebm.devices import why_no_gpu
-from jlebm.engines import parallel
 from jlebm.errors import UserError, nearest
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
-from jlebm.progress import SILENT, Reporter
-from jlebm.run import open_run, resolve_device
+from jlebm.progress import Reporter
+from jlebm.run import open_run
 from reproduce.measuring.data_root import loaded, not_trained_on
 from reproduce.measuring.places import refuse_what_does_not_fit, try_places
 from reproduce.measuring.row_store import Rows, Subject
@@ -20,7 +19,7 @@ from reproduce.measuring.session import Session
 from reproduce.measuring.summary import print_own_verdicts
 from reproduce.pipelines.arguments import Arguments
 from reproduce.pipelines.energies_on_backbone import run_two_stage
-from reproduce.pipelines.fitting import STOPPED, Stopped, fitted
+from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import measure_joint, subject_of
 from reproduce.pipelines.ladder_and_twin import run_ladder
 from reproduce.pipelines.plans import joint_planned, ladder_planned, planned
@@ -28,21 +27,10 @@ from reproduce.presets.extents import SOURCES
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.recipes import Preset, Recipe
 from reproduce.presets.staged import TwoStagePreset
-from reproduce.terminal.console import ConsoleReporter
 
 
-def run_seeds(recipe: Recipe, arguments: Arguments) -> int:
-    """Do a recipe's work for each seed and print the table; return the exit code."""
-    device = resolve_device(arguments.device)
-    with parallel.world(device):
-        try:
-            _run(recipe, arguments, device, ConsoleReporter() if parallel.first() else SILENT)
-        except Stopped:
-            return STOPPED
-    return 0
-
-
-def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> None:
+def run_seeds(recipe: Recipe, arguments: Arguments, device: torch.device, report: Reporter) -> None:
+    """Choose model and preset, prepare the data, do the work for each seed, and print the table."""
     sizes: dict[str, Mapping[str, Preset | TwoStagePreset | LadderPreset]] = {
         "two-layer": recipe.presets,
         "two-stage": recipe.two_stage,
@@ -54,7 +42,9 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
         raise UserError(f"the recipe {recipe.name} has no {model} model; leave --model out")
     name, why = _choose_preset(presets, arguments.preset, device)
     fallback = recipe.fallback if arguments.preset in (None, "tiny") else None
-    dataset = parallel.after_first(lambda: loaded(arguments.root(report), recipe.name, arguments.dataset, fallback))
+    root = arguments.root(report)
+    dataset = loaded(root, recipe.name, arguments.dataset, fallback)
+    held_out = None if arguments.held_out is None else not_trained_on(root, arguments.held_out)
     if dataset.name == recipe.fallback and arguments.preset is None:
         name, why = "tiny", f"the size for the embedded {recipe.fallback!r}"
     if arguments.device == "auto" and (missing := why_no_gpu()):
@@ -78,10 +68,10 @@ def _run(recipe: Recipe, arguments: Arguments, device: torch.device, report: Rep
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(SOURCES) * len(arguments.seeds), arguments.runs)
     try_places(arguments.results, arguments.runs, preset.kept and 1 in arguments.seeds and not arguments.set)
     size = dataclasses.replace(preset, images=images)
-    session = Session.prepare(recipe.module, dataset, size, arguments.root(report), device)
+    session = Session.prepare(recipe.module, dataset, size, root, device)
     session.noise = arguments.noise
-    if (held_out := arguments.held_out) is not None:
-        session.compare_with(parallel.after_first(lambda: not_trained_on(arguments.root(report), held_out)))
+    if held_out is not None:
+        session.compare_with(held_out)
     print_own_verdicts(work(session), session, arguments.seeds, arguments.results)
 
 

@@ -7,15 +7,14 @@ import os
 import sys
 from pathlib import Path
 
+from jlebm.devices import resolve_device
 from jlebm.errors import UserError, nearest
-from jlebm.run import resolve_device
 from reproduce import results
 from reproduce.measuring.data_root import loaded, unseen
-from reproduce.measuring.places import paper_of, refuse_what_does_not_fit, try_places
+from reproduce.measuring.places import refuse_what_does_not_fit, try_places
 from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.command_arguments import TableArguments
-from reproduce.pipelines.fitting import STOPPED, Stopped
 from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources
 from reproduce.results.identity import TABLE
@@ -62,10 +61,7 @@ def run_table(arguments: TableArguments) -> int:
     for one in experiments:
         named = dataclasses.replace(one, dataset=dataset.name)
         classes = one.learning in conditional
-        try:
-            run_system(named, classes, arguments, session, held_out)
-        except Stopped:
-            return STOPPED
+        run_system(named, classes, arguments, session, held_out)
     print_table(arguments.results, dataset.name, experiments[0].preset)
     sys.stdout.writelines(f"{line}\n" for line in session.not_measured())
     return 0
@@ -107,7 +103,7 @@ def _versions() -> dict[str, str]:
 def print_table(folder: Path, dataset: str, preset: str) -> None:
     """Print the table of the stored rows, the sources of reported values, and the systems not run."""
     measured = results.read_all(folder / "measured")
-    paper = paper_of(folder)
+    paper = results.paper_of(folder)
     printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:

@@ -172,9 +172,9 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
 
 
 def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
-    """Return a plan of `top_down` whose energies see each layer with all above it, learned for longer.
+    """Return a plan of `top_down` whose energies see each layer with all above it, trained for longer.
 
-    Of five updates one runs chains: the others, by noise contrast, cost a seventh of it (docs/search).
+    One update in five runs chains: the others, by noise contrast, cost a seventh of it (docs/search).
 
     Args:
         plan: its backbone stays.

@@ -3,14 +3,14 @@
 from reproduce.results.artifact import read_artifact, write_artifact
 from reproduce.results.basis import held_to_basis
 from reproduce.results.expectation import Expectation, expect
-from reproduce.results.expected_file import read_expected, rewrite_expected, write_expected
+from reproduce.results.expected_file import expected_of, read_expected, rewrite_expected, write_expected
 from reproduce.results.golden import GoldenVerdict
 from reproduce.results.golden import compare as compare_golden
 from reproduce.results.golden import read as read_golden
 from reproduce.results.golden import write as write_golden
 from reproduce.results.measurement import Measurement, read, read_all
 from reproduce.results.metrics import METRICS, Metric
-from reproduce.results.paper import Reported, read_paper
+from reproduce.results.paper import Reported, paper_of, read_paper
 from reproduce.results.rendering import render
 from reproduce.results.rows import append
 from reproduce.results.timing import TIMINGS, Timing
@@ -30,8 +30,10 @@ __all__ = [
     "check",
     "compare_golden",
     "expect",
+    "expected_of",
     "held_to_basis",
     "newest_of_each_seed",
+    "paper_of",
     "read",
     "read_all",
     "read_artifact",

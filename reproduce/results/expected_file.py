@@ -27,6 +27,12 @@ def read_expected(path: Path) -> list[Expectation]:
     return _decode_all(read_tables(path, "expectation"), path)
 
 
+def expected_of(folder: Path) -> list[Expectation]:
+    """Return the expectations of a results folder; empty without an expected.toml."""
+    path = folder / "expected.toml"
+    return read_expected(path) if path.exists() else []
+
+
 def replaces(new: Expectation, old: Expectation) -> bool:
     """Whether `new` replaces `old`: the same question, and the number of images and weights that `old` states.
 

@@ -71,6 +71,12 @@ def read_paper(path: Path) -> dict[str, Reported]:
     return reported
 
 
+def paper_of(folder: Path) -> dict[str, Reported]:
+    """Return what a results folder says that papers report; empty without a paper.toml."""
+    path = folder / "paper.toml"
+    return read_paper(path) if path.exists() else {}
+
+
 def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
     """Read the `[[name]]` tables of a TOML file that has nothing else at the top level.
 

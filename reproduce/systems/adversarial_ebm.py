@@ -182,11 +182,7 @@ class AdversarialEBM(System):
         loss = 0.5 * (softplus(-on_data).mean() + softplus(on_climbed).mean())
         (gradient,) = torch.autograd.grad(on_data.sum(), data, create_graph=True)
         penalty = 0.5 * config.r1_weight * gradient.square().flatten(1).sum(1).mean()
-        figures = {
-            "loss": loss.detach(),
-            "energy_data": -on_data.mean().detach(),
-            "energy_samples": -on_climbed.mean().detach(),
-        }
+        figures = {"loss": loss, "energy_data": -on_data.mean(), "energy_samples": -on_climbed.mean()}
         yield Turn("network", loss + penalty, figures)
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:

@@ -149,9 +149,9 @@ class BigGAN(System):
             on_data, on_samples = self.discriminator(images, classes), self.discriminator(samples, drawn)
             loss = relu(1 - on_data).mean() + relu(1 + on_samples).mean()
             figures = {"loss_discriminator": loss, "logit_data": on_data.mean(), "logit_samples": on_samples.mean()}
-            yield Turn("discriminator", loss, {name: value.detach() for name, value in figures.items()})
+            yield Turn("discriminator", loss, figures)
         loss = -self.discriminator(*self._sampled(len(parts[0][0]), noise)).mean()
-        yield Turn("generator", loss, {"loss_generator": loss.detach()})
+        yield Turn("generator", loss, {"loss_generator": loss})
 
     def _sampled(
         self, count: int, noise: Noise

@@ -109,7 +109,7 @@ class DDPM(System):
         (eps,) = noise((x,))
         abar = self.get_buffer("abars")[level, None, None, None]
         loss = mse_loss(self.network(abar.sqrt() * x + (1 - abar).sqrt() * eps, level), eps)
-        yield Turn("network", loss, {"loss": loss.detach()})
+        yield Turn("network", loss, {"loss": loss})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Return images denoised from N(0, I), the estimate of x clipped to [-1, 1] at each step as in the paper."""

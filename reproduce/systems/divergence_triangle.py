@@ -128,20 +128,20 @@ class DivergenceTriangle(System):
         on_data, on_samples = self.energy(x), self.energy(samples)
         contrast = on_data.mean() - on_samples.mean()
         penalty = config.energy_l2 * (on_data.square().mean() + on_samples.square().mean())
-        figures = {"energy_data": on_data.mean().detach(), "energy_samples": on_samples.mean().detach()}
+        figures = {"energy_data": on_data.mean(), "energy_samples": on_samples.mean()}
         yield Turn("energy", contrast + penalty, figures)
 
         kl = posterior.kl(Normal.constant_sigma(torch.zeros_like(z), 1.0)).mean()
         # Through batch norm, samples depend on the reconstructions in the batch; P does not depend on the encoder.
         latent = -self.posterior(samples.detach()).log_prob(z).mean()
         loss = self.reconstruction(x, seen) + config.kl_weight * kl + config.latent_weight * latent
-        yield Turn("encoder", loss, {"kl": kl.detach(), "latent": latent.detach()})
+        yield Turn("encoder", loss, {"kl": kl, "latent": latent})
 
         samples, seen = self._generated(z, self.posterior(x).sample(eps))
         reconstruction = self.reconstruction(x, seen)
         latent = -self.posterior(samples).log_prob(z).mean()
         loss = reconstruction + self.energy(samples).mean() + config.latent_weight * latent
-        yield Turn("generator", loss, {"reconstruction": reconstruction.detach()})
+        yield Turn("generator", loss, {"reconstruction": reconstruction})
 
     def _generated(
         self, z: Float[Tensor, "batch latent"], inferred: Float[Tensor, "batch latent"]

@@ -91,7 +91,7 @@ class Glow(System):
         if step == 0:
             self.network.initialise(y)
         loss = bits_per_dim(self.log_prob(y), y[0].numel())
-        yield Turn("network", loss, {"bits_per_dim": loss.detach()})
+        yield Turn("network", loss, {"bits_per_dim": loss})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Return images sampled from noise, rounded to their levels."""

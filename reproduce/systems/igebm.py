@@ -42,10 +42,8 @@ class IGEBM(BufferedEnergy):
         """Yield the update of the energy: lower at data, higher at the chains' ends, all near zero."""
         samples = self.chain(self.starts(x, noise), self.config.chain_steps, noise)
         self.keep(samples)
-        data, made = self.network(x), self.network(samples)
-        loss = (data - made).mean() + self.config.energy_l2 * (data.square() + made.square()).mean()
-        figures = {"loss": loss, "energy_data": data.mean(), "energy_samples": made.mean()}
-        yield Turn("network", loss, {name: value.detach() for name, value in figures.items()})
+        loss, energies = self.contrast(x, samples, self.config.energy_l2)
+        yield Turn("network", loss, {"loss": loss, **energies})
 
 
 @dataclass(frozen=True)

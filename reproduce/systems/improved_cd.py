@@ -124,16 +124,9 @@ class ImprovedCD(BufferedEnergy):
             apart = entropy(ends, super().kept(chosen, noise))
         samples = ends.detach()
         self.keep(samples)
-        data, made = self.network(x), self.network(samples)
-        contrast = (data - made).mean() + config.energy_l2 * (data.square() + made.square()).mean()
+        contrast, energies = self.contrast(x, samples, config.energy_l2)
         loss = contrast + config.through_chain * pulled - config.entropy * apart
-        figures = {
-            "loss": loss,
-            "entropy": apart,
-            "energy_data": data.mean(),
-            "energy_samples": made.mean(),
-        }
-        yield Turn("network", loss, {name: value.detach() for name, value in figures.items()})
+        yield Turn("network", loss, {"loss": loss, "entropy": apart, **energies})
 
 
 @dataclass(frozen=True)

@@ -164,10 +164,10 @@ class NCPVAE(System):
             context = classifier.context(seen.state)
             positive, negative = classifier((z - seen.prior.mean) / seen.prior.sigma, context), classifier(xi, context)
             losses.append(contrast(positive, negative))
-            figures[f"loss/{name}"] = losses[-1].detach()
+            figures[f"loss/{name}"] = losses[-1]
             figures[f"accuracy/{name}"] = torch.cat([positive > 0, negative < 0]).float().mean()
         loss = torch.stack(losses).sum()
-        yield Turn("network", loss, {"loss": loss.detach(), **figures})
+        yield Turn("network", loss, {"loss": loss, **figures})
 
     def latents(self, count: int, noise: Noise) -> Latents:
         """Draw z group by group, top first, each from its reweighted prior given those above."""

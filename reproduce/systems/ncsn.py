@@ -85,7 +85,7 @@ class NCSN(System):
         sigma = self.get_buffer("sigmas")[level, None, None, None]
         # sigma^2 |score + xi / sigma|^2, the noise's own score being -xi / sigma; a mean over pixels.
         loss = 0.5 * (sigma * self.score(x + sigma * xi, level) + xi).square().mean()
-        yield Turn("network", loss, {"loss": loss.detach()})
+        yield Turn("network", loss, {"loss": loss})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Run annealed Langevin chains from uniform noise, their Algorithm 1."""

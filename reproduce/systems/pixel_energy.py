@@ -187,6 +187,17 @@ class BufferedEnergy(System):
         self.buffer[places] = levels(x)
         self.written += len(x)
 
+    def contrast(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        samples: Float[Tensor, "batch channels height width"],
+        squares: float,
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return E(x) - E(samples), with a weight of both energies' squares, and the two means to record."""
+        data, made = self.network(x), self.network(samples)
+        loss = (data - made).mean() + squares * (data.square() + made.square()).mean()
+        return loss, {"energy_data": data.mean(), "energy_samples": made.mean()}
+
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Run chains from uniform noise, or from randomly chosen samples of the buffer."""
         like = self.empty(count, *self.config.image_shape)

@@ -189,7 +189,7 @@ class PixelCNN(System):
         if self.config.flip:
             x = flipped(x, noise)
         loss = bits_per_dim(self.log_prob(x), x[0].numel())
-        yield Turn("network", loss, {"bits_per_dim": loss.detach()})
+        yield Turn("network", loss, {"bits_per_dim": loss})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Return images sampled pixel by pixel from one draw of uniform noise."""

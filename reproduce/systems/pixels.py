@@ -58,7 +58,7 @@ class Pixels(System):
     ) -> Iterator[Turn]:
         """Yield the update of the Gaussians by maximum likelihood; the loss is in nats per image."""
         loss = -self.network(x).log_prob(x).mean()
-        yield Turn("network", loss, {"loss": loss.detach()})
+        yield Turn("network", loss, {"loss": loss})
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """See `System`."""

@@ -139,13 +139,12 @@ class StyleGAN2(System):
         if config.flip:
             x = flipped(x, noise)
         loss = softplus(-self.discriminator(self.draw(len(x), noise))).mean()
-        yield Turn("generator", loss, {"loss_generator": loss.detach()})
+        yield Turn("generator", loss, {"loss_generator": loss})
         with torch.no_grad():
             samples = self.draw(len(x), noise)
         on_data, on_samples = self.discriminator(x), self.discriminator(samples)
         loss = softplus(-on_data).mean() + softplus(on_samples).mean()
-        values = {"loss_discriminator": loss, "logit_data": on_data.mean(), "logit_samples": on_samples.mean()}
-        figures = {name: value.detach() for name, value in values.items()}
+        figures = {"loss_discriminator": loss, "logit_data": on_data.mean(), "logit_samples": on_samples.mean()}
         yield Turn("discriminator", loss, figures)
         if step % config.r1_every == 0:
             # The same values again: a curve has one at every recorded step.

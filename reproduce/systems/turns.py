@@ -20,7 +20,7 @@ class Turn(NamedTuple):
     loss: Float[Tensor, ""]
     """The loss, with its graph."""
     figures: Mapping[str, Tensor]
-    """Recorded values, as detached scalars; `jlebm.guard` limits those whose names begin with "energy_"."""
+    """Recorded values, scalars; `jlebm.guard` limits those whose names begin with "energy_"."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TurnUpdate:
 
     def figures(self) -> dict[str, Tensor]:
         """See `jlebm.learning.scheme.Update`."""
-        return dict(self.turn.figures)
+        return {name: value.detach() for name, value in self.turn.figures.items()}
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class VAEBM(System):
         if self.config.l2:
             loss = loss + self.config.l2 * (data.square().mean() + model.square().mean())
         figures = {"loss": loss, "energy_data": data.mean(), "energy_model": model.mean(), "spectral_norms": norms}
-        yield Turn("network", loss, {name: value.detach() for name, value in figures.items()})
+        yield Turn("network", loss, figures)
 
     def draw(self, count: int, noise: Noise) -> Float[Tensor, "batch channels height width"]:
         """Return the last images of chains of the test-time length."""

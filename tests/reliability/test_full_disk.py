@@ -1,6 +1,5 @@
 """Disks that are full at every stage of a run: a sentence, and once there is space the same command ends it."""
 
-import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from jlebm.run import Run
 from reproduce.measuring.row_store import Rows
 from reproduce.pipelines import joint, pictures
 from reproduce.results import read_all
+from tests.file_limit import limited
 from tests.inception import partial_weights, random_state, small_inception, small_statistics
 from tests.reliability import commands
 from tests.reliability.worker import state
@@ -32,17 +32,6 @@ __all__ = ["partial_weights", "random_state", "small_inception", "small_statisti
 STAGES = ("config.json", "checkpoint.pt", "posterior.npy")
 SAMPLES = {"posterior.npy", "gaussian-prior.npy", "ebm-prior.npy"}
 STAGES += ("samples.png", "energy.pdf", "training.png")
-
-
-@contextmanager
-def limited(size: int) -> Iterator[None]:
-    """Let no file of this process become larger; the kernel's own error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def refused(folder: Path, size: int, capsys: pytest.CaptureFixture[str]) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import jlebm
+from jlebm.devices import device_class, resolve_device
 from jlebm.evaluation.sample_files import open_images
-from jlebm.run import device_class, resolve_device
 from jlebm.sampling import Sampler, Samples
 from reproduce.generate import main, parse_seeds
 from reproduce.pipelines.image_output import Output

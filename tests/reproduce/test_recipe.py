@@ -349,7 +349,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_that_step(
         return update(self, *arguments)
 
     monkeypatch.setattr(JointMLE, "update", interrupted)
-    assert run_recipe(RECIPE, folders, "") == 130
+    assert exit_on_user_error(run_recipe)(RECIPE, folders, "") == 130
     assert rows(tmp_path) == []
     assert run_recipe(RECIPE, folders, "") == 0
     (folder,) = (tmp_path / "runs").iterdir()

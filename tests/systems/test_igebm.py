@@ -11,6 +11,7 @@ from jlebm import checkpoints
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.igebm import IGEBM, IGEBMConfig
+from reproduce.systems.turns import TurnUpdate
 from tests.systems.small import built, tiny, train
 
 SMALL = IGEBMConfig((1, 8, 8), channels=(4, 6), buffer=6, chain_steps=3)
@@ -72,7 +73,7 @@ def test_the_loss_lowers_data_and_raises_samples() -> None:
 
     expected = statistic(x) - statistic(samples)
     assert float(made.network.k.grad) == pytest.approx(float(expected), abs=0.05)
-    assert turn.figures["energy_data"] == pytest.approx(0.3 * float(statistic(x)), rel=1e-5)
+    assert TurnUpdate(turn).figures()["energy_data"] == pytest.approx(0.3 * float(statistic(x)), rel=1e-5)
 
 
 def test_every_layer_has_spectral_norm_one(tmp_path: Path) -> None:

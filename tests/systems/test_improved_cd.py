@@ -10,6 +10,7 @@ import torch
 from jlebm.errors import UserError
 from jlebm.randomness import SharedNoise, generator
 from reproduce.systems.improved_cd import ImprovedCD, ImprovedCDConfig, augmented, entropy
+from reproduce.systems.turns import TurnUpdate
 from tests.systems.small import built, tiny
 
 SMALL = ImprovedCDConfig((1, 8, 8), channels=(4, 6), scales=2, step_size=2.0, step_noise=0.01, buffer=8, chain_steps=3)
@@ -74,7 +75,7 @@ def test_loss_is_its_parts() -> None:
         made.config = dataclasses.replace(SMALL, through_chain=through, entropy=apart, energy_l2=0.0)
         made.keep(draws(3, 1, 8, 8, seed=5))
         (turn,) = made.turns(draws(4, 1, 8, 8), None, SharedNoise(generator("training noise", 1)), 0)
-        losses[through, apart] = {name: float(value) for name, value in turn.figures.items()}
+        losses[through, apart] = {name: float(value) for name, value in TurnUpdate(turn).figures().items()}
     plain = losses[0.0, 0.0]
     assert plain["loss"] == pytest.approx(plain["energy_data"] - plain["energy_samples"], rel=1e-9)
     assert losses[1.0, 0.0]["loss"] == pytest.approx(plain["loss"] + plain["energy_samples"], rel=1e-9)
