@@ -1,7 +1,6 @@
-"""Devices by name; why torch finds no GPU; a processor's name, versions, memory; a clear error when memory runs out."""
+"""Devices by name; why torch finds no GPU; versions and memory; a clear error when the memory runs out."""
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -92,16 +91,6 @@ def driver_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return answer.stdout.partition("\n")[0].strip()
-
-
-def processor() -> str:
-    """Return the CPU's name and model as Linux gives them, "AMD EPYC 9V74, 25, 17"; else what Python knows of it."""
-    path, known = Path("/proc/cpuinfo"), dict[str, str]()
-    for line in path.read_text().splitlines() if path.exists() else ():
-        name, _, value = line.partition(":")
-        known.setdefault(name.strip(), value.strip())
-    words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
-    return ", ".join(words) or platform.processor() or platform.machine()
 
 
 def versions_of(device: torch.device) -> dict[str, str]:

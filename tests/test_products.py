@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from jlebm import checkpoints
-from jlebm.devices import processor
 from jlebm.engines import products
 from jlebm.engines.precision import arithmetic
+from jlebm.engines.products import processor
 from jlebm.errors import UserError
 from jlebm.training import TrainState
 from tests.small import train

@@ -8,6 +8,7 @@ checkpoint and keeps it; a row made through oneDNN says so among its versions. `
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from jlebm.devices import processor
 from jlebm.errors import UserError, nearest
 from jlebm.files import write_text
 
@@ -159,3 +159,13 @@ def _seconds(first: Tensor, second: Tensor) -> float:
 def _pair(rows: int, width: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(rows, width, generator=generator), torch.randn(width, width, generator=generator)
+
+
+def processor() -> str:
+    """Return the CPU's name and model as Linux gives them, "AMD EPYC 9V74, 25, 17"; else what Python knows of it."""
+    path, known = Path("/proc/cpuinfo"), dict[str, str]()
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        known.setdefault(name.strip(), value.strip())
+    words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
+    return ", ".join(words) or platform.processor() or platform.machine()

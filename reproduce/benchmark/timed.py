@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jlebm.data import data_root
-from jlebm.devices import processor, resolve_device
+from jlebm.devices import resolve_device
 from jlebm.engines.precision import Precision
+from jlebm.engines.products import processor
 from jlebm.errors import UserError
 from jlebm.evaluation.extractor import ExtractorNotFound
 from jlebm.progress import Reporter
