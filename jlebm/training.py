@@ -92,7 +92,7 @@ class TrainState:
             resuming.compare_settings(state["schedule"], own["schedule"], "schedule")
         if type(state["step"]) is not int or state["step"] < 0 or not 0 <= state["seconds"] < math.inf:
             raise resuming.unfit(f"its step {state['step']} or its seconds {state['seconds']} are invalid")
-        library = products.checked(state.get("products", products.MKL), "the checkpoint's products")
+        library = products.named(state.get("products", products.MKL), "the checkpoint's products")
         try:
             self.noise.set_state(noise)
         except RuntimeError as error:
@@ -249,6 +249,7 @@ def fit(
         control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     elif device.type == "cpu":
         state.library = parallel.agreed(products.of_new_trainings())
+    products.refuse_inexact(state.library, f"{run.checkpoint}: its training", products.ELSEWHERE)
     products.use(state.library)
     if state.done(experiment):
         return state

@@ -19,7 +19,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    """Give each of several workers (`-n 2`) its share of the processors, where otherwise each takes all."""
+    """Give each of several workers (`-n 2`) its share of the processors, where otherwise each takes all.
+
+    Before the first fixture trains, the library of products is fixed, so that bits depend on no measurement.
+    """
+    os.environ["JLEBM_PRODUCTS"] = "mkl"
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
@@ -42,5 +46,4 @@ def shared() -> Path:
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees this machine's data root or cache."""
     monkeypatch.setenv("JLEBM_DATA", os.devnull + "/no-data-root")
-    monkeypatch.setenv("JLEBM_PRODUCTS", "mkl")  # so that bits depend on no measurement
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -61,7 +61,8 @@ class Doubling(nn.ConvTranspose2d):
 
     def is_a_product(self, input: Tensor) -> bool:
         """Whether this input goes through a product: on a CPU, without autograd, few pixels and many weights."""
-        small = input.shape[2] * input.shape[3] <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS
+        many = input.dim() == 4 and self.weight.numel() >= MANY_WEIGHTS
+        small = many and input.shape[2] * input.shape[3] <= FEW_PIXELS
         same = input.device.type == "cpu" and input.dtype == self.weight.dtype and not torch.is_autocast_enabled("cpu")
         recorded = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
         return small and same and not recorded

@@ -30,6 +30,7 @@ FASTER = 1.1  # how many times as fast oneDNN must be: less is within the scatte
 ROWS, WIDTH = 100, 200  # of the layers that the paper's prior chain multiplies by
 REPETITIONS = 30
 KEPT = "products.json"
+ELSEWHERE = "take the processor that the training began on, or another --runs"
 
 _library: dict[str, Library] = {"new": MKL, "used": MKL}
 
@@ -45,7 +46,8 @@ def decide(cache: Path) -> None:
     """
     asked = os.environ.get(VARIABLE, "")
     if asked:
-        _library["new"] = checked(asked, f"{VARIABLE}={asked}")
+        _library["new"] = named(asked, f"{VARIABLE}={asked}")
+        refuse_inexact(_library["new"], f"{VARIABLE}={asked}", "unset it, or set it to mkl")
         return
     _library["new"] = MKL
     if not is_exact():
@@ -85,21 +87,29 @@ def used() -> dict[str, str]:
     return {"products": _library["used"]} if _library["used"] != MKL else {}
 
 
-def checked(name: object, where: str) -> Library:
+def named(name: object, where: str) -> Library:
     """Return a library by its name, as a checkpoint or the environment gives it.
 
     Raises:
-        UserError: there is no such library, or it is oneDNN and its products are not exact here.
+        UserError: there is no such library.
     """
     for library in get_args(Library):
         if name == library:
-            if library == ONEDNN and not is_exact():
-                raise UserError(
-                    f"{where}: oneDNN's products are not there or round to less than float32 on this processor; "
-                    "take the processor that the training began on, or another --runs"
-                )
             return library
     raise UserError(f"{where}: unknown library of products{nearest(str(name), get_args(Library))}")
+
+
+def refuse_inexact(library: Library, where: str, advice: str) -> None:
+    """Refuse oneDNN where its products are not those of float32.
+
+    Raises:
+        UserError: they are not there, or round to less.
+    """
+    if library == ONEDNN and not is_exact():
+        raise UserError(
+            f"{where} takes oneDNN's products, which are not there or round to less than float32 on this processor; "
+            f"{advice}"
+        )
 
 
 @contextmanager

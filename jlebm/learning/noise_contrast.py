@@ -38,6 +38,8 @@ class NoiseContrastUpdate:
     """Energies at posterior samples, top first."""
     negative: Float[Tensor, "batch layers"]
     """Energies at draws of p0; of each layer, where it alone was drawn, if layers have classifiers of their own."""
+    by_layer: bool = False
+    """Whether each layer has a classifier of its own; `accuracy` is then the mean over them."""
 
     def loss(self) -> Float[Tensor, ""]:
         """See `Update`."""
@@ -45,7 +47,7 @@ class NoiseContrastUpdate:
 
     def figures(self) -> dict[str, Tensor]:
         """Return the loss, the share of samples on the right side, and the mean energies of each layer."""
-        above, below = self.positive.sum(1), self.negative.sum(1)
+        above, below = (self.positive, self.negative) if self.by_layer else (self.positive.sum(1), self.negative.sum(1))
         values = {"loss": self.objective, "accuracy": torch.cat([above < 0, below > 0]).float().mean()}
         for index, name in enumerate(self.model.layer_names):
             values[f"energy_posterior/{name}"] = self.positive[:, index].mean()
@@ -87,7 +89,7 @@ class NoiseContrast(OneUpdate):
         if self.energy_l2:
             squares = positive.square().sum(1).mean() + negative.square().sum(1).mean()
             objective = objective + self.energy_l2 * squares
-        return NoiseContrastUpdate(model, objective, positive, negative)
+        return NoiseContrastUpdate(model, objective, positive, negative, self.by_layer)
 
 
 def logistic_loss(positive: Float[Tensor, " batch"], negative: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

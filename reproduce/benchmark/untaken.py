@@ -1,4 +1,4 @@
-"""Kernels and arithmetic not used on a CPU, timed beside those that are: why nothing is chosen at run time.
+"""Kernels and arithmetic that a CPU does not use by default, timed beside those that it does.
 
 Plain is what ours does, and ours the alternative, so that a ratio above one would be a gain:
 

@@ -50,6 +50,8 @@ def run_anomaly(arguments: AnomalyArguments) -> None:
             raise UserError(f"{name} needs at least one number, each only once")
     model = arguments.model or ("ladder" if protocol.id == OFFICIAL else "two-layer")
     plan = plan_of(protocol.id, arguments.preset, model, arguments.learning)
+    if protocol.id == OFFICIAL and not arguments.oracle:
+        raise UserError("--no-oracle is for --protocol 80-20; the official protocol has no oracle")
     device, parts = resolve_device(arguments.device), _images(arguments, report)
 
     @functools.lru_cache(1)

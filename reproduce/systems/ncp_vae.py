@@ -240,8 +240,8 @@ PRESETS = {
         optimizer=OneNetwork(largest_gradient=10.0, ema_decay=0.99, network=Adam(1e-3, warmup=50)),
         training=TrainingConfig(steps=3_000, batch_size=32),
     ),
-    # 20 minutes on one data-centre GPU, plus 20 for the backbone; then 12 for 50,000 images, whose noise one CPU core
-    # makes, at 100 proposals (500 would take an hour): an estimate from counted operations; not measured.
+    # 20 minutes on one data-centre GPU, plus 20 for the backbone; then 12 for 50,000 images, and 15 to 45 for one CPU
+    # core to make their noise, at 100 proposals (five times as long at 500): an estimate from counted operations.
     "budget": NCPVAEExperiment(
         "budget",
         model=BACKBONES["budget"],

@@ -175,6 +175,7 @@ def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str])
         (["--preset", "cpy"], "anomaly/1 has no preset 'cpy'; the nearest known one is 'cpu'"),
         (["--learning", "two-stage"], "anomaly/1 has no learning 'two-stage'"),
         (["--protocol", "80-20", "--model", "ladder"], "anomaly-80-20/1 has no model 'ladder'"),
+        (["--no-oracle"], "the official protocol has no oracle"),
         (["--protocol", "80-20", "--development", "--digits", "4"], "all images of 4 are test images"),
         (["--set", "dataset=x"], "--set does not change 'dataset'"),
         (["--set", "model.precision=tf32"], "an arithmetic that a CPU does not have"),
