@@ -249,8 +249,7 @@ def fit(
         control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     elif device.type == "cpu":
         state.library = parallel.agreed(products.of_new_trainings())
-    products.refuse_inexact(state.library, f"{run.checkpoint}: its training", products.ELSEWHERE)
-    products.use(state.library)
+    products.use(state.library, f"{run.checkpoint}: its training")
     if state.done(experiment):
         return state
     if parallel.first():

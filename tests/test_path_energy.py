@@ -108,6 +108,7 @@ def test_without_an_output_the_prior_is_gaussian() -> None:
     torch.testing.assert_close(found, standard_normal_log_prob(eps), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @KINDS
 def test_energies_of_the_path_resume_to_the_bit_and_travel(kind: EnergyConfig, tmp_path: Path) -> None:
     """Breaks if a stop changes a weight, or stored weights sample other images than the run's model."""

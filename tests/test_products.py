@@ -61,7 +61,7 @@ def test_the_error_is_measured_at_every_start(
     products.decide(tmp_path)
     assert products.of_new_trainings() == "mkl"
     with pytest.raises(UserError, match="round to less than float32"):
-        products.refuse_inexact("onednn", "a training", products.ELSEWHERE)
+        products.use("onednn")
     monkeypatch.setenv(products.VARIABLE, "onednn")
     with pytest.raises(UserError, match="unset it, or set it to mkl"):
         products.decide(tmp_path)

@@ -77,8 +77,13 @@ def of_new_trainings() -> Library:
     return _library["new"]
 
 
-def use(library: Library) -> None:
-    """Let `in_force` switch this library on, for a training and what is drawn and measured after it."""
+def use(library: Library, where: str = "a training") -> None:
+    """Let `in_force` switch this library on, for a training and what is drawn and measured after it.
+
+    Raises:
+        UserError: its products are not those of float32 here; the sentence begins with `where`.
+    """
+    refuse_inexact(library, where, ELSEWHERE)
     _library["used"] = library
 
 
