@@ -46,7 +46,7 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     """Wall-clock time spent on the steps so far, over all processes."""
-    library: products.Library = products.MKL  # of a CPU's matrix products, from the first step to the last
+    multiplied_by: products.Library = products.MKL  # of a CPU's matrix products, from the first step to the last
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and numbers."""
@@ -60,7 +60,7 @@ class TrainState:
             "step": self.step,
             "seconds": self.seconds,
             **({} if self.chains is None else {"chains": self.chains.state_dict()}),
-            **({} if self.library == products.MKL else {"products": self.library}),
+            **({} if self.multiplied_by == products.MKL else {"products": self.multiplied_by}),
         }
 
     @property
@@ -105,7 +105,7 @@ class TrainState:
             self.ema.load_state_dict(state["ema"])
         if self.chains is not None:
             self.chains.load_state_dict(state["chains"])
-        self.step, self.seconds, self.library = state["step"], state["seconds"], library
+        self.step, self.seconds, self.multiplied_by = state["step"], state["seconds"], library
 
     def move(self) -> None:
         """Take an optimiser step; parameters without a gradient stay where they are."""
@@ -248,8 +248,8 @@ def fit(
         state.load_state_dict(checkpoints.load(run.checkpoint, digest, run.seed))
         control.report.line(f"resumed at step {state.step} of {experiment.training.steps} from {run.checkpoint}")
     elif device.type == "cpu":
-        state.library = parallel.agreed(products.of_new_trainings())
-    products.use(state.library, f"{run.checkpoint}: its training")
+        state.multiplied_by = parallel.agreed(products.of_new_trainings())
+    products.use(state.multiplied_by, f"{run.checkpoint}: its training")
     if state.done(experiment):
         return state
     if parallel.first():

@@ -114,15 +114,15 @@ def test_a_training_keeps_its_library(tmp_path: Path) -> None:
         products._library["new"] = library
         run, state = train(tmp_path / name, stop_after=stop_after)
         stored = checkpoints.load(run.checkpoint, run.experiment.digest(), run.seed)
-        assert stored.get("products", "mkl") == state.library
-        assert ("products" in stored) == (state.library == "onednn")
+        assert stored.get("products", "mkl") == state.multiplied_by
+        assert ("products" in stored) == (state.multiplied_by == "onednn")
         return state
 
     whole = trained("whole", "onednn")
     assert trained("stopped", "onednn", stop_after=11).step < whole.step
     again = trained("stopped", "mkl")
-    assert (again.step, again.library, products.used()) == (whole.step, "onednn", {"products": "onednn"})
+    assert (again.step, again.multiplied_by, products.used()) == (whole.step, "onednn", {"products": "onednn"})
     for key, value in whole.learned.state_dict().items():
         assert torch.equal(value, again.learned.state_dict()[key])
-    assert trained("mkl", "mkl").library == "mkl"
+    assert trained("mkl", "mkl").multiplied_by == "mkl"
     assert products.used() == {}
