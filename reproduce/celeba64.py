@@ -2,6 +2,7 @@
 
     python -m reproduce.celeba64                                  the largest preset that this machine can run
     python -m reproduce.celeba64 --preset cpu --data-root DIR
+    python -m reproduce.celeba64 --preset long-path               hours of one core: see docs/results
     python -m reproduce.celeba64 --preset paper --backbone-checkpoint FILE
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
@@ -14,6 +15,7 @@ import dataclasses
 import sys
 
 from jlebm.backbones.nvae import NVAEConfig
+from jlebm.backbones.topdown import TopDownConfig
 from jlebm.energies import ConvEnergy
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
@@ -21,7 +23,18 @@ from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
 from reproduce.presets.ladder_sizes import colour64
 from reproduce.presets.recipes import Recipe, command
-from reproduce.presets.staged import Lengths, StageOne, StageTwo, TwoStagePreset, budget, cpu, tiny, two_stage
+from reproduce.presets.staged import (
+    Lengths,
+    StageOne,
+    StageTwo,
+    TwoStagePreset,
+    along_the_path,
+    budget,
+    cpu,
+    tiny,
+    top_down,
+    two_stage,
+)
 
 PROTOCOL = "celeba64-two-stage/1"
 DATASET = "celeba64"
@@ -50,6 +63,22 @@ CPU = TwoStagePreset(
     images=10_000,
     reference_images=7_000,
 )
+
+# An hour and a half on one CPU core: CIFAR-10's top-down hierarchy with one more level below the latents.
+FACES = TopDownConfig(
+    image_shape=(3, 64, 64),
+    sides=(1, 4, 8, 16, 32),
+    widths=(128, 96, 64, 32, 24),
+    groups=(1, 2, 2, 0, 0),
+    maps=(32, 8, 4, 0, 0),
+    encoder_blocks=(0, 1, 1, 1, 0),
+    decoder_blocks=(0, 0, 0, 1, 1),
+    last_width=16,
+)
+LONG = TwoStagePreset(top_down(PROTOCOL, DATASET, FACES, (12_000, 3_200)), images=10_000, reference_images=7_000)
+
+# The same hierarchy; energies of each layer with all layers above it.
+LONG_PATH = dataclasses.replace(LONG, plan=along_the_path(LONG.plan, 6_000))
 
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. An image costs about one and a half
 # times one of the CIFAR-10 recipe's `budget`, whose speed is itself estimated.
@@ -110,7 +139,14 @@ RECIPE = Recipe(
     DATASET,
     {},
     fallback="photos64",
-    two_stage={"tiny": tiny(PROTOCOL, DATASET, TINY_64), "cpu": CPU, "budget": BUDGET, "paper": PAPER},
+    two_stage={
+        "tiny": tiny(PROTOCOL, DATASET, TINY_64),
+        "cpu": CPU,
+        "long": LONG,
+        "long-path": LONG_PATH,
+        "budget": BUDGET,
+        "paper": PAPER,
+    },
     ladder=colour64(DATASET, reference_images=6_000),
 )
 
