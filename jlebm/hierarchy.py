@@ -262,5 +262,7 @@ def _check_draws(draws: int) -> None:
 
 def _in_noise(chain: Chain) -> Chain:
     if chain.space != "noise":
-        raise UserError("layers are kept and drawn in whitened noise; set the chain's space to 'noise'")
+        raise UserError(
+            "layers are kept and drawn in whitened noise; set the chain's space to 'noise' and its start to 'ancestral'"
+        )
     return chain

@@ -23,7 +23,7 @@ from jlebm.sampling import Drawing, Sampler, Samples
 BATCH_OF_IMAGES = 100  # images reconstructed or scored per batch
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedModel:
     """A trained joint EBM prior with its generator and its recipe's chains."""
 
@@ -38,6 +38,13 @@ class TrainedModel:
     """Sampler of its recipe; None if neither the file nor the configuration has one."""
     batch_size: int | None = None
     """Images per batch; None for the size that fills the device."""
+
+    def __repr__(self) -> str:
+        one, shapes = self.experiment, self.model.backbone.latent_shapes
+        trained = "" if one is None else f"{one.dataset}, {one.learning}, preset {one.preset}, "
+        layers = " + ".join("x".join(map(str, shape)) for shape in shapes)
+        energies = "" if self.has_energies else ", no energies"
+        return f"TrainedModel({trained}latents {layers}, images {'x'.join(map(str, self.image_shape))}{energies})"
 
     @property
     def layers(self) -> int:

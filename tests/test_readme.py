@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import jlebm
 from figures import pages, paper_map
 from figures.__main__ import pictures
 from figures.registry import FIGURES
@@ -47,6 +48,19 @@ def test_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["mixed"].shape == (4, 1, 28, 28)
     assert np.isfinite(names["scores"]).all()
     assert (names["model"].sample([3]) == names["samples"][3]).all()
+
+
+@pytest.mark.slow
+def test_the_example_of_a_stored_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if the model in the repository no longer loads, or a line of the example draws something else."""
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```py\n(.*?)```", (DOCS / "library.md").read_text(), flags=re.DOTALL)
+    names: dict = {"jlebm": jlebm}
+    exec(compile(code, "library.md", "exec"), names)
+    assert names["images"].shape == names["gaussian"].shape == names["mixed"].shape == (16, 3, 32, 32)
+    assert names["images"].dtype == np.uint8
+    assert (names["images"] != names["gaussian"]).any()
+    assert np.isfinite(names["scores"]).all()
 
 
 @pytest.mark.slow

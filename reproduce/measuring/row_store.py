@@ -141,7 +141,7 @@ class Rows:
     def __init__(self, subject: Subject, session: Session, folder: Path):
         self.path = folder / "measured" / f"{subject.dataset}.jsonl"
         self.folder, self.subject, self.session = folder, subject, session
-        self.added = 0
+        self.added = self.found = 0
         parallel.barrier()  # all processes read the stored rows before the first one adds to them
         self.standing = [row for row in results.read(self.path) if self._ours(row)]
         parallel.barrier()
@@ -179,6 +179,7 @@ class Rows:
         """
         for part in parts:
             missing = [one for one in part.wanted if self.find(one) is None]
+            self.found += len(part.wanted) - len(missing)
             for answer in part.answers(missing) if missing else ():
                 if isinstance(answer, NotMeasured):
                     self.session.lacks(answer)
@@ -257,8 +258,11 @@ def _of(of: Of | str) -> Of:
     return Of(of) if isinstance(of, str) else of
 
 
-def stored(added: int, path: Path) -> str:
-    """Describe how many rows were added to a file; with none added, say that they stood there already."""
+def stored(*measured: Rows) -> str:
+    """Describe how many rows were added to the subjects' file, and that those found there were not measured again."""
+    added, found = sum(rows.added for rows in measured), sum(rows.found for rows in measured)
+    path, anew = measured[0].path, "not measured again (--results FOLDER measures them anew)"
     if added == 0:
-        return f"the rows stood already in {path}"
-    return f"stored {added} row{'s' * (added != 1)} in {path}"
+        return f"the rows stood already in {path} and were {anew}"
+    others = f"; {found} more stood there already and {'were' if found != 1 else 'was'} {anew}" if found else ""
+    return f"stored {added} row{'s' * (added != 1)} in {path}{others}"

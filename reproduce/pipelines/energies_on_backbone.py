@@ -250,7 +250,7 @@ def _measure(stage: _StageTwo, drawn: _Drawn, rows: Rows) -> None:
         traced = pictures.Traced(model, sampler.chain)
         traced = dataclasses.replace(traced, count=min(traced.count, batch_size))
         pictures.draw(run, traced, shown, rows, folder)
-        session.report.line(f"{stored(rows.added, rows.path)}; pictures and samples are in {folder}")
+        session.report.line(f"{stored(rows)}; pictures and samples are in {folder}")
 
 
 def _draw_layers(run: Run, drawn: _Drawn, extent: Extent, rows: Rows, arguments: Arguments) -> None:

@@ -86,8 +86,5 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     traced = pictures.Traced(state.evaluated_model(), experiment.prior_chain)
     pictures.draw(run, traced, shown, rows, into)
-    session.report.line(
-        f"{stored(rows.added, rows.path)}; samples.png, energy.png and training.png are in {into}, the weights in "
-        f"{run.folder}"
-    )
+    session.report.line(f"{stored(rows)}; pictures are in {into}, the weights in {run.folder}")
     leave_page(run, session, rows.folder)

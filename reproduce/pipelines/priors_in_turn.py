@@ -137,4 +137,4 @@ def _measure(run: Run, experiment: Experiment, state: TrainState, rows: Rows) ->
     store("training", curves, rows, into)
     plotting.save(plotting.image_rows(shown, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.curve_panels(curves), into / "training")
-    session.report.line(f"{stored(rows.added, rows.path)}; pictures are in {into}, the weights in {run.folder}")
+    session.report.line(f"{stored(rows)}; pictures are in {into}, the weights in {run.folder}")

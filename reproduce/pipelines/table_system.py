@@ -126,7 +126,7 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     header = run.header() | {"step": state.step, "weights": rows.subject.weights}
     checkpoints.save_weights(run.weights, system, header)
     _pictures(run, system.sample(range(SHOWN), session.noise).cpu().numpy(), rows, into)
-    session.report.line(f"{stored(rows.added, rows.path)}; pictures are in {into}, the weights in {run.folder}")
+    session.report.line(f"{stored(rows)}; pictures are in {into}, the weights in {run.folder}")
 
 
 def likelihood(rows: Rows, system: HasLikelihood, held_out: Dataset) -> Part:
