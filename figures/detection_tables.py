@@ -59,7 +59,7 @@ def anomaly_means(rows: Sequence[Measurement], paper: Mapping[str, Reported]) ->
 def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tuple[Cells, list[Cells]]:
     """Return the header and a line for each held-out digit: AUPRC of each score here and of the paper's systems."""
     reported = _table4(paper)
-    names = sorted({system for _, system in reported}, key=lambda name: (name != "ours", name))
+    names = sorted({system for _, system in reported}, key=lambda name: (name != "ours", name != "VAE", name))
     lines = []
     for digit, found in anomaly_means(rows, paper).items():
         here = [NOT_MEASURED if mean is None else mean.cell for mean in found]

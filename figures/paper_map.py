@@ -79,7 +79,7 @@ def _split(stored: Stored) -> Said:
         return NOT_MEASURED, NOT_RUN
     means = declared[0].means.values()
     missing = ", some digits not run" if None in means else ""
-    return f"AUPRC {', '.join(map(_alone, means))}", f"measured, {declared[0].seeds} seed(s){missing}"
+    return f"AUPRC {', '.join(map(_alone, means))}", f"measured, seeds: {declared[0].seeds}{missing}"
 
 
 def _alone(mean: Mean | None) -> str:
