@@ -270,7 +270,7 @@ def _install_lowest(session: nox.Session, python: Path) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Hold every stored number against its tolerance, say what FAILs and what there is to run (-- --all, --json)."""
+    """Compare every stored number with its expectation; say what FAILs and what there is to run (-- --all, --json)."""
     run_own_module(session, "reproduce.check", *session.posargs)
 
 

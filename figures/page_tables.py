@@ -31,7 +31,7 @@ from reproduce.results.rendering import judged, markdown, measured, number
 Cells = tuple[str, ...]
 Grid = tuple[Cells, Sequence[Cells]]
 """Header and lines."""
-MEASURED_HEADER = ("data, preset", "learning", "metric", "of", "measured", "held to", "verdict")
+MEASURED_HEADER = ("data, preset", "learning", "metric", "of", "measured", "expected", "verdict")
 FIGURES_HEADER = ("command", "draws", "from", "of the models")
 
 

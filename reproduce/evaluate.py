@@ -47,8 +47,9 @@ class Arguments:
     reference_images: int | None = None
     """Number of the dataset's images to compare with, evenly spaced; by default all."""
     held_out: str | None = None
-    """Images that nothing was trained on, such as cifar10-test1000. With them it is also measured whether the samples
-    are nearer to their nearest training images than these are (docs/numbers)."""
+    """Images that nothing was trained on, such as cifar10 for its test images or cifar10-test1000 for the first 1,000.
+    With them it is also measured whether the samples are nearer to their nearest training images than these are
+    (docs/numbers)."""
     pairs: Path | None = None
     """A folder for the figure of samples and held-out images with their nearest training images; needs --held-out."""
     name: str = ""

@@ -33,7 +33,7 @@ class Machine:
     device: str = "auto"
     """auto, cpu, cuda, or cuda:1 for another GPU of several."""
     results: Path = RESULTS
-    """The folder with paper.toml, expected.toml and measured/."""
+    """The folder with paper.toml, expected.toml and measured/; a row that it holds is not measured again."""
 
     def root(self, report: Reporter) -> "DataRoot":
         """Return the data root that datasets are loaded from."""
@@ -99,8 +99,9 @@ class Arguments(Training):
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
     held_out: str | None = None
-    """Images not used in training, such as cifar10-test1000: samples of both priors are compared with their nearest
-    training images, beside these with theirs (docs/numbers). By default they are not."""
+    """Images not used in training, such as cifar10 for its test images or cifar10-test1000 for the first 1,000: samples
+    of both priors are compared with their nearest training images, beside these with theirs (docs/numbers). By default
+    they are not."""
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
     @property

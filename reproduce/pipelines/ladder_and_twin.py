@@ -108,7 +108,7 @@ def _draw(both: Sequence[Measured], chain: Chain, extent: Extent, images: Datase
     if session.noise != GENERATOR:
         if parallel.first():
             _save(both, chain)
-        session.report.line(f"{stored(*(one.rows for one in both))}; samples are in {run.folder} and its twin's")
+        session.report.line(f"{stored(ours.rows, twin.rows)}; samples are in {run.folder} and its twin's")
         return
     drawn = [*pictures.left(ours.rows, run.folder)]
     drawn += layer_panels.left(ours.rows, run.folder)
@@ -130,7 +130,7 @@ def _draw(both: Sequence[Measured], chain: Chain, extent: Extent, images: Datase
     shown["data"] = session.dataset.images[np.array(chosen[: pictures.SHOWN]) % len(session.dataset.images)]
     pictures.draw(run, pictures.Traced(pair.model, chain), shown, ours.rows, run.folder)
     plotting.save(plotting.training_curves(twin.run.events()), twin.run.folder / "training")
-    session.report.line(f"{stored(*(one.rows for one in both))}; pictures and weights are in {run.folder} and its twin's")
+    session.report.line(f"{stored(ours.rows, twin.rows)}; pictures and weights are in {run.folder} and its twin's")
 
 
 def _save(both: Sequence[Measured], chain: Chain) -> None:
