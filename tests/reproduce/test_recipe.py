@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -217,6 +218,27 @@ def test_more_images_of_the_same_weights(tmp_path: Path, folders: list[str]) -> 
     assert len({digest for _, digest in counts}) == 1
     (events,) = [path.read_text() for path in tmp_path.glob("runs/*/events.jsonl")]
     assert events.count("diagnostics") == 1, "the same chains of the same weights are told once"
+
+
+@pytest.mark.slow
+def test_rows_of_somebody_else_are_told_apart(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if a training whose rows are in the checkout already passes for one that was measured here."""
+    stood = "not measured again (--results FOLDER measures them anew)"
+    run_recipe(RECIPE, folders, "")
+    said = capsys.readouterr().err
+    assert "stored 3 rows in" in said
+    assert stood not in said
+    path = tmp_path / "results/measured/digits.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    for expected in ("stored 1 row in", "the rows stood already in"):
+        shutil.rmtree(tmp_path / "runs")
+        run_recipe(RECIPE, folders, "")
+        said = capsys.readouterr().err
+        assert expected in said
+        assert stood in said
+        assert ("; 2 more stood there already and were" in said) == (expected == "stored 1 row in")
 
 
 @pytest.mark.slow
