@@ -84,7 +84,7 @@ def read_tables(path: Path, name: str) -> list[Mapping[str, Any]]:
         UserError: the file is missing, is not TOML, or holds something else.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist; restore it, or copy it from the repository's results/ into a folder of your own")
+        raise UserError(f"{path} does not exist; restore it, or copy it from the repository's folder results/")
     try:
         content = tomllib.loads(read_bytes(path).decode())
     except (ValueError, RecursionError) as error:
