@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.protocol import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample, log_likelihood
 from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
@@ -70,7 +70,7 @@ def maximum_likelihood_loss(
     """
     away = _away(model, prior, conditional_gradient)
     return contrastive_loss(model.energy_at, posterior, prior, energy_l2)._replace(
-        reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
+        reconstruction=-log_likelihood(model.backbone, posterior, x).mean(),
         conditional=away - model.backbone.prior_log_prob(posterior).mean(),
     )
 
@@ -121,7 +121,7 @@ def variational_loss(
     """
     z = posterior.latents
     losses = contrastive_loss(model.energy_at, z, prior, energy_l2)
-    reconstruction = -model.backbone.decode(z).log_prob(x).mean()
+    reconstruction = -log_likelihood(model.backbone, z, x).mean()
     away = _away(model, prior, conditional_gradient)
     if posterior.kl is None:
         conditional, entropy = away - model.backbone.prior_log_prob(z).mean(), posterior.log_prob.mean()
