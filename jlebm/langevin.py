@@ -139,15 +139,16 @@ class Chain:
     def noise_alone(self, steps: int) -> float:
         """Return the root-mean-square distance that noise alone carries a coordinate in so many steps.
 
-        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, at most sqrt(2). With
-        adapted sizes, none of them larger than epsilon, it is an upper bound; trajectories have the middle of their
-        angles.
+        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, sqrt(2) in the end, and
+        2 at most: steps larger than 2, and trajectories of more than a quarter turn, lead to the other side. With
+        adapted sizes, none of them larger than epsilon, it is that of the largest; trajectories have the middle of
+        their angles.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)
-        kept = abs(2 - self.epsilon) / (2 + self.epsilon)
+        kept = (2 - self.epsilon) / (2 + self.epsilon)
         if self.leapfrog > 1:
-            kept, steps = abs(math.cos(self.leapfrog * trajectories.angle_of(self.epsilon))), steps // self.leapfrog
+            kept, steps = math.cos(self.leapfrog * trajectories.angle_of(self.epsilon)), steps // self.leapfrog
         return math.sqrt((1 - kept**steps) ** 2 + self.temperature**2 * (1 - kept ** (2 * steps)))
 
 

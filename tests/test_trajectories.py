@@ -193,6 +193,8 @@ def test_how_far_noise_alone_goes() -> None:
     chain = dataclasses.replace(implicit(8, 0.3, metropolis=True), leapfrog=4)
     kept = math.cos(4 * math.acos(1.7 / 2.3)) ** 2
     assert chain.noise_alone(8) ** 2 == pytest.approx((1 - kept) ** 2 + 1 - kept**2, rel=1e-10)
+    # One of more than a quarter turn leads to the other side: 2 - 2 cos(angle), almost 4 here.
+    assert chain.noise_alone(4) ** 2 == pytest.approx(2 - 2 * math.cos(4 * math.acos(1.7 / 2.3)), rel=1e-10)
     assert "trajectories of 4 steps" in chain.describe()
 
 
