@@ -156,6 +156,18 @@ def test_a_cold_chains_probe_has_temperature_one(chain: Chain) -> None:
     assert torch.equal(cold, warm)
 
 
+@pytest.mark.parametrize("leapfrog", [1, 4])
+def test_a_step_to_a_density_of_nan_is_not_accepted(leapfrog: int) -> None:
+    """Breaks if a size rose where the density breaks down: from there on every chain would be lost."""
+    start = draws(7)((torch.empty(9, 2).double(),))
+
+    def density(z: Latents) -> Tensor:
+        return torch.where((z[0] == start[0]).all(1), standard_normal_log_prob(z), math.nan)
+
+    chain = dataclasses.replace(implicit(4, 0.5, metropolis=True), leapfrog=leapfrog)
+    assert acceptance_by_layer(start, density, chain, (0.5,), draws(8)) == 0
+
+
 def test_sizes_follow_the_acceptance_within_their_bounds() -> None:
     """Breaks if a size runs the wrong way, or past its bounds, or if one that accepts nothing does not fall."""
     sizes = torch.tensor([0.1, 0.1, 0.49, 1.05e-3])

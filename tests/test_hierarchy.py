@@ -241,6 +241,20 @@ def test_every_column_keeps_the_same_posterior_sample(ladder: JointModel) -> Non
             assert torch.equal(ours, theirs) == (index < 3 - k)
 
 
+@pytest.mark.parametrize("chain", [None, SHORT], ids=["no chain", "chain"])
+def test_a_score_is_the_density_at_its_column(ladder: JointModel, chain: Chain | None) -> None:
+    """Breaks if a score's layers were drawn otherwise than a figure's, such as the lower ones by the upper ones' noise.
+
+    That the two have noises of their own shows where z1 is drawn given z2, above.
+    """
+    x = to_float(torch.from_numpy(IMAGES[:5])).double()
+    for k in range(4):
+        latents = PartialPosterior(k, chain)
+        column = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(5), latents))
+        expected = Posterior(ladder.backbone, ladder.energy, x)(column).detach()
+        np.testing.assert_allclose(hierarchy.scores_above(ladder, IMAGES, range(5), latents), expected, rtol=1e-9)
+
+
 def test_a_posterior_chain_takes_the_place_of_an_encoder() -> None:
     """A model without q(z|x) is scored at the ends of its posterior chains."""
     model, chain = linear_model(), Chain(5, 0.05)

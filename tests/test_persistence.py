@@ -136,6 +136,19 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
 
 
+def test_sizes_are_probed_at_every_third_update() -> None:
+    """Breaks if `every` were ignored: the sizes would follow single batches, and each update cost a probe."""
+    third = dataclasses.replace(LEARNED, adaptation=Adaptation(acceptance=0.9999, every=3))
+    state = initial_state(third, 1, CPU, backbone())
+    scheme, source, x = third.scheme(), noise(3), torch.rand(8, 1, 8, 8) * 2 - 1
+    probed = []
+    for step in range(7):
+        before = state.model.energy.step_sizes.clone()
+        scheme.update(state.model, x, source, step)
+        probed.append(not torch.equal(before, state.model.energy.step_sizes))
+    assert probed == [True, False, False, True, False, False, True]
+
+
 def test_both_losses_are_added(tmp_path: Path) -> None:
     """Breaks if the gradient were that of one loss alone, or the logistic loss were of the chains' ends."""
     equal = dataclasses.replace(ADAPTED, sizes="equal")

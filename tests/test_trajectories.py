@@ -208,6 +208,25 @@ def test_the_spread_is_uniform_about_one() -> None:
     torch.testing.assert_close(trajectories.spread_of(quantiles), expected, rtol=0, atol=1e-9)
 
 
+def test_a_chains_trajectories_have_angles_of_their_own() -> None:
+    """Breaks if a chain's trajectories had equal angles: near a half turn all would come back to where they began.
+
+    Without an energy and with a momentum of zero a trajectory ends at its start times the cosine of its angle.
+    """
+    chain = dataclasses.replace(implicit(4, 0.1, metropolis=True), leapfrog=4)
+    start, source = (torch.ones(4_000, 2, dtype=torch.float64),), draws(6)
+
+    def noise(like: Latents) -> Latents:
+        return map_latents(torch.zeros_like, like) if like[0].shape[1] == 2 else source(like)
+
+    end = langevin.run(start, standard_normal_log_prob, chain, noise)[0]
+    angles = torch.acos(end) / (4 * trajectories.angle_of(0.1))
+    assert torch.allclose(angles[:, 0], angles[:, 1])
+    assert 0.8 <= float(angles.min()) < 0.81
+    assert 1.19 < float(angles.max()) <= 1.2
+    assert float(angles[:, 0].std()) == pytest.approx(0.4 / 12**0.5, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
