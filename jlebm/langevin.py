@@ -34,6 +34,7 @@ from jlebm.densities import LogDensity, step_sizes_of
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of, without_autograd
 from jlebm.errors import UserError
+from jlebm.images import NotFinite
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.moves import Stride, log_acceptance, move
 from jlebm.randomness import Noise, series
@@ -197,6 +198,7 @@ def run(
 
     Raises:
         UserError: the chain takes adapted step sizes, and the density's energies have none.
+        NotFinite: the density is NaN where a chain with a Metropolis correction starts.
     """
     position = map_latents(Tensor.detach, position)
     sizes = sizes_of(log_density, chain, len(position))
@@ -258,6 +260,11 @@ def _run_corrected(
     mode = nullcontext if observe is not None else partial(without_autograd, field)
     with mode():
         here = Point(position, *field.value_and_gradient(position))
+    if bool(here.value.isnan().any()):  # nothing would be accepted, and the start pass for samples
+        raise NotFinite(
+            f"the density is not a number at the start of {int(here.value.isnan().sum())} of {len(here.value)} chains; "
+            "look at the energies' weights, or train them again with smaller learning rates"
+        )
     for first in range(0, chain.steps, chain.leapfrog):
         xi = noise(position)
         # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,

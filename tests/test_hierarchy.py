@@ -278,6 +278,12 @@ def test_energies_at_posterior_samples_are_a_part_of_the_score(ladder: JointMode
     assert np.ptp(terms.log_prior) > 0.01
 
 
+def test_no_image_has_no_score(ladder: JointModel) -> None:
+    """Breaks if a loop over parts of a dataset ended in numpy's error at a part without images."""
+    assert hierarchy.scores_above(ladder, IMAGES, [], PartialPosterior(1, None)).shape == (0,)
+    assert hierarchy.posterior_terms(ladder, IMAGES, []).energy.shape == (0,)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_literal_score_is_one_number(ladder: JointModel, dtype: torch.dtype) -> None:
     """Breaks if L^{>0} as a sum of its parts rounds otherwise than `scores_above`: stored rows are of that one."""

@@ -84,6 +84,9 @@ def test_a_chain_goes_on_where_it_ended_or_begins_anew() -> None:
     assert not (begun[0][~same[0]] == 7).any()
     assert abs(float((~same[0]).double().mean()) - 0.3) < 4 * (0.3 * 0.7 / 4_000) ** 0.5
     assert abs(float(begun[1][~same[1]].std()) - 1) < 0.02
+    # Which chains begin anew says nothing of where: their first number, too, has mean 0.
+    anew = begun[0][~same[0]]
+    assert (anew.mean(0).abs() < 5 / len(anew) ** 0.5).all()
     whole, none = (PersistentChains(Persistence(9, share), SHAPES, CPU) for share in (1.0, 0.0))
     for layer, start in zip(none.begin(none.chosen(0, 9), noise(2)), none.noise, strict=True):
         assert torch.equal(layer, start)
