@@ -193,7 +193,7 @@ def run(
         log_density: the density to sample; its gradient is evaluated `chain.steps` times, its value only for an
             observer. A Metropolis correction evaluates both, once more than there are steps.
         chain: length, step size, temperature and correction; `start` is used by the caller, to make `position`.
-        noise: the source of xi; a Metropolis correction takes one more draw per element after each xi.
+        noise: the source of xi; a correction takes one more draw per element after each xi, two for a trajectory.
         observe: called after each step with its index, the new position and the step's info.
 
     Raises:
