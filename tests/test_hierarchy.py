@@ -131,8 +131,10 @@ def test_lower_layers_are_drawn_given_the_upper_ones(energy: bool) -> None:
     covariance = torch.linalg.inv(precision[2:, 2:])
     z2, z1 = gather(hierarchy.reconstruct_from(model, SAME, range(COUNT), PartialPosterior(1, chain), batch_size=COUNT))
     expected = (linear[2:] - z2 @ precision[:2, 2:]) @ covariance
-    assert_law(z1 - expected, torch.zeros(3).double(), covariance)
-    assert_law(z2, 0.3 + to_float(torch.tensor(ROW)).double().mean().expand(2), 0.36 * torch.eye(2).double())
+    upper = z2 - 0.3 - to_float(torch.tensor(ROW)).double().mean()
+    # Together: noise of z1 that repeats that of z2 would leave each law as it is.
+    law = torch.block_diag(covariance, 0.36 * torch.eye(2).double())
+    assert_law(torch.cat([z1 - expected, upper], 1), torch.zeros(5).double(), law)
 
 
 def joint_law(model: JointModel, k: int) -> tuple[Tensor, Tensor]:
