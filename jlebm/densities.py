@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.protocol import Backbone
+from jlebm.backbones.protocol import Backbone, log_likelihood
 from jlebm.choices import Drift
 from jlebm.energies import JointEnergy
 from jlebm.latents import Latents, standard_normal_log_prob
@@ -115,4 +115,4 @@ class Posterior:
 
     def log_likelihood(self, z: Latents) -> Float[Tensor, " batch"]:
         """Return log p(x|z)."""
-        return self.backbone.decode(z).log_prob(self.x)
+        return log_likelihood(self.backbone, z, self.x)

@@ -165,7 +165,7 @@ def scores_above(
     """
     _check(model, latents)
     _check_draws(draws)
-    found = []
+    found = [np.empty(0)]
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
         upper, lower = (image_noise(role, indices, latents.noise) for role in ("posterior", "layers"))
@@ -213,7 +213,7 @@ def posterior_terms(
         UserError: `draws` is less than one, or the chain does not move in latents.
     """
     _check_draws(draws)
-    found = []
+    found = [np.empty((4, 0))]
     for first in range(0, len(chosen), batch_size):
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
         density = Posterior(model.backbone, model.energy, x)

@@ -34,6 +34,7 @@ from jlebm.densities import LogDensity, step_sizes_of
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of, without_autograd
 from jlebm.errors import UserError
+from jlebm.images import NotFinite
 from jlebm.latents import Latents, dot, map_latents
 from jlebm.moves import Stride, log_acceptance, move
 from jlebm.randomness import Noise, series
@@ -139,15 +140,16 @@ class Chain:
     def noise_alone(self, steps: int) -> float:
         """Return the root-mean-square distance that noise alone carries a coordinate in so many steps.
 
-        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, at most sqrt(2). With
-        adapted sizes, none of them larger than epsilon, it is an upper bound; trajectories have the middle of their
-        angles.
+        It is that of a random walk; by Crank-Nicolson, from N(0, 1) and with the Gaussian part, sqrt(2) in the end, and
+        2 at most: steps larger than 2, and trajectories of more than a quarter turn, lead to the other side. With
+        adapted sizes, none of them larger than epsilon, it is that of the largest; trajectories have the middle of
+        their angles.
         """
         if self.discretisation == "euler":
             return self.temperature * math.sqrt(2 * self.epsilon * steps)
-        kept = abs(2 - self.epsilon) / (2 + self.epsilon)
+        kept = (2 - self.epsilon) / (2 + self.epsilon)
         if self.leapfrog > 1:
-            kept, steps = abs(math.cos(self.leapfrog * trajectories.angle_of(self.epsilon))), steps // self.leapfrog
+            kept, steps = math.cos(self.leapfrog * trajectories.angle_of(self.epsilon)), steps // self.leapfrog
         return math.sqrt((1 - kept**steps) ** 2 + self.temperature**2 * (1 - kept ** (2 * steps)))
 
 
@@ -191,11 +193,12 @@ def run(
         log_density: the density to sample; its gradient is evaluated `chain.steps` times, its value only for an
             observer. A Metropolis correction evaluates both, once more than there are steps.
         chain: length, step size, temperature and correction; `start` is used by the caller, to make `position`.
-        noise: the source of xi; a Metropolis correction takes one more draw per element after each xi.
+        noise: the source of xi; a correction takes one more draw per element after each xi, two for a trajectory.
         observe: called after each step with its index, the new position and the step's info.
 
     Raises:
         UserError: the chain takes adapted step sizes, and the density's energies have none.
+        NotFinite: the density is NaN where a chain with a Metropolis correction starts.
     """
     position = map_latents(Tensor.detach, position)
     sizes = sizes_of(log_density, chain, len(position))
@@ -257,6 +260,11 @@ def _run_corrected(
     mode = nullcontext if observe is not None else partial(without_autograd, field)
     with mode():
         here = Point(position, *field.value_and_gradient(position))
+    if bool(here.value.isnan().any()):  # nothing would be accepted, and the start pass for samples
+        raise NotFinite(
+            f"the density is not a number at the start of {int(here.value.isnan().sum())} of {len(here.value)} chains; "
+            "look at the energies' weights, or train them again with smaller learning rates"
+        )
     for first in range(0, chain.steps, chain.leapfrog):
         xi = noise(position)
         # The normal distribution function of one more draw is uniform. If the density at the proposal is zero or NaN,

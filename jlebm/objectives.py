@@ -10,15 +10,17 @@ energy is zero.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
 
-from jlebm.backbones.protocol import PosteriorSample
+from jlebm.backbones.protocol import PosteriorSample, log_likelihood
 from jlebm.latents import Latents, map_latents
 from jlebm.model import JointModel
 
+PriorSamples: TypeAlias = tuple[Float[Tensor, "prior_batch ..."], ...]
+"""Latents z-, of which there may be another number than of images."""
 ConditionalGradient = Literal["exact", "posterior"]
 """Gradient of the Gaussian conditionals' parameters: `exact` is the middle pair; `posterior` is its first half alone,
 as in a VAE. The energies have their whole gradient in both.
@@ -53,7 +55,7 @@ def maximum_likelihood_loss(
     model: JointModel,
     x: Float[Tensor, "batch channels height width"],
     posterior: Latents,
-    prior: Latents,
+    prior: PriorSamples,
     energy_l2: float = 0.0,
     conditional_gradient: ConditionalGradient = "exact",
 ) -> Losses:
@@ -70,12 +72,12 @@ def maximum_likelihood_loss(
     """
     away = _away(model, prior, conditional_gradient)
     return contrastive_loss(model.energy_at, posterior, prior, energy_l2)._replace(
-        reconstruction=-model.backbone.decode(posterior).log_prob(x).mean(),
+        reconstruction=-log_likelihood(model.backbone, posterior, x).mean(),
         conditional=away - model.backbone.prior_log_prob(posterior).mean(),
     )
 
 
-def _away(model: JointModel, prior: Latents, conditional_gradient: ConditionalGradient) -> Float[Tensor, ""]:
+def _away(model: JointModel, prior: PriorSamples, conditional_gradient: ConditionalGradient) -> Float[Tensor, ""]:
     """Return E[log p0(z-)], from which p0's parameters learn only if the gradient is exact."""
     away = model.backbone.prior_log_prob(prior).mean()
     return away.detach() if conditional_gradient == "posterior" else away
@@ -84,7 +86,7 @@ def _away(model: JointModel, prior: Latents, conditional_gradient: ConditionalGr
 def contrastive_loss(
     energy: Callable[[Latents], Float[Tensor, "batch layers"]],
     posterior: Latents,
-    prior: Latents,
+    prior: PriorSamples,
     energy_l2: float = 0.0,
 ) -> Losses:
     """Return the energies' contrastive loss E[E(z+)] - E[E(z-)]: the whole loss on a trained backbone.
@@ -108,7 +110,7 @@ def variational_loss(
     model: JointModel,
     x: Float[Tensor, "batch channels height width"],
     posterior: PosteriorSample,
-    prior: Latents,
+    prior: PriorSamples,
     energy_l2: float = 0.0,
     conditional_gradient: ConditionalGradient = "exact",
 ) -> Losses:
@@ -121,7 +123,7 @@ def variational_loss(
     """
     z = posterior.latents
     losses = contrastive_loss(model.energy_at, z, prior, energy_l2)
-    reconstruction = -model.backbone.decode(z).log_prob(x).mean()
+    reconstruction = -log_likelihood(model.backbone, z, x).mean()
     away = _away(model, prior, conditional_gradient)
     if posterior.kl is None:
         conditional, entropy = away - model.backbone.prior_log_prob(z).mean(), posterior.log_prob.mean()

@@ -42,7 +42,7 @@ def derive_seed(role: str, *parts: int) -> int:
 
 
 def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a new generator on `device`, seeded for this role."""
+    """Return a new generator on `device`, seeded for this role; on a CPU torch keeps the seed's lower 32 bits."""
     return torch.Generator(device).manual_seed(derive_seed(role, *parts))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jlebm.learning.averaging import MovingAverage
+from tests.small import experiment
 
 
 def network() -> nn.Module:
@@ -51,3 +52,14 @@ def test_the_counter_is_read_without_a_device() -> None:
     """It stays on the CPU, where reading it waits for nothing."""
     ours = MovingAverage(network(), 0.9, True)
     assert ours.n_averaged.device.type == "cpu"
+
+
+def test_the_average_of_what_learns_has_its_buffers() -> None:
+    """Breaks if weights of an average were sampled with the last step's statistics, or its chains' last step sizes."""
+    learned = nn.BatchNorm2d(2)
+    average = experiment().average(learned)  # at a decay of 0.9
+    assert average is not None
+    for value in (1.0, 2.0):
+        learned.running_mean = torch.full((2,), value)
+        average.update_parameters(learned)
+    torch.testing.assert_close(average.module.running_mean, torch.full((2,), 1.1))

@@ -155,6 +155,12 @@ def test_free_bits_pay_for_what_is_above_them() -> None:
     torch.testing.assert_close(update.loss(), expected)
     plain = experiment(kl_warmup=0).scheme().update(model, x, SharedNoise(torch.Generator().manual_seed(2)))
     torch.testing.assert_close(plain.loss(), kl.sum() - update.terms.log_likelihood.mean())
+    # The floor is one of the mean over the batch: images below it are not paid for where the mean is above.
+    just_below = tuple((0.99 * kl.detach()).tolist())
+    assert (update.terms.kl.detach() < torch.tensor(just_below)[:, None]).any(1).all()
+    scheme = experiment(free_bits=just_below, kl_warmup=0).scheme()
+    paid = scheme.update(model, x, SharedNoise(torch.Generator().manual_seed(2)))
+    torch.testing.assert_close(paid.loss(), plain.loss())
     assert experiment().digest() != one.digest()
     assert "free_bits" not in experiment().to_json()
 

@@ -1,5 +1,6 @@
 """Chains whose Gaussian part is implicit, and step sizes that follow their acceptance layer by layer."""
 
+import dataclasses
 import math
 
 import pytest
@@ -39,9 +40,13 @@ def test_a_standard_normal_stays_as_it_is(epsilon: float, steps: int) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
-def test_how_far_noise_alone_goes(temperature: float) -> None:
-    """Breaks if the distance that a diagnosis compares with were that of another chain."""
-    chain = Chain(9, 0.3, temperature, "ancestral", "noise", discretisation="crank-nicolson")
+@pytest.mark.parametrize("epsilon", [0.3, 5.0])
+def test_how_far_noise_alone_goes(temperature: float, epsilon: float) -> None:
+    """Breaks if the distance that a diagnosis compares with were that of another chain.
+
+    From 2 on a step leads to the other side of zero, and an odd number of them farther than sqrt(2).
+    """
+    chain = Chain(9, epsilon, temperature, "ancestral", "noise", discretisation="crank-nicolson")
     _, start, noise = coefficients(standard_normal_log_prob, chain)
     assert chain.noise_alone(9) ** 2 == pytest.approx((1 - start) ** 2 + float(noise.square().sum()), rel=1e-10)
     assert Chain(9, 0.3).noise_alone(9) == pytest.approx((2 * 0.3 * 9) ** 0.5)
@@ -137,6 +142,30 @@ def test_acceptance_is_that_of_a_layer_alone() -> None:
     free = PriorInNoise(linear.backbone, linear.energy)
     every = acceptance_by_layer(linear.noise(9, draws(7)), free, chain, (0.5, 3.0), draws(8))
     torch.testing.assert_close(every, torch.ones(2).double())  # Crank-Nicolson is reversible for a linear energy
+
+
+@pytest.mark.parametrize("chain", [implicit(1, 0.5), Chain(1, 0.5, start="ancestral", space="noise")])
+def test_a_cold_chains_probe_has_temperature_one(chain: Chain) -> None:
+    """Breaks if a probe's steps were colder than the ratio of densities that judges them is of."""
+    model = linear_model((0.9, 2.0))
+    density, start = PriorInNoise(model.backbone, model.energy), model.noise(50, draws(7))
+    warm, cold = (
+        acceptance_by_layer(start, density, dataclasses.replace(chain, temperature=t), (0.5, 0.1), draws(8))
+        for t in (1.0, 0.0)
+    )
+    assert torch.equal(cold, warm)
+
+
+@pytest.mark.parametrize("leapfrog", [1, 4])
+def test_a_step_to_a_density_of_nan_is_not_accepted(leapfrog: int) -> None:
+    """Breaks if a size rose where the density breaks down: from there on every chain would be lost."""
+    start = draws(7)((torch.empty(9, 2).double(),))
+
+    def density(z: Latents) -> Tensor:
+        return torch.where((z[0] == start[0]).all(1), standard_normal_log_prob(z), math.nan)
+
+    chain = dataclasses.replace(implicit(4, 0.5, metropolis=True), leapfrog=leapfrog)
+    assert acceptance_by_layer(start, density, chain, (0.5,), draws(8)) == 0
 
 
 def test_sizes_follow_the_acceptance_within_their_bounds() -> None:

@@ -190,7 +190,7 @@ def between(start: Latents, end: Latents, chain: Chain = NEVER_MIND) -> Diagnosi
 def test_displacement_is_in_the_starts_own_unit() -> None:
     """Independent draws are sqrt(2) standard deviations apart, whatever the scale and centre of the layer."""
     a, b = latents(1), latents(2)
-    for scale, shift in ((1.0, 0.0), (0.01, 3.0)):
+    for scale, shift in ((1.0, 0.0), (0.01, 3.0), (1.0, 10 * torch.arange(50.0))):  # dimensions may differ in centre
         one = between(*(tuple(scale * z + shift for z in end) for end in (a, b)), Chain(8, 0.01))
         (layer,) = one.layers
         assert layer.displacement == pytest.approx(math.sqrt(2), rel=0.03)

@@ -78,6 +78,13 @@ def test_bright_levels_of_8_bits_count_the_highest_one_twice() -> None:
     torch.testing.assert_close(five.sum().item(), 1.0, rtol=0, atol=1e-5)
 
 
+def test_a_logistic_has_a_least_scale() -> None:
+    """Breaks if a log scale below -7 counted, which it does not in the public code: levels beside it would be lost."""
+    found = [one_colour(5, 0, 0.0, log_scale) for log_scale in (-20.0, -7.0)]
+    torch.testing.assert_close(found[0].log(), found[1].log(), rtol=0, atol=0)
+    assert found[0].log().min() < -100
+
+
 def test_all_colours_together_sum_to_one() -> None:
     """Three components, 32^3 colours: a mixture that is chosen anew for each colour breaks it."""
     r, g, b = torch.meshgrid(levels(5), levels(5), levels(5), indexing="ij")

@@ -15,9 +15,11 @@ from jlebm.backbones.ladder import LadderBackbone
 from jlebm.backbones.nvae import NVAE
 from jlebm.backbones.nvae.cells import NormalisedConv
 from jlebm.backbones.nvae.regularisation import RegularisedNVAE, weights_once
+from jlebm.backbones.protocol import PosteriorSample
 from jlebm.devices import layout
 from jlebm.engines.precision import Precision
 from jlebm.errors import UserError
+from jlebm.experiment import Experiment
 from jlebm.hierarchy import (
     PartialPosterior,
     frozen_noise,
@@ -26,16 +28,21 @@ from jlebm.hierarchy import (
     resampled,
     scores_above,
 )
-from jlebm.learning.accumulation import in_parts
+from jlebm.learning.accumulation import in_parts, together
 from jlebm.learning.backbone import BackboneOnly, ELBOConfig
-from jlebm.learning.trainable import TrainingConfig
-from jlebm.randomness import PerImageNoise, SharedNoise
+from jlebm.learning.scheme import ContrastiveUpdate, OneUpdate
+from jlebm.learning.trainable import Optimisation, TrainingConfig
+from jlebm.model import JointModel
+from jlebm.objectives import variational_loss
+from jlebm.randomness import Noise, PerImageNoise, SharedNoise
 from jlebm.training import initial_state
 from tests.small import (
     COLOURED,
     HIERARCHY,
+    IMAGES,
     backbone,
     experiment,
+    fit_one,
     ladder_experiment,
     train_stage,
     two_stage_experiment,
@@ -70,6 +77,50 @@ def test_parts_add_up_to_the_batchs_gradient() -> None:
     for other in gradients[1:]:
         for one, two in zip(gradients[0], other, strict=True):
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_figures_of_parts_are_those_of_the_whole() -> None:
+    """Breaks if a latent that ran away in one part of a batch were averaged below the guard's limit."""
+    parts: list[dict[str, float]] = [{"loss": 1.0, "range_prior/z1": 3.0}, {"loss": 2.0, "range_prior/z1": 1.0}]
+    assert together(parts) == {"loss": 1.5, "range_prior/z1": 3.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Still(OneUpdate):
+    """The variational loss at latents of zero: it takes no noise, which parts draw otherwise than a whole batch."""
+
+    def update(self, model: JointModel, x: torch.Tensor, noise: Noise, step: int = 0) -> ContrastiveUpdate:
+        """Return the loss."""
+        z = tuple(x.new_zeros(len(x), *shape) for shape in model.backbone.latent_shapes)
+        losses = variational_loss(model, x, PosteriorSample(z, x.new_zeros(len(x))), z)
+        return ContrastiveUpdate(model, losses, z, z)
+
+
+@dataclasses.dataclass(frozen=True)
+class Descent(Experiment):
+    """Plain gradient descent, which sees the size of a gradient; Adam divides it out."""
+
+    def scheme(self) -> Still:
+        """See `Trainable`."""
+        return Still()
+
+    def optimisation(self, model: JointModel) -> Optimisation:
+        """See `Trainable`."""
+        return Optimisation(torch.optim.SGD(model.parameters(), lr=1e-4))
+
+
+def test_a_training_in_parts_makes_the_steps_of_the_whole(tmp_path: Path) -> None:
+    """Breaks if the loop added up the gradients of parts, each a mean over its images, instead of averaging them."""
+    ends = []
+    for parts in (1, 5):
+        one = experiment("variational", training=TrainingConfig(4, 5, parts=parts))
+        descent = Descent(**{each.name: getattr(one, each.name) for each in dataclasses.fields(one)})
+        _, state = fit_one(tmp_path / str(parts), descent, IMAGES)
+        start = initial_state(descent, 1, CPU).learned.state_dict()
+        ends.append({name: value - start[name] for name, value in state.learned.state_dict().items()})
+    assert max(float(moved.abs().max()) for moved in ends[0].values()) > 1e-3
+    for name, moved in ends[0].items():
+        torch.testing.assert_close(ends[1][name], moved, rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.slow

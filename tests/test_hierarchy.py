@@ -131,8 +131,10 @@ def test_lower_layers_are_drawn_given_the_upper_ones(energy: bool) -> None:
     covariance = torch.linalg.inv(precision[2:, 2:])
     z2, z1 = gather(hierarchy.reconstruct_from(model, SAME, range(COUNT), PartialPosterior(1, chain), batch_size=COUNT))
     expected = (linear[2:] - z2 @ precision[:2, 2:]) @ covariance
-    assert_law(z1 - expected, torch.zeros(3).double(), covariance)
-    assert_law(z2, 0.3 + to_float(torch.tensor(ROW)).double().mean().expand(2), 0.36 * torch.eye(2).double())
+    upper = z2 - 0.3 - to_float(torch.tensor(ROW)).double().mean()
+    # Together: noise of z1 that repeats that of z2 would leave each law as it is.
+    law = torch.block_diag(covariance, 0.36 * torch.eye(2).double())
+    assert_law(torch.cat([z1 - expected, upper], 1), torch.zeros(5).double(), law)
 
 
 def joint_law(model: JointModel, k: int) -> tuple[Tensor, Tensor]:
@@ -241,6 +243,20 @@ def test_every_column_keeps_the_same_posterior_sample(ladder: JointModel) -> Non
             assert torch.equal(ours, theirs) == (index < 3 - k)
 
 
+@pytest.mark.parametrize("chain", [None, SHORT], ids=["no chain", "chain"])
+def test_a_score_is_the_density_at_its_column(ladder: JointModel, chain: Chain | None) -> None:
+    """Breaks if a score's layers were drawn otherwise than a figure's, such as the lower ones by the upper ones' noise.
+
+    That the two have noises of their own shows where z1 is drawn given z2, above.
+    """
+    x = to_float(torch.from_numpy(IMAGES[:5])).double()
+    for k in range(4):
+        latents = PartialPosterior(k, chain)
+        column = gather(hierarchy.reconstruct_from(ladder, IMAGES, range(5), latents))
+        expected = Posterior(ladder.backbone, ladder.energy, x)(column).detach()
+        np.testing.assert_allclose(hierarchy.scores_above(ladder, IMAGES, range(5), latents), expected, rtol=1e-9)
+
+
 def test_a_posterior_chain_takes_the_place_of_an_encoder() -> None:
     """A model without q(z|x) is scored at the ends of its posterior chains."""
     model, chain = linear_model(), Chain(5, 0.05)
@@ -262,6 +278,12 @@ def test_energies_at_posterior_samples_are_a_part_of_the_score(ladder: JointMode
     np.testing.assert_allclose(terms.log_likelihood + terms.log_prior, theirs, rtol=1e-9)
     assert np.ptp(energies) > 0.01
     assert np.ptp(terms.log_prior) > 0.01
+
+
+def test_no_image_has_no_score(ladder: JointModel) -> None:
+    """Breaks if a loop over parts of a dataset ended in numpy's error at a part without images."""
+    assert hierarchy.scores_above(ladder, IMAGES, [], PartialPosterior(1, None)).shape == (0,)
+    assert hierarchy.posterior_terms(ladder, IMAGES, []).energy.shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,6 +10,7 @@ from jlebm import langevin, moves
 from jlebm.densities import PriorInLatents
 from jlebm.engines.gradients import Autograd
 from jlebm.errors import UserError
+from jlebm.images import NotFinite
 from jlebm.langevin import Chain, StepInfo, Trace
 from jlebm.latents import Latents, standard_normal_log_prob
 from jlebm.randomness import PerImageNoise, SharedNoise
@@ -225,6 +226,18 @@ def test_what_has_density_zero_is_never_entered() -> None:
     assert abs(end.mean() - 1) < 4 / math.sqrt(count)
     assert abs(end.var() - 1) < 4 * math.sqrt(8 / count)  # the fourth central moment of Exp(1) is 9
     assert langevin.run(start, exponential, Chain(20, 0.3), draws(4))[0].min() < 0
+
+
+@pytest.mark.parametrize("leapfrog", [1, 4])
+def test_a_corrected_chain_does_not_begin_where_the_density_is_lost(leapfrog: int) -> None:
+    """Breaks if weights of NaN, at which every proposal is rejected, gave the chain's start as its samples."""
+    model = linear_model()
+    model.energy.networks[1].shift.data[0] = math.nan
+    chain = Chain(
+        4, 0.3, 1.0, "ancestral", "noise", metropolis=True, discretisation="crank-nicolson", leapfrog=leapfrog
+    )
+    with pytest.raises(NotFinite, match="not a number at the start of 5 of 5 chains"):
+        model.sample_prior(5, chain, draws(1))
 
 
 def test_small_steps_are_all_accepted() -> None:

@@ -81,7 +81,10 @@ def test_only_the_energies_learn() -> None:
     torch.testing.assert_close(update.positive, model.energy(z))
     torch.testing.assert_close(update.negative, model.energy(base))
     figures = update.figures()
-    assert 0 <= float(figures["accuracy"]) <= 1
+    right = torch.cat([update.positive.sum(1) < 0, update.negative.sum(1) > 0])  # low energies are the posterior's
+    assert float(figures["accuracy"]) == pytest.approx(float(right.double().mean()))
+    assert 0 < float(figures["accuracy"]) < 1
+    assert float(figures["accuracy"]) != 0.5, "then the law says nothing"
     assert set(figures) == {
         "loss",
         "accuracy",

@@ -208,6 +208,18 @@ def test_the_contrastive_loss_is_the_energies_part_of_the_likelihoods() -> None:
             assert not gradient.any(), name
 
 
+def test_prior_samples_may_be_of_any_number() -> None:
+    """Breaks if an expectation over the prior were a sum over as many samples as there are images: it is a mean."""
+    model = linear_model()
+    posterior, prior = pairs()
+    twice = tuple(torch.cat([layer, layer]) for layer in prior)
+    x = X.expand(4, -1, -1, -1)
+    torch.testing.assert_close(
+        maximum_likelihood_loss(model, x, posterior, twice, 0.25),
+        maximum_likelihood_loss(model, x, posterior, prior, 0.25),
+    )
+
+
 def test_gradient_of_the_contrastive_loss_by_hand() -> None:
     """E = c |z|^2 / 2 - s . z: in s the mean of z- minus that of z+, in c half the squares of z+ minus those of z-."""
     model = linear_model()

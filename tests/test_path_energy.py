@@ -199,6 +199,13 @@ def test_each_layer_has_a_classifier_of_its_own(kind: EnergyConfig) -> None:
 # ---- fields
 
 
+@pytest.mark.parametrize("side", [8, 32])
+def test_a_field_of_independent_places_has_one_deviation(side: int) -> None:
+    """Breaks if an energy were a mean over places: on larger maps its steps would be smaller, not its deviation one."""
+    places = torch.randn(4_000, 1, side, side, generator=torch.Generator().manual_seed(1))
+    assert float(SumOverPlaces()(places).std()) == pytest.approx(1, abs=0.05)
+
+
 def test_features_are_standardised_under_p0() -> None:
     """Breaks if the moments are of other draws than p0's, or depend on the machine's random state."""
     torch.manual_seed(5)

@@ -84,6 +84,9 @@ def test_a_chain_goes_on_where_it_ended_or_begins_anew() -> None:
     assert not (begun[0][~same[0]] == 7).any()
     assert abs(float((~same[0]).double().mean()) - 0.3) < 4 * (0.3 * 0.7 / 4_000) ** 0.5
     assert abs(float(begun[1][~same[1]].std()) - 1) < 0.02
+    # Which chains begin anew says nothing of where: their first number, too, has mean 0.
+    anew = begun[0][~same[0]]
+    assert (anew.mean(0).abs() < 5 / len(anew) ** 0.5).all()
     whole, none = (PersistentChains(Persistence(9, share), SHAPES, CPU) for share in (1.0, 0.0))
     for layer, start in zip(none.begin(none.chosen(0, 9), noise(2)), none.noise, strict=True):
         assert torch.equal(layer, start)
@@ -134,6 +137,19 @@ def test_step_sizes_travel_with_the_weights(tmp_path: Path) -> None:
     found = loaded.sample(range(3))
     model.energy.step_sizes = torch.full_like(sizes, 1e-6)
     assert not np.array_equal(found, loaded.sample(range(3), chain=Chain(4, 1e-6, start="ancestral", space="noise")))
+
+
+def test_sizes_are_probed_at_every_third_update() -> None:
+    """Breaks if `every` were ignored: the sizes would follow single batches, and each update cost a probe."""
+    third = dataclasses.replace(LEARNED, adaptation=Adaptation(acceptance=0.9999, every=3))
+    state = initial_state(third, 1, CPU, backbone())
+    scheme, source, x = third.scheme(), noise(3), torch.rand(8, 1, 8, 8) * 2 - 1
+    probed = []
+    for step in range(7):
+        before = state.model.energy.step_sizes.clone()
+        scheme.update(state.model, x, source, step)
+        probed.append(not torch.equal(before, state.model.energy.step_sizes))
+    assert probed == [True, False, False, True, False, False, True]
 
 
 def test_both_losses_are_added(tmp_path: Path) -> None:

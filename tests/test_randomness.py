@@ -1,5 +1,6 @@
 """Seeds by role, and noise that belongs to its image."""
 
+import collections
 import itertools
 import math
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jlebm import randomness
-from jlebm.randomness import ROLES, PerImageNoise, SharedNoise, derive_seed, generator, series
+from jlebm.randomness import ROLES, CounterNoise, PerImageNoise, SharedNoise, derive_seed, generator, series
 
 
 def test_every_role_and_seed_has_a_stream_of_its_own() -> None:
@@ -25,6 +26,22 @@ def test_derived_seeds_never_change() -> None:
     assert (derive_seed("sample", 0), derive_seed("data", 1, 2)) == (8820944700560181575, 199692909769085338)
     first = torch.randn(2, generator=generator("sample", 7))
     assert torch.equal(first, torch.randn(2, generator=generator("sample", 7)))
+
+
+def test_which_streams_of_the_cpus_generator_are_one() -> None:
+    """Breaks if docs/noise were wrong about it: torch keeps 32 bits of a seed, which decide what two streams share.
+
+    None of the first 10,000 of each kind are one stream; of 50,000 samples two are, by the first scheme alone.
+    """
+    roles = ("sample", "posterior", "layers")
+    assert len({derive_seed(role, i) % 2**32 for role in roles for i in range(10_000)}) == 30_000
+    seeds = [derive_seed("sample", i) % 2**32 for i in range(50_000)]
+    times = collections.Counter(seeds)
+    pair = [i for i, seed in enumerate(seeds) if times[seed] > 1]
+    assert pair == [28929, 38202]
+    for source, one_stream in ((PerImageNoise, True), (CounterNoise, False)):
+        first, second = source("sample", pair)((torch.empty(2, 5),))[0]
+        assert torch.equal(first, second) == one_stream
 
 
 def test_unknown_roles_are_a_mistake_of_the_code() -> None:

@@ -193,6 +193,8 @@ def test_how_far_noise_alone_goes() -> None:
     chain = dataclasses.replace(implicit(8, 0.3, metropolis=True), leapfrog=4)
     kept = math.cos(4 * math.acos(1.7 / 2.3)) ** 2
     assert chain.noise_alone(8) ** 2 == pytest.approx((1 - kept) ** 2 + 1 - kept**2, rel=1e-10)
+    # One of more than a quarter turn leads to the other side: 2 - 2 cos(angle), almost 4 here.
+    assert chain.noise_alone(4) ** 2 == pytest.approx(2 - 2 * math.cos(4 * math.acos(1.7 / 2.3)), rel=1e-10)
     assert "trajectories of 4 steps" in chain.describe()
 
 
@@ -204,6 +206,25 @@ def test_the_spread_is_uniform_about_one() -> None:
     quantiles = torch.special.ndtri(torch.linspace(0.001, 0.999, 999, dtype=torch.float64))
     expected = torch.linspace(0.8004, 1.1996, 999, dtype=torch.float64)
     torch.testing.assert_close(trajectories.spread_of(quantiles), expected, rtol=0, atol=1e-9)
+
+
+def test_a_chains_trajectories_have_angles_of_their_own() -> None:
+    """Breaks if a chain's trajectories had equal angles: near a half turn all would come back to where they began.
+
+    Without an energy and with a momentum of zero a trajectory ends at its start times the cosine of its angle.
+    """
+    chain = dataclasses.replace(implicit(4, 0.1, metropolis=True), leapfrog=4)
+    start, source = (torch.ones(4_000, 2, dtype=torch.float64),), draws(6)
+
+    def noise(like: Latents) -> Latents:
+        return map_latents(torch.zeros_like, like) if like[0].shape[1] == 2 else source(like)
+
+    end = langevin.run(start, standard_normal_log_prob, chain, noise)[0]
+    angles = torch.acos(end) / (4 * trajectories.angle_of(0.1))
+    assert torch.allclose(angles[:, 0], angles[:, 1])
+    assert 0.8 <= float(angles.min()) < 0.81
+    assert 1.19 < float(angles.max()) <= 1.2
+    assert float(angles[:, 0].std()) == pytest.approx(0.4 / 12**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(

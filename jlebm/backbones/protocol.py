@@ -216,6 +216,25 @@ def path_shapes_of(backbone: object) -> LatentShapes:
 
 
 @runtime_checkable
+class HasLevels(Protocol):
+    """The protocol of a backbone whose p(x|z) is of images with fewer levels per colour than those of a file."""
+
+    def quantised(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images in [-1, 1] at the levels that p(x|z) is of."""
+        ...
+
+
+def log_likelihood(
+    backbone: Backbone, z: Latents, x: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, " batch"]:
+    """Return log p(x|z) of images in [-1, 1], at the levels that the backbone knows."""
+    seen = backbone.quantised(x) if isinstance(backbone, HasLevels) else x
+    return backbone.decode(z).log_prob(seen)
+
+
+@runtime_checkable
 class HasInferred(Protocol):
     """The protocol of a backbone whose posterior and decoder share a path, which one pass then follows."""
 

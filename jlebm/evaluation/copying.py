@@ -51,7 +51,18 @@ def copying(
         )
     if not (np.isfinite(samples).all() and np.isfinite(held_out).all()):
         raise UserError("a share of copies cannot be taken of distances that are not finite")
-    threshold = np.quantile(held_out, tail, method="inverted_cdf")
-    share = float((samples < threshold).mean() + (samples == threshold).mean() / 2)
+    share = _below(samples, held_out, tail)
     error = (share * (1 - share) / len(samples) + tail * (1 - tail) / len(held_out)) ** 0.5
     return Copying(share_above(held_out, samples), Share(share, float(error)))
+
+
+def _below(samples: Float64[np.ndarray, " samples"], held_out: Float64[np.ndarray, " images"], tail: float) -> float:
+    """Return the share of samples below the quantile of the held-out distances, ties counting one half.
+
+    A fresh draw is below the k-th of m distances with probability k / (m + 1). Where `tail` m is no whole number, the
+    share is taken between those of the two nearest k: the quantile of 101 images would else be that of 2 %.
+    """
+    first, between = divmod(round(tail * len(held_out), 9), 1)
+    thresholds = np.r_[-np.inf, np.sort(held_out)][int(first) : int(first) + 2]
+    shares = [(samples < one).mean() + (samples == one).mean() / 2 for one in thresholds]
+    return float((1 - between) * shares[0] + between * shares[-1])

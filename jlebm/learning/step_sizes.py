@@ -6,6 +6,7 @@ uncorrected. Between 0.6 and 0.9 the uncorrected chain is near its density and s
 (Roberts and Rosenthal, 1998, "Optimal scaling of discrete approximations to Langevin diffusions").
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def acceptance_by_layer(
     value, gradient = field.value_and_gradient(position)
     if chain.leapfrog > 1:
         return _of_trajectories(field, Point(position, value, gradient), xi, sizes, chain.leapfrog)
-    strides = tuple(map(chain.stride, sizes))
+    strides = tuple(map(dataclasses.replace(chain, temperature=1.0).stride, sizes))
     moved, found = move(position, gradient, strides, xi), []
     for index, size in enumerate(sizes):
         there = (*position[:index], moved[index], *position[index + 1 :])

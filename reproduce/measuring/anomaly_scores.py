@@ -38,7 +38,7 @@ class Scorer:
 
         Args:
             name: of the score.
-            standard: number of training images that `STANDARDISED` is standardised on.
+            standard: number of training images. Stored rows name all of them, and are of `STANDARD` at most.
         """
         if name == STANDARDISED:
             what = f"reconstruction error and energies, each standardised on {standard} training images, added"

@@ -142,6 +142,24 @@ def test_the_errors_cover_over_fresh_draws() -> None:
     assert (np.abs(np.mean(z, axis=0)) < 0.25).all()
 
 
+@pytest.mark.parametrize("number", [101, 150, 200])
+def test_a_fresh_draw_is_in_the_tail_as_often_as_the_tail_says(number: int) -> None:
+    """Breaks if the quantile of few images were the next image's: twice as often for 101 held-out images as for 100."""
+    generator = np.random.default_rng(number)
+    found = [copying(generator.gamma(4, size=400), generator.gamma(4, size=number)).copied.value for _ in range(1_000)]
+    assert np.mean(found) == pytest.approx(0.01 * number / (number + 1), abs=4 * np.std(found) / 1_000**0.5)
+    assert 4 * np.std(found) / 1_000**0.5 < 0.002
+
+
+def test_a_whole_number_of_images_is_its_quantile() -> None:
+    """Breaks if stored shares, of 1,000 held-out images, were computed otherwise than before: to the bit."""
+    generator = np.random.default_rng(0)
+    samples, held_out = generator.integers(0, 400, 900) / 4, generator.integers(0, 400, 1_000) / 4
+    threshold = np.quantile(held_out, 0.01, method="inverted_cdf")
+    expected = (samples < threshold).mean() + (samples == threshold).mean() / 2
+    assert copying(samples, held_out).copied.value == expected
+
+
 def test_shares_of_too_little_get_a_sentence() -> None:
     """Breaks if a quantile is taken of a few images, or of NaN."""
     with pytest.raises(UserError, match="needs 100 samples and as many held-out images, and got 200 and 99"):

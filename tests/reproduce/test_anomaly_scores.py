@@ -66,6 +66,7 @@ def test_standardisation_uses_training_images_only() -> None:
     parts = standardised(train["R"], train["R"]) + standardised(train["E"], train["E"])
     np.testing.assert_allclose(train[STANDARDISED], parts, rtol=1e-9)
     assert parts.mean() == pytest.approx(0, abs=1e-12)
+    assert standardised(train["R"], train["R"]).std() == pytest.approx(1, rel=1e-12)
 
 
 def test_a_twin_has_no_energies() -> None:

@@ -18,8 +18,11 @@ from jlebm.sampling import gathered
 from jlebm.training import initial_state
 from reproduce.measuring import representation
 from reproduce.measuring.data_root import DataRoot
+from reproduce.measuring.judged_latents import judged_latents
 from reproduce.measuring.representation import accuracy, encoded, feature_change, pixel_change
 from reproduce.measuring.row_store import Rows, Wanted
+from reproduce.measuring.sample_sets import Draw, SampleSets
+from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines.joint import subject_of
 from reproduce.presets.extents import Size
@@ -95,6 +98,17 @@ def test_the_kl_is_the_mean_over_the_images(rows: Rows) -> None:
         row = rows.find(Wanted("kl", Of("posterior", name), 1000, reference=reference))
         assert row is not None
         assert row.value == pytest.approx(float(layer.mean()), rel=1e-4)
+
+
+def test_a_two_sample_test_takes_each_image_once(rows: Rows, tmp_path: Path) -> None:
+    """Breaks if a classifier were scored on posterior latents of images that it learned from: 2,500 are of 1,797."""
+    draws = {source: Draw(lambda: iter(()), 2_500) for source in ("gaussian-prior", "ebm-prior", "posterior")}
+    samples = SampleSets(draws, tmp_path, SILENT)
+    parts = [*SampleMetrics(rows, samples).told_apart(Of("ebm-prior"), slice(None))]
+    parts += judged_latents(rows, samples, ((2,), (3,), (4,)))
+    asked = [wanted for part in parts for wanted in part.wanted]
+    assert {wanted.metric for wanted in asked} >= {"latent_auc", "fitted_auc", "fitted_auc_halves"}
+    assert {wanted.images for wanted in asked} == {1_797}
 
 
 def test_training_images_judge_no_classifier(rows: Rows) -> None:
