@@ -20,7 +20,7 @@ OUTSIDE_HEADER = ("data", "score", "AUROC here", "AUROC reported", "seeds", "ima
 
 
 class OfSplit(NamedTuple):
-    """AUPRC of one model and score on the 80/20 test set, at the largest size that has rows."""
+    """AUPRC of one model, size and score on the 80/20 test set."""
 
     model: str
     learning: str
@@ -73,18 +73,22 @@ def anomalies(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> tup
 
 
 def split_means(rows: Sequence[Measurement]) -> list[OfSplit]:
-    """Return the means of each model and score on the 80/20 test set, in the order in which they were measured."""
+    """Return the means of each model, size and score on the 80/20 test set, a model's largest size first.
+
+    `tiny` is left out where a larger size of the model was measured.
+    """
     kept = [row for row in rows if (row.dataset, row.protocol, row.source) == ("mnist", SPLIT, "anomaly")]
     kept = [row for row in kept if "development" not in row.variation and row.preset in SIZES]
     digits = sorted({int(row.target) for row in kept} | set(REPORTED))
     found = []
     for model, learning in dict.fromkeys((row.model, row.learning) for row in kept):
         own = [row for row in kept if (row.model, row.learning) == (model, learning)]
-        size = max((row.preset for row in own), key=SIZES.index)
-        own = [row for row in own if row.preset == size]
-        for score in dict.fromkeys(row.score for row in own):
-            means = {digit: mean_of(own, "auprc", Of("anomaly", "", str(digit), score)) for digit in digits}
-            found.append(OfSplit(model, learning, size, score, means))
+        sizes = sorted({row.preset for row in own}, key=SIZES.index, reverse=True)
+        for size in [size for size in sizes if size != SIZES[0]] or sizes:
+            sized = [row for row in own if row.preset == size]
+            for score in dict.fromkeys(row.score for row in sized):
+                means = {digit: mean_of(sized, "auprc", Of("anomaly", "", str(digit), score)) for digit in digits}
+                found.append(OfSplit(model, learning, size, score, means))
     return found
 
 

@@ -16,6 +16,7 @@ from figures.stored import Stored
 from figures.summaries import (
     HEADLINE_HEADER,
     LAYERS_HEADER,
+    LONGER_HEADER,
     PRIORS_HEADER,
     VARIATIONS_HEADER,
     headline,
@@ -76,7 +77,7 @@ def kinds_of_figures() -> list[Cells]:
 
 TABLES = (
     PageTable("priors", "README.md", lambda s: (PRIORS_HEADER, priors(s.complete)), "Priors of one backbone"),
-    PageTable("longer", "README.md", lambda s: (PRIORS_HEADER, longer(s.complete)), "Priors after an hour"),
+    PageTable("longer", "README.md", lambda s: (LONGER_HEADER, longer(s.complete)), "Priors after an hour"),
     PageTable(
         "headline",
         "docs/results.md",

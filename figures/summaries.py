@@ -26,18 +26,18 @@ PRIORS = (
     OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
-LONGER = (  # lines of one backbone: title, preset, source
-    ("the hierarchy's Gaussian prior", "long", GAUSSIAN),
-    (OURS[0], "long", EBM),
-    ("ours, energies that see the layers above", "long-path", EBM),
-    ("decoded posterior samples", "long", POSTERIOR),
-)
+LONG, PATH = "long", "long-path"  # presets of one backbone, trained for an hour: energies of a layer, and of its path
+LONGER = (DATASET, "celeba64")
 RETRAINED = "ours, each seed a training"
 ANEW = ("energies_seed",)  # the variation that is another training; other options change the sampling
 MODELS = {"two-stage": 0, "two layers, joint-mle": 1, "two layers, variational": 1, "ladder": 2, "Gaussian twin": 3}
 """The place of each model in the order of the lines."""
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
+LONGER_HEADER = (
+    "data", "Gaussian prior", "EBM prior, `long`", "gap closed", "EBM prior, `long-path`", "gap closed", "posterior",
+    "seeds", "images",
+)  # fmt: skip
 HEADLINE_HEADER = (
     "data", "model", "Gaussian prior", "EBM prior", "posterior", "gap closed", "seeds", "images", "verdict"
 )  # fmt: skip
@@ -80,19 +80,20 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 
 
 def longer(rows: Sequence[Measurement]) -> list[Cells]:
-    """Return the lines of `priors` for the hierarchy that is trained for an hour: its own priors and its posterior."""
+    """Return a line for each dataset with a hierarchy that is trained for an hour, in the order of `LONGER_HEADER`.
 
-    def mean(preset: str, source: str) -> Mean | None:
-        asked = [row for row in rows if (row.dataset, row.label, row.metric) == (DATASET, preset, "fid768")]
-        return mean_of(_current([row for row in asked if row.learning == "two-stage"]), "fid768", source)
-
-    found = [mean(preset, source) for _, preset, source in LONGER]
-    return [
-        (title, NOT_MEASURED, "-", "-", "-")
-        if each is None
-        else (title, each.cell, *each.counts, gap_closed(found[0], each, found[-1]))
-        for (title, _, _), each in zip(LONGER, found, strict=True)
-    ]
+    Both presets have one backbone: its Gaussian prior and its posterior are those of `long` where they were measured.
+    """
+    lines = []
+    for dataset in LONGER:
+        asked = [row for row in rows if (row.dataset, row.learning, row.metric) == (dataset, "two-stage", "fid768")]
+        one, path = (_current([row for row in asked if row.label == label]) for label in (LONG, PATH))
+        ends = [mean_of(one, "fid768", end) or mean_of(path, "fid768", end) for end in (GAUSSIAN, POSTERIOR)]
+        cells = [cell(ends[0])]
+        for prior in (mean_of(one, "fid768", EBM), mean_of(path, "fid768", EBM)):
+            cells += [NOT_MEASURED if prior is None else prior.cell, gap_closed(ends[0], prior, ends[1])]
+        lines.append((dataset, *cells, cell(ends[1]), *(("-", "-") if ends[0] is None else ends[0].counts)))
+    return lines
 
 
 def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | None:
