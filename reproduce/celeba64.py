@@ -2,7 +2,7 @@
 
     python -m reproduce.celeba64                                  the largest preset that this machine can run
     python -m reproduce.celeba64 --preset cpu --data-root DIR
-    python -m reproduce.celeba64 --preset long-path               hours of one core: see docs/results
+    python -m reproduce.celeba64 --preset long-path               hours of one core: see docs/two_stage
     python -m reproduce.celeba64 --preset paper --backbone-checkpoint FILE
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 

@@ -105,17 +105,18 @@ def overview(
     if queued:
         commands = f"{len(queued)} command{'s' * (len(queued) != 1)}"
         screen.print(Text(f"To run, {commands}; those that need a GPU come last:"))
-    recipe = ""
+    recipe = needs = ""
     for one in queued:
         if one.recipe != recipe:
-            recipe = one.recipe
+            recipe, needs = one.recipe, ""
             screen.print(Text(f"\n{printable(recipe)}", style="bold"))
-        for said in (_waiting(one), f"needs {one.needs}"):
+        told = [_waiting(one)] if one.needs == needs else [_waiting(one), f"needs {one.needs}"]
+        needs = one.needs
+        for said in told:
             screen.print(Padding(Text(printable(said)), (0, 0, 0, 2), expand=False))
         screen.print(Text(f"    {printable(one.command)}", style="cyan"), soft_wrap=True)
-    screen.print(Text("\nEvery verdict, or those of one dataset:"))
-    for command in ("nox -s check -- --all", "nox -s check -- --all --only dataset=cifar10"):
-        screen.print(Text(f"    {command}", style="cyan"), soft_wrap=True)
+    screen.print(Text("\nEvery verdict, or with --only dataset=cifar10 those of one dataset:"))
+    screen.print(Text("    nox -s check -- --all", style="cyan"), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
