@@ -8,7 +8,7 @@
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
 trains its energies on a BIVA here, whose configuration is not released, and reports no number; this recipe uses an
-NVAE.
+NVAE, and for `long` and `long-path` the top-down hierarchy of CIFAR-10's.
 """
 
 import dataclasses

@@ -73,7 +73,7 @@ def _chosen(arguments: PriorsArguments) -> list[PriorLine]:
     known = {line.name: line for line in LADDER}
     for name in arguments.priors:
         if name not in known:
-            raise UserError(f"{name!r} is no prior of the ladder{nearest(name, known)}; it has {', '.join(known)}")
+            raise UserError(f"{name!r} is no prior of the ladder{nearest(name, known)}")
     if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
         raise UserError("--seeds needs at least one seed, each only once")
     if arguments.set and len(set(arguments.priors)) != 1:

@@ -139,7 +139,7 @@ def plan_of(protocol: str, preset: str, model: str, learning: str) -> Plan:
         ("learning", learning, ways),
     ):
         if value not in known:
-            raise UserError(f"{protocol} has no {what} {value!r}{nearest(value, known)}; it has {', '.join(known)}")
+            raise UserError(f"{protocol} has no {what} {value!r}{nearest(value, known)}")
     if protocol == OFFICIAL:
         plan = PRESETS[preset]
         return plan if learning == "variational" else dataclasses.replace(plan, experiment=twin_of(plan.experiment))
