@@ -1,6 +1,6 @@
 """Every table and figure of the paper in one table: command, what was measured here, what the paper reports, status."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from figures.detection_tables import anomaly_means, outside_means, split_means
@@ -9,6 +9,7 @@ from figures.stored import Stored
 from figures.summaries import DATASET, PRESET, headline
 from reproduce.results import METRICS, Reported, Verdict
 from reproduce.results.comparison import mean_of_each
+from reproduce.results.expectation import question
 from reproduce.results.rendering import escape_markdown, judged, number
 from reproduce.results.table_lines import SYSTEMS
 from reproduce.results.timing import NOT_MEASURED, duration
@@ -69,7 +70,7 @@ def _anomalies(stored: Stored) -> Said:
     means = [found[0] for found in anomaly_means(stored.complete, stored.paper).values()]
     if None in means:
         return NOT_MEASURED, NOT_RUN
-    return f"AUPRC {', '.join(map(_alone, means))}", _status(stored.verdicts, "anomaly")
+    return f"AUPRC {', '.join(map(_alone, means))}", _status(stored.verdicts, means)
 
 
 def _split(stored: Stored) -> Said:
@@ -94,7 +95,7 @@ def _outside(stored: Stored) -> Said:
         return NOT_MEASURED, NOT_RUN
     shown = [one for one in ours if one.learning != "gaussian" and one.of.score in SHOWN_OUTSIDE]
     said = ", ".join(f"{one.of.score} {one.mean.cell}" for one in shown)
-    return f"AUROC {said}", _status(stored.verdicts, "out-of-distribution")
+    return f"AUROC {said}", _status(stored.verdicts, [one.mean for one in shown])
 
 
 def _iteration(stored: Stored) -> Said:
@@ -111,8 +112,10 @@ def _elsewhere(stored: Stored) -> Said:
     return "-", ELSEWHERE
 
 
-def _status(verdicts: Sequence[Verdict], source: str) -> str:
-    found = {judged(one) for one in verdicts if one.expectation.source == source and one.mean is not None}
+def _status(verdicts: Sequence[Verdict], means: Iterable[Mean | None]) -> str:
+    """Return the verdicts on some means."""
+    asked = {question(mean.row) for mean in means if mean}
+    found = {judged(one) for one in verdicts if one.mean is not None and question(one.expectation) in asked}
     return ", ".join(sorted(found)) or "measured"
 
 

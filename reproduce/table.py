@@ -4,8 +4,9 @@
     python -m reproduce.table --systems ddpm ncsn --preset cpu --seeds 1 2 3
     python -m reproduce.table --only-table --preset cpu           print the stored rows, run nothing
 
-All have the same data, the same evaluator and, at `budget`, the same 20 minutes. The rows of NVAE and of ours come
-from `reproduce.cifar10 --model two-stage`. The paper's values are shown for comparison and are no criterion.
+All have the same data, the same evaluator and the same time: about five minutes of one CPU core at `cpu`, an hour at
+`long`, 20 minutes of a GPU at `budget`. The rows of NVAE and of ours come from `reproduce.cifar10 --model two-stage`.
+The paper's values are shown for comparison and are no criterion.
 """
 
 import sys

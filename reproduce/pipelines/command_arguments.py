@@ -56,7 +56,7 @@ class PriorsArguments(Training):
     priors: tuple[str, ...] = ()
     """Priors to train, such as abp lebm; by default all."""
     preset: str = "tiny"
-    """tiny: seconds for each prior; cpu: ten minutes of one core for each prior and seed."""
+    """tiny: seconds for each prior; cpu: ten minutes of one core for each prior and seed; long: two hours."""
     dataset: str | None = None
     """A dataset of 32x32 or 64x64 images instead of CIFAR-10, such as celeba64 or svhn-first1083."""
     budget: str | None = None
@@ -72,7 +72,7 @@ class TableArguments(Training):
     systems: tuple[str, ...] = ()
     """Systems to train, such as ddpm ncsn; by default all."""
     preset: str | None = None
-    """tiny, cpu, budget or paper; by default budget on a GPU and tiny elsewhere."""
+    """tiny, cpu, long (an hour of one core a system), budget or paper; by default budget on a GPU, tiny elsewhere."""
     dataset: str | None = None
     """A dataset of 32x32 images instead of CIFAR-10, such as photos; rows carry its name."""
     only_table: bool = False

@@ -1,7 +1,8 @@
 """Sizes of the ladder of priors: one generator and one training time for all priors.
 
 A prior of two layers is x <- z1 <- z2 and one of one layer x <- z1, with the same generator p(x|z1). `cpu` gives each
-ten minutes of one CPU core, however many updates that is; `tiny` is a first look of as many updates for each.
+ten minutes of one CPU core, however many updates that is, and `long` two hours; `tiny` is a first look of as many
+updates for each.
 """
 
 import dataclasses
@@ -81,7 +82,11 @@ CPU = PriorSize(
     kept=False,
 )
 
-SIZES = {"tiny": TINY, "cpu": CPU}
+LONG = dataclasses.replace(
+    CPU, name="long", training=dataclasses.replace(CPU.training, budget_seconds=7_200.0), images=10_000
+)
+
+SIZES = {size.name: size for size in (TINY, CPU, LONG)}
 
 
 def experiment_of(line: PriorLine, size: PriorSize, dataset: str, shape: tuple[int, ...]) -> Experiment:

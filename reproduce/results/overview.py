@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 from rich.console import Console
@@ -12,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jlebm.text import printable
-from reproduce.results.expectation import quantity
 from reproduce.results.identity import recipe_of
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
@@ -24,14 +24,13 @@ MEANING: Mapping[Status, str] = {
     "DRIFT": "beyond the tolerance, within what a FAIL takes",
     "FAIL": "too far off, changed since stored, or not comparable",
     "NO EXPECTATION": "measured; nothing is expected of it yet",
-    "TOO FEW SEEDS": "measured on fewer seeds than the expectation is of",
+    "TOO FEW SEEDS": "measured on fewer seeds than are asked for",
     "STALE": "measured, but not as the expectation asks",
     "NEVER RUN": "no row yet",
 }
 LOUD: tuple[Status, ...] = ("FAIL", "DRIFT")
 ON_A_GPU = ("budget", "paper")
 """Presets made for a GPU."""
-MOST_NAMED = 3  # results named for each command
 
 
 class Queued(NamedTuple):
@@ -104,17 +103,15 @@ def overview(
     queued = queue(verdicts)
     if queued:
         commands = f"{len(queued)} command{'s' * (len(queued) != 1)}"
-        screen.print(Text(f"To run, {commands}; those that need a GPU come last:"))
-    recipe = needs = ""
-    for one in queued:
-        if one.recipe != recipe:
-            recipe, needs = one.recipe, ""
-            screen.print(Text(f"\n{printable(recipe)}", style="bold"))
-        told = [_waiting(one)] if one.needs == needs else [_waiting(one), f"needs {one.needs}"]
-        needs = one.needs
-        for said in told:
-            screen.print(Padding(Text(printable(said)), (0, 0, 0, 2), expand=False))
-        screen.print(Text(f"    {printable(one.command)}", style="cyan"), soft_wrap=True)
+        screen.print(Text(f"To run, {commands}:"))
+    for needs_gpu, alike in groupby(queued, key=lambda one: one.needs_gpu):
+        screen.print(Text("\nwith a GPU" if needs_gpu else "\non a CPU", style="bold"))
+        for needs, group in groupby(alike, key=lambda one: one.needs):
+            some = list(group)
+            told = Text(printable(f"{_waiting(some)}; needs {needs}"))
+            screen.print(Padding(told, (0, 0, 0, 2), expand=False))
+            for one in some:
+                screen.print(Text(f"    {printable(one.command)}", style="cyan"), soft_wrap=True)
     screen.print(Text("\nEvery verdict, or with --only dataset=cifar10 those of one dataset:"))
     screen.print(Text("    nox -s check -- --all", style="cyan"), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
@@ -166,10 +163,7 @@ def _summary(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def _waiting(one: Queued) -> str:
-    """Describe the results that wait for a command: "8 NEVER RUN: FID of ebm-prior, FID of posterior and 6 more"."""
-    found = Counter(verdict.status for verdict in one.waiting)
-    many = ", ".join(f"{number} {status}" for status, number in found.items())
-    names = list(dict.fromkeys(quantity(verdict.expectation) for verdict in one.waiting))
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{many}: {', '.join(names[:MOST_NAMED])}{more}"
+def _waiting(queued: Sequence[Queued]) -> str:
+    """Count the results that wait for some commands: "6 TOO FEW SEEDS, 1 NEVER RUN"."""
+    found = Counter(verdict.status for one in queued for verdict in one.waiting)
+    return ", ".join(f"{number} {status}" for status, number in found.items())

@@ -96,7 +96,7 @@ def measured(verdict: Verdict) -> str:
 
 def judged(verdict: Verdict) -> str:
     """Format the verdict on a measured number, also without an expectation."""
-    return verdict.status if verdict.expectation.value is not None else "no expectation yet"
+    return "no expectation yet" if verdict.status == "NO EXPECTATION" else verdict.status
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

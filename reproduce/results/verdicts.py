@@ -30,8 +30,8 @@ class Verdict:
     Attributes:
         expectation: for rows without one, made of their selectors, without a value.
         status: PASS, DRIFT or FAIL of a measured number; NO EXPECTATION if none is stored; TOO FEW SEEDS if fewer were
-            measured than expected; STALE if the rows have another configuration, number of images or weights than
-            expected; NEVER RUN without a row.
+            measured than the expectation asks for, with a value or without; STALE if the rows have another
+            configuration, number of images or weights than expected; NEVER RUN without a row.
         reason: one clause; "" for a PASS without remarks.
         command: measures or settles it; "" if nothing needs to be run.
         mean: over seeds, of the newest row of each; None without rows.
@@ -185,8 +185,10 @@ def _unexpected(
         return Verdict(one, "NEVER RUN", f"{reason}; needs {one.needs}", one.command)
     latest = newest_of_each_seed(found)
     mean, spread, count = summary(latest)
-    reason = "; ".join(["no expectation yet", *_remarks(latest)])
-    return Verdict(one, "NO EXPECTATION", reason, rewrite(one), mean, spread, count, latest[0].images)
+    few = count < one.seeds
+    reason = "; ".join([f"{count} of {one.seeds} seeds measured" if few else "no expectation yet", *_remarks(latest)])
+    status, command = ("TOO FEW SEEDS", one.command) if few else ("NO EXPECTATION", rewrite(one))
+    return Verdict(one, status, reason, command, mean, spread, count, latest[0].images)
 
 
 def _faults(rows: Sequence[Measurement]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from reproduce.systems.system import BaselineExperiment
 SIZES = {
     "tiny": Size(images=768, reference_images=768, kept=False),  # the fewest that fid768 can be measured on
     "cpu": Size(images=10_000, reference_images=10_000),
+    "long": Size(images=10_000, reference_images=10_000),
     "budget": Size(images=50_000),
     "paper": Size(images=50_000),
 }

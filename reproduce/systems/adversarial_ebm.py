@@ -11,7 +11,7 @@ which is the same function during the ascent and in training.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped, hour_of
 from reproduce.systems.turns import Turn
 
 
@@ -259,3 +259,4 @@ PRESETS = {
         training=TrainingConfig(steps=202_800, batch_size=32),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"], replace(PRESETS["cpu"].model, grow_every=1_560))

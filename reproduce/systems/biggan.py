@@ -21,7 +21,7 @@ from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.normed import DiscriminatorBlock, GeneratorBlock, normed
-from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
+from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped, hour_of
 from reproduce.systems.turns import Turn, integers
 
 
@@ -236,3 +236,4 @@ PRESETS = {
         training=TrainingConfig(steps=125_000, batch_size=200),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

@@ -19,7 +19,7 @@ from jlebm.errors import UserError
 from jlebm.images import clipped
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped, hour_of
 from reproduce.systems.turns import Turn, integers
 from reproduce.systems.unet import UNet, UNetConfig
 
@@ -190,3 +190,4 @@ PRESETS = {
         training=TrainingConfig(steps=800_000, batch_size=128),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

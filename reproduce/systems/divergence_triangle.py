@@ -25,7 +25,7 @@ from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.networks import SLOPE
 from jlebm.randomness import Noise
-from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, Optimizers, System, flipped, hour_of
 from reproduce.systems.turns import Turn
 
 
@@ -230,3 +230,4 @@ PRESETS = {
         training=TrainingConfig(steps=750_000, batch_size=100),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

@@ -15,7 +15,7 @@ from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.flow import Flow
 from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped, hour_of
 from reproduce.systems.turns import Turn, uniform
 
 
@@ -149,3 +149,4 @@ PRESETS = {
         training=TrainingConfig(steps=180_000, batch_size=512),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

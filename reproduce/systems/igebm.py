@@ -1,7 +1,7 @@
 """IGEBM (Du and Mordatch, arXiv 1903.08689): an energy of pixels, sampled by chains from a replay buffer."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jaxtyping import Float, Int64
@@ -11,7 +11,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, hour_of
 from reproduce.systems.turns import Turn
 
 
@@ -94,3 +94,4 @@ PRESETS = {
         training=TrainingConfig(steps=60_000, batch_size=128),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"], replace(PRESETS["cpu"].model, buffer=10_000))

@@ -7,7 +7,7 @@ over resolutions.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.pixel_energy import BufferedEnergy, PixelEnergyConfig
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, flipped, hour_of
 from reproduce.systems.turns import Turn, integers, uniform
 
 FARTHEST = 1e-6  # smallest distance, for its logarithm
@@ -182,3 +182,4 @@ PRESETS = {
         training=TrainingConfig(steps=20_000, batch_size=128),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"], replace(PRESETS["cpu"].model, buffer=10_000))

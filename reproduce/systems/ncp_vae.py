@@ -27,7 +27,7 @@ from jlebm.latents import Latents, layer_names, standard_normal_log_prob
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
-from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
+from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System, hour_of
 from reproduce.systems.turns import Turn
 
 PROPOSALS_AT_A_TIME = 20  # images drawn at a time; the images depend on it, as their draws do
@@ -260,3 +260,4 @@ PRESETS = {
         training=TrainingConfig(steps=100_000, batch_size=64),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

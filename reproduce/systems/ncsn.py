@@ -17,7 +17,7 @@ from jlebm.backbones.protocol import Backbone
 from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped, hour_of
 from reproduce.systems.turns import Turn, integers, uniform
 from reproduce.systems.unet import UNet, UNetConfig
 
@@ -172,3 +172,4 @@ PRESETS = {
         training=TrainingConfig(steps=200_001, batch_size=128),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

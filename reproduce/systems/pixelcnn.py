@@ -21,7 +21,7 @@ from jlebm.images import unless_lost
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.levels import bits_per_dim, from_levels, to_levels
-from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped
+from reproduce.systems.system import Adam, BaselineExperiment, OneNetwork, System, flipped, hour_of
 from reproduce.systems.turns import Turn, uniform
 
 
@@ -244,3 +244,4 @@ PRESETS = {
         training=TrainingConfig(steps=300_000, batch_size=16),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

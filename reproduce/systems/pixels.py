@@ -93,6 +93,7 @@ def _preset(name: str, steps: int, batch_size: int, ema_decay: float, budget_sec
 PRESETS = {
     "tiny": _preset("tiny", 101, 16, 0.9, None),
     "cpu": _preset("cpu", 2_000, 64, 0.99, None),
+    "long": _preset("long", 2_000, 64, 0.99, None),  # there is no more to learn in an hour
     "budget": _preset("budget", 5_000, 64, 0.99, 1200.0),
     "paper": _preset("paper", 5_000, 64, 0.99, None),  # no paper reports it: every system should be better
 }

@@ -22,7 +22,7 @@ from jlebm.errors import UserError
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce.systems.modulated import FLOOR, Linear, ModulatedConv, StyledLayer, Weight, activated, blurred, doubled
-from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped
+from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped, hour_of
 from reproduce.systems.turns import Turn
 
 
@@ -230,3 +230,4 @@ PRESETS = {
         training=TrainingConfig(steps=1_562_500, batch_size=64),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

@@ -6,9 +6,9 @@ like everything else.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -27,6 +27,7 @@ from reproduce.systems.turns import InTurns, Turn, uniform
 
 PROTOCOL = "table/1"
 DATASET = "cifar10"
+HOUR = 3_600.0  # seconds
 
 
 class System(nn.Module):
@@ -223,3 +224,23 @@ class OnBackbone(BaselineExperiment):
 
     backbone: str = ""
     """Name of the backbone: digest and seed of its stage one."""
+
+
+E = TypeVar("E", bound=BaselineExperiment)
+
+
+def hour_of(preset: E, model: ImageModel | None = None) -> E:
+    """Return `long`: what `cpu` trains in five minutes, for an hour of one core, with a ten times longer average.
+
+    Args:
+        preset: the system's `cpu`.
+        model: its networks with what a longer training changes, such as a larger buffer of images; None for the same.
+    """
+    decay = preset.optimizer.ema_decay
+    return replace(
+        preset,
+        preset="long",
+        model=model or preset.model,
+        optimizer=preset.optimizer if decay is None else replace(preset.optimizer, ema_decay=1 - (1 - decay) / 10),
+        training=replace(preset.training, steps=1_000_000, budget_seconds=HOUR),
+    )

@@ -26,7 +26,7 @@ from jlebm.latents import Latents, standard_normal_log_prob
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
 from reproduce import cifar10
-from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System
+from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System, hour_of
 from reproduce.systems.turns import Turn
 
 
@@ -276,3 +276,4 @@ PRESETS = {
         training=TrainingConfig(steps=30_000, batch_size=32),
     ),
 }
+PRESETS["long"] = hour_of(PRESETS["cpu"])

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from figures import detection_tables, pages, summaries
+from figures import detection_tables, pages, paper_map, summaries
+from figures.stored import Stored
 from jlebm.errors import UserError
 from reproduce.results import Expectation, Measurement, append, check, expect, read_paper
 
@@ -251,3 +252,17 @@ def test_anomalies_of_the_split_stand_beside_what_is_possible_there(results: Pat
     assert table["VAE, reported, impossible on this test set", "-"][0] == "0.063"
     assert table["ours, reported", "-"][0].startswith("0.470")
     assert len(lines) == 3 + 2 + 6
+
+
+def test_the_status_of_a_line_is_that_of_its_own_rows(row: Any, tmp_path: Path) -> None:
+    """Would break if rows of another protocol or size told the status of the official test images in the map."""
+    said = {"protocol": "anomaly/1", "dataset": "mnist", "metric": "auprc", "source": "anomaly", "score": "L>0"}
+    said |= {"preset": "cpu", "learning": "variational", "model": "ladder"}
+    official = [row(**said, target=str(digit), value=0.1 * digit) for digit in (1, 4, 5, 7, 9)]
+    other = row(**said | {"protocol": "anomaly-80-20/1", "preset": "long"}, target="1", value=0.7)
+    expected = [expect([one]) for one in official]
+    verdicts = check([*official, other], expected)
+    assert {one.status for one in verdicts} == {"PASS", "NO EXPECTATION"}
+    stored = Stored(tmp_path, [*official, other], verdicts, PAPER, (), ())
+    (line,) = [one for one in paper_map.LINES if one.place == "The same, official test images"]
+    assert line.said(stored) == ("AUPRC 0.100, 0.400, 0.500, 0.700, 0.900", "PASS")

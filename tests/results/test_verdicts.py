@@ -150,6 +150,18 @@ def test_no_row_and_too_few_seeds(row: Any) -> None:
     assert (few.status, few.reason, few.count) == ("TOO FEW SEEDS", "2 of 3 seeds measured", 2)
 
 
+def test_what_waits_for_three_seeds_waits_until_they_are_there(row: Any) -> None:
+    """Would break if the first seed of a result without an expected value took its command out of the queue."""
+    asked = dataclasses.replace(OPEN, seeds=3)
+    for count in (1, 2):
+        (few,) = check([row(seed=seed) for seed in range(count)], [asked])
+        assert (few.status, few.count, few.mean, few.command) == ("TOO FEW SEEDS", count, 1.25, asked.command)
+        assert few.reason == f"{count} of 3 seeds measured"
+    (all_there,) = check([row(seed=seed) for seed in range(3)], [asked])
+    assert (all_there.status, all_there.count) == ("NO EXPECTATION", 3)
+    assert all_there.command.startswith("python -m reproduce.check --write-expected ")
+
+
 @pytest.mark.parametrize("name", ["extractor", "reference", "chain", "weights"])
 def test_rows_of_different_conditions_are_never_averaged(row: Any, name: str) -> None:
     """Would break if a mean were taken over two extractors, or compared with one made by another."""

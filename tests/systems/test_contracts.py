@@ -10,6 +10,8 @@ from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.run import Run
 from jlebm.training import TrainState, initial_state
+from reproduce import cifar10
+from reproduce.pipelines.table_system import OF_ANOTHER
 from reproduce.results import read_paper
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import SIZES, built, presets_of
@@ -41,6 +43,20 @@ def test_presets_are_of_the_system_and_can_be_set(name: str) -> None:
     assert presets["budget"].training.budget_seconds == 1200, "every system has the same 20 minutes"
 
 
+@pytest.mark.parametrize("name", [name for name in built() if name != "pixels"])  # nothing more to learn in an hour
+def test_an_hour_is_spent_on_the_networks_of_five_minutes(name: str) -> None:
+    """Would break if the clock did not end `long`, or its networks were others than those of `cpu`."""
+    short, long = presets_of(name)["cpu"], presets_of(name)["long"]
+    assert (long.training.budget_seconds, long.training.batch_size) == (3_600, short.training.batch_size)
+    assert long.training.steps > 100 * short.training.steps  # more than an hour holds
+    kept = {"buffer", "grow_every"}  # how long a chain lives, and how long the images grow
+    differs = {key for key, value in vars(long.model).items() if value != getattr(short.model, key)}
+    assert differs <= kept
+    before, after = short.optimizer.ema_decay, long.optimizer.ema_decay
+    assert (before is None) == (after is None)
+    assert before is None or 1 - after == pytest.approx((1 - before) / 10)
+
+
 @pytest.mark.parametrize("name", built())
 def test_every_parameter_moves_with_one_part(name: str) -> None:
     """A network that no optimiser has, or two have, breaks this."""
@@ -49,6 +65,15 @@ def test_every_parameter_moves_with_one_part(name: str) -> None:
     moved = [id(each) for group in one.optimisation(state.model).optimizer.param_groups for each in group["params"]]
     assert len(moved) == len(set(moved))
     assert set(moved) == {id(each) for each in state.model.parameters()}
+
+
+@pytest.mark.parametrize("name", ["ncp-vae", "vaebm"])
+def test_a_system_on_a_backbone_finds_its_own(name: str) -> None:
+    """Would break if a preset's networks were of another NVAE than the one that is trained for it, or of none."""
+    for size, one in presets_of(name).items():
+        plan = cifar10.RECIPE.two_stage[OF_ANOTHER.get(size, size)]
+        assert plan.nvae is not None
+        assert plan.nvae.model == one.model
 
 
 class Trained(NamedTuple):
