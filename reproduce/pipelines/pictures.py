@@ -1,6 +1,7 @@
 """Pictures of a run, and the arrays that the repository keeps for its figures."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,9 @@ def files_of(rows: Rows, into: Path, names: Iterable[str] = ARRAYS) -> list[Path
     """Return the files that `store` writes: in the run's folder and, if the repository keeps them, in its artifacts."""
     places = [into / f"{name}.npz" for name in names]
     if rows.kept:
-        subject = rows.subject
-        stem = f"{subject.dataset}_{subject.identity.artifact}_{subject.preset}"
-        places += [rows.folder / "artifacts" / f"{f'{stem}_{name}'.replace('-', '_')}.npz" for name in names]
+        one = rows.subject.identity
+        stem = re.sub(r"[\W_]+", "_", f"{one.dataset} {one.artifact} {one.label}")  # a variation has files of its own
+        places += [rows.folder / "artifacts" / f"{stem}_{name.replace('-', '_')}.npz" for name in names]
     return places
 
 

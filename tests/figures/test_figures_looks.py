@@ -88,6 +88,13 @@ def test_the_front_page(results_with_twin: Path, monkeypatch: Any) -> Figure:
 
 
 @look
+def test_the_front_page_without_a_twin(results: Path, monkeypatch: Any) -> Figure:
+    """Would break if the Gaussian prior of the same generator were called a twin."""
+    (figure,) = figures_of(front, results, monkeypatch)
+    return figure
+
+
+@look
 def test_the_sheet_of_two_priors(results: Path, monkeypatch: Any) -> Figure:
     """Would break if the priors changed places."""
     return figures_of(samples, results, monkeypatch)[1]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import jlebm
 from jlebm import checkpoints
@@ -44,6 +45,34 @@ def test_the_weights_of_an_hour() -> None:
     assert sizes is not None
     assert ((sizes > 0.05) & (sizes < 0.3)).all()
     assert kept.sample(range(2), chain=dataclasses.replace(chain, steps=2)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("name", "side"), [("cifar10", 32), ("celeba64", 64)])
+def test_weights_in_half_precision(name: str, side: int) -> None:
+    """Breaks if the energies that see the layers above cannot be loaded from a rounded file, or a run's digest is lost.
+
+    Such a file is read as float32, whose values are those of half precision.
+    """
+    path = ARTIFACTS / f"{name}_two_stage_long_path_weights.safetensors"
+    tensors, header = checkpoints.load_weights(path)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert all(torch.equal(tensor, tensor.half().float()) for tensor in tensors.values())
+    assert path.stat().st_size < 2.2 * sum(tensor.numel() for tensor in tensors.values())
+    kept = jlebm.load(path)
+    assert kept.experiment.digest() == header["digest"]
+    assert kept.sampler is not None
+    images = kept.sample(range(2), chain=dataclasses.replace(kept.sampler.chain, steps=2))
+    assert images.shape == (2, 3, side, side)
+    assert not (images == kept.sample(range(2), "gaussian-prior")).all()
+
+
+def test_every_kept_file_is_listed_with_its_digest() -> None:
+    """Breaks if a file of weights had no line in the documentation, or a line named another configuration."""
+    lines = (ARTIFACTS.parents[1] / "docs" / "library.md").read_text().splitlines()
+    for path in ARTIFACTS.glob("*.safetensors"):
+        (line,) = [line for line in lines if line.startswith(f"| `{path.name}`")]
+        digest = "-" if path.name.endswith("_backbone.safetensors") else checkpoints.load_weights(path)[1]["digest"]
+        assert line.split(" | ")[-1].strip(" |`") == digest[:10]
 
 
 def test_a_kept_backbone_has_no_energies() -> None:

@@ -205,6 +205,26 @@ def test_a_variation_trains_nothing(
 
 
 @pytest.mark.slow
+def test_a_variation_keeps_arrays_of_its_own(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Would break if the arrays of longer chains, or of other energies, took the place of the preset's own."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    arguments = [argument.replace(str(trained[0]), str(folder)) for argument in trained[1]]
+    keeping = dataclasses.replace(RECIPE, two_stage={"tiny": dataclasses.replace(PRESET, kept=True)})
+    artifacts = folder / "results/artifacts"
+    assert run_recipe(keeping, arguments, "") == 0
+    plain = {path: path.read_bytes() for path in artifacts.iterdir()}
+    assert artifacts / "photos_two_stage_tiny_samples.npz" in plain
+    for option in (("--chain-steps", "1"), ("--energies-seed", "2")):
+        assert run_recipe(keeping, [*arguments, *option], "") == 0
+        name = "_".join(option).strip("-").replace("-", "_")
+        assert (artifacts / f"photos_two_stage_tiny_{name}_samples.npz").is_file()
+    assert {path: path.read_bytes() for path in plain} == plain
+    for path in artifacts.iterdir():
+        results.read_artifact(path, (), results.read_all(folder / "results/measured"))
+
+
+@pytest.mark.slow
 def test_energies_of_another_seed_stand_upon_the_same_backbone(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Would break if another training of the energies trained its backbone too, or its rows passed for the first's."""
     folder = tmp_path / "copy"
