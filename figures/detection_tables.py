@@ -38,6 +38,7 @@ class OfSplit(NamedTuple):
 class Outside(NamedTuple):
     """AUROC of one score of a ladder or its twin."""
 
+    size: str
     dataset: str
     of: Of
     learning: str
@@ -127,18 +128,19 @@ def _table4(paper: Mapping[str, Reported]) -> dict[tuple[int, str], Reported]:
 
 
 def outside_means(rows: Sequence[Measurement]) -> dict[str, list[Outside]]:
-    """Return the mean AUROC of each score, by the datasets inside and outside."""
-    asked_of = (PRESET, "auroc", "out-of-distribution")
-    kept = [row for row in rows if (row.label, row.metric, row.source) == asked_of]
-    scores: dict[str, set[tuple[str, Of, str]]] = {}
-    for row in kept:
-        scores.setdefault(f"{row.dataset} in, {row.target} out", set()).add((row.dataset, row.of, row.learning))
+    """Return the mean AUROC of each score, by the datasets inside and outside, and by any size but `PRESET`."""
+    asked_of = ("auroc", "out-of-distribution")
+    kept = [row for row in rows if row.label in SIZES[1:] and (row.metric, row.source) == asked_of]
+    scores: dict[str, set[tuple[str, str, Of, str]]] = {}
+    for row in sorted(kept, key=lambda row: SIZES.index(row.label)):
+        pair = f"{row.dataset} in, {row.target} out" + f", {row.label}" * (row.label != PRESET)
+        scores.setdefault(pair, set()).add((row.label, row.dataset, row.of, row.learning))
     found: dict[str, list[Outside]] = {pair: [] for pair in scores}
     for pair, asked in scores.items():
-        for dataset, of, learning in sorted(asked):
-            mean = mean_of(kept, "auroc", of, dataset=dataset, learning=learning)
+        for size, dataset, of, learning in sorted(asked):
+            mean = mean_of(kept, "auroc", of, dataset=dataset, learning=learning, preset=size)
             assert mean is not None  # there is a row of it
-            found[pair].append(Outside(dataset, of, learning, mean))
+            found[pair].append(Outside(size, dataset, of, learning, mean))
     return found
 
 

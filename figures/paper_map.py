@@ -90,7 +90,7 @@ def _alone(mean: Mean | None) -> str:
 
 def _outside(stored: Stored) -> Said:
     means = [one for found in outside_means(stored.complete).values() for one in found]
-    ours = [one for one in means if one.dataset == "cifar10" and one.of.target in SVHN]
+    ours = [one for one in means if (one.size, one.dataset) == (PRESET, "cifar10") and one.of.target in SVHN]
     if not ours:
         return NOT_MEASURED, NOT_RUN
     shown = [one for one in ours if one.learning != "gaussian" and one.of.score in SHOWN_OUTSIDE]

@@ -196,8 +196,12 @@ def test_another_papers_score_shares_no_line_with_ours(row: Any) -> None:
     pair = [cells for cells in lines if cells[0] == "cifar10 in, svhn out"]
     assert pair[0][1:] == ("L>0", "0.250", "-", "1", "2000")
     assert pair[1][1:4] == ("ours, L^(>0) (this paper)", "-", "0.087")
+    longer = row(**said | {"preset": "long"}, metric="auroc", source="out-of-distribution", target="svhn", score="L>0")
+    lines = detection_tables.out_of_distribution([longer, one], PAPER)
+    assert lines[0] == pair[0], "sizes are not averaged"
+    assert [cells[1:3] for cells in lines if cells[0] == "cifar10 in, svhn out, long"] == [("L>0", "1.250")]
     nothing = [cells[2] for cells in detection_tables.out_of_distribution([], PAPER) if cells[1] == "-"]
-    assert nothing == ["not measured"] * len({cells[0] for cells in lines})
+    assert nothing == ["not measured"] * len({cells[0] for cells in lines if not cells[0].endswith(", long")})
 
 
 def test_the_written_tables_refuse_what_was_changed(results: Path, two_stage: Any, tmp_path: Path) -> None:
