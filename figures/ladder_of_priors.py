@@ -13,7 +13,7 @@ from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED, duration
 
 Cells = tuple[str, ...]
-PRESET = "cpu"
+PRESET, LONGER = "cpu", "long"
 PAPERS = {"cifar10": "cifar10", "celeba64": "celeba-64", "svhn-first1083": "svhn"}
 """Names in `paper.toml` of the datasets that the recipe is for."""
 HEADER = (
@@ -29,12 +29,20 @@ def ladder_of_priors(rows: Sequence[Measurement], paper: Mapping[str, Reported])
         rows: all measured rows; a wall-clock budget ends these trainings.
         paper: what the papers report, by key.
     """
-    ours = [row for row in rows if row.recipe == PRIORS and row.preset == PRESET]
+    ours = [row for row in rows if row.recipe == PRIORS and row.preset in (PRESET, LONGER)]
+    longer = sorted({row.dataset for row in ours if row.preset == LONGER})
     datasets = dict.fromkeys([*PAPERS, *sorted(row.dataset for row in ours)])
-    return [cells for dataset in datasets for cells in _of_dataset(dataset, ours, paper)]
+    asked = [*((dataset, PRESET) for dataset in datasets), *((dataset, LONGER) for dataset in longer)]
+    return [
+        cells
+        for dataset, preset in asked
+        for cells in _of_dataset(dataset, preset, [row for row in ours if row.preset == preset], paper)
+    ]
 
 
-def _of_dataset(dataset: str, rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> Iterator[Cells]:
+def _of_dataset(
+    dataset: str, preset: str, rows: Sequence[Measurement], paper: Mapping[str, Reported]
+) -> Iterator[Cells]:
     found = {line.name: _rows_of(line, dataset, rows) for line in LADDER}
     if not any(found.values()):
         yield (dataset, f"all {len(LADDER)}", NOT_MEASURED, *["-"] * (len(HEADER) - 3))
@@ -45,8 +53,10 @@ def _of_dataset(dataset: str, rows: Sequence[Measurement], paper: Mapping[str, R
         error = mean_of(own, "reconstruction_mse", POSTERIOR)
         twin = mean_of(found[line.twin], "fid768", GAUSSIAN) if line.twin else None
         shown = prior or error
+        if preset == LONGER and not found[line.name]:
+            continue  # only the claim's two layers are asked for at length
         yield (
-            dataset,
+            dataset + f", {preset}" * (preset != PRESET),
             line.title,
             prior.cell if prior else NOT_MEASURED,
             cell(posterior),

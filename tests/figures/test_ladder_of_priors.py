@@ -47,6 +47,20 @@ def test_a_line_for_every_prior_and_a_share_of_its_own_twins_gap(row: Any) -> No
     ]
 
 
+def test_two_hours_stand_below_ten_minutes(row: Any) -> None:
+    """Would break if two sizes were averaged, or a twin of another size judged the energies."""
+    rows = [*rows_of(row, "gaussian-chains", 3.0, 1.5), *rows_of(row, "joint-chains", 2.0, 1.0)]
+    rows += rows_of(row, "gaussian-chains", 1.8, 0.5, preset="long")
+    rows += rows_of(row, "joint-chains", 1.2, 0.6, preset="long")
+    lines = ladder_of_priors(rows, PAPER)
+    fid, gap = (HEADER.index(name) for name in ("fid768", "gap to its Gaussian twin closed"))
+    assert [(cells[fid], cells[gap]) for cells in lines if cells[0] == "cifar10, long"] == [
+        ("1.8000", "-"),
+        ("1.2000", "0.500"),  # (1.8 - 1.2) / (1.8 - 0.6)
+    ]
+    assert [cells for cells in lines if cells[0] != "cifar10, long"] == ladder_of_priors(rows[:6], PAPER)
+
+
 def test_a_dataset_without_rows_is_one_line() -> None:
     """Would break if a table of nothing had a line for every prior, or none."""
     assert [cells[:3] for cells in ladder_of_priors([], PAPER)] == [
