@@ -155,23 +155,26 @@ def systems(rows: Sequence[Measurement], paper: Mapping[str, Reported]) -> list[
 def variations(rows: Sequence[Measurement]) -> list[Cells]:
     """Return a line for each preset with a flag, in the order of `VARIATIONS_HEADER`, below that of the plain preset.
 
-    The plain preset's line has the same number of images and the seeds at which its variations were measured.
+    The plain preset's line has the same number of images and the seeds at which its variations were measured. Lines of
+    other data than the table's follow, with the data's name.
     """
-    family = [row for row in rows if (row.dataset, row.learning) == (DATASET, "two-stage")]
-    varied: dict[tuple[str, int], dict[str, Mapping[str, Option]]] = {}
-    for row in family:
-        if row.variation and next(iter(row.variation)) != "energies_seed" and row.metric == "fid768":
-            varied.setdefault((row.preset, row.images), {})[row.label] = row.variation
+    family = [row for row in rows if row.learning == "two-stage"]
+    varied: dict[tuple[str, str, int], dict[str, Mapping[str, Option]]] = {}
+    for row in sorted(family, key=lambda row: (row.dataset != DATASET, row.dataset)):
+        of_samples = row.metric == "fid768" and row.source in (GAUSSIAN, EBM, POSTERIOR)  # and not of the training set
+        if of_samples and row.variation and next(iter(row.variation)) != "energies_seed":
+            varied.setdefault((row.dataset, row.preset, row.images), {})[row.label] = row.variation
     lines = []
-    for (plain, images), labels in varied.items():
-        asked = [row for row in family if row.images == images]
+    for (dataset, plain, images), labels in varied.items():
+        asked = [row for row in family if (row.dataset, row.images) == (dataset, images)]
         seeds = {row.seed for row in asked if row.label in labels}
         for preset in (plain, *sorted(labels, key=lambda label: _by_option(labels[label]))):
             one = _current([row for row in asked if row.label == preset and row.seed in seeds])
             found = [mean_of(one, "fid768", source) for source in (GAUSSIAN, EBM, POSTERIOR)]
             found.append(mean_of(one, "latent_auc", EBM))
             told = sorted({row.seed for mean in found if mean for row in mean.rows})
-            lines.append((preset, *map(cell, found), ", ".join(map(str, told)) or "-", str(images)))
+            name = preset if dataset == DATASET else f"{dataset}, {preset}"
+            lines.append((name, *map(cell, found), ", ".join(map(str, told)) or "-", str(images)))
     return lines
 
 

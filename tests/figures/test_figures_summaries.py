@@ -142,6 +142,13 @@ def test_a_variation_stands_below_the_plain_preset_of_its_seeds(two_stage: Any) 
         ("cpu --chain-steps 100", "-", "5.0000", "-", "-", "1", "2000"),
     ]
     assert summaries.variations(rows[:-3]) == []
+    faces = [two_stage(dataset="celeba64", variation={"chain_steps": 10}, value=4.0)]
+    faces.append(two_stage(dataset="celeba64", variation={"chain_steps": 10}, source="training-halves", images=500))
+    assert summaries.variations([*faces, *rows]) == [
+        *summaries.variations(rows),
+        ("celeba64, cpu", "-", "-", "-", "-", "-", "2000"),
+        ("celeba64, cpu --chain-steps 10", "-", "4.0000", "-", "-", "1", "2000"),
+    ]
 
 
 def test_each_layer_beside_its_twin(row: Any) -> None:
