@@ -187,29 +187,6 @@ def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
     return dataclasses.replace(plan, preset=name, energies=energies)
 
 
-def by_long_chains(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
-    """Return a plan of `along_the_path` whose training chains have arrived where the energies are low.
-
-    Few chains are kept, hardly any begins anew and every second update runs them on, so that they are thousands of
-    steps old; those of `along_the_path` are 200. Samples are drawn by chains long enough to arrive (docs/search).
-
-    Args:
-        plan: its backbone and the networks of its energies stay.
-        updates: of the energies.
-    """
-    name = plan.preset.replace("path", "chains")
-    energies = dataclasses.replace(
-        plan.energies,
-        preset=name,
-        prior_chain=dataclasses.replace(plan.energies.prior_chain, steps=20),
-        training=dataclasses.replace(plan.energies.training, steps=updates),
-        persistence=Persistence(256, restarts=0.002),
-        chains_every=2,
-    )
-    sampler = dataclasses.replace(plan.sampler, chain=dataclasses.replace(energies.prior_chain, steps=600))
-    return dataclasses.replace(plan, preset=name, energies=energies, sampler=sampler)
-
-
 @dataclass(frozen=True)
 class Lengths:
     """Length of both stages' training."""
