@@ -2,13 +2,13 @@
 
     python -m reproduce.celeba64                                  the largest preset that this machine can run
     python -m reproduce.celeba64 --preset cpu --data-root DIR
-    python -m reproduce.celeba64 --preset long-path               hours of one core: see docs/two_stage
+    python -m reproduce.celeba64 --preset long-chains             hours of one core: see docs/two_stage
     python -m reproduce.celeba64 --preset paper --backbone-checkpoint FILE
     python -m reproduce.celeba64 --model ladder                   a ladder of vector latents beside its Gaussian twin
 
 The data root holds celeba64-64x64.zip (a StyleGAN/EDM dataset zip) or a folder celeba64/ of 64x64 images. The paper
 trains its energies on a BIVA here, whose configuration is not released, and reports no number; this recipe uses an
-NVAE, and for `long` and `long-path` the top-down hierarchy of CIFAR-10's.
+NVAE, and for the presets `long...` the top-down hierarchy of CIFAR-10's.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ from reproduce.presets.staged import (
     TwoStagePreset,
     along_the_path,
     budget,
+    by_long_chains,
     cpu,
     tiny,
     top_down,
@@ -79,6 +80,9 @@ LONG = TwoStagePreset(top_down(PROTOCOL, DATASET, FACES, (12_000, 3_200)), image
 
 # The same hierarchy; energies of each layer with all layers above it.
 LONG_PATH = dataclasses.replace(LONG, plan=along_the_path(LONG.plan, 6_000))
+
+# The same energies, learned by noise contrast and then by chains alone, which have arrived.
+LONG_CHAINS = dataclasses.replace(LONG, plan=by_long_chains(LONG_PATH.plan, (3_000, 1_500)))
 
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. An image costs about one and a half
 # times one of the CIFAR-10 recipe's `budget`, whose speed is itself estimated.
@@ -144,6 +148,7 @@ RECIPE = Recipe(
         "cpu": CPU,
         "long": LONG,
         "long-path": LONG_PATH,
+        "long-chains": LONG_CHAINS,
         "budget": BUDGET,
         "paper": PAPER,
     },

@@ -32,6 +32,7 @@ from reproduce.presets.staged import (
     TwoStagePreset,
     along_the_path,
     budget,
+    by_long_chains,
     cpu,
     tiny,
     top_down,
@@ -150,6 +151,11 @@ TWO_STAGE_LONG = TwoStagePreset(
 # The same hierarchy; energies of each layer with all layers above it, an hour.
 TWO_STAGE_LONG_PATH = dataclasses.replace(TWO_STAGE_LONG, plan=along_the_path(TWO_STAGE_LONG.plan, 9_000))
 
+# The same energies, learned by noise contrast and then by chains alone, which have arrived.
+TWO_STAGE_LONG_CHAINS = dataclasses.replace(
+    TWO_STAGE_LONG, plan=by_long_chains(TWO_STAGE_LONG_PATH.plan, (4_500, 2_000))
+)
+
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. The public network sees 20 million
 # images in 55 hours of 8 V100s, 13 a second on each. A sixth of its groups' cells at half its width, on a GPU with four
 # times the memory bandwidth, should see 600 to 1,100 a second: 5,600 to 10,000 updates in 20 minutes. The cosine
@@ -222,6 +228,7 @@ RECIPE = Recipe(
         "cpu": TWO_STAGE_CPU,
         "long": TWO_STAGE_LONG,
         "long-path": TWO_STAGE_LONG_PATH,
+        "long-chains": TWO_STAGE_LONG_CHAINS,
         "budget": TWO_STAGE_BUDGET,
         "paper": TWO_STAGE_PAPER,
     },

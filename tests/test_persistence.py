@@ -14,6 +14,7 @@ from jlebm.energies import MapEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
 from jlebm.learning.noise_contrast import NoiseContrastUpdate, logistic_loss
+from jlebm.learning.scheme import ContrastiveUpdate
 from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, MixedUpdate, TwoStage, TwoStageExperiment
@@ -200,6 +201,33 @@ def test_chains_at_every_fifth_update(tmp_path: Path) -> None:
     assert sparse.digest() != LEARNED.digest()
 
 
+def test_noise_contrast_ends_before_the_last_update(tmp_path: Path) -> None:
+    """Breaks if an update after its end still classified, ran no chains, or took chains out of their turn."""
+    ending = dataclasses.replace(LEARNED, noise_contrast=0.7, chains_every=5, contrast_updates=6)
+    state = initial_state(ending, 1, CPU, backbone())
+    x, kept = torch.rand(8, 1, 8, 8) * 2 - 1, state.model.chains
+    assert kept is not None
+    scheme, source = ending.scheme(), noise(3)
+    kinds, turns = [], []
+    for step in range(9):
+        before = [layer.clone() for layer in kept.noise]
+        kinds.append(type(scheme.update(state.model, x, source, step)))
+        moved = torch.stack([(one != other).flatten(1).any(1) for one, other in zip(before, kept.noise, strict=True)])
+        turns.append(moved.any(0).nonzero().flatten().tolist())
+    between, chains = NoiseContrastUpdate, ContrastiveUpdate
+    assert kinds == [MixedUpdate, *[between] * 4, MixedUpdate, *[chains] * 3]
+    first, second, third = (list(range(8 * turn, 8 * turn + 8)) for turn in range(3))
+    assert turns == [first, [], [], [], [], second, third, first, second]
+    plain = dataclasses.replace(LEARNED, noise_contrast=0.0).scheme().update(state.model, x, noise(4), 12)
+    ended = scheme.update(state.model, x, noise(4), 13)  # the same turn of the same chains
+    assert ended.figures().keys() == plain.figures().keys()
+    whole = trained(tmp_path / "whole", ending)
+    trained(tmp_path / "parts", ending, stop_after=5)  # before the end of noise contrast, and after it
+    trained(tmp_path / "parts", ending, stop_after=8)
+    assert_same(whole, trained(tmp_path / "parts", ending))
+    assert ending.digest() != dataclasses.replace(ending, contrast_updates=None).digest()
+
+
 def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
     """Breaks if chains that a run does not have were loaded, or lacking ones drawn anew without a word."""
     trained(tmp_path, stop_after=5)
@@ -221,6 +249,9 @@ def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
         ({"chains_every": 5}, "give noise_contrast a weight"),
         ({"chains_every": 3, "noise_contrast": 1.0}, "chains_every must divide 10"),
         ({"chains_every": 0}, "chains_every must divide 10"),
+        ({"contrast_updates": 6}, "give noise_contrast a weight"),
+        ({"contrast_updates": 0, "noise_contrast": 1.0}, "between 0 and training.steps, 12"),
+        ({"contrast_updates": 12, "noise_contrast": 1.0}, "between 0 and training.steps, 12"),
         (
             {"prior_chain": Chain(3, 0.1), "adaptation": None},
             "set prior_chain.space to 'noise'",

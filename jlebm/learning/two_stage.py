@@ -1,6 +1,7 @@
 """Stage two of the two-stage scheme: train energies alone on a frozen backbone (docs/facts, "Two-stage training")."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -97,23 +98,32 @@ class TwoStage(OneUpdate):
     """Updates from one by chains to the next; those between have the logistic loss alone."""
     by_layer: bool = False
     """Whether noise contrast has a classifier for each layer."""
+    contrast_updates: int | None = None
+    """Updates before noise contrast ends and every update is by chains; None if it goes on to the last."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
     ) -> ContrastiveUpdate | MixedUpdate | NoiseContrastUpdate:
         """Run the prior's chains, draw from the encoder, and return the energies' contrastive loss."""
-        if step % self.chains_every:
+        ended = self.contrast_updates is not None and step >= self.contrast_updates
+        contrast = 0.0 if ended else self.noise_contrast
+        if contrast and step % self.chains_every:
             update = NoiseContrast(self.energy_l2, self.by_layer).update(model, x, noise)
-            return dataclasses.replace(update, objective=self.noise_contrast * update.objective)
+            return dataclasses.replace(update, objective=contrast * update.objective)
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
         losses = contrastive_loss(model.energy_at, posterior, prior, self.energy_l2)
         update = ContrastiveUpdate(model, losses, posterior, prior)
-        if not self.noise_contrast:
+        if not contrast:
             return update
         classified = NoiseContrast(by_layer=self.by_layer).classified(model, posterior, noise)
-        return MixedUpdate(update, classified, self.noise_contrast)
+        return MixedUpdate(update, classified, contrast)
+
+    def _turn(self, step: int) -> int:
+        """Return how many updates by chains came before this one."""
+        both = step if self.contrast_updates is None else min(step, self.contrast_updates)
+        return math.ceil(both / self.chains_every) + step - both
 
     def _prior(self, model: JointModel, count: int, noise: Noise, step: int) -> Latents:
         """Return the latents at the ends of this update's chains."""
@@ -123,7 +133,7 @@ class TwoStage(OneUpdate):
         if model.chains is None:
             end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
         else:
-            indices = model.chains.chosen(step // self.chains_every, count)
+            indices = model.chains.chosen(self._turn(step), count)
             end = langevin.run(model.chains.begin(indices, noise), density, self.prior_chain, noise)
             model.chains.keep(indices, end)
         if self.adaptation is not None and step % self.adaptation.every == 0:
@@ -168,6 +178,9 @@ class TwoStageExperiment(Trainable):
     contrast: Literal["whole", "layers"] = field(default="whole", metadata={"since": "0.3"})
     """What noise contrast tells apart: whole samples of posterior and p0, or each layer given those above it; see
     `NoiseContrast`."""
+    contrast_updates: int | None = field(default=None, metadata={"since": "0.3"})
+    """Updates after which noise contrast ends and every update is by chains alone; None for none. It finds the way to
+    the posterior, but once p0 is told from it without fail its gradient only holds back what chains correct."""
 
     def __post_init__(self) -> None:
         """Refuse a hierarchy that the energies do not fit, before its backbone is trained, and a setting it ignores."""
@@ -216,6 +229,13 @@ class TwoStageExperiment(Trainable):
             raise UserError(
                 f"chains_every must divide {LOG_EVERY}, so that the log sees chains, and {self.chains_every} does not"
             )
+        if self.contrast_updates is not None and not (
+            learned and self.noise_contrast and 0 < self.contrast_updates < self.training.steps
+        ):
+            raise UserError(
+                f"contrast_updates={self.contrast_updates} ends the noise contrast beside chains: give noise_contrast "
+                f"a weight, and a number of updates between 0 and training.steps, {self.training.steps}, or null"
+            )
         if self.persistence is None:
             return
         if chain.space != "noise":
@@ -251,7 +271,7 @@ class TwoStageExperiment(Trainable):
         if self.estimator == "noise-contrast":
             return NoiseContrast(self.optimizer.energy_l2, self.contrast == "layers")
         weights = self.optimizer.energy_l2, self.adaptation, self.noise_contrast
-        return TwoStage(self.prior_chain, *weights, self.chains_every, self.contrast == "layers")
+        return TwoStage(self.prior_chain, *weights, self.chains_every, self.contrast == "layers", self.contrast_updates)
 
     def optimisation(self, model: JointModel) -> Optimisation:
         """See `Trainable`: Adam over the energies alone."""

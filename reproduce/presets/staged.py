@@ -187,6 +187,31 @@ def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
     return dataclasses.replace(plan, preset=name, energies=energies)
 
 
+def by_long_chains(plan: TwoStagePlan, updates: tuple[int, int]) -> TwoStagePlan:
+    """Return a plan of `along_the_path` whose energies are learned by noise contrast first, then by chains alone.
+
+    The chains are few and none begins anew, so that they have arrived where the energies are low before noise contrast
+    ends. Samples are drawn by chains long enough to arrive there from p0 (docs/search).
+
+    Args:
+        plan: its backbone and the networks of its energies stay.
+        updates: of the energies, with noise contrast and by chains alone.
+    """
+    contrast, chains = updates
+    name = plan.preset.replace("path", "chains")
+    energies = dataclasses.replace(
+        plan.energies,
+        preset=name,
+        prior_chain=dataclasses.replace(plan.energies.prior_chain, steps=30),
+        training=dataclasses.replace(plan.energies.training, steps=contrast + chains),
+        persistence=Persistence(512, restarts=0.0),
+        chains_every=10,
+        contrast_updates=contrast,
+    )
+    sampler = dataclasses.replace(plan.sampler, chain=dataclasses.replace(energies.prior_chain, steps=600))
+    return dataclasses.replace(plan, preset=name, energies=energies, sampler=sampler)
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Length of both stages' training."""
