@@ -26,7 +26,7 @@ PRIORS = (
     OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )
-LONG, PATH = "long", "long-path"  # presets of one backbone, trained for an hour: energies of a layer, and of its path
+AN_HOUR = ("long", "long-path", "long-chains")  # presets of one backbone, trained for an hour, with other energies
 LONGER = (DATASET, "celeba64")
 RETRAINED = "ours, each seed a training"
 ANEW = ("energies_seed",)  # the variation that is another training; other options change the sampling
@@ -34,10 +34,7 @@ MODELS = {"two-stage": 0, "two layers, joint-mle": 1, "two layers, variational":
 """The place of each model in the order of the lines."""
 
 PRIORS_HEADER = ("prior", "fid768", "seeds", "images", "gap closed")
-LONGER_HEADER = (
-    "data", "Gaussian prior", "EBM prior, `long`", "gap closed", "EBM prior, `long-path`", "gap closed", "posterior",
-    "seeds", "images",
-)  # fmt: skip
+LONGER_HEADER = ("data", "preset", "Gaussian prior", "EBM prior", "gap closed", "posterior", "seeds", "images")
 HEADLINE_HEADER = (
     "data", "model", "Gaussian prior", "EBM prior", "posterior", "gap closed", "seeds", "images", "verdict"
 )  # fmt: skip
@@ -80,20 +77,33 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 
 
 def longer(rows: Sequence[Measurement]) -> list[Cells]:
-    """Return a line for each dataset with a hierarchy that is trained for an hour, in the order of `LONGER_HEADER`.
+    """Return a line for each preset of the hierarchies that are trained for an hour, in the order of `LONGER_HEADER`.
 
-    Both presets have one backbone: its Gaussian prior and its posterior are those of `long` where they were measured.
+    The presets of a dataset have one backbone: its Gaussian prior and its posterior are those of whichever was measured
+    over as many images.
     """
     lines = []
     for dataset in LONGER:
         asked = [row for row in rows if (row.dataset, row.learning, row.metric) == (dataset, "two-stage", "fid768")]
-        one, path = (_current([row for row in asked if row.label == label]) for label in (LONG, PATH))
-        ends = [mean_of(one, "fid768", end) or mean_of(path, "fid768", end) for end in (GAUSSIAN, POSTERIOR)]
-        cells = [cell(ends[0])]
-        for prior in (mean_of(one, "fid768", EBM), mean_of(path, "fid768", EBM)):
-            cells += [NOT_MEASURED if prior is None else prior.cell, gap_closed(ends[0], prior, ends[1])]
-        lines.append((dataset, *cells, cell(ends[1]), *(("-", "-") if ends[0] is None else ends[0].counts)))
+        presets = [_current([row for row in asked if row.label == label]) for label in AN_HOUR]
+        for label, preset in zip(AN_HOUR, presets, strict=True):
+            ours = mean_of(preset, "fid768", EBM)
+            if ours is None:
+                lines.append((dataset, f"`{label}`", "-", NOT_MEASURED, "-", "-", "-", "-"))
+                continue
+            gaussian, posterior = (
+                _of_one_backbone(presets, preset, end, ours.row.images) for end in (GAUSSIAN, POSTERIOR)
+            )
+            values = cell(gaussian), ours.cell, gap_closed(gaussian, ours, posterior), cell(posterior)
+            lines.append((dataset, f"`{label}`", *values, *ours.counts))
     return lines
+
+
+def _of_one_backbone(
+    presets: Iterable[Sequence[Measurement]], own: Sequence[Measurement], source: str, images: int
+) -> Mean | None:
+    means = (mean_of(preset, "fid768", source, images=images) for preset in (own, *presets))
+    return next((mean for mean in means if mean is not None), None)
 
 
 def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | None:
