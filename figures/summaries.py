@@ -82,27 +82,25 @@ def longer(rows: Sequence[Measurement]) -> list[Cells]:
     The presets of a dataset have one backbone: its Gaussian prior and its posterior are those of whichever was measured
     over as many images.
     """
-    lines = []
+    lines: list[Cells] = []
     for dataset in LONGER:
         asked = [row for row in rows if (row.dataset, row.learning, row.metric) == (dataset, "two-stage", "fid768")]
-        presets = [_current([row for row in asked if row.label == label]) for label in AN_HOUR]
-        for label, preset in zip(AN_HOUR, presets, strict=True):
-            ours = mean_of(preset, "fid768", EBM)
+        presets = {label: _current([row for row in asked if row.label == label]) for label in AN_HOUR}
+        found = {label: mean_of(preset, "fid768", EBM) for label, preset in presets.items()}
+        for label, ours in found.items():
             if ours is None:
-                lines.append((dataset, f"`{label}`", "-", NOT_MEASURED, "-", "-", "-", "-"))
                 continue
-            gaussian, posterior = (
-                _of_one_backbone(presets, preset, end, ours.row.images) for end in (GAUSSIAN, POSTERIOR)
-            )
+            candidates = presets[label], *presets.values()
+            gaussian, posterior = (_over_as_many(candidates, end, ours.row.images) for end in (GAUSSIAN, POSTERIOR))
             values = cell(gaussian), ours.cell, gap_closed(gaussian, ours, posterior), cell(posterior)
-            lines.append((dataset, f"`{label}`", *values, *ours.counts))
+            lines.append((dataset, label, *values, *ours.counts))
+        if not any(found.values()):
+            lines.append((dataset, "-", "-", NOT_MEASURED, "-", "-", "-", "-"))
     return lines
 
 
-def _of_one_backbone(
-    presets: Iterable[Sequence[Measurement]], own: Sequence[Measurement], source: str, images: int
-) -> Mean | None:
-    means = (mean_of(preset, "fid768", source, images=images) for preset in (own, *presets))
+def _over_as_many(presets: Iterable[Sequence[Measurement]], source: str, images: int) -> Mean | None:
+    means = (mean_of(preset, "fid768", source, images=images) for preset in presets)
     return next((mean for mean in means if mean is not None), None)
 
 

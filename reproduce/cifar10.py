@@ -16,7 +16,7 @@ import sys
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.backbones.topdown import TopDownConfig
-from jlebm.energies import ConvEnergy
+from jlebm.energies import ConvEnergy, PathFieldEnergy
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
@@ -151,9 +151,9 @@ TWO_STAGE_LONG = TwoStagePreset(
 # The same hierarchy; energies of each layer with all layers above it, an hour.
 TWO_STAGE_LONG_PATH = dataclasses.replace(TWO_STAGE_LONG, plan=along_the_path(TWO_STAGE_LONG.plan, 9_000))
 
-# The same energies, learned by noise contrast and then by chains alone, which have arrived.
+# Energies that see the lowest layer too, learned by noise contrast and then by chains alone, which have arrived.
 TWO_STAGE_LONG_CHAINS = dataclasses.replace(
-    TWO_STAGE_LONG, plan=by_long_chains(TWO_STAGE_LONG_PATH.plan, (4_500, 2_000))
+    TWO_STAGE_LONG, plan=by_long_chains(TWO_STAGE_LONG_PATH.plan, (3_000, 1_500), PathFieldEnergy())
 )
 
 # For one data-centre GPU, 20 and 5 minutes; an estimate that has not been measured. The public network sees 20 million

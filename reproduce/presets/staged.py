@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from jlebm.backbones.nvae import NVAEConfig
 from jlebm.backbones.topdown import TopDownConfig
 from jlebm.config import Config
-from jlebm.energies import ConvEnergy, MapEnergy, PathMapEnergy
+from jlebm.energies import ConvEnergy, MapEnergy, PathFieldEnergy, PathMapEnergy
 from jlebm.experiment import Experiment, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
@@ -187,21 +187,24 @@ def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
     return dataclasses.replace(plan, preset=name, energies=energies)
 
 
-def by_long_chains(plan: TwoStagePlan, updates: tuple[int, int]) -> TwoStagePlan:
+def by_long_chains(plan: TwoStagePlan, updates: tuple[int, int], fields: PathFieldEnergy | None = None) -> TwoStagePlan:
     """Return a plan of `along_the_path` whose energies are learned by noise contrast first, then by chains alone.
 
     The chains are few and none begins anew, so that they have arrived where the energies are low before noise contrast
     ends. Samples are drawn by chains long enough to arrive there from p0 (docs/search).
 
     Args:
-        plan: its backbone and the networks of its energies stay.
+        plan: its backbone stays.
         updates: of the energies, with noise contrast and by chains alone.
+        fields: energies in place of the plan's, for which noise contrast has a classifier for each layer.
     """
     contrast, chains = updates
     name = plan.preset.replace("path", "chains")
     energies = dataclasses.replace(
         plan.energies,
         preset=name,
+        energy=fields or plan.energies.energy,
+        contrast="layers" if fields else "whole",
         prior_chain=dataclasses.replace(plan.energies.prior_chain, steps=30),
         training=dataclasses.replace(plan.energies.training, steps=contrast + chains),
         persistence=Persistence(512, restarts=0.0),
