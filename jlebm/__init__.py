@@ -57,7 +57,7 @@ Learn:
     Trainable                   base class of a configuration that `fit` trains: model, scheme, optimiser
     TrainingConfig              steps, batch size, time budget
     Experiment                  the configuration of a model that is trained together with its prior
-    TwoStageExperiment          the configuration of energies on a trained NVAE
+    TwoStageExperiment          the configuration of energies on a trained backbone
     open_run                    open the folder of a run: configuration, events, checkpoint
     LoopControl                 how `fit` reports, saves and stops
     fit                         train a run to its end, from its checkpoint if it has one

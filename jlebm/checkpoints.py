@@ -68,8 +68,18 @@ def save_weights(path: Path, module: nn.Module, header: dict[str, Any], dtype: t
     """Write a module's weights as safetensors, with a JSON header (configuration, digest, steps) in the metadata.
 
     The header gets two more entries: `sha256`, of the whole file with zeros in its own place, and `format`.
+
+    Raises:
+        UserError: the header has an entry of such a name.
     """
-    tensors = {name: value.detach().to(dtype).cpu().contiguous() for name, value in module.state_dict().items()}
+    tensors, storages = {}, set[int]()
+    for name, value in module.state_dict().items():
+        tensor = value.detach().to(dtype).cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if address in storages else tensor  # tied weights: the format has no sharing
+        storages.add(address)
+    if taken := {"sha256", "format"} & header.keys():
+        raise UserError(f"a header's {sorted(taken)[0]!r} is the file's own; give the entry another name")
     marked = {"sha256": NOT_YET, "format": WEIGHTS_FORMAT, **header}
     content = serialised(tensors, {"jlebm": json.dumps(marked)})
     start = 8 + int.from_bytes(content[:8], "little")

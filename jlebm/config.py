@@ -124,12 +124,22 @@ def _plain(value: Any, whole: bool) -> Any:
     """Return a dataclass as a dictionary; fields added later are included at their defaults only if `whole`."""
     if not dataclasses.is_dataclass(value):
         return value
-    kept = {}
+    kept, hints = {}, typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
-        held = getattr(value, field.name)
+        held = _as_read(hints[field.name], getattr(value, field.name))
         if whole or "since" not in field.metadata or held != _default(field):
             kept[field.name] = _plain(held, whole)
     return kept
+
+
+def _as_read(kind: Any, value: Any) -> Any:
+    """Return a value as `_read` gives it back: a whole number as a float where floats are, so 1 and 1.0 are one."""
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    if isinstance(value, tuple):
+        items = next((list(typing.get_args(each)) for each in kinds if typing.get_origin(each) is tuple), [])
+        repeated = items[:1] * len(value) if Ellipsis in items else items
+        return tuple(map(_as_read, repeated, value)) if len(repeated) == len(value) else value
+    return float(value) if type(value) is int and float in kinds and int not in kinds else value
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -24,7 +24,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.model import JointModel
 from jlebm.randomness import GENERATOR, Noise, Scheme, image_noise
-from jlebm.sampling import Samples, batch_of, dealt, decoded
+from jlebm.sampling import Decoding, Samples, batch_of, dealt, decoded
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def reconstruct_from(
     chosen: Sequence[int],
     latents: PartialPosterior,
     batch_size: int = 100,
+    decoding: Decoding = "mean",
 ) -> Iterator[Samples]:
     """Keep z_{>k} of each chosen image's posterior sample, draw z_{<=k} given them, and decode: one column of a figure.
 
@@ -125,6 +126,7 @@ def reconstruct_from(
         chosen: indices of the images to use; the noise of image i depends on i alone.
         latents: k, and the chains that draw the kept layers and those below.
         batch_size: images per batch.
+        decoding: the decoder's mean, or a draw from its distribution.
 
     Raises:
         UserError: k is not in 0 to L, the chain does not move in whitened noise, or the backbone has no `push_below`.
@@ -133,8 +135,9 @@ def reconstruct_from(
 
     def draw(first: int) -> Samples:
         indices, x = batch_of(model, images, chosen[first : first + batch_size])
-        z = model.sample_posterior(x, latents.posterior_chain, image_noise("posterior", indices, latents.noise))
-        return decoded(model, _drawn_below(model, z, latents, image_noise("layers", indices, latents.noise)))
+        upper, lower = (image_noise(role, indices, latents.noise) for role in ("posterior", "layers"))
+        z = _drawn_below(model, model.sample_posterior(x, latents.posterior_chain, upper), latents, lower)
+        return decoded(model, z, upper if decoding == "sample" else None)
 
     yield from dealt(draw, len(chosen), batch_size)
 

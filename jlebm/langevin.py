@@ -65,7 +65,7 @@ class Chain:
     """Euler-Maruyama, or Crank-Nicolson, which leaves N(0, I) as it is: for the exact drift in whitened noise."""
     sizes: Literal["equal", "adapted"] = field(default="equal", metadata={"since": "0.3"})
     """Step size of a layer: epsilon for all, or the size that was adapted while its energy was trained (`step_sizes`),
-    where epsilon is the first and the largest."""
+    of which epsilon is the first and the largest, and in a chain with another epsilon cuts off those above it."""
 
     leapfrog: int = field(default=1, metadata={"since": "0.3"})
     """Steps of a Hamiltonian trajectory, which are accepted or rejected together: for a corrected Crank-Nicolson chain,
@@ -177,7 +177,7 @@ def sizes_of(log_density: LogDensity, chain: Chain, layers: int) -> tuple[float,
     sizes = step_sizes_of(log_density)
     if sizes is None:
         raise UserError("these energies were trained without adapted step sizes; set the chain's sizes to 'equal'")
-    return tuple(sizes.tolist())
+    return tuple(sizes.clamp(max=chain.epsilon).tolist())
 
 
 def run(

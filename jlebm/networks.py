@@ -37,6 +37,11 @@ class MLP(NamedTuple):
         return self.layers[-1].weight.shape[0]
 
 
+def hooked(*modules: nn.Module) -> bool:
+    """Whether a hook on one of the modules themselves could change what a call of it computes."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
 def read_mlp(network: nn.Module) -> MLP | None:
     """Return the weights of a network that `mlp` made, not copies; None for any other network.
 
@@ -44,7 +49,7 @@ def read_mlp(network: nn.Module) -> MLP | None:
     """
     if type(network) is not nn.Sequential or len(network) < 3 or len(network) % 2 == 0:
         return None
-    if any(each._forward_hooks or each._forward_pre_hooks for each in (network, *network)):
+    if hooked(network, *network):
         return None
     layers, slopes = [], set()
     for index, module in enumerate(network):

@@ -6,8 +6,9 @@ stream of noise, so that the image does not depend on the rest of its batch. A s
 """
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import torch
 
@@ -29,7 +30,7 @@ ROLES = (
 )
 
 
-def derive_seed(role: str, *parts: int) -> int:
+def derive_seed(role: str, *parts: SupportsIndex) -> int:
     """Return the seed of one role: 63 bits of the SHA-256 of the role's name and `parts` (a seed, an epoch, an image).
 
     Raises:
@@ -37,11 +38,11 @@ def derive_seed(role: str, *parts: int) -> int:
     """
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}, not one of {ROLES}")
-    text = "/".join([role, *map(str, parts)])
+    text = "/".join([role, *(str(operator.index(part)) for part in parts)])  # a tensor's or numpy's whole number too
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(role: str, *parts: int, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(role: str, *parts: SupportsIndex, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a new generator on `device`, seeded for this role; on a CPU torch keeps the seed's lower 32 bits."""
     return torch.Generator(device).manual_seed(derive_seed(role, *parts))
 

@@ -236,9 +236,11 @@ def write(
             images; None for all.
 
     Raises:
-        UserError: the disk is full; files of an earlier call stay whole.
+        UserError: there is no sample, or the disk is full; files of an earlier call stay whole.
         NotFinite: an image or a latent is NaN or infinite; files of an earlier call stay whole.
     """
+    if count < 1:
+        raise UserError(f"no image would be in {path}; draw at least one")
     latents_path = path.with_name(f"{path.stem}-latents.npy")
     kept = count if latents is None else min(count, latents)
     if parallel.first():

@@ -12,6 +12,7 @@ from jaxtyping import Float64, UInt8
 from jlebm import hierarchy, sampling
 from jlebm.choices import Prior, Scheme
 from jlebm.devices import layout, resolve_device
+from jlebm.engines.gradients import outside_inference_mode
 from jlebm.errors import UserError, nearest
 from jlebm.hierarchy import PartialPosterior
 from jlebm.langevin import Chain
@@ -120,7 +121,8 @@ class TrainedModel:
         """
         chosen = checked_seeds(seeds)
         batches = self.draw(chosen, prior, chain, batch_size, noise)
-        return sampling.gathered(batches) if chosen else np.empty((0, *self.image_shape), np.uint8)
+        with outside_inference_mode():
+            return sampling.gathered(batches) if chosen else np.empty((0, *self.image_shape), np.uint8)
 
     def reconstruct(
         self,
@@ -154,8 +156,9 @@ class TrainedModel:
         else:
             chosen = self._chain(prior, chain)
             latents = PartialPosterior(below, chosen, posterior, self._drawing.noise)
-            batches = hierarchy.reconstruct_from(self.model, images, indices, latents, size)
-        return sampling.gathered(batches)
+            batches = hierarchy.reconstruct_from(self.model, images, indices, latents, size, self._drawing.decoding)
+        with outside_inference_mode():
+            return sampling.gathered(batches)
 
     def score(
         self,
@@ -184,7 +187,8 @@ class TrainedModel:
         chosen = self._chain(prior, chain) if below else None
         latents = PartialPosterior(below, chosen, self._posterior_chain(), self._drawing.noise)
         size = self.batch_size or BATCH_OF_IMAGES
-        return hierarchy.scores_above(self.model, images, range(len(images)), latents, draws, size)
+        with outside_inference_mode():
+            return hierarchy.scores_above(self.model, images, range(len(images)), latents, draws, size)
 
     def _chain(self, prior: Prior, chain: Chain | None) -> Chain | None:
         """Return the chain of a prior, None for the Gaussian one."""

@@ -222,8 +222,8 @@ def fit(
     """Train a run to its end, from its checkpoint if it has one.
 
     Several processes (`jlebm.engines.parallel`) share every batch, and a checkpoint can be resumed by any number of
-    them. The result is the same up to rounding, except in stage one: its batch norms and the balance of its groups' KLs
-    see a process's part of a batch alone, so that its weights depend on the number of processes.
+    them. The result is the same up to rounding, except where batch norms, free bits or the balance of KLs see a
+    process's part of a batch alone: weights of such a backbone depend on the number of processes.
 
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.

@@ -16,6 +16,7 @@ import torch
 from jlebm import checkpoints
 from jlebm.backbones.nvae import NVAE, digest_of, frozen_copy, load_nvae
 from jlebm.energies import no_energy
+from jlebm.engines.gradients import outside_inference_mode
 from jlebm.errors import UserError, nearest
 from jlebm.experiment import Experiment
 from jlebm.learning.trainable import Trainable
@@ -76,9 +77,16 @@ def load(
     Raises:
         UserError: there are no weights, they are damaged or of something else, or they lack their backbone.
     """
-    file = weights_file(Path(path))
+    with outside_inference_mode():  # weights made there could not enter the gradients of a chain
+        return _loaded(weights_file(Path(path)), device, backbone, sampler)
+
+
+def _loaded(
+    file: Path, device: str | torch.device, backbone: str | os.PathLike[str] | None, sampler: Sampler | None
+) -> TrainedModel:
     weights, header = checkpoints.load_weights(file)
     if "nvae" in header:
+        _check_statistics(sampler, "trained", file)
         network = _frozen(load_nvae(file))
         model = JointModel(network, no_energy(len(network.latent_shapes)))
         return TrainedModel(model, header, network.config.image_shape, sampler=sampler).to(device)
@@ -91,11 +99,14 @@ def load(
     except UserError as error:
         raise UserError(f"{file} cannot be loaded: {error}") from error
     kept = _kept_sampler(experiment, header)
-    statistics = "trained" if kept is None else kept.batch_norm
-    if sampler is not None and sampler.batch_norm != statistics:
-        raise UserError(f"the statistics of batch norms in {file} are {statistics!r}; give a sampler with these")
+    _check_statistics(sampler, "trained" if kept is None else kept.batch_norm, file)
     shape = experiment.model.image_shape
     return TrainedModel(model, header, shape, experiment, sampler or kept, header.get("batch_size")).to(device)
+
+
+def _check_statistics(sampler: Sampler | None, statistics: str, file: Path) -> None:
+    if sampler is not None and sampler.batch_norm != statistics:
+        raise UserError(f"the statistics of batch norms in {file} are {statistics!r}; give a sampler with these")
 
 
 def weights_file(path: Path) -> Path:

@@ -16,6 +16,7 @@ from jlebm.evaluation.extractor import open_extractor
 from jlebm.evaluation.moments import Moments
 from jlebm.images import to_float
 from jlebm.langevin import Chain
+from jlebm.learning.step_sizes import Adaptation
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.run import open_run
 from jlebm.training import LoopControl, fit
@@ -46,6 +47,10 @@ def learn(folder: Path, learning: str, stop_after: int) -> None:
         one = backbone_experiment(training=length)
     elif learning == "two-stage":
         one, given = two_stage_experiment(training=length), backbone()
+    elif learning == "two-stage, adapted":
+        chain = Chain(3, 0.3, start="ancestral", space="noise", discretisation="crank-nicolson", sizes="adapted")
+        following = Adaptation(acceptance=0.99, every=1)
+        one, given = two_stage_experiment(training=length, prior_chain=chain, adaptation=following), backbone()
     else:
         one, images = experiment(learning, training=length), IMAGES[:36]  # type: ignore[arg-type]
     control = LoopControl(checkpoint_seconds=1e9, stop=lambda step: step == stop_after)

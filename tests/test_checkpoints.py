@@ -89,6 +89,19 @@ def test_weights_round_trip_with_their_header(tmp_path: Path) -> None:
         checkpoints.load_weights(path)
 
 
+def test_tied_weights_are_kept(tmp_path: Path) -> None:
+    """Breaks if two layers that share a tensor could not be stored, or came back with other values."""
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    checkpoints.save_weights(tmp_path / "tied.safetensors", tied, {"of": "mine"})
+    found, header = checkpoints.load_weights(tmp_path / "tied.safetensors")
+    assert all(torch.equal(value, tied.state_dict()[name]) for name, value in found.items())
+    assert (len(found), header) == (4, {"of": "mine"})
+    for name in ("sha256", "format"):
+        with pytest.raises(UserError, match=f"'{name}' is the file's own"):
+            checkpoints.save_weights(tmp_path / "tied.safetensors", tied, {name: 1})
+
+
 def test_the_format_without_checksums_is_not_read_as_our_own(path: Path) -> None:
     """Breaks if a checkpoint of torch's format before 1.6, which this program never wrote, is loaded unchecked."""
     content = torch.load(path, weights_only=True)

@@ -18,7 +18,7 @@ from jlebm.learning.backbone import AdamaxConfig, BackboneExperiment, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
 from jlebm.sampling import Sampler
-from tests.small import backbone_experiment, two_stage_experiment
+from tests.small import backbone_experiment, experiment, two_stage_experiment
 
 # beartype looks at random items of the tuples that hypothesis builds; that does not make the tests random.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -102,6 +102,27 @@ def test_json_round_trip_is_exact(one: Config) -> None:
     again = type(one).from_json(json.loads(json.dumps(one.to_json())))
     assert again == one
     assert again.digest() == one.digest()
+
+
+def test_a_whole_number_is_the_float_that_it_is_read_as() -> None:
+    """Breaks if 1 and 1.0 had two digests, equal as they are: a model trained with the one could not be loaded."""
+    nested = two_stage_experiment(training=TrainingConfig(3, 4, 60.0), noise_contrast=2.0)
+    digest, written = nested.digest(), nested.to_json()
+    for part, name, value in (
+        (nested.training, "budget_seconds", 60),
+        (nested, "noise_contrast", 2),
+        (nested.prior_chain, "temperature", 1),
+    ):
+        assert getattr(part, name) == value
+        object.__setattr__(part, name, value)  # what a call does where no test looks at the types of its arguments
+    assert nested.digest() == digest
+    assert json.dumps(nested.to_json()) == json.dumps(written)
+    bits = experiment("gaussian", free_bits=(1.0, 2.0))
+    digest = bits.digest()
+    object.__setattr__(bits, "free_bits", (1, 2))
+    assert bits.digest() == digest
+    assert bits.to_json()["free_bits"] == [1.0, 2.0]
+    assert type(bits.to_json()["training"]["steps"]) is int
 
 
 @settings(max_examples=25)

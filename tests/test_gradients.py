@@ -12,6 +12,7 @@ from jlebm.densities import Posterior, PriorInLatents, PriorInNoise
 from jlebm.energies import JointEnergy, mlp_energy
 from jlebm.engines.closed_form import LEAST_ROWS, MOST_INPUTS, MLPPrior, Product
 from jlebm.engines.gradients import Autograd, PosteriorField, field_of
+from jlebm.errors import UserError
 from jlebm.langevin import Chain, Trace
 from jlebm.latents import Latents
 from jlebm.model import JointModel
@@ -208,6 +209,11 @@ def hooked(one: JointModel) -> JointModel:
     return one
 
 
+def hooked_before(one: JointModel) -> JointModel:
+    one.energy.register_forward_pre_hook(lambda module, inputs: ((inputs[0][0] + 1, *inputs[0][1:]),))
+    return one
+
+
 def normalised(one: JointModel) -> JointModel:
     nn.utils.parametrizations.spectral_norm(one.energy.networks[0][0])
     return one.eval()
@@ -234,6 +240,7 @@ def conditional_hooked(one: JointModel) -> JointModel:
     [
         hooked,
         hooked_zero,
+        hooked_before,
         normalised,
         smooth,
         conditional_hooked,
@@ -244,6 +251,7 @@ def conditional_hooked(one: JointModel) -> JointModel:
     ids=[
         "hook",
         "hook-on-none",
+        "hook-before",
         "spectral-norm",
         "activation",
         "conditional-hook",
@@ -263,6 +271,13 @@ def test_anything_else_goes_through_autograd(changed) -> None:
     shift[:, 0] = h
     up, down = prior(one)((z[0] + shift, *z[1:])), prior(one)((z[0] - shift, *z[1:]))
     torch.testing.assert_close(field.gradient(z)[0][:, 0], ((up - down) / (2 * h)).detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_inference_mode_is_a_sentence() -> None:
+    """Breaks if autograd's own error, which names no way out, came out of a chain."""
+    one = model()
+    with torch.inference_mode(), pytest.raises(UserError, match=r"use torch\.no_grad"):
+        Autograd(prior(one)).gradient(latents(one))
 
 
 def test_noise_space_goes_through_autograd() -> None:

@@ -1,5 +1,6 @@
 """Energies by noise contrast: the logistic loss, its optimum, and what it trains."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -93,6 +94,8 @@ def test_only_the_energies_learn() -> None:
     heavier = NoiseContrast(energy_l2=0.5).update(model, x, SharedNoise(torch.Generator().manual_seed(3)))
     squares = update.positive.square().sum(1).mean() + update.negative.square().sum(1).mean()
     torch.testing.assert_close(heavier.loss(), update.loss() + 0.5 * squares)
+    both = NoiseContrast(energy_l2=0.5, weight=3.0).update(model, x, SharedNoise(torch.Generator().manual_seed(3)))
+    torch.testing.assert_close(both.loss(), 3 * update.loss() + 0.5 * squares)
 
 
 def gaussian(kind: str) -> Experiment:
@@ -130,6 +133,8 @@ def test_what_does_not_fit_is_a_sentence() -> None:
     for assignment in ("estimator=nce", "optimizer.schedule=linear"):
         with pytest.raises(UserError, match=assignment.partition("=")[0]):
             energies(gaussian("conv").model).override([assignment])
+    with pytest.raises(UserError, match=r"set model\.inference_network to true"):
+        energies(dataclasses.replace(gaussian("conv").model, inference_network=False))
     with pytest.raises(UserError, match="are not 1 layers of vectors"):
         energies(gaussian("conv").model, energy=VectorEnergy(((6,),)))
     for assignment in ("largest_gradient=0", "schedule=linear", "lr_warmup=-1"):

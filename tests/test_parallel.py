@@ -67,7 +67,7 @@ def test_statistics_are_the_same(random_weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learning", ["joint-mle", "variational", "two-stage"])
+@pytest.mark.parametrize("learning", ["joint-mle", "variational", "two-stage", "two-stage, adapted"])
 def test_training_is_the_same_but_for_rounding(learning: str, tmp_path: Path) -> None:
     """Weights, Adam, averages and noise after 12 updates in float64; a gradient that is summed twice breaks it.
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import jlebm
-from jlebm import checkpoints
+from jlebm import checkpoints, langevin
 from jlebm.backbones.topdown import TopDownBackbone
+from jlebm.densities import PriorInNoise
 from jlebm.energies import MapEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
@@ -153,6 +154,20 @@ def test_sizes_are_probed_at_every_third_update() -> None:
     assert probed == [True, False, False, True, False, False, True]
 
 
+def test_a_chains_epsilon_cuts_off_larger_sizes() -> None:
+    """Breaks if a chain with adapted sizes ignored its epsilon, "the largest": a smaller one would change nothing."""
+    state = initial_state(LEARNED, 1, CPU, backbone())
+    state.model.energy.step_sizes.copy_(torch.tensor([0.02, 0.5, 0.3, 0.1])[: len(state.model.energy.step_sizes)])
+    density = PriorInNoise(state.model.backbone, state.model.energy)
+    kept = state.model.energy.step_sizes.tolist()
+    layers = len(kept)
+    assert langevin.sizes_of(density, ADAPTED, layers) == tuple(kept), "the chain that it was trained with"
+    small = dataclasses.replace(ADAPTED, epsilon=0.25)
+    assert langevin.sizes_of(density, small, layers) == tuple(min(size, 0.25) for size in kept)
+    ends = [state.model.sample_prior(3, chain, noise(5)) for chain in (ADAPTED, small)]
+    assert not torch.equal(ends[0][1], ends[1][1])
+
+
 def test_both_losses_are_added(tmp_path: Path) -> None:
     """Breaks if the gradient were that of one loss alone, or the logistic loss were of the chains' ends."""
     equal = dataclasses.replace(ADAPTED, sizes="equal")
@@ -173,12 +188,14 @@ def test_both_losses_are_added(tmp_path: Path) -> None:
     for added, chains, contrast in zip(*gradients, alone, strict=True):
         torch.testing.assert_close(added, chains + 0.7 * contrast, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(both.figures()["noise_contrast"], logistic.detach())
+    torch.testing.assert_close(both.figures()["loss"], both.loss().detach())
     assert {"accuracy", "energy_prior/z1", "energy_posterior/z4"} <= both.figures().keys()
 
 
 def test_chains_at_every_fifth_update(tmp_path: Path) -> None:
     """Breaks if an update between two by chains moves a chain, or has another loss than noise contrast alone."""
-    sparse = dataclasses.replace(LEARNED, noise_contrast=0.7, chains_every=5)
+    decaying = dataclasses.replace(LEARNED.optimizer, energy_l2=0.3)
+    sparse = dataclasses.replace(LEARNED, noise_contrast=0.7, chains_every=5, optimizer=decaying)
     state = initial_state(sparse, 1, CPU, backbone())
     x, kept = torch.rand(8, 1, 8, 8) * 2 - 1, state.model.chains
     assert kept is not None
@@ -189,8 +206,8 @@ def test_chains_at_every_fifth_update(tmp_path: Path) -> None:
     assert isinstance(between, NoiseContrastUpdate)
     assert all(torch.equal(one, other) for one, other in zip(before, kept.noise, strict=True))
     positive, negative = between.positive.sum(1), between.negative.sum(1)
-    squares = positive.square().mean() + negative.square().mean()
-    expected = 0.7 * (logistic_loss(positive, negative) + sparse.optimizer.energy_l2 * squares)
+    squares = sum(each.square().sum(1).mean() for each in (between.positive, between.negative))
+    expected = 0.7 * logistic_loss(positive, negative) + sparse.optimizer.energy_l2 * squares
     torch.testing.assert_close(between.loss(), expected)
     for update in (0, 5, 10):  # each by other chains: the first eight of 24, the next, the last
         assert isinstance(scheme.update(state.model, x, source, update), MixedUpdate)
@@ -245,6 +262,9 @@ def test_a_checkpoint_of_other_chains_is_refused(tmp_path: Path) -> None:
         ({"persistence": Persistence(25)}, "must be a multiple of training.batch_size"),
         ({"prior_chain": dataclasses.replace(ADAPTED, sizes="equal")}, "or neither"),
         ({"adaptation": None}, "or neither"),
+        ({"adaptation": Adaptation(least=0.6)}, r"least, 0\.6, must not be above the largest step size"),
+        ({"adaptation": Adaptation(every=3), "noise_contrast": 1.0, "chains_every": 2}, "multiples of one another"),
+        ({"persistence": None, "training": TrainingConfig(12, 8, parts=2)}, "set training.parts to 1, not 2"),
         ({"estimator": "noise-contrast"}, "noise contrast runs no chains"),
         ({"chains_every": 5}, "give noise_contrast a weight"),
         ({"chains_every": 3, "noise_contrast": 1.0}, "chains_every must divide 10"),

@@ -163,6 +163,8 @@ def test_an_interrupted_or_short_stream_leaves_the_old_files(tmp_path: Path) -> 
         sampling.write(path, broken(), 200)
     with pytest.raises(ValueError, match="300 samples were announced, 200 came"):
         sampling.write(path, stream(200), 300)
+    with pytest.raises(UserError, match="draw at least one"):
+        sampling.write(path, stream(0), 0)
     assert path.read_bytes() == before
     assert sorted(one.name for one in tmp_path.iterdir()) == ["s-latents.npy", "s.npy"]
 

@@ -124,6 +124,32 @@ def test_reconstructions_are_those_of_the_trained_model(cases: dict[str, Case], 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_inference_mode_changes_nothing(cases: dict[str, Case], kind: str) -> None:
+    """Breaks if a chain could not follow gradients there: the mode is where users of torch call trained models."""
+    one = cases[kind]
+    plain, images = jlebm.load(one.run.weights), one.images[:3]
+    with torch.inference_mode():
+        there = jlebm.load(one.run.weights)
+        for loaded in (plain, there):
+            for prior in {one.prior, "gaussian-prior"}:
+                np.testing.assert_array_equal(loaded.sample(range(3), prior), plain.sample(range(3), prior))
+            np.testing.assert_array_equal(loaded.reconstruct(images), plain.reconstruct(images))
+            np.testing.assert_array_equal(loaded.score(images), plain.score(images))
+    np.testing.assert_array_equal(there.sample(range(3), one.prior), plain.sample(range(3), one.prior))
+
+
+@pytest.mark.parametrize("kind", ["joint-mle", "ladder"])
+def test_reconstructions_are_decoded_as_the_sampler_says(cases: dict[str, Case], kind: str) -> None:
+    """Breaks if some of the layers kept meant the decoder's mean, whatever the sampler says."""
+    one = cases[kind]
+    sampler = Sampler(one.chain, decoding="sample")
+    drawn, mean = jlebm.load(one.run.weights, sampler=sampler), jlebm.load(one.run.weights)
+    for keep in range(drawn.layers + 1):
+        ours, theirs = (loaded.reconstruct(one.images[:4], keep, "gaussian-prior") for loaded in (drawn, mean))
+        assert (ours != theirs).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_the_trained_model(cases: dict[str, Case], kind: str) -> None:
     """Breaks if k counts the layers from the top, or L^{>0} runs a chain of the prior."""
     one = cases[kind]
@@ -238,6 +264,9 @@ def test_bad_files_are_a_sentence(cases: dict[str, Case], tmp_path: Path) -> Non
         jlebm.load(good, device="tpu")
     with pytest.raises(UserError, match="give a sampler with these"):
         jlebm.load(good, sampler=Sampler(CHAIN, batch_norm="re-estimated"))
+    save_nvae(tmp_path / "nvae.safetensors", backbone())
+    with pytest.raises(UserError, match="give a sampler with these"):
+        jlebm.load(tmp_path / "nvae.safetensors", sampler=Sampler(CHAIN, batch_norm="re-estimated"))
 
 
 def test_bad_calls_are_a_sentence(cases: dict[str, Case]) -> None:

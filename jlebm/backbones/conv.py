@@ -18,7 +18,7 @@ from jlebm.distributions import SIGMA_FLOOR, Normal
 from jlebm.engines.precision import Precision, in_bf16
 from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
-from jlebm.networks import SLOPE
+from jlebm.networks import SLOPE, hooked
 from jlebm.randomness import Noise
 
 RELEASED_TOP_SIGMA = 1.01  # the released code's sigma of p(z_L) is exp(0) + 0.01; the paper's is 1
@@ -133,9 +133,8 @@ class ConvBackbone(MarkovHierarchy):
         slopes = {layer.negative_slope for layer in layers if type(layer) is nn.LeakyReLU}
         doublings = [Doubling, nn.LeakyReLU] * (len(convolutions) - 1)
         built = [nn.Unflatten, FromPoint, nn.LeakyReLU, *doublings, nn.ConvTranspose2d, nn.Tanh]
-        hooked = any(each._forward_hooks or each._forward_pre_hooks for each in (self.generator, *layers))
         plain = type(self) is ConvBackbone and list(map(type, layers)) == built and len(slopes) == 1
-        if not plain or hooked or self.precision == "bf16":
+        if not plain or hooked(self.generator, *layers) or self.precision == "bf16":
             return None
         point = layers[1]
         assert isinstance(point, FromPoint)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jlebm.distributions import SIGMA_FLOOR, Normal, soft_clamped
 from jlebm.latents import Latents, LatentShapes
-from jlebm.networks import MLP, mlp, read_mlp
+from jlebm.networks import MLP, hooked, mlp, read_mlp
 
 
 class GaussianMLP(nn.Module):
@@ -29,8 +29,7 @@ class GaussianMLP(nn.Module):
 
     def plain(self) -> MLP | None:
         """Return the network's weights; None if a call computes more than the network."""
-        more = type(self) is not GaussianMLP or self._forward_hooks or self._forward_pre_hooks
-        return None if more else read_mlp(self.network)
+        return None if type(self) is not GaussianMLP or hooked(self) else read_mlp(self.network)
 
 
 class ClampedGaussianMLP(GaussianMLP):

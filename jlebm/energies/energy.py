@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jlebm.backbones.protocol import Backbone, HasLatentShapes, path_of, push_below
 from jlebm.config import Kinds
 from jlebm.latents import Latents, LatentShapes
+from jlebm.networks import hooked
 
 
 class JointEnergy(nn.Module):
@@ -101,7 +102,7 @@ class NoEnergy(nn.Module):
 
 def is_zero(network: nn.Module) -> bool:
     """Whether a layer's network is the zero network itself, to which no hook adds anything."""
-    return type(network) is NoEnergy and not network._forward_hooks and not network._forward_pre_hooks
+    return type(network) is NoEnergy and not hooked(network)
 
 
 def no_energy(layers: int) -> JointEnergy:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from jlebm.backbones.protocol import Backbone, HasMLPHierarchy
 from jlebm.energies import JointEnergy, is_zero
 from jlebm.latents import Latents
-from jlebm.networks import MLP, Affine, read_mlp
+from jlebm.networks import MLP, Affine, hooked, read_mlp
 
 LEAST_ROWS = 16  # smallest batch whose products have the same bits from a transposed copy of the weight (MKL, AVX-512)
 MOST_INPUTS = 384  # widest product that has the same bits if its bias is added afterwards: MKL sums up as many at once
@@ -55,7 +55,7 @@ class MLPPrior:
         The passes write into memory of the weights' type, to which no autocast applies.
         """
         hierarchy = backbone.mlp_hierarchy() if isinstance(backbone, HasMLPHierarchy) else None
-        if hierarchy is None or type(energy) is not JointEnergy or energy._forward_hooks:
+        if hierarchy is None or type(energy) is not JointEnergy or hooked(energy):
             return None
         energies = []
         for network in energy.networks:

@@ -14,6 +14,7 @@ from torch import Tensor
 from jlebm.densities import LogDensity, Posterior, PriorInLatents
 from jlebm.engines.closed_form import MLPPrior
 from jlebm.engines.decoder_gradient import DecoderLikelihood
+from jlebm.errors import UserError
 from jlebm.latents import Latents, map_latents
 
 
@@ -49,6 +50,11 @@ def without_autograd(field: Field) -> AbstractContextManager[object]:
     return torch.inference_mode() if isinstance(field, MLPPrior) else nullcontext()
 
 
+def outside_inference_mode() -> AbstractContextManager[object]:
+    """Return a context in which a chain can follow gradients, if the caller is in `torch.inference_mode` too."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 @dataclass(frozen=True)
 class Autograd:
     """The field of any log-density, by autograd."""
@@ -60,7 +66,13 @@ class Autograd:
         return self.value_and_gradient(position)[1]
 
     def value_and_gradient(self, position: Latents) -> tuple[Float[Tensor, " batch"], Latents]:
-        """See `Field`."""
+        """See `Field`.
+
+        Raises:
+            UserError: it is called under `torch.inference_mode`.
+        """
+        if torch.is_inference_mode_enabled():
+            raise UserError("a chain follows gradients, which torch.inference_mode forbids; use torch.no_grad")
         with torch.enable_grad():
             leaves = map_latents(lambda layer: layer.detach().requires_grad_(), position)
             value = self.log_density(leaves)

@@ -31,6 +31,7 @@ from jlebm.energies import JointEnergy, NoEnergy
 from jlebm.engines.precision import in_force
 from jlebm.errors import UserError
 from jlebm.latents import Latents, map_latents
+from jlebm.networks import hooked
 
 MOST_STEPS = 10  # steps per graph for vectors: its launch is then a hundredth of its work; feature maps need one step
 KEPT = 4  # graphs at a time, each with its own memory: training has two, sampling one per batch size
@@ -307,7 +308,7 @@ def _weights(modules: Sequence[nn.Module]) -> tuple[Any, ...] | None:
     found: list[Any] = []
     for module in modules:
         for part in module.modules():
-            if part._forward_hooks or part._forward_pre_hooks:
+            if hooked(part):
                 return None
             found.append(part.training)
             for tensor in (*part._parameters.values(), *part._buffers.values()):

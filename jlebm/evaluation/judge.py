@@ -77,8 +77,11 @@ def fitted_auc(
         device: where the classifiers are trained; None for the CPU.
 
     Raises:
-        UserError: the shapes do not fit the samples, a sample is too small, or a value is not finite.
+        UserError: the shapes do not fit the samples, a sample is too small, a value is not finite, or the seed is
+            negative.
     """
+    if seed < 0:
+        raise UserError(f"the seed of classifiers must not be negative, as {seed} is")
     _check(first, second, shapes)
     orders = [in_order(sample, seed) for sample in (first, second)]
     halves = []

@@ -32,8 +32,8 @@ class NoiseContrastUpdate:
 
     model: JointModel
     objective: Float[Tensor, ""]
-    """Mean binary cross-entropy of the two classes, added over classifiers, plus the penalty: 2 log 2 for each
-    classifier where the energies are zero."""
+    """Mean binary cross-entropy of the two classes, added over classifiers and weighted, plus the penalty: for a weight
+    of 1, 2 log 2 for each classifier where the energies are zero."""
     positive: Float[Tensor, "batch layers"]
     """Energies at posterior samples, top first."""
     negative: Float[Tensor, "batch layers"]
@@ -62,6 +62,8 @@ class NoiseContrast(OneUpdate):
     energy_l2: float = 0.0
     by_layer: bool = False
     """Whether each layer has a classifier of its own, by the chain rule; else one has the sum of the energies."""
+    weight: float = 1.0
+    """Weight of the cross-entropy beside the penalty and the loss of chains."""
 
     def update(
         self, model: JointModel, x: Float[Tensor, "batch channels height width"], noise: Noise, step: int = 0
@@ -86,6 +88,7 @@ class NoiseContrast(OneUpdate):
             prior = model.sample_gaussian(len(posterior[0]), noise)
             positive, negative = model.energy_at(posterior), model.energy_at(prior)
             objective = logistic_loss(positive.sum(1), negative.sum(1))
+        objective = self.weight * objective
         if self.energy_l2:
             squares = positive.square().sum(1).mean() + negative.square().sum(1).mean()
             objective = objective + self.energy_l2 * squares

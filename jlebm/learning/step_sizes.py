@@ -31,7 +31,7 @@ class Adaptation:
     acceptance: float = 0.75
     """Acceptance that each layer's size is led to."""
     every: int = 10
-    """Updates from one probe to the next."""
+    """Updates from one probe to the next, if all of them run chains; else the next that does."""
     factor: float = 1.15
     """Factor by which a size rises or falls at a probe."""
     least: float = 1e-3
@@ -44,6 +44,32 @@ class Adaptation:
         if self.every < 1 or not self.factor > 1 or not self.least > 0:
             raise UserError(
                 "adaptation.every must be at least 1, adaptation.factor above 1 and adaptation.least positive"
+            )
+
+    def check(self, epsilon: float, chains_every: int, parts: int) -> None:
+        """Refuse a training in which it does not do what it says.
+
+        Args:
+            epsilon: of the chains, the largest size.
+            chains_every: updates from one with chains to the next.
+            parts: of a batch.
+
+        Raises:
+            UserError: sizes could not move, would be probed more rarely than either number says, or in each part.
+        """
+        if self.least > epsilon:
+            raise UserError(
+                f"adaptation.least, {self.least:g}, must not be above the largest step size, prior_chain.epsilon, "
+                f"{epsilon:g}"
+            )
+        if max(self.every, chains_every) % min(self.every, chains_every):
+            raise UserError(
+                f"step sizes are probed in updates with chains: adaptation.every, {self.every}, and chains_every, "
+                f"{chains_every}, must be multiples of one another"
+            )
+        if parts != 1:
+            raise UserError(
+                f"a whole batch leads the step sizes: set training.parts to 1, not {parts}, or no adaptation"
             )
 
 

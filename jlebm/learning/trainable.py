@@ -52,8 +52,8 @@ class TrainingConfig:
     budget_seconds: float | None = None
     """Wall-clock time after which training ends early; None for no limit."""
     parts: int = field(default=1, metadata={"since": "0.2", "least": None})
-    """Parts of a batch whose gradients are added up before the update, so that a smaller memory is enough; batch norms
-    and the balance of KLs see one part."""
+    """Parts of a batch whose gradients are added up before the update, so that a smaller memory is enough; batch norms,
+    free bits and the balance of KLs see one part."""
 
     def __post_init__(self) -> None:
         """Refuse a length that allows no step."""

@@ -1,6 +1,5 @@
 """Stage two of the two-stage scheme: train energies alone on a frozen backbone (docs/facts, "Two-stage training")."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -79,9 +78,10 @@ class MixedUpdate:
         return self.chains.loss() + self.weight * self.contrast.loss()
 
     def figures(self) -> dict[str, Tensor]:
-        """Return the chains' figures, and the share of samples that noise contrast has on the right side."""
+        """Return the sum and the chains' other figures, and the loss and accuracy of noise contrast."""
         seen = self.contrast.figures()
-        return self.chains.figures() | {"accuracy": seen["accuracy"], "noise_contrast": seen["loss"].detach()}
+        added = {"loss": self.loss().detach(), "accuracy": seen["accuracy"], "noise_contrast": seen["loss"]}
+        return self.chains.figures() | added
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ class TwoStage(OneUpdate):
         ended = self.contrast_updates is not None and step >= self.contrast_updates
         contrast = 0.0 if ended else self.noise_contrast
         if contrast and step % self.chains_every:
-            update = NoiseContrast(self.energy_l2, self.by_layer).update(model, x, noise)
-            return dataclasses.replace(update, objective=contrast * update.objective)
+            return NoiseContrast(self.energy_l2, self.by_layer, contrast).update(model, x, noise)
         prior = self._prior(model, len(x), noise, step)
         with torch.no_grad():
             posterior = model.backbone.posterior(x, noise).latents
@@ -145,6 +144,7 @@ class TwoStage(OneUpdate):
         assert energy.step_sizes is not None  # `TwoStageExperiment.build` gives them
         sizes = langevin.sizes_of(density, self.prior_chain, len(position))
         found = acceptance_by_layer(position, density, self.prior_chain, sizes, noise)
+        parallel.average([found])  # each process has seen its part of the batch
         energy.step_sizes.copy_(adapted(energy.step_sizes, found, self.adaptation, self.prior_chain.epsilon))
 
 
@@ -192,6 +192,8 @@ class TwoStageExperiment(Trainable):
                     "model.precision, so leave the energies' precision at float32"
                 )
             self.energy.check_on(self.model)
+            if not getattr(self.model, "inference_network", True):
+                raise UserError("stage two draws from the encoder: set model.inference_network to true")
             if self.contrast == "layers":
                 path_shapes_of(self.model)
             return
@@ -229,6 +231,8 @@ class TwoStageExperiment(Trainable):
             raise UserError(
                 f"chains_every must divide {LOG_EVERY}, so that the log sees chains, and {self.chains_every} does not"
             )
+        if self.adaptation is not None:
+            self.adaptation.check(chain.epsilon, self.chains_every, self.training.parts)
         if self.contrast_updates is not None and not (
             learned and self.noise_contrast and 0 < self.contrast_updates < self.training.steps
         ):

@@ -50,6 +50,8 @@ def test_one_distribution_gives_a_half(shapes: list[tuple[int, ...]], seed: int)
 def test_neighbours_that_hang_together_are_seen_where_the_old_test_sees_nothing() -> None:
     """Breaks if the convolutional classifier is lost: each pixel alone is standard normal in both samples."""
     first, second = normal(0, 1000, 256), smooth(1, 1000, 0.15, (4, 8, 8))
+    with pytest.raises(UserError, match="seed of classifiers must not be negative"):
+        fitted_auc(first, second, [(4, 8, 8)], -1, SHORT)
     found = fitted_auc(first, second, [(4, 8, 8)], 0, SHORT)
     assert found.value > 0.5 + 10 * found.error
     assert found.value > 0.75
