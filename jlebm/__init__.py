@@ -57,7 +57,12 @@ Learn:
     Trainable                   base class of a configuration that `fit` trains: model, scheme, optimiser
     TrainingConfig              steps, batch size, time budget
     Experiment                  the configuration of a model that is trained together with its prior
+    OptimizerConfig             rates, penalty and averages of an Experiment
     TwoStageExperiment          the configuration of energies on a trained backbone
+    EnergyOptimizer             rates, penalty and averages of a TwoStageExperiment
+    EnergyConfig                base class of the energies in a TwoStageExperiment
+    VectorEnergy                perceptrons for layers of vectors
+    ConvEnergy                  convolutional networks for layers of feature maps
     open_run                    open the folder of a run: configuration, events, checkpoint
     LoopControl                 how `fit` reports, saves and stops
     fit                         train a run to its end, from its checkpoint if it has one
@@ -89,9 +94,9 @@ if TYPE_CHECKING:
     from jlebm.backbones.protocol import Backbone, HasPushBelow, NoEncoder, PosteriorSample
     from jlebm.backbones.topdown import TopDownBackbone, TopDownConfig
     from jlebm.distributions import Bernoulli, DiscretisedLogisticMixture, Normal
-    from jlebm.energies import JointEnergy, conv_energy, mlp_energy, no_energy
+    from jlebm.energies import ConvEnergy, EnergyConfig, JointEnergy, VectorEnergy, conv_energy, mlp_energy, no_energy
     from jlebm.errors import UserError
-    from jlebm.experiment import Experiment
+    from jlebm.experiment import Experiment, OptimizerConfig
     from jlebm.hierarchy import PartialPosterior, reconstruct_from, scores_above
     from jlebm.images import to_float, to_uint8
     from jlebm.langevin import Chain, Trace
@@ -99,7 +104,7 @@ if TYPE_CHECKING:
     from jlebm.learning.joint_mle import JointMLE
     from jlebm.learning.scheme import OneUpdate
     from jlebm.learning.trainable import Trainable, TrainingConfig
-    from jlebm.learning.two_stage import TwoStage, TwoStageExperiment
+    from jlebm.learning.two_stage import EnergyOptimizer, TwoStage, TwoStageExperiment
     from jlebm.learning.variational import Variational
     from jlebm.model import JointModel
     from jlebm.randomness import CounterNoise, PerImageNoise, SharedNoise, generator, image_noise
@@ -120,9 +125,9 @@ _NAMES = {
     "backbones.nvae": ("NVAE", "NVAEConfig", "load_nvae"),
     "backbones.protocol": ("Backbone", "HasPushBelow", "NoEncoder", "PosteriorSample"),
     "distributions": ("Bernoulli", "DiscretisedLogisticMixture", "Normal"),
-    "energies": ("JointEnergy", "conv_energy", "mlp_energy", "no_energy"),
+    "energies": ("ConvEnergy", "EnergyConfig", "JointEnergy", "VectorEnergy", "conv_energy", "mlp_energy", "no_energy"),
     "errors": ("UserError",),
-    "experiment": ("Experiment",),
+    "experiment": ("Experiment", "OptimizerConfig"),
     "hierarchy": ("PartialPosterior", "reconstruct_from", "scores_above"),
     "images": ("to_float", "to_uint8"),
     "langevin": ("Chain", "Trace"),
@@ -130,7 +135,7 @@ _NAMES = {
     "learning.joint_mle": ("JointMLE",),
     "learning.scheme": ("OneUpdate",),
     "learning.trainable": ("Trainable", "TrainingConfig"),
-    "learning.two_stage": ("TwoStage", "TwoStageExperiment"),
+    "learning.two_stage": ("EnergyOptimizer", "TwoStage", "TwoStageExperiment"),
     "learning.variational": ("Variational",),
     "model": ("JointModel",),
     "randomness": ("CounterNoise", "PerImageNoise", "SharedNoise", "generator", "image_noise"),
@@ -150,8 +155,11 @@ __all__ = [
     "Chain",
     "ConvBackbone",
     "ConvConfig",
+    "ConvEnergy",
     "CounterNoise",
     "DiscretisedLogisticMixture",
+    "EnergyConfig",
+    "EnergyOptimizer",
     "Experiment",
     "Gaussian",
     "HasPushBelow",
@@ -165,6 +173,7 @@ __all__ = [
     "NoEncoder",
     "Normal",
     "OneUpdate",
+    "OptimizerConfig",
     "PartialPosterior",
     "PerImageNoise",
     "PosteriorSample",
@@ -180,6 +189,7 @@ __all__ = [
     "TwoStageExperiment",
     "UserError",
     "Variational",
+    "VectorEnergy",
     "conv_energy",
     "fit",
     "generate",

@@ -6,6 +6,7 @@ names. The machine is not part of it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -124,6 +125,7 @@ def _plain(value: Any, whole: bool) -> Any:
     """Return a dataclass as a dictionary; fields added later are included at their defaults only if `whole`."""
     if not dataclasses.is_dataclass(value):
         return value
+    check_choices(value)
     kept, hints = {}, typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
         held = _as_read(hints[field.name], getattr(value, field.name))
@@ -140,6 +142,24 @@ def _as_read(kind: Any, value: Any) -> Any:
         repeated = items[:1] * len(value) if Ellipsis in items else items
         return tuple(map(_as_read, repeated, value)) if len(repeated) == len(value) else value
     return float(value) if type(value) is int and float in kinds and int not in kinds else value
+
+
+def check_choices(one: Any) -> None:
+    """Refuse a value of a `Literal` field that is not one of its choices: Python itself takes any.
+
+    Raises:
+        UserError: with the field and the nearest choice.
+    """
+    for field in dataclasses.fields(one):
+        choices, value = _choices(type(one), field.name), getattr(one, field.name)
+        if choices and value not in choices:
+            raise UserError(f"{field.name} cannot be {_short(value)}{nearest(str(value), map(str, choices))}")
+
+
+@functools.cache
+def _choices(kind: type, name: str) -> tuple[Any, ...]:
+    hint = typing.get_type_hints(kind)[name]
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -165,6 +185,12 @@ def _likest(kinds: Sequence[Any], value: Any) -> Any:
 def _read(kind: Any, value: Any, path: str) -> Any:
     """Read a JSON value as `kind`: a dataclass or a union of them, a tuple, a literal, an optional or a plain type."""
     if isinstance(kind, type) and Kinds in kind.__bases__ and isinstance(value, dict):
+        fields = {name for each in kinds_of(kind) for name in _names(each)}
+        if strange := sorted(value.keys() - fields):
+            raise UserError(
+                f"unknown configuration key {path + strange[0]!r}{nearest(strange[0], fields)}; a kind of your own is "
+                "known once the module that defines it is imported"
+            )
         kind = max(kinds_of(kind), key=lambda each: (len(_names(each) & value.keys()), -len(_names(each))))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from jlebm import trajectories
 from jlebm.choices import Drift
-from jlebm.config import MOST
+from jlebm.config import MOST, check_choices
 from jlebm.densities import LogDensity, step_sizes_of
 from jlebm.engines import graphs
 from jlebm.engines.gradients import Field, field_of, without_autograd
@@ -73,6 +73,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
+        check_choices(self)
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
             raise UserError(f"the step size epsilon must be positive, not {self.epsilon}")
         if self.steps < 0:

@@ -24,7 +24,15 @@ class JointModel(nn.Module):
     """Chains that a training keeps from one update to the next; no part of the weights."""
 
     def __init__(self, backbone: Backbone, energy: JointEnergy):
+        """Join them.
+
+        Raises:
+            UserError: the energy has not one network for each layer of the backbone.
+        """
         super().__init__()
+        layers, networks = len(backbone.latent_shapes), len(energy.networks)
+        if layers != networks:
+            raise UserError(f"a backbone of {layers} layers needs as many energy networks, not {networks}")
         self.backbone = backbone
         self.energy = energy
 

@@ -112,6 +112,11 @@ class PinnedRing:
         self.events[self.turn].record()
 
 
+def _one_seed_each(like: Latents, seeds: int) -> None:
+    if len(like[0]) != seeds:
+        raise UserError(f"noise of {seeds} seeds is for as many images, not for {len(like[0])}")
+
+
 class PerImageNoise:
     """Noise from one generator per image, for sampling.
 
@@ -128,6 +133,7 @@ class PerImageNoise:
 
     def series(self, like: Latents, count: int) -> Iterator[Latents]:
         """Yield the draws of `count` calls: the same numbers, from fewer calls of each generator where possible."""
+        _one_seed_each(like, len(self.generators))
         sizes = [layer[0].numel() for layer in like]
         size, rows = sum(sizes), len(self.generators)
         together = max(LARGEST_DRAW // (size * rows), 1) if size % NORMAL_BLOCK == 0 else 1
@@ -170,6 +176,7 @@ class CounterNoise:
 
     def series(self, like: Latents, count: int) -> Iterator[Latents]:
         """Yield the draws of `count` calls: the same numbers, several calls' made together."""
+        _one_seed_each(like, len(self.seeds))
         device, sizes = like[0].device, [layer[0].numel() for layer in like]
         self.seeds = self.seeds.to(device)
         together = max(LARGEST_DRAW // max(sum(sizes) * len(self.seeds), 1), 1)

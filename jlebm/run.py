@@ -1,5 +1,6 @@
 """A run's folder: configuration, events, checkpoint, artifacts; one process at a time."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import Timeout
 
 from jlebm.engines import parallel
@@ -15,6 +17,8 @@ from jlebm.errors import UserError
 from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
 from jlebm.learning.trainable import Trainable
+
+DIGESTED = 10_000  # images that the digest of a run's images reads, about: enough to tell data sets apart, at once
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,31 @@ class Run:
         """Return the configuration, digest and seed that identify the run."""
         return {"config": self.experiment.to_json(), "digest": self.experiment.digest(), "seed": self.seed}
 
+    def check_images(self, images: Any) -> None:
+        """Refuse what the model is not for, and other images than the run was begun with, whose digest is kept.
+
+        The digest is of evenly spaced images, up to `DIGESTED`, and of their number.
+
+        Raises:
+            UserError: it is no array of uint8 of the model's shape, or the run was begun with other images.
+        """
+        shape = self.experiment.model.image_shape
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            found = getattr(images, "dtype", type(images).__name__)
+            raise UserError(f"images must be a numpy array of uint8, 0 to 255, of shape (N, C, H, W), not of {found}")
+        if images.shape[1:] != shape:
+            raise UserError(f"the model is for images of {shape}, the dataset's are {images.shape[1:]}")
+        chosen = images[:: max(1, len(images) // DIGESTED)]
+        digest = hashlib.sha256(repr(images.shape).encode() + chosen.tobytes()).hexdigest()
+        path = self.folder / "images.sha256"
+        if not os.path.lexists(path):
+            write_text(path, digest + "\n")
+        elif read_bytes(path).strip() != digest.encode():
+            raise UserError(
+                f"{self.folder} was trained on other images; give these another dataset name, which tells their runs "
+                "apart, or choose another --runs"
+            )
+
     def append_event(self, event: dict[str, Any]) -> None:
         """Append an event to events.jsonl; a last line that a crash cut short is removed.
 
@@ -62,7 +91,7 @@ class Run:
 
 
 @contextmanager
-def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
+def open_run(root: str | os.PathLike[str], experiment: Trainable, seed: int) -> Iterator[Run]:
     """Open and lock the folder of this experiment and seed under `root`, new or as an earlier process left it.
 
     Of several processes that share the work, the first one holds the lock for all.
@@ -72,7 +101,7 @@ def open_run(root: Path, experiment: Trainable, seed: int) -> Iterator[Run]:
             or belongs to another experiment.
     """
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
-    run = Run(root / name, experiment, seed)
+    run = Run(Path(root) / name, experiment, seed)
     with ExitStack() as stack:
         parallel.after_first(lambda: _hold(run, stack if parallel.first() else None))
         yield run

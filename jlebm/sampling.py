@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jlebm.choices import Prior
-from jlebm.config import Config
+from jlebm.config import Config, check_choices
 from jlebm.devices import within_memory
 from jlebm.engines import parallel
 from jlebm.engines.precision import arithmetic
@@ -55,6 +55,7 @@ class Sampler(Config):
 
     def __post_init__(self) -> None:
         """Refuse a negative temperature, and one that the chain cannot use."""
+        check_choices(self)
         if not self.temperature >= 0:
             raise UserError(f"the temperature must not be negative, as {self.temperature} is")
         if self.temperature != 1 and self.chain.space == "latents":

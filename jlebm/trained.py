@@ -226,13 +226,15 @@ class TrainedModel:
             )
 
 
-def checked_seeds(seeds: Iterable[SupportsIndex]) -> list[int]:
+def checked_seeds(seeds: Iterable[SupportsIndex] | int) -> list[int]:
     """Return the seeds as a list of plain ints.
 
     Raises:
         UserError: a seed is not a whole number from 0 on.
     """
     plain = []
+    if not isinstance(seeds, Iterable):
+        raise UserError(f"give one seed for each image, such as range({seeds}), not {seeds!r}")
     for seed in seeds:
         number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
         if number < 0:

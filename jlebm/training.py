@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from jlebm import checkpoints, guard, resuming, sizes
 from jlebm.backbones.protocol import Backbone
-from jlebm.devices import layout, released, within_memory
+from jlebm.devices import layout, released, resolve_device, within_memory
 from jlebm.energies import JointEnergy
 from jlebm.engines import graphs, parallel, products
 from jlebm.engines.precision import arithmetic
@@ -214,7 +214,7 @@ UNATTENDED = LoopControl()
 def fit(
     run: Run,
     images: np.ndarray,
-    device: torch.device,
+    device: torch.device | str,
     control: LoopControl = UNATTENDED,
     backbone: Backbone | None = None,
     labels: np.ndarray | None = None,
@@ -228,20 +228,18 @@ def fit(
     Args:
         run: the open folder; events.jsonl and checkpoint.pt are written into it.
         images: uint8 (N, C, H, W).
-        device: where to train.
+        device: where to train; names are those of `jlebm.devices.resolve_device`.
         control: how the loop reports, saves and stops.
         backbone: the trained backbone of stage two, on the same device, in eval mode; else None.
         labels: the images' classes, int64 (N,), for a class-conditional system; else None.
 
     Raises:
-        UserError: the checkpoint is unusable, the images do not fit, or the disk is full.
+        UserError: the checkpoint is unusable, the images do not fit or are others than the run was begun with, or the
+            disk is full.
         Diverged: an energy diverged or a value is not finite.
     """
-    experiment = run.experiment
-    if images.shape[1:] != experiment.model.image_shape:
-        raise UserError(
-            f"the model is for images of {experiment.model.image_shape}, the dataset's are {images.shape[1:]}"
-        )
+    experiment, device = run.experiment, resolve_device(device) if isinstance(device, str) else device
+    parallel.after_first(lambda: run.check_images(images))
     state = initial_state(experiment, run.seed, device, backbone)
     digest = experiment.digest()
     if run.checkpoint.exists():

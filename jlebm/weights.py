@@ -41,7 +41,11 @@ CONFIGURATIONS: dict[str, type[Trainable]] = {
 
 
 def save_model(
-    path: Path, model: JointModel, header: dict[str, Any], sampler: Sampler, batch_size: int | None = None
+    path: str | os.PathLike[str],
+    model: JointModel,
+    header: dict[str, Any],
+    sampler: Sampler,
+    batch_size: int | None = None,
 ) -> None:
     """Write a trained model as safetensors so that `load` needs nothing else.
 
@@ -53,10 +57,15 @@ def save_model(
         batch_size: images per batch of sampling; None for the size that fills the device.
 
     Raises:
-        UserError: there is no space or no permission to write the file.
+        UserError: there is no space or no permission to write the file, or the header has no configuration.
     """
+    if "config" not in header:
+        raise UserError(
+            "the header has no configuration, without which `load` cannot build the model; give Run.header(), or keep "
+            "a model of your own with torch.save(model.state_dict(), path)"
+        )
     drawn = {"sampler": sampler.to_json()} | ({} if batch_size is None else {"batch_size": batch_size})
-    checkpoints.save_weights(path, model, header | drawn)
+    checkpoints.save_weights(Path(path), model, header | drawn)
 
 
 def load(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jlebm.backbones.nvae import NVAEConfig
-from jlebm.config import Config
+from jlebm.config import Config, check_choices
 from jlebm.energies import ConvEnergy
 from jlebm.errors import UserError
 from jlebm.langevin import Chain
@@ -123,6 +123,22 @@ def test_a_whole_number_is_the_float_that_it_is_read_as() -> None:
     assert bits.digest() == digest
     assert bits.to_json()["free_bits"] == [1.0, 2.0]
     assert type(bits.to_json()["training"]["steps"]) is int
+
+
+def test_a_misspelt_choice_is_refused_where_it_is_written() -> None:
+    """Breaks if a typed word were first looked at by `load`, after the training: Python takes any string."""
+    for part, name, value, sentence in (
+        (Chain(3, 0.1, start="ancestral", space="noise"), "space", "noize", "the nearest known one is 'noise'"),
+        (Sampler(Chain(3, 0.1)), "decoding", "meen", "decoding cannot be 'meen'; the nearest known one is 'mean'"),
+        (backbone_experiment().elbo, "precision", "bf61", "the nearest known one is 'bf16'"),
+    ):
+        object.__setattr__(part, name, value)  # where no test looks at the types of arguments
+        with pytest.raises(UserError, match=sentence):
+            check_choices(part)
+    one = two_stage_experiment()
+    object.__setattr__(one.prior_chain, "discretisation", "euller")
+    with pytest.raises(UserError, match="the nearest known one is 'euler'"):
+        one.digest()
 
 
 @settings(max_examples=25)

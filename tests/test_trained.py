@@ -28,6 +28,7 @@ from jlebm.learning.trainable import Trainable
 from jlebm.model import JointModel
 from jlebm.run import Run
 from jlebm.sampling import Sampler
+from jlebm.trained import checked_seeds
 from tests.small import (
     COLOURED,
     HIERARCHY,
@@ -274,6 +275,18 @@ def test_bad_calls_are_a_sentence(cases: dict[str, Case]) -> None:
     flat, twin = (jlebm.load(cases[kind].run.weights) for kind in ("joint-mle", "gaussian"))
     with pytest.raises(UserError, match="whole numbers from 0 up, not -1"):
         flat.sample([3, -1])
+    with pytest.raises(UserError, match=r"one seed for each image, such as range\(16\)"):
+        checked_seeds(16)
+    with pytest.raises(UserError, match="the header has no configuration"):
+        jlebm.save_model("unused.safetensors", flat.model, {"note": "mine"}, Sampler(CHAIN))
+    with pytest.raises(UserError, match="noise of 4 seeds is for as many images, not for 8"):
+        flat.model.sample_gaussian(8, jlebm.PerImageNoise("sample", range(4)))
+    with pytest.raises(UserError, match="noise of 4 seeds is for as many images, not for 8"):
+        flat.model.sample_gaussian(8, jlebm.CounterNoise("sample", range(4)))
+    with pytest.raises(UserError, match="2 layers needs as many energy networks, not 3"):
+        JointModel(flat.model.backbone, mlp_energy((3, 4, 5), ((6,), (6,), (6,))))
+    with pytest.raises(UserError, match="2 layers of latents need as many energy networks, not 1"):
+        mlp_energy((3, 4), ((6,),))
     with pytest.raises(UserError, match="at least one at a time"):
         flat.sample([3], batch_size=0)
     with pytest.raises(UserError, match="no EBM prior; sample its gaussian-prior"):

@@ -95,6 +95,29 @@ def test_finished_run_trains_no_further(tmp_path: Path) -> None:
     assert (run.folder / "events.jsonl").read_bytes() == events
 
 
+def test_a_run_is_of_the_images_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Breaks if new images of the same configuration brought back the model of the old ones, or wrong values trained.
+
+    A run of an earlier version, whose folder has no digest of its images yet, takes those of its next call.
+    """
+    run, first = train(tmp_path)
+    (run.folder / "images.sha256").unlink()
+    _, again = train(tmp_path)
+    assert_same(first, again)
+    wrong = {
+        "trained on other images; give these another dataset name": (255 - IMAGES, IMAGES[:-1]),
+        "uint8, 0 to 255, of shape": (IMAGES / 255, torch.from_numpy(IMAGES)),
+        "the dataset's are": (IMAGES[:, :, :4],),
+    }
+    with open_run(tmp_path, experiment(), 1) as opened:
+        for sentence, several in wrong.items():
+            for images in several:
+                with pytest.raises(UserError, match=sentence):
+                    opened.check_images(images)
+    _, again = train(tmp_path)
+    assert_same(first, again)
+
+
 def test_events_of_repeated_steps_are_not_doubled(tmp_path: Path) -> None:
     """Events written after the last checkpoint are dropped when their steps are made again."""
     run, _ = train(tmp_path, stop_after=11)

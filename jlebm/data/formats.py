@@ -8,6 +8,7 @@ Images are ordered by their names, as in the EDM code (NVlabs/edm, `training/dat
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,7 @@ def read_image_zip(
 
 
 def read_image_folder(
-    path: Path, shape: Shape | None = None, labels: Labels = Labels.NEEDED, lossy: bool = True
+    path: str | os.PathLike[str], shape: Shape | None = None, labels: Labels = Labels.NEEDED, lossy: bool = True
 ) -> ImageSource:
     """Open a folder of images, including subfolders and linked ones, optionally with a `dataset.json` as in an EDM zip.
 
@@ -127,6 +128,7 @@ def read_image_folder(
         UserError: it is not a folder, holds no image or one that is not a regular file, a folder in it may not be read,
             or `dataset.json` does not fit the images. A damaged or unfit image is found when the iterator reaches it.
     """
+    path = Path(path)
     listing = list_folder(path)
     listing.take_images()
     classes = labels_of(listing, labels, file_bytes)

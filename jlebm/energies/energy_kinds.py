@@ -225,7 +225,12 @@ def mlp_energy(dims: Sequence[int], hidden: Sequence[Sequence[int]]) -> JointEne
         dims: dimension of each layer.
         hidden: hidden units of each layer's network; the paper's for CIFAR-10 are ((100, 100), (200, 200, 200)). A
             layer of () has no energy, and its prior given the layer above is Gaussian.
+
+    Raises:
+        UserError: there are not as many networks as layers.
     """
+    if len(dims) != len(hidden):
+        raise UserError(f"{len(dims)} layers of latents need as many energy networks, not {len(hidden)}")
     return JointEnergy(
         [mlp(dim, units, outputs=1) if units else NoEnergy() for dim, units in zip(dims, hidden, strict=True)]
     )
