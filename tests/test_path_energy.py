@@ -255,7 +255,7 @@ def test_a_field_is_a_sum_over_places() -> None:
     assert isinstance(field_network((3, 4, 4), 4, 2, 6, field_from=8)[-1], torch.nn.Linear)
 
 
-@pytest.mark.parametrize("model", [ConvConfig(), HIERARCHY], ids=["conv", "nvae"])
+@pytest.mark.parametrize("model", [ConvConfig(inference_network=True), HIERARCHY], ids=["conv", "nvae"])
 def test_layers_cannot_be_drawn_anew_without_a_path(model: ConvConfig | NVAEConfig) -> None:
     """Breaks if it is found after the backbone was trained for hours."""
     shapes = ConvEnergy(2, 4) if isinstance(model, NVAEConfig) else VectorEnergy(((4,), (4,)))
@@ -263,7 +263,7 @@ def test_layers_cannot_be_drawn_anew_without_a_path(model: ConvConfig | NVAEConf
         dataclasses.replace(ON_PATH, model=model, energy=shapes, noise_contrast=1.0, contrast="layers")
 
 
-@pytest.mark.parametrize("model", [ConvConfig(), HIERARCHY], ids=["conv", "nvae"])
+@pytest.mark.parametrize("model", [ConvConfig(inference_network=True), HIERARCHY], ids=["conv", "nvae"])
 def test_a_backbone_without_a_path_is_a_sentence(model: object) -> None:
     """Breaks if it is found after the backbone was trained for hours."""
     with pytest.raises(UserError, match="need a top-down backbone"):
