@@ -11,7 +11,7 @@ from reproduce.results import METRICS, Reported, Verdict
 from reproduce.results.comparison import mean_of_each
 from reproduce.results.expectation import question
 from reproduce.results.rendering import escape_markdown, judged, number
-from reproduce.results.table_lines import SYSTEMS
+from reproduce.results.table_lines import BASELINES
 from reproduce.results.timing import NOT_MEASURED, duration
 
 HEADER = ("in the paper", "command", "measured here", "paper reports", "status")
@@ -58,7 +58,7 @@ def drawn(artifact: str, of: str) -> Callable[[Stored], Said]:
 
 
 def _systems(stored: Stored) -> Said:
-    others = SYSTEMS[2:-1]  # without the two of the row above, and the Gaussian for every pixel
+    others = [system for system in BASELINES if system.paper]  # the two of the row above are no baselines
     means = mean_of_each(stored.rows, DATASET, PRESET, "fid768")
     values = [means[system.name] for system in others if system.name in means]
     if not values:

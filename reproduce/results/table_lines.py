@@ -45,7 +45,8 @@ SYSTEMS = (
     System("ddpm", "DDPM", "ddpm"),
     System("pixels", "independent pixels: nothing learned", ""),
 )
-"""In the paper's order; first the two that share a backbone with it, last the floor that every system should beat."""
+"""First the two that share a backbone, then the others in the paper's order, then those that no paper reports, among
+them the floor that every system should beat."""
 
 BASELINES = tuple(system for system in SYSTEMS if system.learning == system.name)
 """Systems that `reproduce.systems` trains; the others are rows of the two-stage recipe."""
