@@ -10,11 +10,11 @@ import tyro
 from jlebm.choices import GENERATOR, Drift, Scheme
 from jlebm.errors import UserError
 from jlebm.progress import Reporter
+from reproduce.results.default_folder import RESULTS
 
 if TYPE_CHECKING:
     from reproduce.measuring.data_root import DataRoot
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 

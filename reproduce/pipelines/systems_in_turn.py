@@ -17,6 +17,7 @@ from reproduce.pipelines.arguments import parse_duration
 from reproduce.pipelines.command_arguments import TableArguments
 from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources
+from reproduce.results.default_folder import naming
 from reproduce.results.identity import TABLE
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import SIZES, built, presets_of
@@ -107,4 +108,4 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
-        sys.stdout.write(f"NEVER RUN {title}:\n    {command}\n")
+        sys.stdout.write(f"NEVER RUN {title}:\n    {naming(folder, command)}\n")
