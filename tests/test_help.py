@@ -59,6 +59,18 @@ def test_help_needs_no_torch() -> None:
     assert imported == {module: [] for module in COMMANDS | FIGURES}
 
 
+@pytest.mark.parametrize("module", ["reproduce.check", "figures"])
+def test_help_can_be_asked_for_as_it_says(module: str) -> None:
+    """Breaks if usage, or where to find the full help, is the path of a file that cannot be run."""
+    as_typed = f"python -m {module}"
+    for option, code, said in (("--help", 0, f"usage: {as_typed} "), ("--none", 2, f"run {as_typed} --help")):
+        command = [sys.executable, "-m", module, option]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert ran.returncode == code
+        assert said in ran.stdout + ran.stderr
+        assert str(ROOT) not in (ran.stdout + ran.stderr).partition("options")[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", sorted(RECIPES))
 def test_the_help_of_a_recipe_needs_torch_alone(module: str) -> None:

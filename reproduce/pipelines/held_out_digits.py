@@ -26,6 +26,7 @@ from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, trained, without_digit
+from reproduce.pipelines.arguments import refuse_processes
 from reproduce.pipelines.command_arguments import AnomalyArguments
 from reproduce.pipelines.fitting import Given
 from reproduce.pipelines.joint import subject_of
@@ -45,9 +46,9 @@ def run_anomaly(arguments: AnomalyArguments) -> None:
     report = ConsoleReporter()
     protocol = PROTOCOLS[arguments.protocol]
     digits = arguments.digits or protocol.digits(arguments.development)
-    for name, values in (("--digits", digits), ("--seeds", arguments.seeds)):
-        if not values or len(set(values)) != len(values):
-            raise UserError(f"{name} needs at least one number, each only once")
+    if len(set(digits)) != len(digits):
+        raise UserError("--digits needs at least one number, each only once")
+    refuse_processes("the models of held-out digits")
     model = arguments.model or ("ladder" if protocol.id == OFFICIAL else "two-layer")
     plan = plan_of(protocol.id, arguments.preset, model, arguments.learning)
     if protocol.id == OFFICIAL and not arguments.oracle:

@@ -51,8 +51,6 @@ def run_seeds(recipe: Recipe, arguments: Arguments, device: torch.device, report
         why = f"{why}; {missing}"
     report.line(f"preset {name}: {why}")
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
-    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
-        raise UserError("--seeds needs at least one seed, each only once")
     preset = presets[name]
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:

@@ -169,7 +169,7 @@ def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str])
         (["--digits", "10"], "digits has no class 10 that could be held out"),
         (["--digits", "1", "-1"], "digits has no class -1 that could be held out"),
         (["--digits", "1", "1"], "--digits needs at least one number, each only once"),
-        (["--seeds"], "--seeds needs at least one number"),
+        (["--seeds"], "--seeds needs at least one seed, each only once and none negative, not nothing"),
         (["--images", "0"], "--images must be between 1 and 360"),
         (["--images", "361"], "what digits holds out, not 361"),
         (["--preset", "cpy"], "anomaly/1 has no preset 'cpy'; the nearest known one is 'cpu'"),
