@@ -242,6 +242,19 @@ def test_a_page_keeps_what_stands_around_its_tables(tmp_path: Path) -> None:
         pages.update(page, {"layers": "new\n"})
 
 
+def test_the_pages_of_a_checkout_are_rewritten(results: Path, two_stage: Any) -> None:
+    """Breaks if the command wrote into another checkout than the one named, or left a page of it out."""
+    root = results.parent
+    for page, names in pages.PAGES.items():
+        (root / page).parent.mkdir(exist_ok=True)
+        (root / page).write_text("".join("{0.begin}{0.end}".format(pages.Mark.of(name)) for name in names))
+    append(results / "measured" / "cifar10.jsonl", both_priors(two_stage))
+    assert pages.main(["--root", str(root)]) == 0
+    tables = pages.texts(results)
+    for page, names in pages.PAGES.items():
+        assert all(tables[name] in (root / page).read_text() for name in names)
+
+
 def test_anomalies_of_the_split_stand_beside_what_is_possible_there(results: Path, row: Any) -> None:
     """Breaks if a row of the official test set or of a development run stood in the table, or sizes were averaged.
 
