@@ -18,7 +18,7 @@ from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
 from reproduce import results
-from reproduce.measuring.anomaly_scores import ENERGIES, LITERAL, Scorer, names_of, scores
+from reproduce.measuring.anomaly_scores import Scorer, names_of, scores
 from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, describe
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
@@ -32,7 +32,8 @@ from reproduce.pipelines.fitting import Given
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.plans import refuse_tf32
 from reproduce.pipelines.run_page import leave_page
-from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
+from reproduce.presets.anomaly_sizes import DATASET, Plan, plan_of
+from reproduce.results.anomaly_names import ENERGIES, LITERAL, OFFICIAL
 from reproduce.results.identity import Of, Option, noise_option, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 
