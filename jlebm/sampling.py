@@ -56,7 +56,7 @@ class Sampler(Config):
     def __post_init__(self) -> None:
         """Refuse a negative temperature, and one that the chain cannot use."""
         if not self.temperature >= 0:
-            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+            raise UserError(f"the temperature must be 0 or more, not {self.temperature}")
         if self.temperature != 1 and self.chain.space == "latents":
             raise UserError(
                 f"sampler.temperature {self.temperature:g} needs a chain in whitened noise; set sampler.chain.space to "

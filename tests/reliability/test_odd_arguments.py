@@ -218,6 +218,11 @@ OTHERS = {
     "evaluate": (evaluate.main, ["--images", "/dev/zero", "--against", "digits"], "/dev/zero"),
     "evaluate, against": (evaluate.main, ["--images", "x", "--against", "CIFAR10"], "x"),
     "generate": (generate.main, ["--run", "/dev/null", "--seeds", "0-3", "--out", "x.npz"], "/dev/null"),
+    "generate, run": (
+        generate.main,
+        ["--run", "nope", "--seeds", "0", "--out", "x.npz"],
+        "no run folder or weights file",
+    ),
     "generate, seeds": (generate.main, ["--run", "x", "--seeds", "3-1", "--out", "x.npz"], "must ascend"),
     "generate, out": (generate.main, ["--run", "x", "--seeds", "0", "--out", "x.gif"], "x.gif"),
 }
