@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from figures.means import Mean, cell, mean_of
-from figures.summaries import PRESET, Cells
+from figures.summaries import PRESET
 from reproduce.results import Measurement, Reported
 from reproduce.results.anomaly_counts import chance, least_possible
 from reproduce.results.anomaly_names import EIGHTY_TWENTY, ENERGIES, LITERAL, REPORTED
+from reproduce.results.cited import Cells
 from reproduce.results.identity import Of
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED

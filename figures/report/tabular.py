@@ -12,7 +12,7 @@ from figures.report.contents import Contents, Judged
 from figures.stored import Stored
 from reproduce.results import METRICS, Measurement, timing
 from reproduce.results.cited import Cited
-from reproduce.results.rendering import STYLES, judged, number
+from reproduce.results.rendering import STYLES, judged, number, reported
 from reproduce.results.rows import Row
 from reproduce.results.table_lines import BASELINES
 
@@ -62,7 +62,7 @@ def measured_table(contents: Contents) -> Table:
                 str(verdict.count or "-"),
                 str(verdict.images or "-"),
                 expected,
-                _reported(contents, about.paper, about.metric),
+                reported(contents.paper.get(about.paper), about.metric),
             )
         )
     return Table("measured", "Every mean, with its verdict", header, lines, tones=tones)
@@ -204,14 +204,6 @@ def value_of(cell: str) -> float | None:
     """Return the number that a cell begins with, a time in seconds; None if it begins with none."""
     found = NUMBER.match(cell)
     return float(found[1].replace(",", "")) * timing.UNITS.get(found[2] or "s", 1.0) if found else None
-
-
-def _reported(contents: Contents, key: str, metric: str) -> str:
-    one = contents.paper.get(key)
-    if one is None:
-        return "-"
-    said = number(one.value, one.metric, one.spread)
-    return said if one.metric == metric else f"{METRICS[one.metric].label} {said} (not comparable)"
 
 
 def all_rows(contents: Contents) -> list[Row]:

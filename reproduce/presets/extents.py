@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from jlebm.choices import Prior
 from jlebm.errors import nearest
+from reproduce.results.metrics import EBM, GAUSSIAN, POSTERIOR
 
-SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
+SOURCES = (GAUSSIAN, EBM, POSTERIOR)
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
 
 

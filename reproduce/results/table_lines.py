@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from reproduce.results.metrics import EBM, GAUSSIAN, SAMPLES
+
 
 @dataclass(frozen=True)
 class System:
@@ -21,7 +23,7 @@ class System:
     paper: str
     conditional: bool = False
     learning: str = ""
-    source: str = "samples"
+    source: str = SAMPLES
 
     def __post_init__(self) -> None:
         if not self.learning:
@@ -29,8 +31,8 @@ class System:
 
 
 SYSTEMS = (
-    System("nvae", "NVAE, Gaussian prior", "nvae", learning="two-stage", source="gaussian-prior"),
-    System("ours", "ours, two-stage", "ours", learning="two-stage", source="ebm-prior"),
+    System("nvae", "NVAE, Gaussian prior", "nvae", learning="two-stage", source=GAUSSIAN),
+    System("ours", "ours, two-stage", "ours", learning="two-stage", source=EBM),
     System("ncp-vae", "NCP-VAE", "ncp-vae"),
     System("vaebm", "VAEBM", "vaebm"),
     System("igebm", "IGEBM", "igebm"),
