@@ -15,7 +15,13 @@ COMMANDS = {
     for name in ("check", "evaluate", "generate", "ood", "priors", "table", "anomaly", "benchmark", "events")
 } | {"reproduce.benchmark.gpu_check"}
 DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
-FIGURES = {"figures", "figures.pages", "figures.report", *(f"figures.{name}" for name in DRAWN)}
+FIGURES = {
+    "figures",
+    "figures.pages",
+    "figures.report",
+    "figures.system_samples",
+    *(f"figures.{name}" for name in DRAWN),
+}
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "docs").glob("*.md")]
 WRITTEN = [*PAGES, ROOT / "tests" / "wire" / "digests.json"]
 # Configurations, of which a dataset's presets are made, name torch's modules; everything slower comes in with the work.
