@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from figures import tables
@@ -12,6 +13,7 @@ from figures.report.contents import Contents, Judged
 from figures.stored import Stored
 from reproduce.results import METRICS, Measurement, timing
 from reproduce.results.cited import Cited
+from reproduce.results.default_folder import naming
 from reproduce.results.rendering import STYLES, judged, number, reported
 from reproduce.results.rows import Row
 from reproduce.results.table_lines import BASELINES
@@ -212,8 +214,8 @@ def all_rows(contents: Contents) -> list[Row]:
     return rows
 
 
-def command_of(row: Row) -> str:
-    """Return the command that measures a row anew."""
+def command_of(row: Row, results: Path) -> str:
+    """Return the command that measures a row of a results folder anew."""
     if isinstance(row, Measurement):
-        return row.identity.command((row.seed,), row.target, row.config_digest)
+        return naming(results, row.identity.command((row.seed,), row.target, row.config_digest))
     return "nox -s bench"
