@@ -11,6 +11,7 @@ from figures.common import ROOT, folder_for
 from figures.registry import draw_stored
 from jlebm.errors import exit_on_user_error
 from jlebm.files import atomic_write
+from reproduce.results.default_folder import RESULTS
 from reproduce.terminal.parsing import parse
 
 
@@ -20,7 +21,7 @@ class Arguments:
 
     out: Path | None = None
     """Output folder; by default build/figures."""
-    results: Path = ROOT / "results"
+    results: Path = RESULTS
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
     pictures: bool = False
     """Whether to renew the pictures that README.md and the pages of docs show, too."""

@@ -14,6 +14,7 @@ import numpy as np
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import files_in, open_regular
 from reproduce.results import Measurement, read_all, read_artifact
+from reproduce.results.default_folder import RESULTS
 from reproduce.results.identity import Identity, recipe_of
 from reproduce.terminal.parsing import parse
 
@@ -182,7 +183,7 @@ class Arguments:
     """The folder of a run, or of a set of its samples; by default every stored artifact is drawn."""
     out: Path | None = None
     """Output folder; by default the run's folder, or build/figures."""
-    results: Path = ROOT / "results"
+    results: Path = RESULTS
     """The folder with artifacts/ and measured/."""
 
 

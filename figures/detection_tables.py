@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from figures.means import Mean, cell, mean_of
-from figures.summaries import PRESET, Cells
+from figures.summaries import PRESET
 from reproduce.results import Measurement, Reported
 from reproduce.results.anomaly_counts import chance, least_possible
+from reproduce.results.anomaly_names import EIGHTY_TWENTY, ENERGIES, LITERAL, REPORTED
+from reproduce.results.cited import Cells
 from reproduce.results.identity import Of
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED
 
-ANOMALY_SCORES = (("L>0", "variational"), ("E", "variational"), ("L>0", "gaussian"))
-SPLIT = "anomaly-80-20/1"
+ANOMALY_SCORES = ((LITERAL, "variational"), (ENERGIES, "variational"), (LITERAL, "gaussian"))
 SIZES = ("tiny", "cpu", "long")  # from small to large
-REPORTED = (1, 4, 5, 7, 9)
 OUTSIDE_HEADER = ("data", "score", "AUROC here", "AUROC reported", "seeds", "images")
 
 
@@ -78,7 +78,7 @@ def split_means(rows: Sequence[Measurement]) -> list[OfSplit]:
 
     `tiny` is left out where a larger size of the model was measured.
     """
-    kept = [row for row in rows if (row.dataset, row.protocol, row.source) == ("mnist", SPLIT, "anomaly")]
+    kept = [row for row in rows if (row.dataset, row.protocol, row.source) == ("mnist", EIGHTY_TWENTY, "anomaly")]
     kept = [row for row in kept if "development" not in row.variation and row.preset in SIZES]
     digits = sorted({int(row.target) for row in kept} | set(REPORTED))
     found = []

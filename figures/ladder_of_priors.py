@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from figures.means import Mean, cell, gap_closed, mean_of
 from reproduce.results import Measurement, Reported
-from reproduce.results.cited import Cited
+from reproduce.results.cited import Cells, Cited
 from reproduce.results.identity import PRIORS
 from reproduce.results.metrics import GAUSSIAN, POSTERIOR
 from reproduce.results.prior_lines import LADDER, PriorLine
 from reproduce.results.rendering import number
 from reproduce.results.timing import NOT_MEASURED, duration
 
-Cells = tuple[str, ...]
 PRESET, LONGER = "cpu", "long"
 PAPERS = {"cifar10": "cifar10", "celeba64": "celeba-64", "svhn-first1083": "svhn"}
 """Names in `paper.toml` of the datasets that the recipe is for."""

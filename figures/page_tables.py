@@ -27,9 +27,9 @@ from figures.summaries import (
     variations,
 )
 from reproduce.results import METRICS, Verdict, comparison
+from reproduce.results.cited import Cells
 from reproduce.results.rendering import judged, markdown, measured, number
 
-Cells = tuple[str, ...]
 Grid = tuple[Cells, Sequence[Cells]]
 """Header and lines."""
 MEASURED_HEADER = ("data, preset", "learning", "metric", "of", "measured", "expected", "verdict")

@@ -1,7 +1,8 @@
 """Tables of everything measured and timed; `python -m figures.pages` rewrites them in README and docs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from figures.page_tables import PAGES, TABLES
 from figures.stored import Stored
 from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import write_text
+from reproduce.terminal.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,12 +76,21 @@ def update(page: Path, tables: Mapping[str, str]) -> None:
     write_text(page, filled(page.read_text(encoding="utf-8"), tables, page))
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Rewrite the tables in README and docs."""
+
+    root: Path = ROOT
+    """The checkout whose pages are rewritten, from the rows in its results/."""
+
+
 @exit_on_user_error
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the tables of all pages; return the exit code."""
-    tables = texts(ROOT / "results")
+    root = parse(Arguments, argv, __doc__).root
+    tables = texts(root / "results")
     for page, names in PAGES.items():
-        update(ROOT / page, {name: tables[name] for name in names})
+        update(root / page, {name: tables[name] for name in names})
     return 0
 
 

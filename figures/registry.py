@@ -17,6 +17,7 @@ from figures import (
     samples,
     score_histograms,
     system_samples,
+    training_curves,
 )
 from figures.common import Artifact, Draw, Drawing
 from figures.exploring import Exploration
@@ -64,12 +65,12 @@ FIGURES = [
     Figure.of(langevin_transition),
     Figure.of(score_histograms),
     Figure.of(nearest_images),
-    Figure.of(system_samples),
+    Figure.of(training_curves),
     Figure(
         "figures.system_samples",
-        system_samples.SHEET,
+        system_samples.DRAWING,
         sheets=system_samples.draw_sheets,
-        explore=system_samples.explore_samples,
+        explore=system_samples.explore,
     ),
 ]
 

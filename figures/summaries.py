@@ -8,21 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from figures.means import Mean, cell, gap_closed, mean_of
 from reproduce.results import Measurement, Reported, Verdict
-from reproduce.results.cited import Cited
+from reproduce.results.cited import Cells, Cited
 from reproduce.results.comparison import NOT_RUN, comparison
 from reproduce.results.expectation import condition
 from reproduce.results.identity import Of, Option, option
+from reproduce.results.metrics import EBM, GAUSSIAN, POSTERIOR, SAMPLES
 from reproduce.results.rendering import judged
 from reproduce.results.timing import NOT_MEASURED
 
-Cells = tuple[str, ...]
 DATASET, PRESET = "cifar10", "cpu"
-GAUSSIAN, EBM, POSTERIOR = "gaussian-prior", "ebm-prior", "posterior"
 OURS = ("ours, joint EBM prior", "two-stage", EBM)
 PRIORS = (
     ("NVAE, Gaussian prior", "two-stage", GAUSSIAN),
-    ("NCP-VAE", "ncp-vae", "samples"),
-    ("VAEBM", "vaebm", "samples"),
+    ("NCP-VAE", "ncp-vae", SAMPLES),
+    ("VAEBM", "vaebm", SAMPLES),
     OURS,
     ("decoded posterior samples", "two-stage", POSTERIOR),
 )

@@ -1,45 +1,28 @@
-"""Figures of the other systems of Table 2: training curves, and a sheet of first samples."""
+"""The first samples of the systems of Table 2 on one sheet per dataset and preset, in the table's order."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from figures.common import Artifact, Drawing, main, require
-from figures.exploring import Exploration, training_plots
+from figures.common import Artifact, Drawing, folder_for, require
+from figures.exploring import Exploration
 from figures.means import mean_of
-from figures.plotting import curve_panels, image_rows, save
-from jlebm.errors import UserError
+from figures.plotting import image_rows, save
+from jlebm.errors import UserError, exit_on_user_error
 from reproduce.results import Measurement, read_all, read_artifact
+from reproduce.results.default_folder import RESULTS
 from reproduce.results.table_lines import BASELINES, SYSTEMS, System
+from reproduce.terminal.parsing import parse
 
-DRAWING = Drawing(
-    "training", "what a training recorded", (), ("system", "two-layer", "ladder", "two-stage", "gaussian")
-)
-SHEET = Drawing("samples", "the first samples of the other systems", ("samples",), ("system",))
+DRAWING = Drawing("samples", "the first samples of the other systems", ("samples",), ("system",))
 TWO_PRIORS = Drawing("samples", "samples", ("gaussian_prior", "ebm_prior"), ("two-stage",))
 SHOWN = 12  # images of each system
 
 
-def draw(artifact: Artifact, results: Path, out: Path) -> list[Path]:
-    """Draw panels of what the training recorded and return the files written.
-
-    Raises:
-        UserError: the artifact is damaged or of another run, or does not hold curves.
-    """
-    return save(curve_panels(_curves(artifact, results)), out / artifact.name)
-
-
 def explore(artifact: Artifact, results: Path) -> list[Exploration]:
-    """Return the panels that `draw` draws.
-
-    Raises:
-        UserError: as in `draw`.
-    """
-    return [Exploration("Training curves", plots=tuple(training_plots(_curves(artifact, results))))]
-
-
-def explore_samples(artifact: Artifact, results: Path) -> list[Exploration]:
     """Return the first samples of a system.
 
     Raises:
@@ -48,17 +31,6 @@ def explore_samples(artifact: Artifact, results: Path) -> list[Exploration]:
     arrays, path = artifact.load(results), artifact.path(results)
     images = require(path, arrays["samples"], 4, np.uint8, "samples: uint8 (N, C, H, W)", channels=1)
     return [Exploration("Samples, the first ones, uncurated", pictures={"samples": images[None]}, columns=8)]
-
-
-def _curves(artifact: Artifact, results: Path) -> dict[str, np.ndarray]:
-    arrays, path = artifact.load(results), artifact.path(results)
-    for name, array in arrays.items():
-        meaning = f"{name}: floating point (2, records), steps above values"
-        if len(require(path, array, 2, np.floating, meaning)) != 2:
-            raise UserError(f"{path} holds an array of shape {array.shape}, and not {meaning}")
-    if not arrays:
-        raise UserError(f"{path} holds no curve; {artifact.again}")
-    return arrays
 
 
 def draw_sheets(results: Path, out: Path) -> list[Path]:
@@ -72,10 +44,10 @@ def draw_sheets(results: Path, out: Path) -> list[Path]:
     """
     measured, written = read_all(results / "measured"), []
     sheets: dict[tuple[str, str], dict[str, tuple[Path, dict[str, np.ndarray]]]] = {}
-    for artifact in (*SHEET.stored(results), *TWO_PRIORS.stored(results)):
+    for artifact in (*DRAWING.stored(results), *TWO_PRIORS.stored(results)):
         path = artifact.path(results)
         arrays, made = read_artifact(path, artifact.arrays, measured)
-        if artifact.arrays == SHEET.arrays and made["learning"] not in {system.name for system in BASELINES}:
+        if artifact.arrays == DRAWING.arrays and made["learning"] not in {system.name for system in BASELINES}:
             raise UserError(f"{path} is of {made['learning']!r}, which is no system of the table; remove it")
         sheets.setdefault((made["dataset"], made["preset"]), {})[made["learning"]] = path, arrays
     for (dataset, preset), found in sheets.items():
@@ -97,5 +69,24 @@ def _label(system: System, dataset: str, preset: str, measured: list[Measurement
     return f"{system.title.partition(':')[0]}\n{score}"
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Draw the sheets of the systems' first samples."""
+
+    out: Path | None = None
+    """Output folder; by default build/figures."""
+    results: Path = RESULTS
+    """The folder with artifacts/ and measured/."""
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the sheets and print the files written; return the exit code."""
+    arguments = parse(Arguments, argv, __doc__)
+    written = draw_sheets(arguments.results, folder_for(arguments.out))
+    sys.stdout.writelines(f"{line}\n" for line in written or [DRAWING.nothing(arguments.results)])
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(DRAWING, draw))
+    sys.exit(main())

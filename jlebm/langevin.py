@@ -81,7 +81,7 @@ class Chain:
         if self.steps > MOST:
             raise UserError(f"a chain of more than {MOST:,} Langevin steps never ends; set a smaller number")
         if not self.temperature >= 0:
-            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+            raise UserError(f"the temperature must be 0 or more, not {self.temperature}")
         if self.space == "noise" and self.start != "ancestral":
             raise UserError("a chain in whitened noise starts from an ancestral draw; set its start to 'ancestral'")
         if self.space == "latents" and self.drift != "exact":

@@ -57,7 +57,7 @@ class Sampler(Config):
         """Refuse a negative temperature, and one that the chain cannot use."""
         check_choices(self)
         if not self.temperature >= 0:
-            raise UserError(f"the temperature must not be negative, as {self.temperature} is")
+            raise UserError(f"the temperature must be 0 or more, not {self.temperature}")
         if self.temperature != 1 and self.chain.space == "latents":
             raise UserError(
                 f"sampler.temperature {self.temperature:g} needs a chain in whitened noise; set sampler.chain.space to "

@@ -125,6 +125,8 @@ def weights_file(path: Path) -> Path:
         UserError: there is none.
     """
     if not path.is_dir():
+        if not path.exists() and not path.is_symlink():
+            raise UserError(f"there is no run folder or weights file {path}")
         return path
     for name in (WEIGHTS, BACKBONE):
         if (path / name).exists():

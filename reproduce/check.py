@@ -8,7 +8,7 @@
 
 PASS, DRIFT and FAIL compare a measured number with an expected one; the expectation must still follow from the rows
 of its basis. NO EXPECTATION: measured, but nothing is expected. TOO FEW SEEDS: measured on fewer seeds than expected.
-STALE: measured, but not as expected. NEVER RUN: no row.
+STALE: measured, but not as expected, or where the rows of that basis are not stored. NEVER RUN: no row.
 
 JSON: rows (their number), counts (by verdict), never_run_for_want_of_a_gpu, verdicts (a list of records with the keys
 of the CSV, see reproduce/results/verdict_records.py), queue (recipe, command, needs, needs_gpu, results) and faults
@@ -22,7 +22,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from reproduce.results import (
     render,
     rewrite_expected,
 )
+from reproduce.results.default_folder import RESULTS, naming
 from reproduce.results.expectation import QUESTION, describe, question
 from reproduce.results.expected_file import replaced
 from reproduce.results.measurement import Measurement
@@ -54,7 +55,6 @@ from reproduce.results.verdict_records import answer, as_csv
 from reproduce.results.verdicts import selected
 from reproduce.terminal.parsing import parse
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 WIDE, WIDEST = 120, 200  # characters of text and of tables, without a terminal
 SELECTORS = ("protocol", *QUESTION, "images", "weights", "config_digest", "complete")
 
@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.write_expected:
         return _write(arguments.results, arguments.write_expected)
     measured = read_all(arguments.results / "measured")
-    verdicts = held_to_basis(check(measured, read_expected(arguments.results / "expected.toml")), measured)
+    judged = held_to_basis(check(measured, read_expected(arguments.results / "expected.toml")), measured)
+    verdicts = [replace(one, command=naming(arguments.results, one.command)) for one in judged]
     paper = read_paper(arguments.results / "paper.toml")
     for verdict in verdicts:
         if verdict.expectation.paper and verdict.expectation.paper not in paper:
@@ -111,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.all:
             text = render(verdicts, paper, "terminal", color=color, width=columns or WIDEST)
         else:
-            text = overview(verdicts, paper, len(measured), color=color, width=columns or WIDE)
+            again = naming(arguments.results, "nox -s check -- --all")
+            text = overview(verdicts, paper, len(measured), again, color=color, width=columns or WIDE)
         sys.stdout.write(text)
         sys.stdout.writelines(f"FAIL {fault}\n" for fault in faults)
     return int(bool(faults) or any(verdict.status == "FAIL" for verdict in verdicts))
@@ -147,7 +149,7 @@ def _write(results: Path, selectors: Sequence[str]) -> int:
     skipped: list[str] = []
 
     def make(old: Sequence[Expectation]) -> Sequence[Expectation]:
-        new, left = _expected_anew(read_all(results / "measured"), wanted, old)
+        new, left = _expected_anew(results, wanted, old)
         skipped.extend(left)
         return new
 
@@ -176,11 +178,11 @@ def _said(wanted: Mapping[str, str]) -> str:
 
 
 def _expected_anew(
-    measured: Sequence[Measurement], wanted: Mapping[str, str], old: Sequence[Expectation]
+    results: Path, wanted: Mapping[str, str], old: Sequence[Expectation]
 ) -> tuple[list[Expectation], list[str]]:
     """Return the expectations from the selected rows, and why some are left unchanged."""
     groups: dict[tuple[object, ...], list[Measurement]] = {}
-    for row in measured:
+    for row in read_all(results / "measured"):
         if all(selected(row, name).lower() == value.lower() for name, value in wanted.items()):
             # One expectation for each question, from the newest configuration that answers it.
             key = (*question(row), row.images, row.weights, row.complete)
@@ -195,7 +197,7 @@ def _expected_anew(
         latest = newest_of_each_seed(alike)
         try:
             place = replaced(expect(latest), old)
-            new.append(expect(latest, None if place is None else old[place]))
+            new.append(expect(latest, None if place is None else old[place], results))
         except UserError as error:
             skipped.append(str(error))
     if not new:

@@ -255,7 +255,7 @@ def test_nested_keys_of_a_plan_are_set() -> None:
         ("training.steps=7", "unknown configuration key 'training.steps'"),
         ("backbone.training.steps=7.5", "'backbone.training.steps' cannot be 7.5"),
         ("sampler.batch_norm=other", "'sampler.batch_norm' cannot be 'other'"),
-        ("sampler.temperature=-1", "temperature must not be negative"),
+        ("sampler.temperature=-1", "temperature must be 0 or more, not -1"),
         ("sampler.chain.space=everywhere", "'sampler.chain.space' cannot be 'everywhere'"),
         ("energies.model.num_latent_scales=2", "cannot be halved down to 4x4"),
         ("backbone.elbo.warmup_steps=0", "elbo.warmup_steps"),

@@ -15,7 +15,15 @@ COMMANDS = {
     for name in ("check", "evaluate", "generate", "ood", "priors", "table", "anomaly", "benchmark", "events")
 } | {"reproduce.benchmark.gpu_check"}
 DRAWN = [path.stem for path in (ROOT / "figures").glob("*.py") if "main(DRAWING" in path.read_text()]
-FIGURES = {"figures", "figures.report", *(f"figures.{name}" for name in DRAWN)}
+FIGURES = {
+    "figures",
+    "figures.pages",
+    "figures.report",
+    "figures.system_samples",
+    *(f"figures.{name}" for name in DRAWN),
+}
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "docs").glob("*.md")]
+WRITTEN = [*PAGES, ROOT / "tests" / "wire" / "digests.json"]
 # Configurations, of which a dataset's presets are made, name torch's modules; everything slower comes in with the work.
 RECIPES = {f"reproduce.{name}" for name in DATASETS}
 SLOW = ("torch_fidelity", "torchvision", "sklearn", "scipy", "diffusers", "transformers", "torch._dynamo")
@@ -57,6 +65,29 @@ def test_help_needs_no_torch() -> None:
     """Breaks if a command imports a model, a pipeline or the metric network before its options are read."""
     imported = imported_by_help(*sorted(COMMANDS | FIGURES))
     assert imported == {module: [] for module in COMMANDS | FIGURES}
+
+
+@pytest.mark.parametrize("module", ["reproduce.check", "figures"])
+def test_help_can_be_asked_for_as_it_says(module: str) -> None:
+    """Breaks if usage, or where to find the full help, is the path of a file that cannot be run."""
+    as_typed = f"python -m {module}"
+    for option, code, said in (("--help", 0, f"usage: {as_typed} "), ("--none", 2, f"run {as_typed} --help")):
+        command = [sys.executable, "-m", module, option]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert ran.returncode == code
+        assert said in ran.stdout + ran.stderr
+        assert str(ROOT) not in (ran.stdout + ran.stderr).partition("options")[0]
+
+
+@pytest.mark.parametrize("module", ["figures.pages", "tests.wire.presets"])
+def test_help_writes_nothing(module: str) -> None:
+    """Breaks if a command that rewrites the repository's files does so where it is asked for help, or is mistyped."""
+    before = {path: path.stat().st_mtime_ns for path in WRITTEN}
+    for option, code in (("--help", 0), ("--none", 2)):
+        command = [sys.executable, "-m", module, option]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert ran.returncode == code
+    assert {path: path.stat().st_mtime_ns for path in WRITTEN} == before
 
 
 @pytest.mark.slow

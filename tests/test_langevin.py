@@ -145,6 +145,7 @@ def test_no_steps_is_the_start() -> None:
         lambda: Chain(10, math.inf),
         lambda: Chain(-1, 0.1),
         lambda: Chain(1, 0.1, temperature=-1.0),
+        lambda: Chain(1, 0.1, temperature=math.nan),
         lambda: Chain(1, 0.1, temperature=0.9, metropolis=True),
         lambda: Chain.from_joint_paper(10, -0.4),
         lambda: Chain.from_joint_paper(10, 0.0),

@@ -273,6 +273,23 @@ def test_no_module_name_stands_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+def test_a_name_that_is_stored_is_spelled_once() -> None:
+    """Breaks if a score, a protocol or a file's key that rows and files carry has a second home."""
+    homes: dict[str, set[str]] = {"zR+zE": set(), "anomaly-80-20/1": set(), "arr_0": set(), " (not comparable)": set()}
+    for path in sources("jlebm", "reproduce", "figures"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Constant) and node.value in homes:
+                homes[str(node.value)].add(path.name)
+    assert {name: len(files) for name, files in homes.items()} == dict.fromkeys(homes, 1)
+
+
+def test_figures_name_sources_as_results_do() -> None:
+    """Breaks if a figure spells the source of a number itself, where `reproduce.results.metrics` has its name."""
+    for path in sources("figures"):
+        spelled = {node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)}
+        assert not spelled & {"gaussian-prior", "ebm-prior"}, path.name
+
+
 def test_at_the_top_of_the_suite_is_what_a_person_types() -> None:
     """A module of machinery beside the commands breaks this."""
     top = {path.stem for path in (ROOT / "reproduce").glob("*.py")} - {"__init__"}

@@ -245,7 +245,8 @@ def test_bad_files_are_a_sentence(cases: dict[str, Case], tmp_path: Path) -> Non
     (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:-10])
     (tmp_path / "empty").mkdir()
     wrong = {
-        tmp_path / "nowhere.safetensors": "there is no weights file",
+        tmp_path / "nowhere.safetensors": "there is no run folder or weights file .*nowhere.safetensors",
+        tmp_path / "nope": "there is no run folder or weights file .*nope",
         tmp_path / "cut.safetensors": "is not a whole weights file",
         tmp_path / "empty": "holds no weights.safetensors; give the folder of a run whose training has ended",
         altered(good, tmp_path / "1.safetensors", config=None): "does not say the configuration",

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures.common import ROOT
 from figures.report import all_results, of_run, write_page
 from jlebm.errors import UserError, exit_on_user_error
+from reproduce.results.default_folder import RESULTS
 from reproduce.terminal.parsing import parse
 
 
@@ -23,7 +23,7 @@ class Arguments:
     """The HTML file: report.html here, or in the run's folder."""
     run: Path | None = None
     """The folder of a run, whose rows and pictures alone are shown; without it all stored results are."""
-    results: Path = ROOT / "results"
+    results: Path = RESULTS
     """The folder with artifacts/, measured/, paper.toml and expected.toml."""
 
 

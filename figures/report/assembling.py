@@ -29,6 +29,7 @@ from jlebm.files import write_text
 from jlebm.text import printable
 from reproduce.results import Measurement
 from reproduce.results.cited import Cited
+from reproduce.results.default_folder import naming
 from reproduce.results.expectation import describe
 from reproduce.results.rows import Row
 
@@ -106,7 +107,7 @@ def data_of(contents: Contents) -> dict[str, Any]:
     return {
         "fields": kinds,
         "rows": [
-            [kinds.index(names), command_of(row), list(_provenance(row).values())]
+            [kinds.index(names), command_of(row, contents.results), list(_provenance(row).values())]
             for row, names in zip(rows, fields, strict=True)
         ],
         "verdicts": [
@@ -114,7 +115,7 @@ def data_of(contents: Contents) -> dict[str, Any]:
                 "what": describe(one.verdict.expectation),
                 "says": says(one),
                 "reason": one.verdict.reason,
-                "command": one.verdict.command,
+                "command": naming(contents.results, one.verdict.command),
                 "basis": one.verdict.expectation.basis,
                 "rows": known(one.rows, ids),
             }

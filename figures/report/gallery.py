@@ -17,6 +17,7 @@ from figures.plotting.grids import GAP, tile
 from figures.registry import Figure
 from figures.report.contents import Contents, Shown, provenance_of
 from reproduce.results import read_golden
+from reproduce.results.default_folder import naming
 from reproduce.results.identity import Identity, recipe_of
 
 LARGE = 48  # pixels of a side from which an image is written lossily: smaller ones show every pixel as a square
@@ -35,7 +36,7 @@ def gallery(contents: Contents) -> list[dict[str, Any]]:
     for shown in contents.artifacts:
         made = provenance_of(shown, contents.results)
         for one in _explored(shown.figure, shown.artifact, contents.results):
-            found.append(_about(shown, made) | _encoded(one))
+            found.append(_about(shown, made, contents.results) | _encoded(one))
     return [*found, *(golden for path in contents.golden for golden in _golden(path))]
 
 
@@ -71,20 +72,21 @@ def _explored(figure: Figure, artifact: Artifact, results: Path) -> Sequence[Exp
     return drawn
 
 
-def _about(shown: Shown, made: dict[str, Any]) -> dict[str, Any]:
+def _about(shown: Shown, made: dict[str, Any], results: Path) -> dict[str, Any]:
     protocol, learning, dataset = (str(made[name]) for name in ("protocol", "learning", "dataset"))
     recipe, model = recipe_of(protocol, learning)
     variation = made.get("variation", {})
     identity = Identity(recipe, model, learning, dataset, str(made["preset"]), variation, int(made["seed"]))
     told = [(name.replace("_", " "), str(value)) for name, value in sorted(made.items()) if value not in ("", {})]
     target = shown.artifact.name.rpartition("ood_")[2].replace("_", "-")
+    command = identity.command(target=target, digest=str(made.get("run_digest", made["config_digest"])))
     return {
         "artifact": shown.artifact.name,
         "kind": shown.figure.drawing.title,
         "of": f"{dataset}, {identity.artifact}, {identity.label}",
         "made": told,
         "digest": str(made["config_digest"]),
-        "command": identity.command(target=target, digest=str(made.get("run_digest", made["config_digest"]))),
+        "command": naming(results, command),
     }
 
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from figures import tables
@@ -12,7 +13,8 @@ from figures.report.contents import Contents, Judged
 from figures.stored import Stored
 from reproduce.results import METRICS, Measurement, timing
 from reproduce.results.cited import Cited
-from reproduce.results.rendering import STYLES, judged, number
+from reproduce.results.default_folder import naming
+from reproduce.results.rendering import STYLES, judged, number, reported
 from reproduce.results.rows import Row
 from reproduce.results.table_lines import BASELINES
 
@@ -62,7 +64,7 @@ def measured_table(contents: Contents) -> Table:
                 str(verdict.count or "-"),
                 str(verdict.images or "-"),
                 expected,
-                _reported(contents, about.paper, about.metric),
+                reported(contents.paper.get(about.paper), about.metric),
             )
         )
     return Table("measured", "Every mean, with its verdict", header, lines, tones=tones)
@@ -206,22 +208,14 @@ def value_of(cell: str) -> float | None:
     return float(found[1].replace(",", "")) * timing.UNITS.get(found[2] or "s", 1.0) if found else None
 
 
-def _reported(contents: Contents, key: str, metric: str) -> str:
-    one = contents.paper.get(key)
-    if one is None:
-        return "-"
-    said = number(one.value, one.metric, one.spread)
-    return said if one.metric == metric else f"{METRICS[one.metric].label} {said} (not comparable)"
-
-
 def all_rows(contents: Contents) -> list[Row]:
     """Return every row that a cell may state: the measured ones, then the timed ones."""
     rows: list[Row] = [*contents.rows, *contents.timings]
     return rows
 
 
-def command_of(row: Row) -> str:
-    """Return the command that measures a row anew."""
+def command_of(row: Row, results: Path) -> str:
+    """Return the command that measures a row of a results folder anew."""
     if isinstance(row, Measurement):
-        return row.identity.command((row.seed,), row.target, row.config_digest)
+        return naming(results, row.identity.command((row.seed,), row.target, row.config_digest))
     return "nox -s bench"

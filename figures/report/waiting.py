@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from figures.report.contents import Contents
 from figures.report.tabular import QUIET, tone
+from reproduce.results.default_folder import naming
 from reproduce.results.expectation import describe
 from reproduce.results.identity import recipe_of
 
@@ -27,7 +28,7 @@ def waiting(contents: Contents) -> list[Wanted]:
         if one.verdict.mean is None and tone(one) == QUIET:
             about = one.verdict.expectation
             recipe, _ = recipe_of(about.protocol, about.learning)
-            needs, numbers = found.setdefault((recipe, about.command), ({}, {}))
+            needs, numbers = found.setdefault((recipe, naming(contents.results, about.command)), ({}, {}))
             needs[about.needs] = None
             numbers[describe(about)] = None
     commands = [Wanted(*key, tuple(needs), tuple(numbers)) for key, (needs, numbers) in found.items()]

@@ -49,7 +49,7 @@ def converted_auprc(auprc: float, share: float, other: float) -> float:
     """
     _check(share)
     _check(other)
-    from scipy.optimize import root_scalar  # here: tables need `least_auprc` alone
+    from scipy.optimize import root_scalar  # here: it takes a second to import
 
     lowest, highest = _binormal(-WIDEST, share), _binormal(WIDEST, share)
     if not lowest < auprc < highest:

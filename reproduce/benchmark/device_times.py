@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import time
+import statistics
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, get_args
 
@@ -19,6 +19,7 @@ from jlebm.model import JointModel
 from jlebm.randomness import SharedNoise
 from jlebm.training import initial_state
 from reproduce.benchmark.device_checks import Finding, noise, smaller
+from reproduce.benchmark.stopwatch import once
 from reproduce.cifar10 import PAPER, TWO_STAGE_BUDGET
 
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -37,19 +38,9 @@ def measured(what: str, part: Callable[[], object], device: torch.device, steps:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    part()
-    _wait(device)
-    started, times = time.perf_counter(), 3 if full else 1
-    for _ in range(times):
-        part()
-    _wait(device)
-    spent = (time.perf_counter() - started) / times / steps * 1e3
+    once(part, device)  # a warm-up
+    spent = statistics.fmean(once(part, device) for _ in range(3 if full else 1)) / steps * 1e3
     return Line(what, spent, torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else 0.0)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def two_layer(device: torch.device, full: bool) -> Iterator[Line]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+from reproduce.results.default_folder import RESULTS
+
 FEWEST = 7  # repetitions behind a median
 
 

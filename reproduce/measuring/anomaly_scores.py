@@ -11,8 +11,8 @@ from jlebm.hierarchy import PartialPosterior, posterior_terms, scores_above
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from reproduce.measuring.sample_sets import posterior_indices
+from reproduce.results.anomaly_names import ENERGIES, LITERAL, RECONSTRUCTION, STANDARDISED
 
-LITERAL, ENERGIES, RECONSTRUCTION, STANDARDISED = "L>0", "E", "R", "zR+zE"
 STANDARD = 10_000  # evenly spaced training images, over which scores are standardised
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from jlebm import data
 from jlebm.errors import UserError
 from reproduce.results.anomaly_counts import least_auprc
+from reproduce.results.anomaly_names import EIGHTY_TWENTY, OFFICIAL, REPORTED, TYPED
 
-REPORTED = (1, 4, 5, 7, 9)  # the digits of Table 4
 OTHERS = (0, 2, 3, 6, 8)  # settings are chosen on these, if every image of a reported digit is a test image
 SEED = 42  # seed of the shuffle, as in the public code
 PART = 6  # in development, every sixth training image is judged instead of the test images
@@ -64,7 +64,7 @@ class Protocol(abc.ABC):
 class Official(Protocol):
     """The official 10,000 test images, of which a digit is about a tenth."""
 
-    id, name = "anomaly/1", "official"
+    id, name = OFFICIAL, TYPED[OFFICIAL]
 
     def split(self, parts: tuple[data.Dataset, data.Dataset], digit: int, development: bool) -> Split:
         """See `Protocol`; in development each sixth training image is held out and judged."""
@@ -85,7 +85,7 @@ class EightyTwenty(Protocol):
     are what settings are chosen on.
     """
 
-    id, name = "anomaly-80-20/1", "80-20"
+    id, name = EIGHTY_TWENTY, TYPED[EIGHTY_TWENTY]
 
     def split(self, parts: tuple[data.Dataset, data.Dataset], digit: int, development: bool) -> Split:
         """See `Protocol`; in development the same split of the images that train for all of Table 4's digits."""

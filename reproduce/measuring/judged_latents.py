@@ -26,8 +26,7 @@ from jlebm.randomness import derive_seed
 from reproduce.measuring.row_store import Answer, Part, Rows, Wanted
 from reproduce.measuring.sample_sets import SampleSets
 from reproduce.results.identity import Of
-
-POSTERIOR = "posterior"
+from reproduce.results.metrics import POSTERIOR
 
 
 class _Layers(NamedTuple):

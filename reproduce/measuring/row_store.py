@@ -13,7 +13,7 @@ from jlebm.run import Run
 from jlebm.training import TrainState
 from reproduce import results
 from reproduce.measuring.session import Session
-from reproduce.results.identity import FIRST_NOISE, Identity, Of, Option, noise_of
+from reproduce.results.identity import FIRST_NOISE, Of, OfTraining, Option, noise_of
 
 ASKED = (
     "protocol",
@@ -29,7 +29,7 @@ ASKED = (
 
 
 @dataclass(frozen=True)
-class Subject:
+class Subject(OfTraining):
     """A trained model that rows are measured on, and how its samples are drawn."""
 
     recipe: str
@@ -86,11 +86,6 @@ class Subject:
             train_seconds=state.seconds,
             variation=variation,
         )
-
-    @property
-    def identity(self) -> Identity:
-        """Recipe, model and preset of the training."""
-        return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
 
     def provenance(self, commit: str) -> dict[str, Any]:
         """Return the provenance of an artifact."""

@@ -58,7 +58,7 @@ def print_verdicts(
     words = [f"{name}={values.pop()}" for name in ("dataset", "preset") if len(values := _of(measured, name)) == 1]
     again = shell_command("nox", "-s", "check", "--", "--all", *(["--only", *words] if words else []))
     color, width = terminal and "NO_COLOR" not in os.environ, shutil.get_terminal_size().columns if terminal else 200
-    sys.stdout.write(brief(verdicts, results.paper_of(folder), again, color=color, width=width))
+    sys.stdout.write(brief(verdicts, results.paper_of(folder), again, folder=folder, color=color, width=width))
 
 
 def _of(rows: Collection[results.Measurement], name: str) -> set[str]:

@@ -12,7 +12,6 @@ import torch
 from jlebm.backbones.nvae import digest_of
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset
-from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.files import read_bytes, write_text
 from jlebm.learning.two_stage import TwoStageExperiment
@@ -22,10 +21,10 @@ from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from reproduce.pipelines.energies_on_backbone import record_backbone
 from reproduce.pipelines.fitting import Given, fitted, milestones
+from reproduce.pipelines.plans import refuse_names
 from reproduce.presets.anomaly_sizes import Plan
 from reproduce.results.identity import noise_suffix
 
-NAMES = ("protocol", "preset", "dataset", "learning")
 CHECKPOINTS = 10  # evenly spaced checkpoints of the last stage; the oracle takes the best
 
 
@@ -64,9 +63,7 @@ def without_digit(plan: Plan, train: Dataset, development: bool, assignments: tu
     Raises:
         UserError: an assignment's key is unknown or names the rows, or a value does not fit.
     """
-    for assignment in assignments:
-        if (key := assignment.partition("=")[0]) in NAMES:
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
+    refuse_names(assignments)
     words = " --development" if development else ""
     height, width = train.images.shape[2:]
     model = dataclasses.replace(plan.experiment.model, image_shape=(1, height, width))

@@ -1,6 +1,8 @@
 """Command-line options shared by the recipes."""
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,11 +12,11 @@ import tyro
 from jlebm.choices import GENERATOR, Drift, Scheme
 from jlebm.errors import UserError
 from jlebm.progress import Reporter
+from reproduce.results.default_folder import RESULTS
 
 if TYPE_CHECKING:
     from reproduce.measuring.data_root import DataRoot
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 LONGEST = 3.2e10  # seconds
 ModelName = Literal["two-layer", "two-stage", "ladder"]
 
@@ -53,6 +55,26 @@ class Training(Machine):
     set: tuple[str, ...] = ()
     """Configuration keys to set, such as training.steps=100; the preset is then called custom."""
 
+    def __post_init__(self) -> None:
+        refuse_odd_seeds("--seeds", self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Training):
+    """Options of every command that trains for a time."""
+
+    budget: str | None = None
+    """Wall-clock time to train each run, such as 90s, 20m or 1.5h; part of the configuration."""
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds; None without one.
+
+        Raises:
+            UserError: it is not a time such as 90s, 20m or 1.5h.
+        """
+        return None if self.budget is None else parse_duration(self.budget)
+
 
 @dataclass(frozen=True)
 class Variation:
@@ -79,9 +101,13 @@ class Variation:
     decoder: Literal["gaussian", "mixture"] | None = None
     """Another decoder than the preset's; the only one of these options that trains a backbone anew."""
 
+    def __post_init__(self) -> None:
+        refuse_odd_seeds("--training-seed", (self.training_seed,))
+        refuse_odd_seeds("--energies-seed", (0 if self.energies_seed is None else self.energies_seed,))
+
 
 @dataclass(frozen=True)
-class Arguments(Training):
+class Arguments(Timed):
     """Command-line options of a recipe."""
 
     preset: str | None = None
@@ -94,8 +120,6 @@ class Arguments(Training):
     learning with an inference network."""
     dataset: str | None = None
     """Another dataset of the same image size as the recipe's own, such as photos; rows carry its name."""
-    budget: str | None = None
-    """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
     held_out: str | None = None
@@ -104,14 +128,26 @@ class Arguments(Training):
     they are not."""
     variation: Annotated[Variation, tyro.conf.arg(name="", prefix_name=False)] = field(default_factory=Variation)
 
-    @property
-    def budget_seconds(self) -> float | None:
-        """The budget in seconds; None without one.
 
-        Raises:
-            UserError: it is not a time such as 90s, 20m or 1.5h.
-        """
-        return None if self.budget is None else parse_duration(self.budget)
+def refuse_odd_seeds(option: str, seeds: Sequence[int]) -> None:
+    """Refuse seeds that no run can have, or that two would share.
+
+    Raises:
+        UserError: there is none, one stands twice, or one is negative.
+    """
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        given = " ".join(map(str, seeds)) or "nothing"
+        raise UserError(f"{option} needs at least one seed, each only once and none negative, not {given}")
+
+
+def refuse_processes(trained: str) -> None:
+    """Refuse the processes of torchrun, each of which would train the same.
+
+    Raises:
+        UserError: there are several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{trained} are trained by one process each; leave torchrun out")
 
 
 def parse_duration(text: str) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reproduce.pipelines.arguments import Machine, Training
+from reproduce.pipelines.arguments import Machine, Timed, Training
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class OutsideArguments(Machine):
 
 
 @dataclass(frozen=True)
-class PriorsArguments(Training):
+class PriorsArguments(Timed):
     """Command-line options of the ladder of priors."""
 
     priors: tuple[str, ...] = ()
@@ -59,14 +59,12 @@ class PriorsArguments(Training):
     """tiny: seconds for each prior; cpu: ten minutes of one core for each prior and seed; long: two hours."""
     dataset: str | None = None
     """A dataset of 32x32 or 64x64 images instead of CIFAR-10, such as celeba64 or svhn-first1083."""
-    budget: str | None = None
-    """Wall-clock time to train each prior and seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each prior; by default the preset's."""
 
 
 @dataclass(frozen=True)
-class TableArguments(Training):
+class TableArguments(Timed):
     """Command-line options of the table."""
 
     systems: tuple[str, ...] = ()
@@ -77,7 +75,5 @@ class TableArguments(Training):
     """A dataset of 32x32 images instead of CIFAR-10, such as photos; rows carry its name."""
     only_table: bool = False
     """Print the table of the stored rows and run nothing."""
-    budget: str | None = None
-    """Wall-clock time to train each seed, such as 90s, 20m or 1.5h; part of the configuration."""
     images: int | None = None
     """Images sampled from each system; by default the preset's."""

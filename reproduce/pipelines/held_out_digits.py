@@ -18,7 +18,7 @@ from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
 from jlebm.progress import Reporter
 from reproduce import results
-from reproduce.measuring.anomaly_scores import ENERGIES, LITERAL, Scorer, names_of, scores
+from reproduce.measuring.anomaly_scores import Scorer, names_of, scores
 from reproduce.measuring.anomaly_split import PROTOCOLS, Protocol, Split, describe
 from reproduce.measuring.detection import METRICS, Question, judge, print_table, refuse_lost, session_of, stands
 from reproduce.measuring.places import try_places
@@ -26,12 +26,14 @@ from reproduce.measuring.row_store import Rows, Subject
 from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.measuring.session import Session
 from reproduce.pipelines.anomaly_training import CHECKPOINTS, Oracle, Trained, trained, without_digit
+from reproduce.pipelines.arguments import refuse_processes
 from reproduce.pipelines.command_arguments import AnomalyArguments
 from reproduce.pipelines.fitting import Given
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.plans import refuse_tf32
 from reproduce.pipelines.run_page import leave_page
-from reproduce.presets.anomaly_sizes import DATASET, OFFICIAL, Plan, plan_of
+from reproduce.presets.anomaly_sizes import DATASET, Plan, plan_of
+from reproduce.results.anomaly_names import ENERGIES, LITERAL, OFFICIAL
 from reproduce.results.identity import Of, Option, noise_option, noise_suffix
 from reproduce.terminal.console import ConsoleReporter
 
@@ -45,9 +47,9 @@ def run_anomaly(arguments: AnomalyArguments) -> None:
     report = ConsoleReporter()
     protocol = PROTOCOLS[arguments.protocol]
     digits = arguments.digits or protocol.digits(arguments.development)
-    for name, values in (("--digits", digits), ("--seeds", arguments.seeds)):
-        if not values or len(set(values)) != len(values):
-            raise UserError(f"{name} needs at least one number, each only once")
+    if len(set(digits)) != len(digits):
+        raise UserError("--digits needs at least one number, each only once")
+    refuse_processes("the models of held-out digits")
     model = arguments.model or ("ladder" if protocol.id == OFFICIAL else "two-layer")
     plan = plan_of(protocol.id, arguments.preset, model, arguments.learning)
     if protocol.id == OFFICIAL and not arguments.oracle:

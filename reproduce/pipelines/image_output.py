@@ -20,13 +20,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from jlebm.data.listing import LABELS_FILE
 from jlebm.errors import UserError
+from jlebm.evaluation.sample_files import NPZ_KEY
 from jlebm.files import atomic_write, can_be_written, cannot_read, open_regular, write_text
 from jlebm.folders import cannot_write, writes_to
 
 KEY = "jlebm"  # key of the request, in every format
-LABELS_FILE = "dataset.json"  # as in StyleGAN's and EDM's layout, in zips and folders
-IMAGES = "arr_0"  # where guided-diffusion's evaluation, and numpy itself, put an array without a name
 PER_FOLDER = 1_000  # images per folder of a zip, as in StyleGAN's dataset tool
 LONGEST_LINE = 2**24  # bytes of a partial array's first line
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
@@ -38,7 +38,7 @@ def write_npz(path: Path, images: np.ndarray, seeds: Sequence[int], request: dic
     """Write the arrays `arr_0` (uint8 (N, C, H, W)), `seeds` and `jlebm`, the request as JSON."""
     with atomic_write(path) as file:
         said = {"seeds": np.array(seeds, np.int64), KEY: np.array(json.dumps(request))}
-        np.savez(file, **{IMAGES: images}, **said)
+        np.savez(file, **{NPZ_KEY: images}, **said)
 
 
 def write_zip(path: Path, images: np.ndarray, seeds: Sequence[int], request: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a recipe trains: a preset as the command line changes it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -9,7 +10,7 @@ from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.randomness import GENERATOR
-from reproduce.pipelines.arguments import Arguments, Variation
+from reproduce.pipelines.arguments import Arguments, Timed, Variation
 from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.recipes import Preset, with_inference_network
@@ -18,7 +19,7 @@ from reproduce.results.identity import Option, noise_option
 
 SHARE_OF_BACKBONE = 0.8  # the backbone's share of a wall-clock budget
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
-NAMES = ("protocol", "preset", "dataset", "learning", "energies.backbone")
+NAMES = ("protocol", "preset", "dataset", "learning")
 
 
 def joint_planned(preset: Preset, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
@@ -47,16 +48,36 @@ def ladder_planned(preset: LadderPreset, arguments: Arguments, dataset: str, dev
 def _overridden(experiment: Experiment, arguments: Arguments, dataset: str, device: torch.device) -> Experiment:
     if arguments.variation != Variation():
         raise UserError("the options of the two-stage model need --model two-stage")
-    changes = list(arguments.set)
-    for assignment in changes:
-        key = assignment.partition("=")[0]
-        if key in ("protocol", "preset", "dataset", "learning"):
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
-    if (seconds := arguments.budget_seconds) is not None:
-        changes.append(f"training.budget_seconds={seconds}")
-    experiment = dataclasses.replace(experiment.override(changes), dataset=dataset)
+    experiment = dataclasses.replace(experiment.override(changes_of_one_stage(arguments)), dataset=dataset)
     refuse_tf32(precision_of(experiment.model), "model.precision", device)
     return experiment
+
+
+def changes_of_one_stage(arguments: Timed, *backbone: str) -> list[str]:
+    """Return the assignments of --set and of --budget for a configuration that is trained in one stage.
+
+    Raises:
+        UserError: as in `refuse_names`, or the budget is not a time.
+    """
+    refuse_names(arguments.set, *backbone)
+    seconds = arguments.budget_seconds
+    return [*arguments.set, *([] if seconds is None else [f"training.budget_seconds={seconds}"])]
+
+
+def refuse_names(assignments: Sequence[str], *backbone: str) -> None:
+    """Refuse assignments of --set that would change what the rows are called.
+
+    Args:
+        assignments: KEY=VALUE each.
+        backbone: the key of a backbone's name, where a configuration has one.
+
+    Raises:
+        UserError: one does.
+    """
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if key.rpartition(".")[2] in NAMES or key in backbone:
+            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
 
 
 def refuse_tf32(precision: str, key: str, device: torch.device) -> None:
@@ -87,8 +108,7 @@ def planned(
         key = assignment.partition("=")[0]
         if key.startswith("energies.model."):
             raise UserError(f"--set does not change {key!r}: energies follow the backbone; set backbone.model instead")
-        if key in NAMES or key.rpartition(".")[2] in NAMES:
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the recipe's own options")
+    refuse_names(changes, "energies.backbone")
     if (seconds := arguments.budget_seconds) is not None:
         share = SHARE_OF_BACKBONE if varied.backbone_checkpoint is None else 0.0
         if share:

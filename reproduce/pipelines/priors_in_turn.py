@@ -1,7 +1,6 @@
 """The ladder of priors: each trained for the same time below the same generator, and measured alike."""
 
 import dataclasses
-import os
 
 import numpy as np
 
@@ -21,11 +20,12 @@ from reproduce.measuring.row_store import Rows, Subject, stored
 from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.measuring.summary import print_own_verdicts
-from reproduce.pipelines.arguments import parse_duration
+from reproduce.pipelines.arguments import refuse_processes
 from reproduce.pipelines.command_arguments import PriorsArguments
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import samples_folder, samples_of, subject_of
 from reproduce.pipelines.pictures import SHOWN, figures_of, files_of, store, there
+from reproduce.pipelines.plans import changes_of_one_stage
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import SOURCES
 from reproduce.presets.prior_sizes import DATASET, FALLBACK, SIZES, PriorSize, experiment_of
@@ -39,8 +39,7 @@ DRAWN = ("samples", "training")  # pictures of a run
 def run_priors(arguments: PriorsArguments) -> None:
     """Train and measure each prior and seed that is asked for, and print the verdicts."""
     report = ConsoleReporter()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("the priors are trained by one process each; leave torchrun out")
+    refuse_processes("the priors")
     lines, size = _chosen(arguments), _size(arguments)
     device, root = resolve_device(arguments.device), arguments.root(report)
     try_places(arguments.results, arguments.runs)
@@ -74,8 +73,6 @@ def _chosen(arguments: PriorsArguments) -> list[PriorLine]:
     for name in arguments.priors:
         if name not in known:
             raise UserError(f"{name!r} is no prior of the ladder{nearest(name, known)}")
-    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
-        raise UserError("--seeds needs at least one seed, each only once")
     if arguments.set and len(set(arguments.priors)) != 1:
         raise UserError("--set applies to one prior; name it with --priors")
     return [line for name, line in known.items() if name in (arguments.priors or known)]
@@ -100,14 +97,7 @@ def _within(size: PriorSize, there_are: int) -> PriorSize:
 def _planned(
     line: PriorLine, size: PriorSize, dataset: str, shape: tuple[int, ...], arguments: PriorsArguments
 ) -> Experiment:
-    changes = list(arguments.set)
-    for assignment in changes:
-        key = assignment.partition("=")[0]
-        if key in ("protocol", "preset", "dataset", "learning"):
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
-    if arguments.budget is not None:
-        changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
-    return experiment_of(line, size, dataset, shape).override(changes)
+    return experiment_of(line, size, dataset, shape).override(changes_of_one_stage(arguments))
 
 
 def _subject(line: PriorLine, session: Session, run: Run, experiment: Experiment, state: TrainState) -> Subject:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from jlebm.devices import why_no_gpu
-from jlebm.errors import UserError, nearest
+from jlebm.errors import UserError
 from jlebm.evaluation import latent
 from jlebm.experiment import Experiment
 from jlebm.progress import Reporter
@@ -23,7 +23,7 @@ from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.joint import measure_joint, subject_of
 from reproduce.pipelines.ladder_and_twin import run_ladder
 from reproduce.pipelines.plans import joint_planned, ladder_planned, planned
-from reproduce.presets.extents import SOURCES
+from reproduce.presets.extents import SOURCES, known_elsewhere
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.recipes import Preset, Recipe
 from reproduce.presets.staged import TwoStagePreset
@@ -40,6 +40,9 @@ def run_seeds(recipe: Recipe, arguments: Arguments, device: torch.device, report
     presets = sizes[model]
     if not presets:
         raise UserError(f"the recipe {recipe.name} has no {model} model; leave --model out")
+    if arguments.preset is not None and arguments.preset not in presets:
+        others = {f"--model {other}": names for other, names in sizes.items()}
+        raise UserError(f"unknown preset {arguments.preset!r}{known_elsewhere(arguments.preset, presets, others)}")
     name, why = _choose_preset(presets, arguments.preset, device)
     fallback = recipe.fallback if arguments.preset in (None, "tiny") else None
     root = arguments.root(report)
@@ -51,8 +54,6 @@ def run_seeds(recipe: Recipe, arguments: Arguments, device: torch.device, report
         why = f"{why}; {missing}"
     report.line(f"preset {name}: {why}")
     report.line(f"data: {dataset.name}, {len(dataset.images)} images, {dataset.origin}")
-    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
-        raise UserError("--seeds needs at least one seed, each only once")
     preset = presets[name]
     images = arguments.images if arguments.images is not None else preset.images
     if images < latent.FEWEST:
@@ -88,8 +89,6 @@ def _run_joint(experiment: Experiment, arguments: Arguments, session: Session) -
 
 def _choose_preset(presets: Mapping[str, object], asked: str | None, device: torch.device) -> tuple[str, str]:
     if asked is not None:
-        if asked not in presets:
-            raise UserError(f"unknown preset {asked!r}{nearest(asked, presets)}")
         return asked, "asked for"
     if device.type == "cuda" and "budget" in presets:
         return (

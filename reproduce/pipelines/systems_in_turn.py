@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.metadata
-import os
 import sys
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from reproduce import results
 from reproduce.measuring.data_root import loaded, unseen
 from reproduce.measuring.places import refuse_what_does_not_fit, try_places
 from reproduce.measuring.session import Session
-from reproduce.pipelines.arguments import parse_duration
+from reproduce.pipelines.arguments import refuse_processes
 from reproduce.pipelines.command_arguments import TableArguments
+from reproduce.pipelines.plans import changes_of_one_stage
 from reproduce.pipelines.table_system import SOURCE, run_system
 from reproduce.results.comparison import HEADER, comparison, not_run, sources
+from reproduce.results.default_folder import naming
 from reproduce.results.identity import TABLE
 from reproduce.results.table_lines import BASELINES
 from reproduce.systems import SIZES, built, presets_of
@@ -30,8 +31,7 @@ LIBRARIES = ("diffusers",)  # packages of the extra jlebm[baselines], whose vers
 
 def run_table(arguments: TableArguments) -> int:
     """Train, sample and evaluate what is asked for, print the table; return the exit code."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("the systems of the table are trained by one process; leave torchrun out")
+    refuse_processes("the systems of the table")
     device = resolve_device(arguments.device)
     preset = arguments.preset or ("budget" if device.type == "cuda" else "tiny")
     if preset not in SIZES:
@@ -72,22 +72,13 @@ def _chosen(arguments: TableArguments) -> tuple[str, ...]:
     for name in arguments.systems:
         if name not in known:
             raise UserError(f"{name!r} is not a system that this command trains{nearest(name, known)}")
-    if len(set(arguments.seeds)) != len(arguments.seeds) or not arguments.seeds:
-        raise UserError("--seeds needs at least one seed, each only once")
     if arguments.set and len(arguments.systems) != 1:
         raise UserError("--set applies to one system; name it with --systems")
     return tuple(dict.fromkeys(arguments.systems)) or known
 
 
 def _experiment(name: str, preset: str, arguments: TableArguments) -> BaselineExperiment:
-    changes = list(arguments.set)
-    for assignment in changes:
-        key = assignment.partition("=")[0]
-        if key in ("protocol", "preset", "dataset", "learning", "backbone"):
-            raise UserError(f"--set does not change {key!r}, which names the rows; use the command's own options")
-    if arguments.budget is not None:
-        changes.append(f"training.budget_seconds={parse_duration(arguments.budget)}")
-    return presets_of(name)[preset].override(changes)
+    return presets_of(name)[preset].override(changes_of_one_stage(arguments, "backbone"))
 
 
 def _versions() -> dict[str, str]:
@@ -107,4 +98,4 @@ def print_table(folder: Path, dataset: str, preset: str) -> None:
     printing.print_table(f"{dataset}, preset {preset}", HEADER, comparison(measured, paper, dataset, preset))
     sys.stdout.writelines(f"reported: {source}, on CIFAR-10\n" for source in sources(paper))
     for title, command in not_run(measured, dataset, preset) if preset in SIZES else []:
-        sys.stdout.write(f"NEVER RUN {title}:\n    {command}\n")
+        sys.stdout.write(f"NEVER RUN {title}:\n    {naming(folder, command)}\n")

@@ -12,15 +12,16 @@ from typing import cast
 from jlebm.backbones.conv import ConvConfig
 from jlebm.backbones.ladder import LadderConfig
 from jlebm.energies import VectorEnergy
-from jlebm.errors import UserError, nearest
+from jlebm.errors import UserError
 from jlebm.experiment import Experiment, LearningName, OptimizerConfig
 from jlebm.langevin import Chain
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer, TwoStageExperiment
+from reproduce.presets.extents import known_elsewhere
 from reproduce.presets.ladder_sizes import CONDITIONAL, ENERGY_L2, twin_of
+from reproduce.results.anomaly_names import EIGHTY_TWENTY, OFFICIAL, TYPED
 
 DATASET = "mnist"
-OFFICIAL, EIGHTY_TWENTY = "anomaly/1", "anomaly-80-20/1"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,15 @@ SIZES = {
 }
 DIMS = {"two-layer": (8, 16), "one-layer": (16,)}  # top to bottom
 LOWER = Chain(20, 0.1, start="ancestral", space="noise")
-LEARNINGS = ("two-stage", "gaussian", "variational", "joint-mle")
+KNOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    OFFICIAL: {"preset": tuple(PRESETS), "model": ("ladder",), "learning": ("variational", "gaussian")},
+    EIGHTY_TWENTY: {
+        "preset": tuple(SIZES),
+        "model": tuple(DIMS),
+        "learning": ("two-stage", "gaussian", "variational", "joint-mle"),
+    },
+}
+"""What each protocol has, by the name of the option."""
 
 
 def plan_of(protocol: str, preset: str, model: str, learning: str) -> Plan:
@@ -130,16 +139,11 @@ def plan_of(protocol: str, preset: str, model: str, learning: str) -> Plan:
     Raises:
         UserError: the protocol has no such size, model or way of learning.
     """
-    sizes: Mapping[str, object] = PRESETS if protocol == OFFICIAL else SIZES
-    models = ("ladder",) if protocol == OFFICIAL else tuple(DIMS)
-    ways = ("variational", "gaussian") if protocol == OFFICIAL else LEARNINGS
-    for what, value, known in (
-        ("preset", preset, tuple(sizes)),
-        ("model", model, models),
-        ("learning", learning, ways),
-    ):
-        if value not in known:
-            raise UserError(f"{protocol} has no {what} {value!r}{nearest(value, known)}")
+    for what, value in (("preset", preset), ("model", model), ("learning", learning)):
+        if value not in KNOWN[protocol][what]:
+            others = {f"--protocol {TYPED[other]}": known[what] for other, known in KNOWN.items()}
+            said = known_elsewhere(value, KNOWN[protocol][what], others)
+            raise UserError(f"{protocol} has no {what} {value!r}{said}")
     if protocol == OFFICIAL:
         plan = PRESETS[preset]
         return plan if learning == "variational" else dataclasses.replace(plan, experiment=twin_of(plan.experiment))

@@ -1,11 +1,26 @@
 """Size of a preset: which samples are measured, how many, and how much is drawn for the figures."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from jlebm.choices import Prior
+from jlebm.errors import nearest
+from reproduce.results.metrics import EBM, GAUSSIAN, POSTERIOR
 
-SOURCES = ("gaussian-prior", "ebm-prior", "posterior")
+SOURCES = (GAUSSIAN, EBM, POSTERIOR)
 PRIORS: tuple[Prior, ...] = ("gaussian-prior", "ebm-prior")
+
+
+def known_elsewhere(name: str, known: Collection[str], others: Mapping[str, Collection[str]]) -> str:
+    """Return the end of a sentence about an unknown name: the options that know it, else the nearest one known here.
+
+    Args:
+        name: of a preset or the like.
+        known: names without another option.
+        others: names by the option that has them, "--model two-stage".
+    """
+    having = [option for option, names in others.items() if name in names]
+    return f"; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else nearest(name, known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,23 +16,45 @@ STATED = ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITI
 def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> list[Verdict]:
     """Return the verdicts, with a FAIL for each expectation that does not follow from its rows.
 
+    Where a dataset has rows of no basis at all, as in a folder for what another machine measures, nothing follows from
+    any: a PASS or a DRIFT is STALE, and the other verdicts stay.
+
     Args:
         verdicts: of `check`.
         measured: all stored rows; those of the basis are found by their digests.
     """
     stored = {row.row_digest: row for row in measured if row.intact}
+    at_home = {
+        verdict.expectation.dataset
+        for verdict in verdicts
+        if any(digest in stored for digest in verdict.expectation.basis_rows)
+    }
     judged = []
     for verdict in verdicts:
-        said = fault(verdict.expectation, stored)
-        if said:
+        one = verdict.expectation
+        if one.basis_rows and one.dataset not in at_home:
+            verdict = _elsewhere(verdict)
+        elif said := fault(one, stored):
             before = f"{verdict.reason}; " if verdict.status == "FAIL" else ""
-            reason = f"{before}{said}; restore both as they were committed, or expect anew what is measured"
-            verdict = dataclasses.replace(verdict, status="FAIL", reason=reason, command=rewrite(verdict.expectation))
-        elif verdict.expectation.tolerance_by_hand:
-            remark = f"tolerance set by hand: {verdict.expectation.tolerance_by_hand}"
+            both = f"expected.toml and measured/{one.dataset}.jsonl"
+            reason = f"{before}{said}; restore {both} as they were committed, or expect anew what is measured"
+            verdict = dataclasses.replace(verdict, status="FAIL", reason=reason, command=rewrite(one))
+        elif one.tolerance_by_hand:
+            remark = f"tolerance set by hand: {one.tolerance_by_hand}"
             verdict = dataclasses.replace(verdict, reason="; ".join(filter(None, (verdict.reason, remark))))
         judged.append(verdict)
     return judged
+
+
+def _elsewhere(verdict: Verdict) -> Verdict:
+    """Return the verdict on an expectation whose dataset has rows of no basis."""
+    one = verdict.expectation
+    rows = f"measured/{one.dataset}.jsonl has none of the {len(one.basis_rows)} rows of its basis"
+    reason = "; ".join(filter(None, (verdict.reason, rows)))
+    if verdict.status not in ("PASS", "DRIFT"):
+        return dataclasses.replace(verdict, reason=reason)
+    reason += "; restore that file as it was committed, or expect anew what is measured here"
+    return dataclasses.replace(verdict, status="STALE", reason=reason, command=rewrite(one))
 
 
 def fault(one: Expectation, stored: Mapping[str, Measurement]) -> str:

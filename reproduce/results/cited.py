@@ -5,6 +5,9 @@ from typing import Self
 
 from reproduce.results.rows import Row
 
+Cells = tuple[str, ...]
+"""A line of a table."""
+
 
 class Cited(str):
     """Text of a cell with the stored rows or the verdict behind it."""
@@ -18,9 +21,3 @@ class Cited(str):
         made = super().__new__(cls, text)
         made.rows, made.verdict = tuple(rows), verdict
         return made
-
-
-def rows_in(*cells: str) -> list[Row]:
-    """Return the rows behind some cells, each once, in their order."""
-    found = [row for cell in cells if isinstance(cell, Cited) for row in cell.rows]
-    return list({id(row): row for row in found}.values())

@@ -4,9 +4,11 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jlebm.errors import UserError
+from reproduce.results.default_folder import RESULTS, naming
 from reproduce.results.identity import Described, Option
 from reproduce.results.measurement import LEARNINGS, SOURCES, WEIGHTS, Measurement
 from reproduce.results.metrics import METRICS
@@ -118,14 +120,14 @@ def question(one: Measurement | Expectation) -> tuple[Any, ...]:
     return tuple(condition(one, name) for name in QUESTION)
 
 
-def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expectation:
+def expect(rows: Sequence[Measurement], old: Expectation | None = None, folder: Path = RESULTS) -> Expectation:
     """Make the expectation from rows of one protocol and configuration, one row for each seed.
 
     The value is the mean over the n seeds. The tolerance is the half-width of the two-sided 95 % prediction
     interval for the mean of m new seeds, t(0.975, n - 1) * s * sqrt(1/n + 1/m) with s the sample standard deviation,
     and never below the metric's floor; with n = 1 there is no spread and it is the floor. m is `old.seeds`, which n
     may exceed, and n without `old`. `fail_beyond` is twice the tolerance. The fields that rows lack
-    (seeds, needs, command, paper) come from `old`; a tolerance set by hand is replaced.
+    (seeds, needs, command, paper) come from `old`; a tolerance set by hand is replaced. `folder` is that of the rows.
 
     Raises:
         UserError: no rows, two of one seed, a row changed by hand, rows of different selectors or conditions, or
@@ -148,9 +150,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None) -> Expec
     if count != len(rows):
         raise UserError("two rows have the same seed; give the newest of each")
     if old is not None and count < old.seeds:
-        raise UserError(
-            f"{describe(first)} needs {old.seeds} seeds and has {count}; measure the others first: {old.command}"
-        )
+        said = f"{describe(first)} needs {old.seeds} seeds and has {count}; measure the others first"
+        raise UserError(f"{said}: {naming(folder, old.command)}")
     metric = METRICS[first.metric]
     seeds = ", ".join(str(seed) for seed in sorted(values))
     commits, devices = (

@@ -174,3 +174,20 @@ class Identity(Labelled):
             words.append(f"--dataset {shlex.quote(self.dataset)}")
         words.append("--seeds " + " ".join(map(str, seeds or (self.seed,))))
         return " ".join(words)
+
+
+class OfTraining:
+    """Base class of what is said of one training, stored or about to be."""
+
+    recipe: str
+    model: str
+    learning: str
+    dataset: str
+    preset: str
+    variation: Any
+    seed: int
+
+    @property
+    def identity(self) -> Identity:
+        """The training, and how its samples are drawn."""
+        return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)

@@ -11,29 +11,19 @@ from jlebm.errors import UserError
 from jlebm.files import cannot_read
 from reproduce.results import rows
 from reproduce.results.first_format import packed, unpacked
-from reproduce.results.identity import Described, Identity, Option, noise_of
-from reproduce.results.metrics import METRICS
+from reproduce.results.identity import Described, OfTraining, Option, noise_of
+from reproduce.results.metrics import DETECTION, EBM, GAUSSIAN, METRICS, POSTERIOR, SAMPLES
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.table_lines import BASELINES
 from reproduce.results.timing import TIMINGS
 
-SOURCES = (
-    "gaussian-prior",
-    "ebm-prior",
-    "posterior",
-    "samples",
-    "held-out",
-    "training-halves",
-    "out-of-distribution",
-    "anomaly",
-    "all",
-)
+SOURCES = (GAUSSIAN, EBM, POSTERIOR, SAMPLES, "held-out", "training-halves", *DETECTION, "all")
 LEARNINGS = ("joint-mle", "variational", "gaussian", "two-stage", *(system.name for system in BASELINES), "")
 WEIGHTS = ("raw", "ema", "")
 
 
 @dataclass(frozen=True)
-class Measurement(Described, rows.Row):
+class Measurement(Described, OfTraining, rows.Row):
     """One row of `results/measured/<dataset>.jsonl`.
 
     Attributes:
@@ -128,11 +118,6 @@ class Measurement(Described, rows.Row):
     def signed(self) -> dict[str, Any]:
         """Return the fields behind the row digest, in the format in which the row was first stored."""
         return packed(super().signed()) if self.format == 1 else super().signed()
-
-    @property
-    def identity(self) -> Identity:
-        """Training behind the number."""
-        return Identity(self.recipe, self.model, self.learning, self.dataset, self.preset, self.variation, self.seed)
 
     @property
     def noise(self) -> str:

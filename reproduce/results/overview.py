@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jlebm.text import printable
+from reproduce.results.default_folder import RESULTS, naming
 from reproduce.results.identity import recipe_of
 from reproduce.results.metrics import METRICS
 from reproduce.results.paper import Reported
@@ -25,7 +27,7 @@ MEANING: Mapping[Status, str] = {
     "FAIL": "too far off, changed since stored, or not comparable",
     "NO EXPECTATION": "measured; nothing is expected of it yet",
     "TOO FEW SEEDS": "measured on fewer seeds than are asked for",
-    "STALE": "measured, but not as the expectation asks",
+    "STALE": "measured, but not as the expectation asks, or without the rows it was made from",
     "NEVER RUN": "no row yet",
 }
 LOUD: tuple[Status, ...] = ("FAIL", "DRIFT")
@@ -79,7 +81,13 @@ def queue(verdicts: Sequence[Verdict]) -> list[Queued]:
 
 
 def overview(
-    verdicts: Sequence[Verdict], paper: Mapping[str, Reported], rows: int, *, color: bool = False, width: int = 120
+    verdicts: Sequence[Verdict],
+    paper: Mapping[str, Reported],
+    rows: int,
+    again: str = "nox -s check -- --all",
+    *,
+    color: bool = False,
+    width: int = 120,
 ) -> str:
     """Return the summary, all failures and drifts, and the queue of commands.
 
@@ -87,6 +95,7 @@ def overview(
         verdicts: of `check`.
         paper: of `read_paper`.
         rows: number of stored rows.
+        again: command that shows every verdict.
         color: whether verdicts are coloured.
         width: of the terminal, in characters; a command is never wrapped.
     """
@@ -113,12 +122,18 @@ def overview(
             for one in some:
                 screen.print(Text(f"    {printable(one.command)}", style="cyan"), soft_wrap=True)
     screen.print(Text("\nEvery verdict, or with --only dataset=cifar10 those of one dataset:"))
-    screen.print(Text("    nox -s check -- --all", style="cyan"), soft_wrap=True)
+    screen.print(Text(f"    {printable(again)}", style="cyan"), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
 def brief(
-    verdicts: Sequence[Verdict], paper: Mapping[str, Reported], again: str, *, color: bool = False, width: int = 120
+    verdicts: Sequence[Verdict],
+    paper: Mapping[str, Reported],
+    again: str,
+    *,
+    folder: Path = RESULTS,
+    color: bool = False,
+    width: int = 120,
 ) -> str:
     """Return the table at the end of a recipe: headline metrics, failures and drifts, and the number of others.
 
@@ -126,13 +141,15 @@ def brief(
         verdicts: of the recipe's own rows.
         paper: of `read_paper`.
         again: command that shows all of them.
+        folder: the results folder, which every command names unless it is the default one.
         color: whether verdicts are coloured.
         width: of the terminal, in characters.
     """
     measured = [verdict for verdict in verdicts if verdict.mean is not None or verdict.status in LOUD]
     shown = [verdict for verdict in measured if verdict.status in LOUD or _is_headline(verdict)] or measured
     # A recipe only measures; it does not advise to rewrite expected.toml.
-    shown = [replace(one, command="") if one.command == rewrite(one.expectation) else one for one in shown]
+    commands = ["" if one.command == rewrite(one.expectation) else naming(folder, one.command) for one in shown]
+    shown = [replace(one, command=command) for one, command in zip(shown, commands, strict=True)]
     number = counts(verdicts)
     said = [
         f"{len(measured) - len(shown)} more measured" if len(measured) > len(shown) else "",
@@ -140,7 +157,7 @@ def brief(
     ]
     table = render(shown, paper, "terminal", color=color, width=width, notes=(*LOUD, "PASS"))
     rest = "; ".join(filter(None, said))
-    return table + (f"{rest}: {again}\n" if rest else "")
+    return table + (f"{rest}: {naming(folder, again)}\n" if rest else "")
 
 
 def _is_headline(verdict: Verdict) -> bool:

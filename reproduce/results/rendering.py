@@ -86,6 +86,14 @@ def number(value: float, metric: str, spread: float | None = None) -> str:
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
 
+def reported(one: Reported | None, metric: str) -> str:
+    """Format what the paper reports beside a value of a metric, marked where it is of another; "-" without it."""
+    if one is None:
+        return "-"
+    said = number(one.value, one.metric, one.spread)
+    return said if one.metric == metric else f"{METRICS[one.metric].label} {said} (not comparable)"
+
+
 def measured(verdict: Verdict) -> str:
     """Format a verdict's mean, spread, seeds and images: "66.51 ± 0.42, 3 seeds, 50000 images"."""
     if verdict.mean is None:
@@ -141,15 +149,11 @@ def _code(command: str) -> str:
 
 def _row(verdict: Verdict, paper: Mapping[str, Reported]) -> list[str]:
     one = verdict.expectation
-    reported, said = paper.get(one.paper), "-"
-    if reported is not None:
-        said = number(reported.value, reported.metric, reported.spread)
-        if reported.metric != one.metric:
-            said = f"{METRICS[reported.metric].label} {said} (not comparable)"
     wanted = "-"
     if one.value is not None and one.tolerance is not None:
         wanted = number(one.value, one.metric, one.tolerance)
-    return [METRICS[one.metric].label, one.of.name, said, wanted, measured(verdict), verdict.status]
+    beside = reported(paper.get(one.paper), one.metric)
+    return [METRICS[one.metric].label, one.of.name, beside, wanted, measured(verdict), verdict.status]
 
 
 def _notes(group: Sequence[Verdict]) -> list[Note]:

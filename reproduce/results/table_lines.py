@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from reproduce.results.metrics import EBM, GAUSSIAN, SAMPLES
+
 
 @dataclass(frozen=True)
 class System:
@@ -21,7 +23,7 @@ class System:
     paper: str
     conditional: bool = False
     learning: str = ""
-    source: str = "samples"
+    source: str = SAMPLES
 
     def __post_init__(self) -> None:
         if not self.learning:
@@ -29,8 +31,8 @@ class System:
 
 
 SYSTEMS = (
-    System("nvae", "NVAE, Gaussian prior", "nvae", learning="two-stage", source="gaussian-prior"),
-    System("ours", "ours, two-stage", "ours", learning="two-stage", source="ebm-prior"),
+    System("nvae", "NVAE, Gaussian prior", "nvae", learning="two-stage", source=GAUSSIAN),
+    System("ours", "ours, two-stage", "ours", learning="two-stage", source=EBM),
     System("ncp-vae", "NCP-VAE", "ncp-vae"),
     System("vaebm", "VAEBM", "vaebm"),
     System("igebm", "IGEBM", "igebm"),
@@ -45,7 +47,8 @@ SYSTEMS = (
     System("ddpm", "DDPM", "ddpm"),
     System("pixels", "independent pixels: nothing learned", ""),
 )
-"""In the paper's order; first the two that share a backbone with it, last the floor that every system should beat."""
+"""First the two that share a backbone, then the others in the paper's order, then those that no paper reports, among
+them the floor that every system should beat."""
 
 BASELINES = tuple(system for system in SYSTEMS if system.learning == system.name)
 """Systems that `reproduce.systems` trains; the others are rows of the two-stage recipe."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jlebm.errors import UserError
 from jlebm.files import read_bytes, write_text
 from reproduce.results.cited import Cited
+from reproduce.results.default_folder import naming
 from reproduce.results.records import known, moment, refuse_unwritable
 from reproduce.results.rows import Row
 
@@ -130,7 +131,7 @@ def read_awaited(results: Path) -> list[Awaited]:
     path = results / AWAITED
     if not path.exists():
         return []
-    again = "write it by python -m reproduce.benchmark --write-awaited"
+    again = "write it by " + naming(results, "python -m reproduce.benchmark --write-awaited")
     try:
         lines = json.loads(read_bytes(path).decode())
     except (ValueError, RecursionError) as error:

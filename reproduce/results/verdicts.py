@@ -31,7 +31,8 @@ class Verdict:
         expectation: for rows without one, made of their selectors, without a value.
         status: PASS, DRIFT or FAIL of a measured number; NO EXPECTATION if none is stored; TOO FEW SEEDS if fewer were
             measured than the expectation asks for, with a value or without; STALE if the rows have another
-            configuration, number of images or weights than expected; NEVER RUN without a row.
+            configuration, number of images or weights than expected, or, after `held_to_basis`, lie without those that
+            the expectation was made from; NEVER RUN without a row.
         reason: one clause; "" for a PASS without remarks.
         command: measures or settles it; "" if nothing needs to be run.
         mean: over seeds, of the newest row of each; None without rows.

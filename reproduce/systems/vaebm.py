@@ -25,7 +25,7 @@ from jlebm.langevin import Chain
 from jlebm.latents import Latents, standard_normal_log_prob
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.randomness import Noise
-from reproduce import cifar10
+from reproduce.systems.nvae_backbones import BACKBONES
 from reproduce.systems.system import Adam, OnBackbone, OneNetwork, System, hour_of
 from reproduce.systems.turns import Turn
 
@@ -221,8 +221,6 @@ class VAEBMExperiment(OnBackbone):
 
 
 # ---- presets
-
-BACKBONES = {name: preset.nvae.model for name, preset in cifar10.RECIPE.two_stage.items() if preset.nvae}
 
 PRESETS = {
     "tiny": VAEBMExperiment(

@@ -31,7 +31,13 @@ def parse(kind: type[A], argv: Sequence[str] | None, description: str | None) ->
         SystemExit: tyro printed its help, or an option is unknown or a value cannot be parsed (exit code 2).
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    return tyro.cli(kind, args=_joined(words, dict(_options(kind))), description=description)
+    return tyro.cli(kind, prog=_program(), args=_joined(words, dict(_options(kind))), description=description)
+
+
+def _program() -> str | None:
+    """Return how this process was started, "python -m reproduce.cifar10"; None if not as a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _options(kind: Any) -> Iterator[tuple[str, bool]]:

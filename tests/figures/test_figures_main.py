@@ -59,7 +59,9 @@ def test_the_pictures_of_the_pages_are_the_drawn_ones(results: Path, tmp_path: P
         assert copy.read_bytes() == (tmp_path / "out" / copy.name).read_bytes()
 
 
-def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_sheet_of_all_systems(
+    results: Path, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Would break if a system's images or score were another's, or one without images hid the others."""
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(system_samples, "image_rows", lambda rows, columns: drawn.update(rows))
@@ -81,6 +83,8 @@ def test_the_sheet_of_all_systems(results: Path, row: Any, tmp_path: Path, monke
         ("ours, two-stage\nnot measured", (12, 1, 1)),
         ("DDPM\nfid768 1.75", (12, 7, 7)),
     ]
+    assert system_samples.main(["--results", str(results), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'cifar10_cpu_systems'}\n"
     write_artifact(results / "artifacts" / "cifar10_own_cpu_samples.npz", noise, DDPM | {"learning": "own"})
     with pytest.raises(UserError, match="is of 'own', which is no system of the table"):
         system_samples.draw_sheets(results, tmp_path)

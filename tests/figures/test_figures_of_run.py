@@ -17,7 +17,7 @@ from figures import (
     nearest_images,
     samples,
     score_histograms,
-    system_samples,
+    training_curves,
 )
 from figures.common import main
 from reproduce.results import read_artifact, write_artifact
@@ -62,12 +62,12 @@ def test_a_system_of_the_table(make_run: MakeRun, capsys: Any) -> None:
     """Would break if a system's run were no run, its curves were not drawn, or it were taken for a hierarchy."""
     system = {"protocol": "table/1", "dataset": "cifar10", "learning": "ddpm", "model": {"channels": [8]}}
     folder = make_run(**system | {"dataset": "photos"})
-    assert command(system_samples, "--run", str(folder)) == 0
+    assert command(training_curves, "--run", str(folder)) == 0
     assert {path.name for path in folder.glob("*.p*")} == {"training.png", "training.pdf"}
     assert command(samples, "--run", str(folder)) == 2
     assert "is a run of the model 'system'" in capsys.readouterr().err
     (folder / "training.npz").unlink()
-    assert command(system_samples, "--run", str(folder)) == 2
+    assert command(training_curves, "--run", str(folder)) == 2
     made = "nox -s reproduce_table -- --systems ddpm --preset cpu --dataset photos --seeds 1"
     assert f"training.npz does not exist; `{made}` makes it" in capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def test_what_is_no_curve(make_run: MakeRun, capsys: Any, curves: dict[str, np.n
     folder = make_run(protocol="table/1", dataset="cifar10", learning="ddpm", model={"channels": [8]})
     _, made = read_artifact(folder / "training.npz", (), [])
     write_artifact(folder / "training.npz", curves, made)
-    assert command(system_samples, "--run", str(folder)) == 2
+    assert command(training_curves, "--run", str(folder)) == 2
     assert said in capsys.readouterr().err
 
 

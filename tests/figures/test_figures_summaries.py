@@ -8,7 +8,8 @@ import pytest
 from figures import detection_tables, pages, paper_map, summaries
 from figures.stored import Stored
 from jlebm.errors import UserError
-from reproduce.results import Expectation, Measurement, append, check, expect, read_paper
+from reproduce.results import Expectation, Measurement, append, check, comparison, expect, read_paper
+from reproduce.results.table_lines import BASELINES, SYSTEMS, System
 
 PAPER = read_paper(Path(__file__).resolve().parents[2] / "results" / "paper.toml")
 
@@ -241,6 +242,19 @@ def test_a_page_keeps_what_stands_around_its_tables(tmp_path: Path) -> None:
         pages.update(page, {"layers": "new\n"})
 
 
+def test_the_pages_of_a_checkout_are_rewritten(results: Path, two_stage: Any) -> None:
+    """Breaks if the command wrote into another checkout than the one named, or left a page of it out."""
+    root = results.parent
+    for page, names in pages.PAGES.items():
+        (root / page).parent.mkdir(exist_ok=True)
+        (root / page).write_text("".join("{0.begin}{0.end}".format(pages.Mark.of(name)) for name in names))
+    append(results / "measured" / "cifar10.jsonl", both_priors(two_stage))
+    assert pages.main(["--root", str(root)]) == 0
+    tables = pages.texts(results)
+    for page, names in pages.PAGES.items():
+        assert all(tables[name] in (root / page).read_text() for name in names)
+
+
 def test_anomalies_of_the_split_stand_beside_what_is_possible_there(results: Path, row: Any) -> None:
     """Breaks if a row of the official test set or of a development run stood in the table, or sizes were averaged.
 
@@ -281,3 +295,18 @@ def test_the_status_of_a_line_is_that_of_its_own_rows(row: Any, tmp_path: Path) 
     stored = Stored(tmp_path, [*official, other], verdicts, PAPER, (), ())
     (line,) = [one for one in paper_map.LINES if one.place == "The same, official test images"]
     assert line.said(stored) == ("AUPRC 0.100, 0.400, 0.500, 0.700, 0.900", "PASS")
+
+
+def test_the_map_counts_the_systems_that_the_paper_reports(
+    row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks if a system of one's own behind the last, as in docs/extending, counts as one of Table 2."""
+    own = System("one-spread", "one spread for all pixels", "")
+    monkeypatch.setattr(paper_map, "BASELINES", (*BASELINES, own))
+    monkeypatch.setattr(comparison, "SYSTEMS", (*SYSTEMS, own))
+    said = {"protocol": "table/1", "preset": "cpu", "metric": "fid768", "source": "samples"}
+    values = {"ddpm": 1.0, "vaebm": 2.0, "pixels": 9.0}
+    rows = [row(**said, learning=name, value=value) for name, value in values.items()]
+    (line,) = [one for one in paper_map.LINES if one.place == "Table 2, twelve others"]
+    stored = Stored(tmp_path, rows, [], PAPER, (), ())
+    assert line.said(stored) == ("fid768 1.0000 to 2.0000, 2 of 12 systems", "measured")

@@ -13,6 +13,7 @@ from figures.exploring import Curve, Exploration
 from figures.registry import FIGURES
 from figures.report import assembling, claim, contents, gallery, tabular
 from figures.report.__main__ import main
+from figures.report.waiting import waiting
 from figures.summaries import headline
 from jlebm.errors import UserError
 from reproduce.results import check, read_all, read_expected, write_artifact
@@ -226,8 +227,6 @@ def test_every_mean_knows_its_rows(everything: tuple[contents.Contents, str]) ->
 @pytest.mark.slow
 def test_what_was_never_run_has_a_command(everything: tuple[contents.Contents, str]) -> None:
     """Breaks if a number that nobody measured is not in the queue, or stands there twice."""
-    from figures.report.waiting import waiting
-
     found, written = everything
     queue = waiting(found)
     assert len({one.command for one in queue}) == len(queue)
@@ -267,6 +266,19 @@ def test_a_page_of_one_run(toys: Path, make_run: Any) -> None:
     assert not other.rows
     with pytest.raises(UserError, match=r"is not the folder of a run: it has no config\.json"):
         report.of_run(folder.parent, toys)
+
+
+def test_commands_of_a_page_name_its_results(toys: Path, make_run: Any) -> None:
+    """Breaks if what a page offers to copy measures into the repository's rows, where those of another folder stand."""
+    for found in (report.all_results(toys), report.of_run(make_run(), toys)):
+        data = data_in(assembling.page_of(found))
+        commands = [command for _, command, _ in data["rows"]]
+        commands += [one["command"] for part in ("verdicts", "figures") for one in data[part]]
+        recipes = {command for command in commands if command.startswith("nox -s reproduce_")}
+        assert recipes
+        assert {command for command in recipes if not command.endswith(f" --results {toys}")} == set()
+        queue = {one.command for one in waiting(found) if one.recipe != "bench"}
+        assert {command for command in queue if not command.endswith(f" --results {toys}")} == set()
 
 
 def test_the_command(toys: Path, make_run: Any, tmp_path: Path, capsys: Any) -> None:

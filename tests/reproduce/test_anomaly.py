@@ -15,7 +15,8 @@ from reproduce.measuring.anomaly_split import Official
 from reproduce.measuring.detection import METRICS
 from reproduce.pipelines import anomaly_training
 from reproduce.presets import anomaly_sizes
-from reproduce.presets.anomaly_sizes import OFFICIAL, Plan
+from reproduce.presets.anomaly_sizes import Plan
+from reproduce.results.anomaly_names import OFFICIAL
 from tests.small import ladder_experiment
 
 SMALL = Plan("ladder", ladder_experiment(protocol=OFFICIAL, dataset="mnist"), draws=2, images=120)
@@ -169,12 +170,17 @@ def test_a_set_key_makes_a_preset_of_its_own(tmp_path: Path, command: list[str])
         (["--digits", "10"], "digits has no class 10 that could be held out"),
         (["--digits", "1", "-1"], "digits has no class -1 that could be held out"),
         (["--digits", "1", "1"], "--digits needs at least one number, each only once"),
-        (["--seeds"], "--seeds needs at least one number"),
+        (["--seeds"], "--seeds needs at least one seed, each only once and none negative, not nothing"),
         (["--images", "0"], "--images must be between 1 and 360"),
         (["--images", "361"], "what digits holds out, not 361"),
         (["--preset", "cpy"], "anomaly/1 has no preset 'cpy'; the nearest known one is 'cpu'"),
-        (["--learning", "two-stage"], "anomaly/1 has no learning 'two-stage'"),
-        (["--protocol", "80-20", "--model", "ladder"], "anomaly-80-20/1 has no model 'ladder'"),
+        (["--preset", "long"], "anomaly/1 has no preset 'long'; --protocol 80-20 has it"),
+        (["--model", "one-layer"], "anomaly/1 has no model 'one-layer'; --protocol 80-20 has it"),
+        (["--learning", "two-stage"], "anomaly/1 has no learning 'two-stage'; --protocol 80-20 has it"),
+        (
+            ["--protocol", "80-20", "--model", "ladder"],
+            "no model 'ladder'; --protocol official has it",
+        ),
         (["--no-oracle"], "the official protocol has no oracle"),
         (["--protocol", "80-20", "--development", "--digits", "4"], "all images of 4 are test images"),
         (["--set", "dataset=x"], "--set does not change 'dataset'"),

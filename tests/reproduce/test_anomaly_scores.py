@@ -11,7 +11,8 @@ from jlebm.images import to_float
 from jlebm.langevin import Chain
 from jlebm.model import JointModel
 from jlebm.randomness import PerImageNoise
-from reproduce.measuring.anomaly_scores import STANDARDISED, Scorer, names_of, scores, standardised
+from reproduce.measuring.anomaly_scores import Scorer, names_of, scores, standardised
+from reproduce.results.anomaly_names import STANDARDISED
 from tests.linear import linear_model
 from tests.test_hierarchy import encoded
 

@@ -8,8 +8,9 @@ import pytest
 
 from jlebm import data
 from jlebm.errors import UserError
-from reproduce.measuring.anomaly_split import OTHERS, PROTOCOLS, REPORTED, SEED, describe
+from reproduce.measuring.anomaly_split import OTHERS, PROTOCOLS, SEED, describe
 from reproduce.results import anomaly_counts
+from reproduce.results.anomaly_names import REPORTED
 
 LABELS = np.random.default_rng(3).integers(0, 10, 1_000)
 

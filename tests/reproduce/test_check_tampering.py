@@ -85,9 +85,6 @@ def widen(folder: Path) -> None:
         (lambda folder: change(folder, r"^basis_rows = \[\n[^\n]*\n", "basis_rows = [\n"), "needs 3 seeds and has 2"),
         (lambda folder: change(folder, r"^(basis_rows = \[\s*)\"....", r'\1"0000'), "1 of 3 rows of its basis are not"),
         (remove_line, "1 of 3 rows of its basis are not stored"),
-        (lambda folder: stored(folder).unlink(), "3 of 3 rows of its basis are not stored"),
-        (lambda folder: stored(folder).write_bytes(b""), "3 of 3 rows of its basis are not stored"),
-        (lambda folder: shutil.rmtree(folder / "measured"), "3 of 3 rows of its basis are not stored"),
         (move_line, "is a row of 'cifar10' in the file of 'mnist'"),
         (lambda folder: edit(folder, 0, images=-5), "says -5 images"),
         (lambda folder: edit(folder, 0, images=0), "says 0 images"),
@@ -105,6 +102,76 @@ def test_what_is_tampered_with_fails(folder: Path, tamper: Callable[[Path], None
     out = capsys.readouterr().out
     assert said in " ".join(out.split())
     assert "FAIL" in out
+
+
+def test_a_failure_names_the_files_to_restore(folder: Path, capsys: Any) -> None:
+    """Breaks if who lost a row is not told which two files have to fit each other."""
+    remove_line(folder)
+    assert main(["--results", str(folder)]) == 1
+    said = "restore expected.toml and measured/cifar10.jsonl as they were committed"
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_single_row_put_in_anothers_place_fails(folder: Path, row: Any, capsys: Any) -> None:
+    """Breaks if an expectation of one seed passes on another row where the dataset's other rows are stored."""
+    append(stored(folder), [row(metric="kid", value=0.5)])
+    assert main(["--results", str(folder), "--write-expected", "metric=kid"]) == 0
+    edit(folder, 3, value=0.5001)
+    assert main(["--results", str(folder)]) == 1
+    assert "1 of 1 rows of its basis are not stored" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda folder: stored(folder).unlink(),
+        lambda folder: stored(folder).write_bytes(b""),
+        lambda folder: shutil.rmtree(folder / "measured"),
+    ],
+)
+def test_a_dataset_without_rows_was_never_run(folder: Path, lose: Callable[[Path], None], capsys: Any) -> None:
+    """Breaks if expectations copied into an empty folder fail, or pass, before anything was measured there."""
+    lose(folder)
+    capsys.readouterr()
+    assert main(["--results", str(folder), "--all"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "NEVER RUN fid768 of ebm-prior: no row yet; needs" in out
+    assert "measured/cifar10.jsonl has none of the 3 rows of its basis" in out
+    assert not re.search(r"\bPASS\b|\bFAIL\b", out)
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "code"), [(0.0, "STALE", 0), (0.03, "STALE", 0), (9.0, "FAIL", 1)], ids=["pass", "drift", "fail"]
+)
+def test_rows_of_another_machine_never_pass(
+    folder: Path, row: Any, capsys: Any, off: float, status: str, code: int
+) -> None:
+    """Breaks if rows pass an expectation that cannot be checked there, or fail because others made it."""
+    stored(folder).unlink()
+    append(stored(folder), [row(preset="budget", seed=seed, value=1.0 + seed / 100 + off) for seed in (4, 5, 6)])
+    capsys.readouterr()
+    assert main(["--results", str(folder), "--json"]) == code
+    verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+    (one,) = (one for one in verdicts if one["preset"] == "budget" and one["measured"] is not None)
+    assert (one["verdict"], one["seeds"]) == (status, 3)
+    assert "measured/cifar10.jsonl has none of the 3 rows of its basis" in one["reason"]
+
+
+def test_every_command_names_the_folder_that_was_checked(folder: Path, row: Any, capsys: Any) -> None:
+    """Breaks if a printed command measures into the repository's rows, or rewrites the repository's expected.toml."""
+    append(stored(folder), [row(metric="kid")])
+    capsys.readouterr()
+    for options in ([], ["--all"]):
+        assert main(["--results", str(folder), *options]) == 0
+        lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+        commands = [line for line in lines if line.startswith(("nox", "python"))]
+        assert commands
+        assert [line for line in commands if not line.endswith(f" --results {folder}")] == []
+    assert any("--write-expected" in line for line in commands)
+    assert main(["--results", str(folder), "--write-expected", "metric=kid"]) == 0
+    (three,) = (one for one in read_expected(folder / "expected.toml") if one.seeds == 3 and one.value is not None)
+    with pytest.raises(UserError, match=f"measure the others first: .* --results {folder}$"):
+        expect([row(preset="budget")], three, folder)
 
 
 def test_a_value_that_lost_its_number_is_no_waiting_entry(folder: Path, capsys: Any) -> None:

@@ -78,6 +78,7 @@ def test_the_whole_way(tmp_path: Path, folders: list[str], learning: str, capsys
     assert out.err.count("prior chain: z1 moved by") == 2
     assert "latent AUC" in out.out
     assert "not measured: fid768, fid, is, kid, precision, recall: there are no Inception weights" in out.out
+    assert f"--only dataset=digits preset=tiny --results {tmp_path / 'results'}\n" in out.out
 
     measured = rows(tmp_path)
     assert {(row.metric, row.of.name, row.seed) for row in measured} == {

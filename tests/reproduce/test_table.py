@@ -51,19 +51,12 @@ def test_bad_input_is_one_sentence(
     assert said.count("\n") == 1
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Under torchrun every process would train the same run."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert table.main(["--device", "cpu"]) == 2
-    assert "leave torchrun out" in capsys.readouterr().err
-
-
 def test_the_table_of_an_empty_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--only-table runs nothing and names the command of every line."""
     assert table.main(["--only-table", "--preset", "cpu", "--device", "cpu", "--results", str(folder)]) == 0
     said = capsys.readouterr().out
     for name in built():
-        assert f"reproduce_table -- --systems {name} --preset cpu" in said
+        assert f"reproduce_table -- --systems {name} --preset cpu --seeds 1 --results {folder}\n" in said
     assert not list((folder / "measured").iterdir())
 
 

@@ -1,9 +1,11 @@
 """A recipe that torchrun starts: one set of rows, one table, one sentence."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from reproduce import anomaly, priors, table
 from reproduce.results import read
 from tests.test_parallel import ROOT, start
 
@@ -40,3 +42,13 @@ def test_a_batch_that_cannot_be_shared_is_one_sentence(tmp_path: Path) -> None:
     assert ran.returncode != 0
     assert ran.stderr.count("error: a batch of 31 cannot be shared equally by 2 processes") == 1
     assert "UserError" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", [anomaly, priors, table])
+def test_what_one_process_trains_refuses_several(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks if under torchrun every process trains the same run, and they write over one another."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command.main(["--device", "cpu", "--no-download"]) == 2
+    assert "are trained by one process each; leave torchrun out" in capsys.readouterr().err

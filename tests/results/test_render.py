@@ -76,6 +76,10 @@ def test_who_only_measures_is_not_told_to_rewrite_what_is_expected(row: Any) -> 
     assert "write-expected" not in text
     assert "nox -s reproduce_cifar10" in text
     assert text.endswith("1 NEVER RUN: nox -s check -- --all\n")
+    elsewhere = brief(verdicts, PAPER, "nox -s check -- --all", folder=Path("mine"))
+    assert "write-expected" not in elsewhere
+    assert "nox -s reproduce_cifar10 --results mine\n" in elsewhere
+    assert elsewhere.endswith("1 NEVER RUN: nox -s check -- --all --results mine\n")
 
 
 def test_the_table_of_a_recipe_is_its_headline(row: Any) -> None:

@@ -13,6 +13,7 @@ from reproduce.presets.recipes import recipes, with_inference_network
 from reproduce.presets.staged import Sampled
 from reproduce.results.prior_lines import LADDER
 from reproduce.systems import built, presets_of
+from reproduce.terminal.parsing import parse
 
 PINNED = Path(__file__).with_name("digests.json")
 BACKBONE = "the digest and the seed of a stage one"  # in place of what is known only when there is one
@@ -53,7 +54,13 @@ def found() -> dict[str, dict[str, object]]:
     return {name: {"digest": config.digest(), "json": config.to_json()} for name, config in named()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Pin the digests of all presets."""
+
+
 if __name__ == "__main__":
+    parse(Arguments, None, __doc__)
     lines = (f"{json.dumps(name)}: {json.dumps(one, sort_keys=True)}" for name, one in found().items())
     PINNED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     sys.stdout.write(f"{len(found())} configurations\n")
