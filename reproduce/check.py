@@ -8,7 +8,7 @@
 
 PASS, DRIFT and FAIL compare a measured number with an expected one; the expectation must still follow from the rows
 of its basis. NO EXPECTATION: measured, but nothing is expected. TOO FEW SEEDS: measured on fewer seeds than expected.
-STALE: measured, but not as expected, or where the rows of that basis are not stored. NEVER RUN: no row.
+STALE: measured, but not as expected, or in another folder than that of its basis. NEVER RUN: no row.
 
 JSON: rows (their number), counts (by verdict), never_run_for_want_of_a_gpu, verdicts (a list of records with the keys
 of the CSV, see reproduce/results/verdict_records.py), queue (recipe, command, needs, needs_gpu, results) and faults
@@ -45,7 +45,7 @@ from reproduce.results import (
     render,
     rewrite_expected,
 )
-from reproduce.results.default_folder import RESULTS, naming
+from reproduce.results.default_folder import RESULTS, is_default, naming
 from reproduce.results.expectation import QUESTION, describe, question
 from reproduce.results.expected_file import replaced
 from reproduce.results.measurement import Measurement
@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.write_expected:
         return _write(arguments.results, arguments.write_expected)
     measured = read_all(arguments.results / "measured")
-    judged = held_to_basis(check(measured, read_expected(arguments.results / "expected.toml")), measured)
+    judged = check(measured, read_expected(arguments.results / "expected.toml"))
+    judged = held_to_basis(judged, measured, is_default(arguments.results))
     verdicts = [replace(one, command=naming(arguments.results, one.command)) for one in judged]
     paper = read_paper(arguments.results / "paper.toml")
     for verdict in verdicts:

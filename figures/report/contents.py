@@ -21,6 +21,7 @@ from reproduce.results import (
     read_artifact,
     timing,
 )
+from reproduce.results.default_folder import is_default
 from reproduce.results.expectation import question
 from reproduce.results.rows import read as read_rows
 from reproduce.results.verdicts import alike, newest_of_each_seed, summary
@@ -136,7 +137,7 @@ def _judged(
         groups.setdefault(question(row), {}).setdefault(alike(row), []).append(row)
     return [
         Judged(one, _behind(one, list(groups.get(question(one.expectation), {}).values())))
-        for one in held_to_basis(check(rows, expected), rows)
+        for one in held_to_basis(check(rows, expected), rows, is_default(results))
     ]
 
 

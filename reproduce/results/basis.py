@@ -13,18 +13,19 @@ CLOSE = 1e-9  # relative: another version of scipy may change the last digits of
 STATED = ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS)
 
 
-def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> list[Verdict]:
+def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement], at_home: bool = True) -> list[Verdict]:
     """Return the verdicts, with a FAIL for each expectation that does not follow from its rows.
 
-    Where a dataset has rows of no basis at all, as in a folder for what another machine measures, nothing follows from
-    any: a PASS or a DRIFT is STALE, and the other verdicts stay.
+    In a folder for what another machine measures, a dataset may have rows of no basis at all, and nothing follows from
+    any: a PASS or a DRIFT is STALE there, and the other verdicts stay.
 
     Args:
         verdicts: of `check`.
         measured: all stored rows; those of the basis are found by their digests.
+        at_home: whether the folder is the repository's own, where no basis may be lost.
     """
     stored = {row.row_digest: row for row in measured if row.intact}
-    at_home = {
+    based = {
         verdict.expectation.dataset
         for verdict in verdicts
         if any(digest in stored for digest in verdict.expectation.basis_rows)
@@ -32,7 +33,7 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) 
     judged = []
     for verdict in verdicts:
         one = verdict.expectation
-        if one.basis_rows and one.dataset not in at_home:
+        if not at_home and one.basis_rows and one.dataset not in based:
             verdict = _elsewhere(verdict)
         elif said := fault(one, stored):
             before = f"{verdict.reason}; " if verdict.status == "FAIL" else ""

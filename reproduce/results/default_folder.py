@@ -10,6 +10,11 @@ from jlebm.text import shell_command
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
+def is_default(folder: Path) -> bool:
+    """Whether a folder of results is the repository's own."""
+    return folder.resolve() == RESULTS
+
+
 def naming(folder: Path, command: str) -> str:
     """Return a command with the option that names a results folder; as it is for the default folder.
 
@@ -17,6 +22,6 @@ def naming(folder: Path, command: str) -> str:
         folder: that the command is to read and write.
         command: one that takes `--results`; "" stays "".
     """
-    if not command or folder.resolve() == RESULTS:
+    if not command or is_default(folder):
         return command
     return f"{command} {shell_command('--results', str(folder))}"

@@ -14,7 +14,17 @@ import pytest
 
 from jlebm.errors import UserError
 from reproduce.check import main
-from reproduce.results import append, check, expect, held_to_basis, read, read_all, read_expected, render
+from reproduce.results import (
+    append,
+    check,
+    default_folder,
+    expect,
+    held_to_basis,
+    read,
+    read_all,
+    read_expected,
+    render,
+)
 from reproduce.results.basis import fault
 from reproduce.results.expectation import QUESTION
 from tests.rows import copy_open_questions
@@ -85,6 +95,9 @@ def widen(folder: Path) -> None:
         (lambda folder: change(folder, r"^basis_rows = \[\n[^\n]*\n", "basis_rows = [\n"), "needs 3 seeds and has 2"),
         (lambda folder: change(folder, r"^(basis_rows = \[\s*)\"....", r'\1"0000'), "1 of 3 rows of its basis are not"),
         (remove_line, "1 of 3 rows of its basis are not stored"),
+        (lambda folder: stored(folder).unlink(), "3 of 3 rows of its basis are not stored"),
+        (lambda folder: stored(folder).write_bytes(b""), "3 of 3 rows of its basis are not stored"),
+        (lambda folder: shutil.rmtree(folder / "measured"), "3 of 3 rows of its basis are not stored"),
         (move_line, "is a row of 'cifar10' in the file of 'mnist'"),
         (lambda folder: edit(folder, 0, images=-5), "says -5 images"),
         (lambda folder: edit(folder, 0, images=0), "says 0 images"),
@@ -94,8 +107,11 @@ def widen(folder: Path) -> None:
         (lambda folder: edit(folder, 0, digest_anew=False, device="cuda"), "line 1 changed since stored"),
     ],
 )
-def test_what_is_tampered_with_fails(folder: Path, tamper: Callable[[Path], None], said: str, capsys: Any) -> None:
+def test_what_is_tampered_with_fails(
+    folder: Path, tamper: Callable[[Path], None], said: str, capsys: Any, monkeypatch: Any
+) -> None:
     """Would break if a number could be moved, widened or lost and the table still said PASS."""
+    monkeypatch.setattr(default_folder, "RESULTS", folder)
     tamper(folder)
     capsys.readouterr()
     assert main(["--results", str(folder)]) == 1
@@ -129,7 +145,9 @@ def test_a_single_row_put_in_anothers_place_fails(folder: Path, row: Any, capsys
         lambda folder: shutil.rmtree(folder / "measured"),
     ],
 )
-def test_a_dataset_without_rows_was_never_run(folder: Path, lose: Callable[[Path], None], capsys: Any) -> None:
+def test_elsewhere_a_dataset_without_rows_was_never_run(
+    folder: Path, lose: Callable[[Path], None], capsys: Any
+) -> None:
     """Breaks if expectations copied into an empty folder fail, or pass, before anything was measured there."""
     lose(folder)
     capsys.readouterr()
