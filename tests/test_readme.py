@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import jlebm
 from figures import pages, paper_map
 from figures.__main__ import pictures
 from figures.registry import FIGURES
+from jlebm import data
 from jlebm.densities import PriorInLatents
 from reproduce.results import read_paper
 from tests.test_packaging import sessions
@@ -22,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 LARGEST = 10_000  # bytes of the README
+
+
+FRAGMENTS = re.compile(r"```py\n(.*?)```", flags=re.DOTALL)  # of code that goes on from other code
 
 
 def example(page: Path) -> str:
@@ -54,13 +59,30 @@ def test_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_example_of_a_stored_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if the model in the repository no longer loads, or a line of the example draws something else."""
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```py\n(.*?)```", (DOCS / "library.md").read_text(), flags=re.DOTALL)
     names: dict = {"jlebm": jlebm}
-    exec(compile(code, "library.md", "exec"), names)
+    exec(compile(FRAGMENTS.findall((DOCS / "library.md").read_text())[0], "library.md", "exec"), names)
     assert names["images"].shape == names["gaussian"].shape == names["mixed"].shape == (16, 3, 32, 32)
     assert names["images"].dtype == np.uint8
     assert (names["images"] != names["gaussian"]).any()
     assert np.isfinite(names["scores"]).all()
+
+
+@pytest.mark.slow
+def test_the_example_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a folder of images no longer trains the model of the example, as the README's goes on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowers").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "flowers" / f"{number}.png")
+    names: dict = {"jlebm": jlebm, "data": data}
+    (_, code) = FRAGMENTS.findall((DOCS / "library.md").read_text())
+    exec(compile(code, "library.md", "exec"), names)
+    config = names["config"].override(["training.steps=2", "prior_chain.steps=2", "posterior_chain.steps=2"])
+    with jlebm.open_run("runs", config, seed=1) as run:
+        trained = jlebm.fit(run, names["images"], "cpu").evaluated_model()
+        jlebm.save_model(run.weights, trained, run.header(), jlebm.Sampler(config.prior_chain))
+    assert jlebm.load(run.folder).sample(range(2)).shape == (2, 3, 32, 32)
 
 
 @pytest.mark.slow
