@@ -123,7 +123,7 @@ def test_its_pictures_are_drawn_by_a_script() -> None:
     stored = [artifact.name for figure in FIGURES for artifact in figure.drawing.stored(results)]
     for name in pictures(ROOT):
         assert name.startswith((*stored, "cifar10_cpu_systems")), name
-    scripts = {figure.command for figure in FIGURES}
+    scripts = {figure.command for figure in FIGURES if figure.draw is not None}  # the others draw sheets of all runs
     assert set(re.findall(r"python -m (figures\.\w+) --run", (DOCS / "figures.md").read_text())) == scripts
     assert {path.name for path in (DOCS / "pictures").iterdir()} == pictures(ROOT)
 

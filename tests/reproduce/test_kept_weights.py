@@ -47,13 +47,20 @@ def test_the_weights_of_an_hour() -> None:
     assert kept.sample(range(2), chain=dataclasses.replace(chain, steps=2)).shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize(("name", "side"), [("cifar10", 32), ("celeba64", 64)])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("cifar10_two_stage_long_path", 32),
+        ("cifar10_two_stage_long_chains", 32),
+        ("celeba64_two_stage_long_chains", 64),
+    ],
+)
 def test_weights_in_half_precision(name: str, side: int) -> None:
     """Breaks if the energies that see the layers above cannot be loaded from a rounded file, or a run's digest is lost.
 
     Such a file is read as float32, whose values are those of half precision.
     """
-    path = ARTIFACTS / f"{name}_two_stage_long_path_weights.safetensors"
+    path = ARTIFACTS / f"{name}_weights.safetensors"
     tensors, header = checkpoints.load_weights(path)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert all(torch.equal(tensor, tensor.half().float()) for tensor in tensors.values())
