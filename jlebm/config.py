@@ -126,7 +126,7 @@ def _plain(value: Any, whole: bool) -> Any:
     if not dataclasses.is_dataclass(value):
         return value
     check_choices(value)
-    kept, hints = {}, typing.get_type_hints(type(value))
+    kept, hints = {}, _hints(type(value))
     for field in dataclasses.fields(value):
         held = _as_read(hints[field.name], getattr(value, field.name))
         if whole or "since" not in field.metadata or held != _default(field):
@@ -151,15 +151,13 @@ def check_choices(one: Any) -> None:
         UserError: with the field and the nearest choice.
     """
     for field in dataclasses.fields(one):
-        choices, value = _choices(type(one), field.name), getattr(one, field.name)
-        if choices and value not in choices:
-            raise UserError(f"{field.name} cannot be {_short(value)}{nearest(str(value), map(str, choices))}")
+        hint, value = _hints(type(one))[field.name], getattr(one, field.name)
+        if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            choices = map(str, typing.get_args(hint))
+            raise UserError(f"{field.name} cannot be {_short(value)}{nearest(str(value), choices)}")
 
 
-@functools.cache
-def _choices(kind: type, name: str) -> tuple[Any, ...]:
-    hint = typing.get_type_hints(kind)[name]
-    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+_hints = functools.cache(typing.get_type_hints)  # of a class: evaluating them takes as long as reading a configuration
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -177,7 +175,7 @@ def _likest(kinds: Sequence[Any], value: Any) -> Any:
     """Return the kind to read a value as: among dataclasses, the one with the most of its keys."""
 
     def known(kind: Any) -> int:
-        return len(typing.get_type_hints(kind).keys() & value.keys()) if dataclasses.is_dataclass(kind) else 0
+        return len(_hints(kind).keys() & value.keys()) if dataclasses.is_dataclass(kind) else 0
 
     return max(kinds, key=known) if isinstance(value, dict) else kinds[0]
 
@@ -194,7 +192,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         kind = max(kinds_of(kind), key=lambda each: (len(_names(each) & value.keys()), -len(_names(each))))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         for key in value:
             if key not in hints:
                 raise UserError(f"unknown configuration key {path + key!r}{nearest(key, hints)}")

@@ -18,7 +18,7 @@ from jlebm.files import append_line, read_bytes, sweep, try_append, write_text
 from jlebm.folders import locked, try_folder
 from jlebm.learning.trainable import Trainable
 
-DIGESTED = 10_000  # images that the digest of a run's images reads, about: enough to tell data sets apart, at once
+DIGESTED, DIGESTED_BYTES = 10_000, 2**28  # of a run's images are read: enough to tell data sets apart, at once
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Run:
     def check_images(self, images: Any) -> None:
         """Refuse what the model is not for, and other images than the run was begun with, whose digest is kept.
 
-        The digest is of evenly spaced images, up to `DIGESTED`, and of their number.
+        The digest is of evenly spaced images, about `DIGESTED` or `DIGESTED_BYTES` of them, and of their number.
 
         Raises:
             UserError: it is no array of uint8 of the model's shape, or the run was begun with other images.
@@ -57,16 +57,22 @@ class Run:
             raise UserError(f"images must be a numpy array of uint8, 0 to 255, of shape (N, C, H, W), not of {found}")
         if images.shape[1:] != shape:
             raise UserError(f"the model is for images of {shape}, the dataset's are {images.shape[1:]}")
-        chosen = images[:: max(1, len(images) // DIGESTED)]
+        chosen = images[:: max(1, len(images) // DIGESTED, images.nbytes // DIGESTED_BYTES)]
         digest = hashlib.sha256(repr(images.shape).encode() + chosen.tobytes()).hexdigest()
-        path = self.folder / "images.sha256"
+        advice = "give these another dataset name, which tells their runs apart, or choose another --runs"
+        self.record("images.sha256", digest, f"{self.folder} was trained on other images; {advice}")
+
+    def record(self, name: str, digest: str, otherwise: str) -> None:
+        """Record the digest of what the run is trained on in its folder, once; refuse another one later.
+
+        Raises:
+            UserError: another digest was recorded, said as `otherwise`.
+        """
+        path = self.folder / name
         if not os.path.lexists(path):
             write_text(path, digest + "\n")
         elif read_bytes(path).strip() != digest.encode():
-            raise UserError(
-                f"{self.folder} was trained on other images; give these another dataset name, which tells their runs "
-                "apart, or choose another --runs"
-            )
+            raise UserError(otherwise)
 
     def append_event(self, event: dict[str, Any]) -> None:
         """Append an event to events.jsonl; a last line that a crash cut short is removed.

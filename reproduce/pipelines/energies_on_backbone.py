@@ -20,7 +20,6 @@ from jlebm.energies import no_energy
 from jlebm.engines import parallel
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
-from jlebm.files import read_bytes, write_text
 from jlebm.langevin import Chain
 from jlebm.latents import Latents
 from jlebm.learning.backbone import BackboneExperiment
@@ -173,12 +172,8 @@ def record_backbone(run: Run, digest: str) -> None:
     Raises:
         UserError: the run's energies were trained on another backbone, which has been trained anew since.
     """
-    path = run.folder / "backbone.sha256"
-    if parallel.first() and not path.exists():
-        write_text(path, digest + "\n")
-    parallel.barrier()
-    if read_bytes(path).strip() != digest.encode():
-        raise UserError(f"the energies in {run.folder} were trained on another backbone; choose another --runs")
+    otherwise = f"the energies in {run.folder} were trained on another backbone; choose another --runs"
+    parallel.after_first(lambda: run.record("backbone.sha256", digest, otherwise))
 
 
 def trained_backbone(
