@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from jlebm.backbones.protocol import Backbone, log_likelihood
 from jlebm.choices import Drift
 from jlebm.energies import JointEnergy
+from jlebm.engines.precision import Precision, in_bf16
 from jlebm.latents import Latents, standard_normal_log_prob
 
 LogDensity: TypeAlias = Callable[[Latents], Float[Tensor, " batch"]]
@@ -61,12 +63,15 @@ class PriorInNoise:
     drift: Drift = "exact"
     given: Latents = ()
     """Fixed latents of the upper layers: the density is that of the noise of the layers below, given them."""
+    precision: Precision = "float32"
+    """Arithmetic of the networks of T and E; bf16 runs them under autocast (`Chain.precision`)."""
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""
-        z, energies = self.energy.at_noise(self.backbone, self.given, noise)
+        with in_bf16(noise[0].device) if self.precision == "bf16" else nullcontext():
+            z, energies = self.energy.at_noise(self.backbone, self.given, noise)
         base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
-        return base - energies.sum(1)
+        return base - energies.to(base.dtype).sum(1)  # rounded layer by layer, summed in float32
 
     def step_sizes(self) -> Float[Tensor, " layers"] | None:
         """Return the adapted step sizes of the layers that move, top first; None if the energies have none."""

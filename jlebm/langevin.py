@@ -70,6 +70,9 @@ class Chain:
     leapfrog: int = field(default=1, metadata={"since": "0.3"})
     """Steps of a Hamiltonian trajectory, which are accepted or rejected together: for a corrected Crank-Nicolson chain,
     whose steps are then those of all trajectories."""
+    precision: Literal["float32", "bf16"] = field(default="float32", metadata={"since": "0.3"})
+    """Arithmetic of the networks that a chain in whitened noise follows. In bf16 its density is a rounded one, which a
+    correction samples exactly; positions, noise and the Gaussian part stay in float32 (docs/performance)."""
 
     def __post_init__(self) -> None:
         """Refuse a chain that could not run."""
@@ -93,6 +96,11 @@ class Chain:
             )
         if self.sizes != "equal" and self.space != "noise":
             raise UserError("adapted step sizes are those of a chain in whitened noise; set its space to 'noise'")
+        if self.precision != "float32" and self.space != "noise":
+            raise UserError(
+                "networks in bf16 are those of a chain in whitened noise; set its space to 'noise' or its precision to "
+                "'float32'"
+            )
         if self.metropolis and self.temperature != 1:
             raise UserError(
                 "with a Metropolis correction, which samples the density itself, the temperature must be 1, "
@@ -130,6 +138,7 @@ class Chain:
             f"epsilon {self.epsilon:g}" if self.sizes == "equal" else f"adapted to each layer, up to {self.epsilon:g}"
         )
         corrected += f", trajectories of {self.leapfrog} steps" if self.leapfrog > 1 else ""
+        corrected += ", networks in bf16" if self.precision == "bf16" else ""
         return f"{self.steps} steps, {size}, from {self.start}{cold}{where}{corrected}"
 
     def stride(self, size: float) -> "Stride":

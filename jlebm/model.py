@@ -92,7 +92,7 @@ class JointModel(nn.Module):
 
     def sample_noise(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
         """Run `count` chains of the EBM prior in whitened noise and return their last noise, before T."""
-        density = PriorInNoise(self.backbone, self.energy, chain.drift)
+        density = PriorInNoise(self.backbone, self.energy, chain.drift, precision=chain.precision)
         with arithmetic(self.backbone):
             return langevin.run(self.noise(count, noise), density, chain, noise, observe)
 

@@ -49,6 +49,7 @@ LAYERS = (
         "choices",
         "engines.precision",
         "engines.products",
+        "engines.allocation",
         "data",
         "evaluation",
     },

@@ -66,7 +66,8 @@ def recordable(density: LogDensity) -> Recordable | None:
     if type(density) not in (PriorInLatents, PriorInNoise, Posterior):
         return None
     if isinstance(density, PriorInNoise):
-        inputs, rebuilt, kind = density.given, lambda given: replace(density, given=given), (density.drift,)
+        inputs, rebuilt = density.given, lambda given: replace(density, given=given)
+        kind = (density.drift, density.precision)
     elif isinstance(density, Posterior):
         inputs, rebuilt = (density.x,), lambda images: replace(density, x=images[0])
     assert isinstance(density, PriorInLatents | PriorInNoise | Posterior)

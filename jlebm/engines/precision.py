@@ -62,7 +62,7 @@ def convolutions(tf32: bool) -> Iterator[None]:
 
 
 def in_bf16(device: torch.device) -> torch.autocast:
-    """Return the context in which a generator's layers compute in bf16.
+    """Return the context in which layers compute in bf16: a generator's, or all networks of a chain's density.
 
     Casts of weights are not cached, each is used once: a recorded step would keep using the cast that it saw.
     """

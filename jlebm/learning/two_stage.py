@@ -128,7 +128,8 @@ class TwoStage(OneUpdate):
         """Return the latents at the ends of this update's chains."""
         if model.chains is None and self.adaptation is None:
             return model.sample_prior(count, self.prior_chain, noise)
-        density = PriorInNoise(model.backbone, model.energy, self.prior_chain.drift)
+        chain = self.prior_chain
+        density = PriorInNoise(model.backbone, model.energy, chain.drift, precision=chain.precision)
         if model.chains is None:
             end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
         else:

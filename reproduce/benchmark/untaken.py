@@ -3,24 +3,30 @@
 Plain is what ours does, and ours the alternative, so that a ratio above one would be a gain:
 
 - products of the prior's chain through oneDNN instead of MKL, by torch's own switch
-- layers in bf16 instead of float32, which CPUs with AVX512-BF16 or AMX multiply without emulation
+- layers in bf16 instead of float32, which CPUs with AVX512-BF16 or AMX multiply without emulation: of the generator, of
+  stage one, and of all networks of a two-stage chain (`Chain.precision`)
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from jlebm.densities import Posterior
+from jlebm.densities import Posterior, PriorInNoise
+from jlebm.devices import layout
 from jlebm.engines import products
-from jlebm.engines.gradients import field_of
+from jlebm.engines.gradients import Autograd, field_of
 from jlebm.experiment import Experiment
 from jlebm.learning.backbone import BackboneExperiment
+from jlebm.model import JointModel
 from jlebm.training import initial_state
 from reproduce.benchmark.part import SEED, Part, noise, relative
 from reproduce.benchmark.speed import Workload
+from reproduce.celeba64 import LONG_CHAINS
 from reproduce.cifar10 import TWO_STAGE_CPU
+from reproduce.presets.staged import TwoStagePreset
 
 PRODUCTS, LAYERS = "prior chain through oneDNN beside MKL", "layers in bf16 beside float32"
 METRICS = (PRODUCTS, LAYERS)
@@ -36,6 +42,7 @@ def parts(workloads: tuple[Workload, ...]) -> Iterator[Part]:
         yield posterior_gradient(workload)
     assert TWO_STAGE_CPU.nvae is not None
     yield stage_one(TWO_STAGE_CPU.nvae)
+    yield deep_chain(LONG_CHAINS)
 
 
 def through_onednn(workload: Workload) -> Part:
@@ -80,6 +87,22 @@ def stage_one(experiment: BackboneExperiment) -> Part:
     own, other = (_update(one, x) for one in (experiment, half))
     setting = f"update of stage one, batch {batch}, the sizes of its {experiment.preset} preset"
     return Part(LAYERS, setting, own, other, lambda: relative((other(),), (own(),)), SAME_TO_BF16, {}, None)
+
+
+def deep_chain(preset: TwoStagePreset) -> Part:
+    """Return the line of a step of the two-stage chain through the hierarchy and its energies, as they are made."""
+    plan, batch = preset.plan, preset.batch_size
+    network = initial_state(plan.backbone, SEED, CPU).model.backbone.eval().requires_grad_(False)
+    energy = plan.energies.energy.build_on(network).requires_grad_(False).to(memory_format=layout(CPU))
+    eps = JointModel(network, energy).noise(batch, noise(CPU))
+    one, other = (Autograd(PriorInNoise(network, energy, precision=name)) for name in ("float32", "bf16"))
+
+    def agreement() -> float:
+        return relative(other.gradient(eps), one.gradient(eps))
+
+    setting = f"step of the two-stage chain, batch {batch}, the sizes of its {plan.preset} preset"
+    own, half = (partial(each.value_and_gradient, eps) for each in (one, other))
+    return Part(LAYERS, setting, own, half, agreement, SAME_TO_BF16, {}, None)
 
 
 def _update(experiment: BackboneExperiment, x: Tensor) -> Callable[[], Tensor]:

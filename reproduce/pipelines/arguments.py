@@ -82,6 +82,8 @@ class Variation:
 
     backbone_checkpoint: Path | None = None
     """A published NVAE checkpoint, or a backbone.safetensors of this program, instead of training a backbone."""
+    kept_weights: bool = False
+    """Whether to measure the weights that the repository keeps for this preset (docs/library), and train nothing."""
     training_seed: int = 1
     """Seed of both stages; --seeds are those of the samples."""
     energies_seed: int | None = None
@@ -90,6 +92,8 @@ class Variation:
     """Number of Langevin steps at test time; 0 shows the starting points."""
     drift: Drift | None = None
     """Drift of the chain at test time: exact, or that of the released code."""
+    chain_precision: Literal["float32", "bf16"] | None = None
+    """Arithmetic of the networks in the chain at test time; bf16 pays on GPUs and CPUs with AMX (docs/performance)."""
     chain_noise: bool = True
     """Whether the chain at test time adds noise; without, it is gradient ascent."""
     temperature: float | None = None

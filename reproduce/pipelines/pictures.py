@@ -53,12 +53,16 @@ def files_of(rows: Rows, into: Path, names: Iterable[str] = ARRAYS) -> list[Path
     return places
 
 
-def left(rows: Rows, into: Path) -> list[Path]:
-    """Return all files that `draw` writes."""
-    return [*files_of(rows, into), into / "diagnostics.json", *figures_of(into)]
+def left(rows: Rows, into: Path, trained: bool = True) -> list[Path]:
+    """Return all files that `draw` writes; weights that were not trained here have no training curves."""
+    names = [name for name in ARRAYS if trained or name != "training"]
+    pictures = [name for name in PICTURES if trained or name != "training"]
+    return [*files_of(rows, into, names), into / "diagnostics.json", *figures_of(into, pictures)]
 
 
-def draw(run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows, into: Path) -> None:
+def draw(
+    run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows, into: Path, trained: bool = True
+) -> None:
     """Draw samples, energy traces and training curves; store their arrays and the chains' diagnostics.
 
     Args:
@@ -67,20 +71,23 @@ def draw(run: Run, traced: Traced, images: Mapping[str, np.ndarray], rows: Rows,
         images: uint8 (N, C, H, W) by source; the first ones are shown, uncurated.
         rows: of the trained model.
         into: the folder of the pictures: the run's, or that of one of several sets of samples.
+        trained: whether the run was trained here; there are no curves otherwise.
     """
     shown = {source.replace("-", "_"): np.array(some[:SHOWN]) for source, some in images.items()}
     model = traced.model
     record = _recorded(traced, rows.session.noise)
     energy = record.energy()
     notes = _tell(run, into, record.diagnosis(model.layer_names, traced.chain), rows)
-    curves = plotting.recorded(run.events())
-    arrays = {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}, "training": curves}
+    arrays = {"samples": shown, "langevin": {"energy": energy, "notes": np.array(notes)}}
+    if trained:
+        arrays["training"] = plotting.recorded(run.events())
     for name, some in arrays.items():
         store(name, some, rows, into)
     labels = {name.replace("_", " "): some for name, some in shown.items()}
     plotting.save(plotting.image_rows(labels, columns=SHOWN // 2), into / "samples")
     plotting.save(plotting.energy_trace(energy, notes=notes), into / "energy")
-    plotting.save(plotting.curve_panels(curves), into / "training")
+    if trained:
+        plotting.save(plotting.curve_panels(arrays["training"]), into / "training")
 
 
 def store(name: str, arrays: Mapping[str, np.ndarray], rows: Rows, into: Path) -> None:

@@ -124,6 +124,8 @@ def planned(
     elif varied.decoder is not None and (model.num_mixture_dec > 1) != (varied.decoder == "mixture"):
         model = dataclasses.replace(model, num_mixture_dec=MIXTURES[varied.decoder])
         said["decoder"] = varied.decoder
+    if varied.kept_weights:
+        said["kept_weights"] = True
     if varied.training_seed != 1:
         said["training_seed"] = varied.training_seed
     if varied.energies_seed not in (None, varied.training_seed):
@@ -135,6 +137,9 @@ def planned(
     if varied.drift not in (None, chain.drift):
         chain = dataclasses.replace(chain, drift=varied.drift)
         said["drift"] = varied.drift
+    if varied.chain_precision not in (None, chain.precision):
+        chain = dataclasses.replace(chain, precision=varied.chain_precision)
+        said["chain_precision"] = varied.chain_precision
     if not varied.chain_noise:
         chain = dataclasses.replace(chain, temperature=0.0)
         said["chain_noise"] = False
@@ -177,7 +182,9 @@ def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
         return judged
     if varied.temperature is not None:
         return tuple(source for source in judged if source in PRIORS)
-    chain = varied.chain_steps is not None or varied.drift is not None or not varied.chain_noise
-    if chain or varied.energies_seed not in (None, varied.training_seed):
+    options = (varied.chain_steps, varied.drift, varied.chain_precision)
+    chain = any(option is not None for option in options) or not varied.chain_noise
+    # Kept weights may be rounded, which a hierarchy's own samples do not show; a chain that rejects goes another way.
+    if chain or varied.kept_weights or varied.energies_seed not in (None, varied.training_seed):
         return tuple(source for source in judged if source == "ebm-prior")
     return judged

@@ -37,6 +37,8 @@ class Sampled(Config):
     sampler: Sampler
     training_seed: int = field(default=1, metadata={"since": "0.2", "least": None})
     """Seed of the energies; the backbone's is in its name, and a row's `seed` is that of its samples."""
+    kept: str = field(default="", metadata={"since": "0.3"})
+    """Digest of the repository's file, if its weights were measured in place of a training's own."""
 
 
 SHORT_RUN = EnergyOptimizer(1e-3, beta1=0.9, weight_decay=0.0, energy_l2=1e-3)  # for hundreds of updates

@@ -178,6 +178,7 @@ def test_re_estimated_statistics_are_in_the_weights(tmp_path: Path) -> None:
         (("--chain-steps", "1"), ("1 steps, epsilon 0.02", "", "")),
         (("--drift", "released"), ("released drift", "", "")),
         (("--no-chain-noise",), ("temperature 0", "", "")),
+        (("--chain-precision", "bf16"), ("networks in bf16", "", "")),
         (("--temperature", "0.8"), ("at temperature 0.8", "at temperature 0.8", "")),
         (("--batch-norm", "re-estimated"), ("batch norm re-estimated",) * 3),
         (("--decoding", "sample"), ("decoder's sample",) * 3),
@@ -222,6 +223,46 @@ def test_a_variation_keeps_arrays_of_its_own(trained: tuple[Path, list[str]], tm
     assert {path: path.read_bytes() for path in plain} == plain
     for path in artifacts.iterdir():
         results.read_artifact(path, (), results.read_all(folder / "results/measured"))
+
+
+@pytest.mark.slow
+def test_kept_weights_are_measured_and_nothing_is_trained(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Would break if they were sampled otherwise than a training's, or passed for one; a file of others is refused."""
+    source = of_stage(trained[0], "two-stage") / "weights.safetensors"
+    arguments = [*places(tmp_path), "--kept-weights"]
+    path = tmp_path / "results/artifacts/photos_two_stage_tiny_weights.safetensors"
+    with pytest.raises(UserError, match=f"there is no {path}; leave --kept-weights out"):
+        run_recipe(RECIPE, arguments, "")
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(source, path)
+    for option in (("--backbone-checkpoint", "x"), ("--energies-seed", "1"), ("--decoder", "mixture")):
+        with pytest.raises(UserError, match=f"{option[0]} is for a training"):
+            run_recipe(RECIPE, [*arguments, *option], "")
+    for option in (("--set", "energies.training.steps=4"), ("--budget", "9s")):
+        with pytest.raises(UserError, match="are of another configuration"):
+            run_recipe(RECIPE, [*arguments, *option], "")
+    with pytest.raises(UserError, match="are of training seed 1"):
+        run_recipe(RECIPE, [*arguments, "--training-seed", "2"], "")
+    assert not list(tmp_path.glob("runs/**/*.npy")), "all of these were refused before anything was drawn"
+
+    assert run_recipe(RECIPE, arguments, "") == 0
+    assert not list(tmp_path.glob("runs/**/checkpoint.pt"))
+    (kept,) = (tmp_path / "runs/kept").iterdir()
+    assert kept.name == of_stage(trained[0], "two-stage").name
+    for prior in ("ebm-prior", "gaussian-prior"):
+        ours, theirs = kept / "tiny--kept-weights-seed1", of_stage(trained[0], "two-stage") / "tiny-seed1"
+        np.testing.assert_array_equal(np.load(ours / f"{prior}.npy"), np.load(theirs / f"{prior}.npy"))
+    measured = {(row.metric, row.of.name): row for row in rows(tmp_path, "tiny --kept-weights")}
+    plain = {(row.metric, row.of.name): row for row in rows(trained[0])}
+    assert measured.keys() == plain.keys()
+    for name, row in measured.items():
+        assert row.wall_seconds["train"] == 0
+        assert row.config_digest != plain[name].config_digest
+        if row.metric != "parameters":  # a frozen copy of an NVAE has no encoder's share in some of its weights
+            assert row.value == plain[name].value
+    stored = rows(tmp_path, "tiny --kept-weights")
+    assert run_recipe(RECIPE, arguments, "") == 0
+    assert rows(tmp_path, "tiny --kept-weights") == stored
 
 
 @pytest.mark.slow
