@@ -90,6 +90,8 @@ class Variation:
     """Seed of the energies alone, on the backbone of the training seed; by default the same seed."""
     chain_steps: int | None = None
     """Number of Langevin steps at test time; 0 shows the starting points."""
+    chain_leapfrog: int | None = None
+    """Steps of a Hamiltonian trajectory at test time; their number divides that of all steps."""
     drift: Drift | None = None
     """Drift of the chain at test time: exact, or that of the released code."""
     chain_precision: Literal["float32", "bf16"] | None = None

@@ -76,6 +76,7 @@ def run_two_stage(
     if varied.kept_weights:
         with opened(plan, preset.plan.preset, arguments, session.device) as (run, kept, learned):
             stage = StageTwo(run, learned, plan.preset, variation)
+            assert isinstance(kept.model.backbone, nn.Module)
             drawn = Drawn(kept.model, plan.sampler, preset.batch_size, kept.model.backbone)
             return measure_seeds(stage, drawn, preset.extent, arguments, session)
     trained = trained_backbone(plan.backbone, varied.training_seed, arguments.runs, session, varied.backbone_checkpoint)

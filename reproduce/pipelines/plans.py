@@ -9,6 +9,7 @@ from jlebm.backbones.nvae import NVAEConfig
 from jlebm.engines.precision import precision_of
 from jlebm.errors import UserError
 from jlebm.experiment import Experiment
+from jlebm.langevin import Chain
 from jlebm.randomness import GENERATOR
 from reproduce.pipelines.arguments import Arguments, Timed, Variation
 from reproduce.presets.extents import PRIORS
@@ -19,6 +20,7 @@ from reproduce.results.identity import Option, noise_option
 
 SHARE_OF_BACKBONE = 0.8  # the backbone's share of a wall-clock budget
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
+CHAIN = ("chain_steps", "chain_leapfrog", "drift", "chain_precision")  # options of the chain at test time
 NAMES = ("protocol", "preset", "dataset", "learning")
 
 
@@ -130,19 +132,7 @@ def planned(
         said["training_seed"] = varied.training_seed
     if varied.energies_seed not in (None, varied.training_seed):
         said["energies_seed"] = varied.energies_seed
-    chain = sampler.chain
-    if varied.chain_steps not in (None, chain.steps):
-        chain = dataclasses.replace(chain, steps=varied.chain_steps)
-        said["chain_steps"] = varied.chain_steps
-    if varied.drift not in (None, chain.drift):
-        chain = dataclasses.replace(chain, drift=varied.drift)
-        said["drift"] = varied.drift
-    if varied.chain_precision not in (None, chain.precision):
-        chain = dataclasses.replace(chain, precision=varied.chain_precision)
-        said["chain_precision"] = varied.chain_precision
-    if not varied.chain_noise:
-        chain = dataclasses.replace(chain, temperature=0.0)
-        said["chain_noise"] = False
+    chain = _varied(sampler.chain, varied, said)
     sampler = dataclasses.replace(sampler, chain=chain)
     for name in ("temperature", "batch_norm", "decoding"):
         value = getattr(varied, name)
@@ -160,6 +150,24 @@ def planned(
         sampler=sampler,
     )
     return varied_plan, said
+
+
+def _varied(chain: Chain, varied: Variation, said: dict[str, Option]) -> Chain:
+    """Return the chain at test time as the options ask for it, and name those that change it.
+
+    Raises:
+        UserError: there is no such chain.
+    """
+    changes: dict[str, Option] = {}
+    for name in CHAIN:
+        value = getattr(varied, name)
+        field = name.removeprefix("chain_")
+        if value not in (None, getattr(chain, field)):
+            changes[field] = said[name] = value
+    if not varied.chain_noise:
+        changes["temperature"] = 0.0
+        said["chain_noise"] = False
+    return dataclasses.replace(chain, **changes)  # pyright: ignore[reportArgumentType] # of the fields' own types
 
 
 def _refuse_options_of_nvae(preset: str, varied: Variation) -> None:
@@ -182,8 +190,7 @@ def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
         return judged
     if varied.temperature is not None:
         return tuple(source for source in judged if source in PRIORS)
-    options = (varied.chain_steps, varied.drift, varied.chain_precision)
-    chain = any(option is not None for option in options) or not varied.chain_noise
+    chain = any(getattr(varied, name) is not None for name in CHAIN) or not varied.chain_noise
     # Kept weights may be rounded, which a hierarchy's own samples do not show; a chain that rejects goes another way.
     if chain or varied.kept_weights or varied.energies_seed not in (None, varied.training_seed):
         return tuple(source for source in judged if source == "ebm-prior")

@@ -332,6 +332,21 @@ def test_another_decoder_is_a_plan_of_its_own() -> None:
         planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos", CPU)
 
 
+def test_the_chain_at_test_time_has_the_options_that_change_it() -> None:
+    """Breaks if an option is lost, or one that asks for what the preset has anyway names a variation."""
+    plan = top_down("photos-two-stage/1", "photos", TopDownConfig(), (4, 5))
+    asked = Variation(chain_steps=8, chain_leapfrog=4, chain_precision="bf16", drift="exact")
+    changed, variation = planned(plan, Arguments(variation=asked), "photos", CPU)
+    expected = dataclasses.replace(plan.sampler.chain, steps=8, leapfrog=4, precision="bf16")
+    assert changed.sampler.chain == expected
+    assert variation == {"chain_steps": 8, "chain_leapfrog": 4, "chain_precision": "bf16"}
+    assert changed.energies == plan.energies, "training keeps its own chain"
+    same = Variation(chain_steps=plan.sampler.chain.steps, chain_leapfrog=1, chain_precision="float32")
+    assert planned(plan, Arguments(variation=same), "photos", CPU) == (plan, {})
+    with pytest.raises(UserError, match="60 steps are no whole number of trajectories of 7"):
+        planned(plan, Arguments(variation=Variation(chain_leapfrog=7)), "photos", CPU)
+
+
 @pytest.mark.slow
 def test_no_steps_give_the_gaussian_prior(trained: tuple[Path, list[str]]) -> None:
     """A chain that starts elsewhere than the Gaussian prior's own samples of the same seeds breaks it."""
