@@ -239,8 +239,8 @@ def _evaluator(row: Measurement) -> tuple[object, ...]:
 
 
 def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:
-    """Return the sort key of a line: its first option as typed, with numbers by size."""
-    name, value = next(iter(variation.items()))
+    """Return the sort key of a line: its first option as typed, with numbers by size; kept weights among their like."""
+    name, value = next((one for one in variation.items() if one[0] != "kept_weights"), ("kept_weights", True))
     number = 0.0 if isinstance(value, bool | str) else float(value)
     return option(name, value).split()[0], number, str(value)
 

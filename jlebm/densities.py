@@ -64,13 +64,14 @@ class PriorInNoise:
     given: Latents = ()
     """Fixed latents of the upper layers: the density is that of the noise of the layers below, given them."""
     precision: Precision = "float32"
-    """Arithmetic of the networks of T and E; bf16 runs them under autocast (`Chain.precision`)."""
+    """Arithmetic of all networks, those of T, E and p0; bf16 runs them under autocast (`Chain.precision`)."""
 
     def __call__(self, noise: Latents) -> Float[Tensor, " batch"]:
         """Return -E(T(eps)) plus the base term of the chosen drift."""
         with in_bf16(noise[0].device) if self.precision == "bf16" else nullcontext():
             z, energies = self.energy.at_noise(self.backbone, self.given, noise)
-        base = standard_normal_log_prob(noise) if self.drift == "exact" else self.backbone.prior_log_prob(z)
+            released = None if self.drift == "exact" else self.backbone.prior_log_prob(z)
+        base = standard_normal_log_prob(noise) if released is None else released.to(noise[0].dtype)
         return base - energies.to(base.dtype).sum(1)  # rounded layer by layer, summed in float32
 
     def step_sizes(self) -> Float[Tensor, " layers"] | None:

@@ -12,7 +12,7 @@ import platform
 # Parameters of mallopt (glibc's malloc.h), their values here, and the variables by which a user sets them.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 KEPT = 2**31 - 1  # bytes that may lie free at the end of the heap: the largest number that mallopt takes
-AHEAD = 2**26  # bytes by which the heap grows beyond what is asked for
+AHEAD = 2**24  # bytes by which a heap grows beyond what is asked for: a quarter of what a thread's can hold
 OWN_MAPPING = 2**25  # bytes from which a block has a mapping of its own: the largest threshold of glibc
 SETTINGS = {
     TRIM_THRESHOLD: (KEPT, "MALLOC_TRIM_THRESHOLD_"),
@@ -23,10 +23,10 @@ TUNABLES = "GLIBC_TUNABLES"
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what this process frees; return whether it does from now on.
+    """Let glibc keep what this process frees; return whether all settings for that are in force.
 
-    Call it once, before the first tensor. A recipe does; the library alone changes nothing of the process. Another C
-    library, an allocator that is preloaded, and settings of the user's own stay as they are.
+    Call it once, before the first tensor. Importing `reproduce` does; the library alone changes nothing of the process.
+    Another C library, an allocator that is preloaded, and settings of the user's own stay as they are.
     """
     theirs = [name for _, name in SETTINGS.values()] + [TUNABLES, "LD_PRELOAD"]
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in theirs):

@@ -177,10 +177,14 @@ def _pair(rows: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def processor() -> str:
-    """Return the CPU's name and model as Linux gives them, "AMD EPYC 9V74, 25, 17"; else what Python knows of it."""
+    """Return the CPU's name, model and AMX as Linux gives them, "AMD EPYC 9V74, 25, 17"; else what Python knows of it.
+
+    Virtual machines on one model may have AMX or not, and oneDNN's bf16 depends on it.
+    """
     path, known = Path("/proc/cpuinfo"), dict[str, str]()
     for line in path.read_text().splitlines() if path.exists() else ():
         name, _, value = line.partition(":")
         known.setdefault(name.strip(), value.strip())
     words = [known[key] for key in ("model name", "cpu family", "model") if known.get(key)]
+    words += ["AMX"] if "amx_bf16" in known.get("flags", "").split() else []
     return ", ".join(words) or platform.processor() or platform.machine()

@@ -95,7 +95,7 @@ class Variation:
     drift: Drift | None = None
     """Drift of the chain at test time: exact, or that of the released code."""
     chain_precision: Literal["float32", "bf16"] | None = None
-    """Arithmetic of the networks in the chain at test time; bf16 pays on GPUs and CPUs with AMX (docs/performance)."""
+    """Arithmetic of the networks in the chain at test time; bf16 pays on CPUs with AMX (docs/performance)."""
     chain_noise: bool = True
     """Whether the chain at test time adds noise; without, it is gradient ascent."""
     temperature: float | None = None

@@ -33,7 +33,7 @@ from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.kept_weights import opened
 from reproduce.pipelines.plans import planned, touched
 from reproduce.pipelines.two_stage_rows import Drawn, Learned, StageTwo, measure_seeds
-from reproduce.presets.staged import TwoStagePlan, TwoStagePreset
+from reproduce.presets.staged import TwoStagePlan, TwoStagePreset, name_of_backbone
 from reproduce.results.identity import Option
 
 RE_ESTIMATION = 50  # passes of 100 samples that re-estimate batch statistics
@@ -65,20 +65,19 @@ def run_two_stage(
         session: what it is measured with.
 
     Raises:
-        UserError: the given backbone cannot be read or makes other images than the dataset's; a full disk; a stored row
-            that cannot be read.
+        UserError: the given backbone cannot be read or makes other images than the dataset's; there are no kept weights
+            where they are asked for; a full disk; a stored row that cannot be read.
     """
-    for stage in (plan.backbone, plan.energies):  # refused before the first stage trains for hours
-        parallel.share(stage.training.batch_size, f"the batch of {stage.learning}")
     size = dataclasses.replace(session.size, judged=touched(arguments, session.size.judged))
     session = dataclasses.replace(session, size=size)
     varied = arguments.variation
     if varied.kept_weights:
-        with opened(plan, preset.plan.preset, arguments, session.device) as (run, kept, learned):
-            stage = StageTwo(run, learned, plan.preset, variation)
-            assert isinstance(kept.model.backbone, nn.Module)
-            drawn = Drawn(kept.model, plan.sampler, preset.batch_size, kept.model.backbone)
+        with opened(plan, preset.plan.preset, arguments, session.device) as kept:
+            stage = StageTwo(kept.run, kept.learned, plan.preset, variation)
+            drawn = Drawn(kept.model, plan.sampler, preset.batch_size, kept.backbone)
             return measure_seeds(stage, drawn, preset.extent, arguments, session)
+    for stage in (plan.backbone, plan.energies):  # refused before the first stage trains for hours
+        parallel.share(stage.training.batch_size, f"the batch of {stage.learning}")
     trained = trained_backbone(plan.backbone, varied.training_seed, arguments.runs, session, varied.backbone_checkpoint)
     backbone, name = trained.network, trained.name
     if varied.backbone_checkpoint is not None:
@@ -152,7 +151,7 @@ def trained_backbone(
             else:
                 header = run.header() | {"step": state.step, "weights": "raw" if state.ema is None else "ema"}
                 save_model(run.weights, model, header, Sampler(experiment.prior_sampling_chain() or Chain(0, 1.0)))
-    name = f"{experiment.digest()}, seed {seed}, {state.step} steps"
+    name = name_of_backbone(experiment, seed, state.step)
     return Trained(backbone, name, state.step >= experiment.training.steps, state.seconds)
 
 

@@ -99,7 +99,7 @@ def planned(
 
     Raises:
         UserError: a key is unknown or not for --set, a value does not fit, --learning of the two-layer model is given,
-            or TF32 is asked for on a CPU.
+            TF32 is asked for on a CPU, or there is no such chain.
     """
     if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")

@@ -29,6 +29,11 @@ class TwoStagePlan(Config):
     sampler: Sampler
 
 
+def name_of_backbone(experiment: BackboneExperiment | Experiment, seed: int, steps: int | None = None) -> str:
+    """Return the name that energies have for a trained backbone; without `steps`, the beginning of it."""
+    return f"{experiment.digest()}, seed {seed}, " + ("" if steps is None else f"{steps} steps")
+
+
 @dataclass(frozen=True)
 class Sampled(Config):
     """Configuration behind a two-stage row's digest: the energies, the backbone named in them, and the sampling."""

@@ -22,6 +22,7 @@ from jlebm.langevin import Chain
 from jlebm.learning.backbone import AdamaxConfig, ELBOConfig
 from jlebm.learning.trainable import TrainingConfig
 from jlebm.learning.two_stage import EnergyOptimizer
+from jlebm.weights import save_model
 from reproduce import cifar10, results
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.plans import planned
@@ -236,18 +237,30 @@ def test_kept_weights_are_measured_and_nothing_is_trained(trained: tuple[Path, l
     path.parent.mkdir(exist_ok=True)
     shutil.copy(source, path)
     for option in (("--backbone-checkpoint", "x"), ("--energies-seed", "1"), ("--decoder", "mixture")):
-        with pytest.raises(UserError, match=f"{option[0]} is for a training"):
+        with pytest.raises(UserError, match=f"{option[0]} applies to a training"):
             run_recipe(RECIPE, [*arguments, *option], "")
-    for option in (("--set", "energies.training.steps=4"), ("--budget", "9s")):
-        with pytest.raises(UserError, match="are of another configuration"):
-            run_recipe(RECIPE, [*arguments, *option], "")
-    with pytest.raises(UserError, match="are of training seed 1"):
+    for change in ("energies.training.steps=4", "backbone.training.steps=3", "backbone.optimizer.ema_decay=0.4"):
+        with pytest.raises(UserError, match="are of another configuration; leave --set and --budget out"):
+            run_recipe(RECIPE, [*arguments, "--set", change], "")
+    with pytest.raises(UserError, match="are of another configuration; leave --set and --budget out"):
+        run_recipe(RECIPE, [*arguments, "--budget", "9s"], "")
+    with pytest.raises(UserError, match="are of training seed 1; give --training-seed 1"):
         run_recipe(RECIPE, [*arguments, "--training-seed", "2"], "")
+    with pytest.raises(UserError, match="are 'trained'; leave --batch-norm out"):
+        run_recipe(RECIPE, [*arguments, "--batch-norm", "re-estimated"], "")
+    model = jlebm.load(source)
+    assert model.sampler is not None
+    for name, value in (("seed", "one"), ("step", None), ("weights", "new")):
+        save_model(path, model.model, model.header | {name: value}, model.sampler)
+        with pytest.raises(UserError, match="does not say its seed, steps and weights"):
+            run_recipe(RECIPE, arguments, "")
+    shutil.copy(source, path)
     assert not list(tmp_path.glob("runs/**/*.npy")), "all of these were refused before anything was drawn"
 
     assert run_recipe(RECIPE, arguments, "") == 0
     assert not list(tmp_path.glob("runs/**/checkpoint.pt"))
-    (kept,) = (tmp_path / "runs/kept").iterdir()
+    (kept,) = (tmp_path / "runs/kept").glob("*/*")
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(kept.parent.name)
     assert kept.name == of_stage(trained[0], "two-stage").name
     for prior in ("ebm-prior", "gaussian-prior"):
         ours, theirs = kept / "tiny--kept-weights-seed1", of_stage(trained[0], "two-stage") / "tiny-seed1"
@@ -258,8 +271,7 @@ def test_kept_weights_are_measured_and_nothing_is_trained(trained: tuple[Path, l
     for name, row in measured.items():
         assert row.wall_seconds["train"] == 0
         assert row.config_digest != plain[name].config_digest
-        if row.metric != "parameters":  # a frozen copy of an NVAE has no encoder's share in some of its weights
-            assert row.value == plain[name].value
+        assert row.value == plain[name].value
     stored = rows(tmp_path, "tiny --kept-weights")
     assert run_recipe(RECIPE, arguments, "") == 0
     assert rows(tmp_path, "tiny --kept-weights") == stored
