@@ -44,7 +44,7 @@ class ConvConfig:
     """Whether to build q(z|x); variational learning needs it, maximum likelihood does not use it."""
     precision: Precision = field(default="float32", metadata={"since": "0.2"})
     """Arithmetic of the generator's convolutions and their gradients; latents, weights and densities stay float32.
-    tf32 is for GPUs, since a CPU has no TF32; bf16 for GPUs and CPUs with AMX, and slower on others (docs/performance)."""
+    tf32 is for GPUs, since no CPU has it; bf16 for GPUs and CPUs with AMX, and slower on others (docs/performance)."""
 
     @property
     def latent_shapes(self) -> LatentShapes:
