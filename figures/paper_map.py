@@ -18,6 +18,7 @@ from reproduce.results.timing import NOT_MEASURED, duration
 HEADER = ("in the paper", "command", "measured here", "paper reports", "status")
 NOT_RUN, DRAWN, NOT_DRAWN, ELSEWHERE = "not run", "drawn", "not drawn", "not part of this suite"
 DECLARED = STANDARDISED  # the score of anomaly detection that was chosen on development images
+ANOMALY_SIZE = "long"  # of the detection that is shown for the paper's Table 4
 SVHN = ("svhn", "svhn-first1083")
 SHOWN_OUTSIDE = ("L>0", "L>1", "L>2", "LLR>2")
 Said = tuple[str, str]  # what was measured, and its status
@@ -75,7 +76,7 @@ def _anomalies(stored: Stored) -> Said:
 
 
 def _split(stored: Stored) -> Said:
-    asked = ("two-layer", "two-stage", PRESET, DECLARED)
+    asked = ("two-layer", "two-stage", ANOMALY_SIZE, DECLARED)
     declared = [one for one in split_means(stored.complete) if one[:4] == asked]
     if not declared:
         return NOT_MEASURED, NOT_RUN
@@ -168,7 +169,7 @@ LINES = (
     ),
     Line(
         f"Table 4, digits {', '.join(map(str, REPORTED))}",
-        "nox -s reproduce_anomaly -- --protocol 80-20 --learning two-stage --preset cpu",
+        f"nox -s reproduce_anomaly -- --protocol 80-20 --learning two-stage --preset {ANOMALY_SIZE}",
         _split,
         tuple(f"table4.mnist-{digit}.ours" for digit in REPORTED),
         ", ",
