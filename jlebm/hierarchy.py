@@ -7,7 +7,7 @@ Without a chain the draw comes from the Gaussian hierarchy, which needs none: th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -83,9 +83,7 @@ def resampled(
     held = tuple(layer.expand(len(seeds), *layer.shape[1:]) for layer in eps)
     noise = image_noise("layers", seeds, scheme)
     moving = noise(tuple(held[index] for index in drawn))
-    prior = PriorInNoise(model.backbone, model.energy)
-    if chain is not None:
-        prior = replace(prior, drift=_in_noise(chain).drift, precision=chain.precision)
+    prior = PriorInNoise(model.backbone, model.energy) if chain is None else model.prior_in_noise(_in_noise(chain))
     density = SomeLayers(prior, held, drawn)
     if chain is not None:
         with arithmetic(model.backbone):
@@ -247,8 +245,7 @@ def _drawn_below(model: JointModel, z: Latents, latents: PartialPosterior, noise
     eps = noise(lower)
     with arithmetic(model.backbone):
         if chain is not None:
-            density = PriorInNoise(model.backbone, model.energy, chain.drift, kept, chain.precision)
-            eps = langevin.run(eps, density, chain, noise)
+            eps = langevin.run(eps, model.prior_in_noise(chain, kept), chain, noise)
         with torch.no_grad():
             return push_below(model.backbone, kept, eps)
 

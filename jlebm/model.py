@@ -92,9 +92,17 @@ class JointModel(nn.Module):
 
     def sample_noise(self, count: int, chain: Chain, noise: Noise, observe: Observer | None = None) -> Latents:
         """Run `count` chains of the EBM prior in whitened noise and return their last noise, before T."""
-        density = PriorInNoise(self.backbone, self.energy, chain.drift, precision=chain.precision)
         with arithmetic(self.backbone):
-            return langevin.run(self.noise(count, noise), density, chain, noise, observe)
+            return langevin.run(self.noise(count, noise), self.prior_in_noise(chain), chain, noise, observe)
+
+    def prior_in_noise(self, chain: Chain, given: Latents = ()) -> PriorInNoise:
+        """Return the density that a chain in whitened noise follows, with the chain's drift and arithmetic.
+
+        Args:
+            chain: in whitened noise.
+            given: latents of the upper layers, which stay; the density is then that of the noise of those below.
+        """
+        return PriorInNoise(self.backbone, self.energy, chain.drift, given, chain.precision)
 
     def sample_posterior(
         self,

@@ -128,8 +128,7 @@ class TwoStage(OneUpdate):
         """Return the latents at the ends of this update's chains."""
         if model.chains is None and self.adaptation is None:
             return model.sample_prior(count, self.prior_chain, noise)
-        chain = self.prior_chain
-        density = PriorInNoise(model.backbone, model.energy, chain.drift, precision=chain.precision)
+        density = model.prior_in_noise(self.prior_chain)
         if model.chains is None:
             end = langevin.run(model.noise(count, noise), density, self.prior_chain, noise)
         else:

@@ -1,7 +1,6 @@
 """Weights that the repository keeps, measured in place of a training (`--kept-weights`)."""
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from jlebm.model import JointModel
 from jlebm.run import Run, open_run
 from jlebm.sampling import Sampler
 from reproduce.pipelines.arguments import Arguments
+from reproduce.pipelines.pictures import stem_of
 from reproduce.pipelines.two_stage_rows import Learned
 from reproduce.presets.staged import TwoStagePlan, name_of_backbone
 from reproduce.results.default_folder import RESULTS
@@ -43,7 +43,7 @@ def file_of(results: Path, dataset: str, preset: str) -> Path:
     Raises:
         UserError: neither has them.
     """
-    name = re.sub(r"[\W_]+", "_", f"{dataset} two-stage {preset}") + "_weights.safetensors"
+    name = stem_of(f"{dataset} two-stage {preset}") + "_weights.safetensors"
     for folder in (results, RESULTS):
         if (path := folder / "artifacts" / name).exists():
             return path

@@ -43,12 +43,17 @@ def figures_of(into: Path, names: Iterable[str] = PICTURES) -> list[Path]:
     return [into / f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")]
 
 
+def stem_of(words: str) -> str:
+    """Return the beginning of the names of an artifact's files: "cifar10 two-stage long" is cifar10_two_stage_long."""
+    return re.sub(r"[\W_]+", "_", words)
+
+
 def files_of(rows: Rows, into: Path, names: Iterable[str] = ARRAYS) -> list[Path]:
     """Return the files that `store` writes: in the run's folder and, if the repository keeps them, in its artifacts."""
     places = [into / f"{name}.npz" for name in names]
     if rows.kept:
         one = rows.subject.identity
-        stem = re.sub(r"[\W_]+", "_", f"{one.dataset} {one.artifact} {one.label}")  # a variation has files of its own
+        stem = stem_of(f"{one.dataset} {one.artifact} {one.label}")  # a variation has files of its own
         places += [rows.folder / "artifacts" / f"{stem}_{name.replace('-', '_')}.npz" for name in names]
     return places
 
