@@ -15,7 +15,7 @@ from jlebm.errors import UserError, exit_on_user_error
 from jlebm.files import files_in, open_regular
 from reproduce.results import Measurement, read_all, read_artifact
 from reproduce.results.default_folder import RESULTS
-from reproduce.results.identity import Identity, recipe_of
+from reproduce.results.identity import TABLE, Identity, recipe_of
 from reproduce.terminal.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,9 +277,9 @@ def _model(config: dict[str, Any]) -> str:
     In addition to the recipes' models: "backbone", the first stage of a two-stage model; "gaussian", a ladder's twin;
     "anomaly", a ladder trained without a digit; and "system", another system of Table 2.
     """
-    for protocol, name in (("anomaly/", "anomaly"), ("table/", "system")):
-        if config["protocol"].startswith(protocol):
-            return name
+    recipe, _ = recipe_of(config["protocol"], config["learning"])
+    if recipe in ("anomaly", TABLE):
+        return "system" if recipe == TABLE else recipe
     if config["learning"] in ("two-stage", "backbone", "gaussian"):
         return config["learning"]
     shape = config["model"]  # a ladder without an inference network says so too

@@ -7,7 +7,7 @@ from reproduce.results import Measurement
 from reproduce.results.cited import Cited
 from reproduce.results.identity import Of
 from reproduce.results.rendering import number
-from reproduce.results.verdicts import newest_alike, summary
+from reproduce.results.verdicts import judged_by, newest_alike, summary
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def cell(mean: Mean | None) -> str:
 
 
 def gap_closed(gaussian: Mean | None, mean: Mean | None, posterior: Mean | None) -> str:
-    """Format the share of the gap between Gaussian prior and posterior that is closed, from the means shown."""
+    """Format the share of the gap between Gaussian prior and posterior that is closed, from the means shown.
+
+    It is "-" without one of them, or where they are not of as many images, judged in the same way.
+    """
     if gaussian is None or mean is None or posterior is None or gaussian.value <= posterior.value:
+        return "-"
+    if len({judged_by(one.row) for one in (gaussian, mean, posterior)}) > 1:
         return "-"
     share = (gaussian.value - mean.value) / (gaussian.value - posterior.value)
     return Cited(number(share, "prior_gap_closed"), (*gaussian.rows, *mean.rows, *posterior.rows))

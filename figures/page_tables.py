@@ -32,7 +32,7 @@ from reproduce.results.rendering import judged, markdown, measured, number
 
 Grid = tuple[Cells, Sequence[Cells]]
 """Header and lines."""
-MEASURED_HEADER = ("data, preset", "learning", "metric", "of", "measured", "expected", "verdict")
+MEASURED_HEADER = ("data, preset", "model, learning", "metric", "of", "measured", "expected", "verdict")
 FIGURES_HEADER = ("command", "draws", "from", "of the models")
 
 
@@ -62,7 +62,7 @@ def measured_means(verdicts: Sequence[Verdict]) -> list[Cells]:
             continue
         held = "-" if one.value is None else number(one.value, one.metric, one.tolerance)
         label = METRICS[one.metric].label
-        cells = (f"{one.dataset}, {one.label}", one.learning, label, one.of.name, measured(verdict), held)
+        cells = (f"{one.dataset}, {one.label}", one.trained, label, one.of.name, measured(verdict), held)
         lines.append((*cells, judged(verdict)))
     return lines
 

@@ -199,7 +199,11 @@ LINES = (
         tuple(f"ood.cifar10-svhn.{score}.auroc" for score in ("k0", "k3", "k6", "k9", "llr9")),
         ", ",
     ),
-    Line("Detection, histograms", "python -m figures.score_histograms", drawn("cifar10_ood_svhn_first1083", "ladder")),
+    Line(
+        "Detection, histograms",
+        "python -m figures.score_histograms",
+        drawn("cifar10_ladder_cpu_ood_svhn_first1083", "ladder"),
+    ),
     Line("Samples", "python -m figures.samples", drawn("cifar10_two_stage_cpu_samples", "two-stage")),
     Line(
         "Hierarchical sampling, CelebA-64",

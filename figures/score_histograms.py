@@ -10,6 +10,7 @@ from figures.common import Artifact, Drawing, main, require
 from figures.exploring import Curve, Exploration, Plot
 from figures.plotting import save, score_histograms
 from jlebm.errors import UserError
+from reproduce.results import read_artifact
 
 ARRAYS = ("inside", "outside", "names", "auroc", "auprc", "fpr80", "positive")
 COMMAND = "python -m reproduce.ood --run RUN --outside DATASET"
@@ -87,8 +88,10 @@ def _scores(artifact: Artifact, results: Path) -> _Scores:
     ]
     if any(len(array) != len(names) for array in (inside, outside, *numbers)):
         raise UserError(f"{path} has the scores {names} and not as many numbers of each; make it again")
-    ours, _, other = artifact.name.rpartition("ood_")  # "cifar10_ood_svhn", or "ood_svhn" in the folder of a run
-    sides = (f"inside{ours and ': ' + ours.rstrip('_')}", f"outside: {other}")
+    # "cifar10_ladder_cpu_ood_svhn", or "ood_svhn" in the folder of a run
+    ours, _, other = artifact.name.rpartition("ood_")
+    dataset = str(read_artifact(path, (), ())[1]["dataset"]).replace("-", "_")
+    sides = (f"inside{ours and f': {dataset}'}", f"outside: {other}")
     return _Scores(names, inside, outside, numbers, sides, str(arrays["positive"]))
 
 

@@ -11,10 +11,10 @@ from reproduce.results import (
     Reported,
     Timing,
     Verdict,
-    check,
     read_all,
     read_expected,
     read_paper,
+    verdicts_on,
 )
 from reproduce.results.rows import read as read_rows
 from reproduce.results.rows import refuse_changed
@@ -51,7 +51,7 @@ class Stored:
         rows, paper = read_all(results / "measured"), read_paper(results / "paper.toml")
         awaited, timings = read_awaited(results), newest(read_rows(results / "measured" / TIMINGS, Timing))
         refuse_changed([*rows, *timings])
-        verdicts = check(rows, read_expected(results / "expected.toml"))
+        verdicts = verdicts_on(rows, read_expected(results / "expected.toml"), results)
         return cls(results, rows, verdicts, paper, timings, awaited)
 
     @property

@@ -10,11 +10,11 @@ from figures.means import Mean, cell, gap_closed, mean_of
 from reproduce.results import Measurement, Reported, Verdict
 from reproduce.results.cited import Cells, Cited
 from reproduce.results.comparison import NOT_RUN, comparison
-from reproduce.results.expectation import condition
 from reproduce.results.identity import Of, Option, option
 from reproduce.results.metrics import EBM, GAUSSIAN, POSTERIOR, SAMPLES
 from reproduce.results.rendering import judged
 from reproduce.results.timing import NOT_MEASURED
+from reproduce.results.verdicts import judged_by
 
 DATASET, PRESET = "cifar10", "cpu"
 OURS = ("ours, joint EBM prior", "two-stage", EBM)
@@ -54,15 +54,15 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
     asked = [*backbone, *(row for row in asked if row.learning != "two-stage")]
     anew = [row for row in rows if row.dataset == DATASET and row.preset == PRESET and tuple(row.variation) == ANEW]
     ours = mean_of(backbone, "fid768", EBM)
-    ways = [] if ours is None else [_evaluator(ours.row)]
+    ways = [] if ours is None else [judged_by(ours.row)]
     for _, learning, source in PRIORS:
         own = [row for row in asked if (row.learning, row.of) == (learning, Of(source))]
         mean = mean_of(own, "fid768", source)
-        if mean is not None and not any(_evaluator(row) in ways for row in own):
-            ways.append(_evaluator(mean.row))
+        if mean is not None and not any(judged_by(row) in ways for row in own):
+            ways.append(judged_by(mean.row))
     lines = []
     for place, way in enumerate(ways or [()]):
-        judged_so = [row for row in asked if _evaluator(row) == way]
+        judged_so = [row for row in asked if judged_by(row) == way]
         found = [mean_of(judged_so, "fid768", source, learning=learning) for _, learning, source in PRIORS]
         shown = list(zip((title for title, _, _ in PRIORS), found, strict=True))
         if (retrained := _trainings([*backbone, *anew], way)) is not None:
@@ -110,7 +110,7 @@ def _trainings(rows: Iterable[Measurement], way: tuple[object, ...]) -> Mean | N
         rows: of the preset, whose energies have seed 1, and of its `--energies-seed` N.
         way: how they must have been judged.
     """
-    asked = [row for row in rows if (row.metric, row.of, row.seed) == ("fid768", Of(EBM), 1) and _evaluator(row) == way]
+    asked = [row for row in rows if (row.metric, row.of, row.seed) == ("fid768", Of(EBM), 1) and judged_by(row) == way]
     trained: dict[int, Measurement] = {}
     for row in sorted(asked, key=lambda row: row.time):
         trained[int(row.variation.get("energies_seed", 1))] = row
@@ -232,10 +232,6 @@ def _current(rows: Sequence[Measurement]) -> list[Measurement]:
     """Return the rows of the protocol and configuration that were measured last."""
     last = max(rows, key=lambda row: row.time, default=None)
     return [row for row in rows if last and (row.protocol, row.config_digest) == (last.protocol, last.config_digest)]
-
-
-def _evaluator(row: Measurement) -> tuple[object, ...]:
-    return row.images, row.reference, condition(row, "extractor")
 
 
 def _by_option(variation: Mapping[str, Option]) -> tuple[str, float, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jlebm.files import write_text
-from reproduce.results import METRICS, Reported, Verdict, check, read_all, read_expected, read_paper
+from reproduce.results import METRICS, Reported, Verdict, read_all, read_expected, read_paper, verdicts_on
 from reproduce.results.cited import Cited
 from reproduce.results.rendering import comma_separated, latex, markdown, measured, number
 
@@ -19,7 +19,7 @@ def draw(results: Path, out: Path) -> list[Path]:
         UserError: a file of the results folder cannot be read.
     """
     paper = read_paper(results / "paper.toml")
-    verdicts = check(read_all(results / "measured"), read_expected(results / "expected.toml"))
+    verdicts = verdicts_on(read_all(results / "measured"), read_expected(results / "expected.toml"), results)
     written = []
     for table in TABLES:
         header, rows = join(table, paper, verdicts)
@@ -53,7 +53,7 @@ def join(table: str, paper: Mapping[str, Reported], verdicts: Sequence[Verdict])
             cells.append(_cell(found) if found else "not measured" if match else "-")
             if found:
                 one = found.expectation
-                protocols.append(f"{one.protocol}, preset {one.label}, {one.learning}, {one.of.name}")
+                protocols.append(f"{one.protocol}, preset {one.label}, {one.trained}, {one.of.name}")
         rows.append([*cells, "; ".join(dict.fromkeys(protocols)) or "-"])
     return header, [*rows, *_other_scores(columns, verdicts)]
 
@@ -65,7 +65,7 @@ def _other_scores(columns: Sequence[tuple[str, str]], verdicts: Sequence[Verdict
         one = verdict.expectation
         column = (f"{one.dataset} in, {one.target} out", one.metric)
         if one.source == "out-of-distribution" and not one.paper and verdict.mean is not None and column in columns:
-            system = (one.score, f"{one.protocol}, preset {one.label}, {one.learning}, {one.of.name}")
+            system = (one.score, f"{one.protocol}, preset {one.label}, {one.trained}, {one.of.name}")
             systems.setdefault(system, {})[column] = verdict
     rows = []
     for (score, protocol), found in systems.items():

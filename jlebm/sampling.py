@@ -217,6 +217,16 @@ class SampleFiles(NamedTuple):
     """float32 (N, D), or fewer rows: all layers side by side, top first."""
 
 
+def open_files(path: Path) -> SampleFiles:
+    """Return the files that `write` made at a path, which must be whole."""
+    return SampleFiles(np.load(path, mmap_mode="r"), np.load(latents_path(path), mmap_mode="r"))
+
+
+def latents_path(path: Path) -> Path:
+    """Return the file of the latents beside that of the images."""
+    return path.with_name(f"{path.stem}-latents.npy")
+
+
 def write(
     path: Path,
     batches: Iterator[Samples],
@@ -242,16 +252,15 @@ def write(
     """
     if count < 1:
         raise UserError(f"no image would be in {path}; draw at least one")
-    latents_path = path.with_name(f"{path.stem}-latents.npy")
     kept = count if latents is None else min(count, latents)
     if parallel.first():
-        with atomic_write(path) as images, atomic_write(latents_path) as file:
+        with atomic_write(path) as images, atomic_write(latents_path(path)) as file:
             _stream(batches, count, kept, images, file, report.task(name, count))
     else:  # the first process writes its batches
         for _ in batches:
             pass
     parallel.barrier()
-    return SampleFiles(np.load(path, mmap_mode="r"), np.load(latents_path, mmap_mode="r"))
+    return open_files(path)
 
 
 def _stream(

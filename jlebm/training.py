@@ -206,6 +206,8 @@ class LoopControl:
     """Wall-clock time between two checkpoints, the most that a crash can lose."""
     stop: Callable[[int], bool] = lambda step: False
     """Called with the number of each finished step: True ends the training early, with a checkpoint (Ctrl-C)."""
+    until: int | float = math.inf
+    """The step after which training pauses, with a checkpoint; a run that is there already makes no other one."""
 
 
 UNATTENDED = LoopControl()
@@ -248,7 +250,7 @@ def fit(
     elif device.type == "cpu":
         state.multiplied_by = parallel.agreed(products.of_new_trainings())
     products.use(state.multiplied_by, f"{run.checkpoint}: its training")
-    if state.done(experiment):
+    if state.done(experiment) or state.step >= control.until:
         return state
     if parallel.first():
         run.forget_after(state.step)
@@ -280,9 +282,9 @@ def fit(
             state.end_step()
             now = time.monotonic()
             state.seconds, tick = state.seconds + now - tick, now
-
-            # The first process's clock decides; a request to stop counts in any process.
-            leaving = parallel.anywhere((parallel.first() and state.done(experiment)) or control.stop(state.step))
+            # The first process's clock decides; a request to stop counts in any.
+            there = state.step >= control.until or (parallel.first() and state.done(experiment))
+            leaving = parallel.anywhere(there or control.stop(state.step))
             if seen is not None:
                 guard.check(state.step, seen, state.learned, run.checkpoint.exists())
                 if parallel.first():

@@ -35,17 +35,16 @@ from reproduce.results import (
     Reported,
     Timing,
     Verdict,
-    check,
     expect,
-    held_to_basis,
     newest_of_each_seed,
     read_all,
     read_expected,
     read_paper,
     render,
     rewrite_expected,
+    verdicts_on,
 )
-from reproduce.results.default_folder import RESULTS, is_default, naming
+from reproduce.results.default_folder import RESULTS, naming
 from reproduce.results.expectation import QUESTION, describe, question
 from reproduce.results.expected_file import replaced
 from reproduce.results.measurement import Measurement
@@ -88,9 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.write_expected:
         return _write(arguments.results, arguments.write_expected)
     measured = read_all(arguments.results / "measured")
-    judged = check(measured, read_expected(arguments.results / "expected.toml"))
-    judged = held_to_basis(judged, measured, is_default(arguments.results))
-    verdicts = [replace(one, command=naming(arguments.results, one.command)) for one in judged]
+    found = verdicts_on(measured, read_expected(arguments.results / "expected.toml"), arguments.results)
+    verdicts = [replace(one, command=naming(arguments.results, one.command)) for one in found]
     paper = read_paper(arguments.results / "paper.toml")
     for verdict in verdicts:
         if verdict.expectation.paper and verdict.expectation.paper not in paper:

@@ -10,7 +10,7 @@ is the likelier one, and .927 by LLR^{>9} (docs/facts, "Scores above a layer"). 
 the latents; L^{>0} needs no chain, nor does a Gaussian twin.
 
 The scores, L and LLR in nats without a change of sign, go to `ood_<outside>.npz` in the run's folder, and, for the
-first seed of an EBM prior, to results/artifacts/<inside>_ood_<outside>.npz.
+first seed of an EBM prior, to results/artifacts/<inside>_<model>_<preset>_ood_<outside>.npz.
 """
 
 import sys

@@ -16,6 +16,7 @@ ROW = Measurement(
     protocol="cifar10/1",
     dataset="cifar10",
     preset="tiny",
+    model="two-layer",
     learning="joint-mle",
     seed=1,
     metric="fid768",

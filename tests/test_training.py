@@ -95,6 +95,18 @@ def test_finished_run_trains_no_further(tmp_path: Path) -> None:
     assert (run.folder / "events.jsonl").read_bytes() == events
 
 
+def test_a_pause_is_at_its_step_and_changes_nothing(tmp_path: Path) -> None:
+    """Breaks if a run that is there already made another step, or one that pauses ended elsewhere than another."""
+    _, whole = train(tmp_path / "whole")
+    reached = []
+    for until in (2, 2, 1, 5):
+        with open_run(tmp_path / "parts", experiment(), 1) as run:
+            reached.append(fit(run, IMAGES, CPU, LoopControl(until=until)).step)
+    assert reached == [2, 2, 2, 5]
+    _, parts = train(tmp_path / "parts")
+    assert_same(whole, parts)
+
+
 def test_a_run_is_of_the_images_that_it_was_begun_with(tmp_path: Path) -> None:
     """Breaks if new images of the same configuration brought back the model of the old ones, or wrong values trained.
 

@@ -14,14 +14,12 @@ from reproduce.results import (
     Reported,
     Timing,
     Verdict,
-    check,
     expected_of,
-    held_to_basis,
     paper_of,
     read_artifact,
     timing,
+    verdicts_on,
 )
-from reproduce.results.default_folder import is_default
 from reproduce.results.expectation import question
 from reproduce.results.rows import read as read_rows
 from reproduce.results.verdicts import alike, newest_of_each_seed, summary
@@ -103,7 +101,9 @@ def of_run(folder: Path, results: Path) -> Contents:
     header = header_of(folder)
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     artifacts = [Shown(figure, one) for figure in FIGURES for place in places for one in figure.drawing.lying_in(place)]
-    made = [read_artifact(one.artifact.path(results), (), ())[1] for one in artifacts]
+    stored_arrays = [one.artifact.path(results) for one in artifacts]
+    stored_arrays += sorted(folder.glob("scores*.npz"))  # of a detector: no figure, but they name its rows
+    made = [read_artifact(path, (), ())[1] for path in stored_arrays]
     trained = {(str(one["config_digest"]), one["seed"]) for one in made} | {(header["digest"], header["seed"])}
     trained |= {(str(one["twin_digest"]), one["seed"]) for one in made if "twin_digest" in one}
     stored = stored_rows(results / "measured")
@@ -137,7 +137,7 @@ def _judged(
         groups.setdefault(question(row), {}).setdefault(alike(row), []).append(row)
     return [
         Judged(one, _behind(one, list(groups.get(question(one.expectation), {}).values())))
-        for one in held_to_basis(check(rows, expected), rows, is_default(results))
+        for one in verdicts_on(rows, expected, results)
     ]
 
 

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,15 +112,14 @@ def timed(line: Line, repetitions: int) -> Medians:
     return Medians(plain if line.kind == "speed" else None, max(ours), repetitions)
 
 
-def user_seconds(words: Sequence[str], surroundings: Mapping[str, str] | None = None) -> float:
+def user_seconds(words: Sequence[str]) -> float:
     """Return the user time of a Python process.
 
     Raises:
         UserError: it failed.
     """
-    environment = {**os.environ, **(surroundings or {})}
     command = [sys.executable, *words]
-    running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(running.pid, 0)
     running.returncode = os.waitstatus_to_exitcode(status)
     if running.returncode:

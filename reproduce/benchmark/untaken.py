@@ -30,7 +30,6 @@ from reproduce.cifar10 import TWO_STAGE_CPU
 from reproduce.presets.staged import TwoStagePreset
 
 PRODUCTS, LAYERS = "prior chain through oneDNN beside MKL", "layers in bf16 beside float32"
-METRICS = (PRODUCTS, LAYERS)
 SAME_TO_BF16 = 0.05  # bf16 has eight bits: a hundredth, and sums of them
 SAME_THROUGH_A_HIERARCHY = 0.1  # the energies' gradient, through some fifteen layers of such sums
 CPU = torch.device("cpu")

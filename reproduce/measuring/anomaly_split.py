@@ -81,14 +81,15 @@ class Official(Protocol):
 class EightyTwenty(Protocol):
     """The whole dataset shuffled: 80 % of the other digits to learn from, 20 % and the held-out digit to test.
 
-    One shuffle serves all digits, so that the first images of it are training images whichever digit is held out: they
-    are what settings are chosen on.
+    One shuffle serves all digits, so that the first images of it are training images whichever other digit is held out:
+    they are what settings are chosen on. Half of them are of a digit of Table 4 and test images of that digit alone;
+    there they are anomalies, and here always normal.
     """
 
     id, name = EIGHTY_TWENTY, TYPED[EIGHTY_TWENTY]
 
     def split(self, parts: tuple[data.Dataset, data.Dataset], digit: int, development: bool) -> Split:
-        """See `Protocol`; in development the same split of the images that train for all of Table 4's digits."""
+        """See `Protocol`; in development the same split of the images that test no digit of Table 4 but their own."""
         pool = data.pooled(parts)
         data.without(pool, digit)  # says which digits there are
         assert pool.labels is not None
@@ -100,7 +101,8 @@ class EightyTwenty(Protocol):
                     f"all images of {digit} are test images of {self.id}; choose settings on the digits "
                     f"{', '.join(map(str, OTHERS))}"
                 )
-            order, words = order[: self._common(pool.labels[order])], "80/20 of what trains for every digit of Table 4"
+            order = order[: self._common(pool.labels[order])]
+            words = "80/20 of what tests no digit of Table 4 but its own"
         normal, anomalous = order[pool.labels[order] != digit], order[pool.labels[order] == digit]
         cut = len(normal) * 4 // 5
         train = data.chosen(pool, normal[:cut], f"{pool.name}-80-20-without-{digit}", f"{words}, without {digit}")

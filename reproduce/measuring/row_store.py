@@ -142,6 +142,16 @@ class Rows:
         parallel.barrier()
 
     @property
+    def made(self) -> dict[str, Any] | None:
+        """What the subject's samples follow from, as JSON; None of a changed tree, whose commit does not tell it."""
+        subject, code = self.subject, self.session.provenance
+        if code["dirty"]:
+            return None
+        names = ("protocol", "config_digest", "seed", "steps", "weights", "train_seconds")
+        own = {name: getattr(subject, name) for name in names} | {"variation": dict(subject.variation)}
+        return own | {name: code[name] for name in ("commit", "device", "versions")}
+
+    @property
     def kept(self) -> bool:
         """Whether the repository keeps the arrays behind the rows for its figures.
 

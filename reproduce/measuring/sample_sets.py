@@ -1,12 +1,16 @@
-"""Images and latents of each source of a trained model, drawn on first use and kept in files of the run."""
+"""Images and latents of each source of a trained model: drawn on first use, kept in files of the run, used again."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jlebm import sampling
 from jlebm.choices import Prior
+from jlebm.engines import parallel
+from jlebm.files import write_text
 from jlebm.progress import Reporter
 from jlebm.sampling import SampleFiles
 from reproduce.presets.extents import PRIORS
@@ -24,10 +28,26 @@ class Draw:
 
 
 class SampleSets:
-    """Samples of each source, drawn on first use."""
+    """Samples of each source, drawn on first use.
 
-    def __init__(self, draws: Mapping[str, Draw], folder: Path, report: Reporter, latents: int = LATENTS):
-        self.draws, self.folder, self.report, self.latents = draws, folder, report, latents
+    Args:
+        draws: how each source is drawn.
+        folder: of the files.
+        report: receives the progress.
+        latents: number of samples whose latents are stored.
+        made: what the samples follow from besides (`Rows.made`); files that say the same of themselves are used again.
+            None draws anew.
+    """
+
+    def __init__(
+        self,
+        draws: Mapping[str, Draw],
+        folder: Path,
+        report: Reporter,
+        latents: int = LATENTS,
+        made: Mapping[str, Any] | None = None,
+    ):
+        self.draws, self.folder, self.report, self.latents, self.made = draws, folder, report, latents, made
         self.files: dict[str, SampleFiles] = {}
         self.seconds: dict[str, float] = {}
 
@@ -54,13 +74,35 @@ class SampleSets:
     def __getitem__(self, source: str) -> SampleFiles:
         """Return the images and latents of a source."""
         if source not in self.files:
-            started = time.monotonic()
             draw, path = self.draws[source], self.folder / f"{source}.npy"
-            self.files[source] = sampling.write(
-                path, draw.batches(), draw.count, self.report, name=f"sampling {source}", latents=self.latents
-            )
-            self.seconds[source] = time.monotonic() - started
+            told, of = self.folder / f"{source}.json", {"count": draw.count, "latents": self.latents, "made": self.made}
+            seconds = None if self.made is None else _seconds_of(told, of)
+            if parallel.agreed(seconds) is not None and path.exists():
+                self.report.line(f"{path} was drawn before")
+                self.files[source] = sampling.open_files(path)
+            else:
+                if parallel.first():
+                    told.unlink(missing_ok=True)  # from here on it would be of other samples
+                started = time.monotonic()
+                self.files[source] = sampling.write(
+                    path, draw.batches(), draw.count, self.report, name=f"sampling {source}", latents=self.latents
+                )
+                seconds = time.monotonic() - started
+                if parallel.first() and self.made is not None:
+                    write_text(told, json.dumps({**of, "seconds": seconds}) + "\n")
+            assert seconds is not None
+            self.seconds[source] = seconds
         return self.files[source]
+
+
+def _seconds_of(told: Path, of: Mapping[str, Any]) -> float | None:
+    """Return how long the stored samples took, if they are the ones asked for; else None."""
+    try:
+        stored = json.loads(told.read_text(encoding="utf-8"))
+        seconds = stored.pop("seconds")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return seconds if stored == of and isinstance(seconds, float) else None
 
 
 def latents_kept(dimensions: int) -> int:

@@ -18,11 +18,11 @@ def print_own_verdicts(questions: Sequence[Subject], session: Session, seeds: Se
     """Print the verdicts on the rows of a command's subjects, then what was not measured and why."""
     if not parallel.first():
         return
-    wanted = {(one.dataset, one.identity.label, one.learning) for one in questions}
+    wanted = {(one.dataset, one.identity.label, one.model, one.learning) for one in questions}
     digests = {one.config_digest for one in questions}
 
     def ours(one: results.Measurement | results.Expectation) -> bool:
-        return (one.dataset, one.label, one.learning) in wanted
+        return (one.dataset, one.label, one.model, one.learning) in wanted
 
     shared = {source for one in questions for source in one.shared}
 
@@ -50,11 +50,12 @@ def print_verdicts(
     Raises:
         UserError: a file of the results folder cannot be read.
     """
-    measured = [row for row in results.read_all(folder / "measured") if asked(row) and row.config_digest in digests]
+    stored = results.read_all(folder / "measured")
+    measured = [row for row in stored if asked(row) and row.config_digest in digests]
     asked_of = [one for one in results.expected_of(folder) if held(one)]
     expected = [one for one in asked_of if one.value is None or one.config_digest in digests]
     terminal = sys.stdout.isatty()
-    verdicts = results.check(measured, expected)
+    verdicts = results.verdicts_on(measured, expected, folder, stored)
     words = [f"{name}={values.pop()}" for name in ("dataset", "preset") if len(values := _of(measured, name)) == 1]
     again = shell_command("nox", "-s", "check", "--", "--all", *(["--only", *words] if words else []))
     color, width = terminal and "NO_COLOR" not in os.environ, shutil.get_terminal_size().columns if terminal else 200

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from jlebm.backbones.nvae import digest_of
 from jlebm.choices import GENERATOR, Scheme
 from jlebm.data import Dataset
+from jlebm.errors import UserError
 from jlebm.experiment import Experiment
 from jlebm.files import read_bytes, write_text
 from jlebm.learning.two_stage import TwoStageExperiment
@@ -20,7 +22,7 @@ from jlebm.progress import Reporter
 from jlebm.run import Run, open_run
 from jlebm.training import TrainState
 from reproduce.pipelines.energies_on_backbone import record_backbone
-from reproduce.pipelines.fitting import Given, fitted, milestones
+from reproduce.pipelines.fitting import Given, fitted, milestone_steps, milestones
 from reproduce.pipelines.plans import refuse_names
 from reproduce.presets.anomaly_sizes import Plan
 from reproduce.results.identity import noise_suffix
@@ -53,6 +55,8 @@ class Oracle:
 
     auprc: Callable[[JointModel], float]
     """Returns a model's AUPRC."""
+    test: str
+    """Digest of the test images and of which of them are judged, hexadecimal."""
     noise: Scheme = GENERATOR
     """Scheme of the noise of its posterior samples."""
 
@@ -114,33 +118,54 @@ def trained(
             state = fitted(run, given.images, given.device, report, given.backbone)
             yield Trained(run, experiment, state, seconds + state.seconds, None)
             return
-        best = _Checkpoints(run.folder / f"checkpoints{noise_suffix(oracle.noise)}.json")
+        judged = _Checkpoints(run.folder / f"checkpoints{noise_suffix(oracle.noise)}.json", oracle.test)
         state = None
         for state in milestones(run, given, CHECKPOINTS, report):
-            best.judge(state, oracle.auprc)
+            judged.judge(state, oracle.auprc)
         assert state is not None  # the last milestone is always yielded
-        found = best.best(experiment.training.steps, state.step)
+        found = judged.best(experiment.training.steps, state.step)
         if found is None:
-            report.line(
-                f"not every checkpoint of this training was judged with the noise {oracle.noise}, so there is no oracle"
-            )
+            report.line("not every checkpoint of this training was judged on these images, so there is no oracle")
         yield Trained(run, experiment, state, seconds + state.seconds, found)
 
 
 class _Checkpoints:
-    """The AUPRC on the test set of each judged checkpoint, in a file beside the run."""
+    """The AUPRC of each judged checkpoint on one set of test images, in a file beside the run.
 
-    def __init__(self, path: Path):
+    Args:
+        path: of the file, JSON: the AUPRC by step, by the digest of the test images.
+        test: that digest.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, test: str):
         self.path = path
-        self.found: dict[str, float] = json.loads(read_bytes(path)) if path.exists() else {}
+        self.of_all: dict[str, dict[str, float]] = _read_checkpoints(path) if path.exists() else {}
+        self.found = self.of_all.setdefault(test, {})
 
     def judge(self, state: TrainState, judged: Callable[[JointModel], float]) -> None:
         if str(state.step) not in self.found:
             with torch.random.fork_rng(devices=[]):
                 self.found[str(state.step)] = judged(state.evaluated_model())
-            write_text(self.path, json.dumps(self.found, indent=1) + "\n")
+            write_text(self.path, json.dumps(self.of_all, indent=1) + "\n")
 
     def best(self, steps: int, last: int) -> float | None:
-        """Return the highest; None if some were not judged: the training went on without, with other noise."""
-        due = {max(steps * part // CHECKPOINTS, 1) for part in range(1, CHECKPOINTS + 1)}
-        return max(self.found.values()) if len(self.found) >= len({step for step in due if step <= last}) else None
+        """Return the highest; None if one was not judged: the training went on without, for other images or noise."""
+        due = {step for step in milestone_steps(steps, CHECKPOINTS) if step < last} | {last}
+        found = [self.found.get(str(step)) for step in due]
+        known = [auprc for auprc in found if auprc is not None]
+        return max(known) if len(known) == len(found) else None
+
+
+def _read_checkpoints(path: Path) -> dict[str, dict[str, float]]:
+    said = f"{path} is damaged, or older than this program; delete it, and there is no oracle of that run"
+    try:
+        found = json.loads(read_bytes(path))
+        whole = all(math.isfinite(auprc) for of_one in found.values() for auprc in of_one.values())
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(said) from error
+    if not whole:
+        raise UserError(said)
+    return found

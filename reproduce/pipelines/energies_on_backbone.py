@@ -31,7 +31,7 @@ from reproduce.measuring.session import Session
 from reproduce.pipelines.arguments import Arguments, Variation
 from reproduce.pipelines.fitting import fitted
 from reproduce.pipelines.kept_weights import opened
-from reproduce.pipelines.plans import planned, touched
+from reproduce.pipelines.plans import affected, planned
 from reproduce.pipelines.two_stage_rows import Drawn, Learned, StageTwo, measure_seeds
 from reproduce.presets.staged import TwoStagePlan, TwoStagePreset, name_of_backbone
 from reproduce.results.identity import Option
@@ -68,7 +68,7 @@ def run_two_stage(
         UserError: the given backbone cannot be read or makes other images than the dataset's; there are no kept weights
             where they are asked for; a full disk; a stored row that cannot be read.
     """
-    size = dataclasses.replace(session.size, judged=touched(arguments, session.size.judged))
+    size = dataclasses.replace(session.size, judged=affected(variation, session.size.judged))
     session = dataclasses.replace(session, size=size)
     varied = arguments.variation
     if varied.kept_weights:

@@ -1,5 +1,6 @@
 """Training that stops with a checkpoint on the first Ctrl-C."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -47,38 +48,38 @@ def fitted(
     Raises:
         Stopped: Ctrl-C or SIGTERM reached one of the training processes before the last step was saved.
     """
-    return _trained(run, Given(images, device, backbone, labels), report, None)
+    return _trained(run, Given(images, device, backbone, labels), report)
 
 
 def milestones(run: Run, given: Given, parts: int, report: Reporter) -> Iterator[TrainState]:
     """Train a run in equal parts, and yield the state after each; the last one is that of `fitted`.
 
-    A run that is resumed after a milestone does not yield it again.
+    A run that is resumed behind a milestone does not yield it.
 
     Raises:
         Stopped: as in `fitted`.
     """
-    steps = run.experiment.training.steps
-    last = -1
-    for part in range(1, parts + 1):
-        state = _trained(run, given, report, steps * part // parts)
-        if state.step > last:
+    for due in milestone_steps(run.experiment.training.steps, parts):
+        state = _trained(run, given, report, due)
+        ended = state.done(run.experiment)
+        if state.step == due or ended:
             yield state
-        last = state.step
-        if state.done(run.experiment):
+        if ended:
             return
 
 
-def _trained(run: Run, given: Given, report: Reporter, until: int | None) -> TrainState:
+def milestone_steps(steps: int, parts: int) -> list[int]:
+    """Return the training steps after which `milestones` yields; fewer than `parts` if there are fewer steps."""
+    return sorted({max(steps * part // parts, 1) for part in range(1, parts + 1)})
+
+
+def _trained(run: Run, given: Given, report: Reporter, until: int | float = math.inf) -> TrainState:
     report.line(f"seed {run.seed}: {run.folder}")
     started = time.monotonic()
     with _stop_signals(report) as stop:
-
-        def leave(step: int) -> bool:
-            return stop(step) or (until is not None and step >= until)
-
-        state = fit(run, given.images, given.device, LoopControl(report, stop=leave), given.backbone, given.labels)
-        there = state.done(run.experiment) or (until is not None and state.step >= until)
+        control = LoopControl(report, stop=stop, until=until)
+        state = fit(run, given.images, given.device, control, given.backbone, given.labels)
+        there = state.done(run.experiment) or state.step >= until
         stopped = parallel.anywhere(stop(state.step) or not there)
     if stopped:
         report.line(f"stopped at step {state.step} with a checkpoint; the same command continues from there")

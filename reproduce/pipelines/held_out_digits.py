@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -168,7 +169,13 @@ class _Detector:
     def oracle(self) -> Oracle | None:
         """How checkpoints are judged on the test set; None if neither the protocol nor the command asks for it."""
         asked = self.with_oracle and self.protocol.id != OFFICIAL
-        return Oracle(self._literal_auprc, self.noise) if asked else None
+        return Oracle(self._literal_auprc, self._test, self.noise) if asked else None
+
+    @property
+    def _test(self) -> str:
+        """Digest of the judged test images, and of which of them are anomalies."""
+        images = self.split.test.images[self.chosen]
+        return hashlib.sha256(images.tobytes() + self.split.held_out[self.chosen].tobytes()).hexdigest()
 
     def _literal_auprc(self, model: JointModel) -> float:
         terms = posterior_terms(model, self.split.test.images, self.chosen, self.scorer.latents())

@@ -36,9 +36,10 @@ def subject_of(session: Session, run: Run, experiment: Experiment | TwoStageExpe
     return Subject.of_training(run, state, session.recipe, model, chains, noise_option(session.noise))
 
 
-def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Session) -> SampleSets:
+def samples_of(run: Run, experiment: Experiment, state: TrainState, rows: Rows) -> SampleSets:
     """Return the samples of both priors, or of the only one without energies, and as many decoded posterior samples."""
-    model, images = state.evaluated_model(), session.dataset.images
+    session, model = rows.session, state.evaluated_model()
+    images = session.dataset.images
     chosen = posterior_indices(len(images), session.images)
     chain, sampler = experiment.posterior_sampling_chain(), Sampler(experiment.prior_chain, noise=session.noise)
 
@@ -52,7 +53,7 @@ def samples_of(run: Run, experiment: Experiment, state: TrainState, session: Ses
             return sampling.generate(model, prior, range(session.images), sampler)
 
         draws[prior] = Draw(draw, session.images)
-    return SampleSets(draws, samples_folder(run, session), session.report)
+    return SampleSets(draws, samples_folder(run, session), session.report, made=rows.made)
 
 
 def samples_folder(run: Run, session: Session) -> Path:
@@ -68,7 +69,7 @@ def measure_joint(run: Run, experiment: Experiment, state: TrainState, rows: Row
     """
     session = rows.session
     into = run.folder if session.noise == GENERATOR else samples_folder(run, session)
-    samples = samples_of(run, experiment, state, session)
+    samples = samples_of(run, experiment, state, rows)
     SampleMetrics(rows, samples).measure()
     rows.fill(judged_latents(rows, samples, state.evaluated_model().backbone.latent_shapes))
     draw_nearest(rows, samples, into)

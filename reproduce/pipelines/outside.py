@@ -32,6 +32,7 @@ from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sample_sets import posterior_indices
 from reproduce.pipelines.command_arguments import OutsideArguments
 from reproduce.pipelines.joint import subject_of
+from reproduce.pipelines.pictures import stem_of
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.recipes import kept
 from reproduce.results.identity import Of, noise_suffix
@@ -39,6 +40,7 @@ from reproduce.terminal.console import ConsoleReporter
 
 PROTOCOL = "ood/1"
 RECIPE_NAME = "ood"
+TASK = "detection"  # in the provenance of stored scores
 
 
 def run_outside(arguments: OutsideArguments) -> None:
@@ -67,7 +69,8 @@ def run_outside(arguments: OutsideArguments) -> None:
     questions = asked(experiment, sides, resized)
     path = run.folder / f"ood_{outside.name}{noise_suffix(session.noise)}.npz"
     copy = copy_of(rows, outside.name)
-    if all(stands(rows, question) for question in questions.values()) and path.exists():
+    task = next(iter(questions.values())).reference
+    if all(stands(rows, question) for question in questions.values()) and _task_of(path) == task:
         report.line(f"{path} was measured before; its rows are kept")
         keep(path, [] if copy is None or copy.exists() else [copy])
     else:
@@ -246,15 +249,21 @@ def _measure(
         "positive": np.array(found[0].positive),
         **{metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS},
     }
-    results.write_artifact(path, arrays, rows.subject.provenance(rows.session.provenance["commit"]))
+    made = rows.subject.provenance(rows.session.provenance["commit"])
+    results.write_artifact(path, arrays, made | {TASK: next(iter(questions.values())).reference})
+
+
+def _task_of(path: Path) -> str:
+    """Return the detection task that stored scores are of: its images, draws and first score; "" without a file."""
+    return str(results.read_artifact(path, (), ())[1].get(TASK, "")) if path.exists() else ""
 
 
 def copy_of(rows: Rows, outside: str) -> Path | None:
     """Return the path of the scores in the repository's artifacts; None if they are not kept there."""
-    subject = rows.subject
-    if not rows.kept or subject.learning != "variational":
+    one = rows.subject.identity
+    if not rows.kept or one.learning != "variational":
         return None
-    return rows.folder / "artifacts" / f"{f'{subject.dataset}_ood_{outside}'.replace('-', '_')}.npz"
+    return rows.folder / "artifacts" / f"{stem_of(f'{one.dataset} ladder {one.label} ood {outside}')}.npz"
 
 
 def keep(path: Path, copies: Sequence[Path]) -> None:

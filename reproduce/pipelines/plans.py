@@ -1,7 +1,7 @@
 """What a recipe trains: a preset as the command line changes it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -12,11 +12,11 @@ from jlebm.experiment import Experiment
 from jlebm.langevin import Chain
 from jlebm.randomness import GENERATOR
 from reproduce.pipelines.arguments import Arguments, Timed, Variation
-from reproduce.presets.extents import PRIORS
 from reproduce.presets.ladder_sizes import LadderPreset
 from reproduce.presets.recipes import Preset, with_inference_network
 from reproduce.presets.staged import TwoStagePlan
 from reproduce.results.identity import Option, noise_option
+from reproduce.results.metrics import EBM, GAUSSIAN
 
 SHARE_OF_BACKBONE = 0.8  # the backbone's share of a wall-clock budget
 MIXTURES = {"gaussian": 1, "mixture": 10}  # components of the decoder; the mixture is CelebA-HQ's at `paper`
@@ -99,10 +99,12 @@ def planned(
 
     Raises:
         UserError: a key is unknown or not for --set, a value does not fit, --learning of the two-layer model is given,
-            TF32 is asked for on a CPU, or there is no such chain.
+            the noise has no images of seed 0, TF32 is asked for on a CPU, or there is no such chain.
     """
     if arguments.learning is not None:
         raise UserError("--learning is that of the two-layer model; leave it out with --model two-stage")
+    if arguments.noise != GENERATOR and 0 in arguments.seeds:
+        raise UserError(f"seeds of samples begin at 1 with --noise {arguments.noise}, whose numbers are not negative")
     changes, varied = list(arguments.set), arguments.variation
     if varied.decoder is not None and varied.backbone_checkpoint is not None:
         raise UserError("--decoder trains a backbone of its own; leave it or --backbone-checkpoint out")
@@ -178,20 +180,12 @@ def _refuse_options_of_nvae(preset: str, varied: Variation) -> None:
             raise UserError(f"the backbone of the preset {preset} is no NVAE and has no {what}; leave --{flag} out")
 
 
-def touched(arguments: Arguments, judged: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the judged sources whose images a variation changes; all sources without a variation."""
-    varied = arguments.variation
-    if (
-        arguments.noise != GENERATOR
-        or varied.batch_norm is not None
-        or varied.decoding is not None
-        or varied.decoder is not None
-    ):
-        return judged
-    if varied.temperature is not None:
-        return tuple(source for source in judged if source in PRIORS)
-    chain = any(getattr(varied, name) is not None for name in CHAIN) or not varied.chain_noise
+def affected(variation: Mapping[str, Option], judged: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the judged sources whose images a variation of the same backbone changes; all sources without one."""
+    changed = variation.keys() - {"training_seed"}  # which is of another backbone, with a plain preset of its own
     # Kept weights may be rounded, which a hierarchy's own samples do not show; a chain that rejects goes another way.
-    if chain or varied.kept_weights or varied.energies_seed not in (None, varied.training_seed):
-        return tuple(source for source in judged if source == "ebm-prior")
-    return judged
+    of_chain = {*CHAIN, "chain_noise", "kept_weights", "energies_seed"}
+    of_priors = {*of_chain, "temperature"}
+    if not changed or not changed <= of_priors:
+        return judged
+    return tuple(one for one in judged if one == EBM or (one == GAUSSIAN and "temperature" in changed))

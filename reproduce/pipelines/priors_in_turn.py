@@ -111,7 +111,7 @@ def _subject(line: PriorLine, session: Session, run: Run, experiment: Experiment
 def _measure(run: Run, experiment: Experiment, state: TrainState, rows: Rows) -> None:
     """Store the rows that the results still lack, the weights and the pictures."""
     session, model = rows.session, state.evaluated_model()
-    samples = samples_of(run, experiment, state, session)
+    samples = samples_of(run, experiment, state, rows)
     SampleMetrics(rows, samples).measure()
     rows.fill(judged_latents(rows, samples, model.backbone.latent_shapes))
     into = samples_folder(run, session)

@@ -108,7 +108,7 @@ def _measure(run: Run, state: TrainState, trained: Trained | None, rows: Rows, h
     session, system = rows.session, state.evaluated_model()
     assert isinstance(system, System)
     draw = Draw(lambda: _drawn(system, session.images, session.noise), session.images)
-    samples = SampleSets({SOURCE: draw}, samples_folder(run, session), session.report)
+    samples = SampleSets({SOURCE: draw}, samples_folder(run, session), session.report, made=rows.made)
     backbone = () if trained is None else (trained.network,)
     metrics = SampleMetrics(rows, samples)
     number = metrics.parameters(SOURCE, system, *backbone)

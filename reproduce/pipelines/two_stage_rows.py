@@ -17,7 +17,6 @@ from jlebm.energies import no_energy
 from jlebm.engines import parallel
 from jlebm.learning.two_stage import TwoStageExperiment
 from jlebm.model import JointModel
-from jlebm.randomness import GENERATOR
 from jlebm.run import Run
 from reproduce.measuring.data_root import unseen
 from reproduce.measuring.judged_latents import judged_latents
@@ -26,13 +25,14 @@ from reproduce.measuring.sample_sets import Draw, SampleSets, latents_kept, post
 from reproduce.measuring.sampled import SampleMetrics
 from reproduce.measuring.session import Session
 from reproduce.pipelines import layer_panels, pictures
-from reproduce.pipelines.arguments import Arguments, Variation
+from reproduce.pipelines.arguments import Arguments
 from reproduce.pipelines.copied_pictures import draw_nearest
 from reproduce.pipelines.run_page import leave_page
 from reproduce.presets.extents import PRIORS, SOURCES, Extent
 from reproduce.presets.staged import Sampled
 from reproduce.results.identity import Option
 
+WEIGHTS = {"backbone_checkpoint", "training_seed", "energies_seed"}  # options of other weights, drawn as in the preset
 PLAIN = str.maketrans({" ": "", ":": "-", "/": "-"})  # a label as the name of a folder
 
 
@@ -110,8 +110,8 @@ def measure_seeds(
         rows = Rows(stage.subject(drawn.sampler, session.recipe, seed), session, arguments.results)
         _measure(stage, drawn, rows)
         measured.append(rows)
-    if arguments.seeds[0] == 1:
-        _draw_layers(stage.run, drawn, extent, measured[0], arguments)
+    if 1 in arguments.seeds:
+        _draw_layers(stage.run, drawn, extent, measured[arguments.seeds.index(1)], arguments)
     leave_page(stage.run, session, arguments.results)
     return [rows.subject for rows in measured]
 
@@ -134,7 +134,7 @@ def _measure(stage: StageTwo, drawn: Drawn, rows: Rows) -> None:
 
         draws[prior] = Draw(draw, session.images)
     folder = run.folder / f"{subject.identity.label.translate(PLAIN)}-seed{seed}"
-    samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)))
+    samples = SampleSets(draws, folder, session.report, latents_kept(dimensions(model)), rows.made)
     metrics = SampleMetrics(rows, samples)
     metrics.measure()
     rows.fill([metrics.parameters("gaussian-prior", backbone, trained_in=learned.backbone_seconds)])
@@ -162,8 +162,7 @@ def _draw_layers(run: Run, drawn: Drawn, extent: Extent, rows: Rows, arguments: 
 
     A single group, chains in latents and variations of the sampling have no such figure.
     """
-    plain = {"backbone_checkpoint": None, "training_seed": 1, "energies_seed": None}
-    varied = arguments.noise != GENERATOR or dataclasses.replace(arguments.variation, **plain) != Variation()
+    varied = rows.subject.variation.keys() - WEIGHTS
     model, chain = drawn.model, drawn.sampler.chain
     layers = len(model.backbone.latent_shapes)
     if varied or layers < 2 or chain.space != "noise":

@@ -1,7 +1,7 @@
 """Measured rows with their provenance, expectations, reported values, verdicts, tables and artifacts."""
 
 from reproduce.results.artifact import read_artifact, write_artifact
-from reproduce.results.basis import held_to_basis
+from reproduce.results.basis import held_to_basis, verdicts_on
 from reproduce.results.expectation import Expectation, expect
 from reproduce.results.expected_file import expected_of, read_expected, rewrite_expected, write_expected
 from reproduce.results.golden import GoldenVerdict
@@ -42,6 +42,7 @@ __all__ = [
     "read_paper",
     "render",
     "rewrite_expected",
+    "verdicts_on",
     "write_artifact",
     "write_expected",
     "write_golden",

@@ -3,14 +3,33 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jlebm.errors import UserError
+from reproduce.results.default_folder import is_default
 from reproduce.results.expectation import CONDITIONS, QUESTION, Expectation, condition, expect
 from reproduce.results.measurement import Measurement
-from reproduce.results.verdicts import Verdict, rewrite
+from reproduce.results.verdicts import Verdict, check, rewrite
 
 CLOSE = 1e-9  # relative: another version of scipy may change the last digits of a tolerance
 STATED = ("protocol", *QUESTION, "images", "config_digest", "complete", *CONDITIONS)
+
+
+def verdicts_on(
+    measured: Sequence[Measurement],
+    expected: Sequence[Expectation],
+    folder: Path,
+    stored: Sequence[Measurement] | None = None,
+) -> list[Verdict]:
+    """Return the verdicts of `check`, held to the basis of each expectation: the only ones that anything shows.
+
+    Args:
+        measured: rows to judge.
+        expected: what is expected of them.
+        folder: the results folder of both.
+        stored: all rows of that folder, where `measured` are only some.
+    """
+    return held_to_basis(check(measured, expected), measured if stored is None else stored, is_default(folder))
 
 
 def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement], at_home: bool = True) -> list[Verdict]:
@@ -30,8 +49,8 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement], 
         for verdict in verdicts
         if any(digest in stored for digest in verdict.expectation.basis_rows)
     }
-    judged = []
-    for verdict in verdicts:
+    verdicts, given = [], verdicts
+    for verdict in given:
         one = verdict.expectation
         if not at_home and one.basis_rows and one.dataset not in based:
             verdict = _elsewhere(verdict)
@@ -43,8 +62,8 @@ def held_to_basis(verdicts: Sequence[Verdict], measured: Sequence[Measurement], 
         elif one.tolerance_by_hand:
             remark = f"tolerance set by hand: {one.tolerance_by_hand}"
             verdict = dataclasses.replace(verdict, reason="; ".join(filter(None, (verdict.reason, remark))))
-        judged.append(verdict)
-    return judged
+        verdicts.append(verdict)
+    return verdicts
 
 
 def _elsewhere(verdict: Verdict) -> Verdict:

@@ -1,6 +1,7 @@
 """The paper's Table 2 beside the values measured here, one line per system, at one preset."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from reproduce.results.cited import Cited
@@ -13,7 +14,7 @@ from reproduce.results.rendering import number
 from reproduce.results.rows import refuse_changed
 from reproduce.results.table_lines import SYSTEMS, System
 from reproduce.results.timing import duration
-from reproduce.results.verdicts import newest_alike, summary
+from reproduce.results.verdicts import judged_by, newest_alike, summary
 
 HEADER = ("system", "paper reports", "measured here", "training", "parameters", "sampling 1,000 images", "classes")
 SHOWN = ("fid768", "fid", "is", "bits_per_dimension")
@@ -40,7 +41,7 @@ def comparison(
         newest = {metric: newest_alike([row for row in rows if row.metric == metric]) for metric in METRICS}
         timed = newest["fid768"] or newest["parameters"]
         said = [_value(newest[metric]) for metric in SHOWN if newest[metric]]
-        if system.name != PIXELS and nothing and newest["fid768"] and _mean(newest["fid768"]) >= _mean(nothing):
+        if system.name != PIXELS and _no_nearer(newest["fid768"], nothing):
             said.append(f"did not learn: its images are no nearer than independent pixels, {CURVE}")
         lines.append(
             (
@@ -61,6 +62,8 @@ def comparison(
 def mean_of_each(measured: Sequence[Measurement], dataset: str, preset: str, metric: str) -> dict[str, float]:
     """Return the mean of one metric for each system that has rows of it, by the system's name.
 
+    They can be compared: where systems were judged in several ways, only those in the most usual one are told.
+
     Raises:
         UserError: a row was changed since it was stored.
     """
@@ -68,7 +71,9 @@ def mean_of_each(measured: Sequence[Measurement], dataset: str, preset: str, met
         system.name: newest_alike([row for row in _rows_of(system, measured, dataset, preset) if row.metric == metric])
         for system in SYSTEMS
     }
-    return {name: _mean(rows) for name, rows in newest.items() if rows}
+    ways = Counter(judged_by(rows[0]) for rows in newest.values() if rows)
+    usual = max(ways, key=ways.__getitem__, default=None)
+    return {name: _mean(rows) for name, rows in newest.items() if rows and judged_by(rows[0]) == usual}
 
 
 def not_run(measured: Sequence[Measurement], dataset: str, preset: str) -> list[tuple[str, str]]:
@@ -101,6 +106,12 @@ def _independent_pixels(measured: Sequence[Measurement], dataset: str, preset: s
     rows = [row for row in measured if (row.dataset, row.label, row.learning, row.metric) == asked]
     refuse_changed(rows)
     return newest_alike(rows)
+
+
+def _no_nearer(rows: Sequence[Measurement], nothing: Sequence[Measurement]) -> bool:
+    """Whether a system's images are no nearer to the data than independent pixels that were judged in the same way."""
+    comparable = bool(rows and nothing) and judged_by(rows[0]) == judged_by(nothing[0])
+    return comparable and _mean(rows) >= _mean(nothing)
 
 
 def _mean(rows: Sequence[Measurement]) -> float:

@@ -15,7 +15,7 @@ from reproduce.results.metrics import METRICS
 from reproduce.results.records import known, refuse_unwritable
 
 CONFIDENCE = 0.95  # level of the prediction interval for new means
-QUESTION = ("dataset", "preset", "variation", "learning", "metric", "source", "layer", "target", "score")
+QUESTION = ("dataset", "preset", "variation", "model", "learning", "metric", "source", "layer", "target", "score")
 CONDITIONS = (
     "reference",
     "extractor",
@@ -30,8 +30,8 @@ class Expectation(Described):
     """One entry of `expected.toml`: the rows it covers, the value and tolerance they must match, and why.
 
     Attributes:
-        protocol, dataset, preset, learning, metric, source: as in `Measurement`; the rows' must be equal, and so must
-            `variation`, `layer`, `target` and `score`.
+        protocol, dataset, preset, model, learning, metric, source: as in `Measurement`; the rows' must be equal, and so
+            must `variation`, `layer`, `target` and `score`.
         images: number of images; 0, in an entry without a value, leaves it open.
         config_digest: of the rows; "" in an entry without a value.
         complete: False for runs that a wall-clock budget ended early.
@@ -55,6 +55,7 @@ class Expectation(Described):
     protocol: str
     dataset: str
     preset: str
+    model: str
     learning: str
     metric: str
     source: str
@@ -193,8 +194,8 @@ def expect(rows: Sequence[Measurement], old: Expectation | None = None, folder: 
 
 
 def describe(one: Measurement | Expectation) -> str:
-    """Name what is measured: "cifar10 tiny joint-mle: FID of ebm-prior"."""
-    recipe = " ".join(filter(None, (one.dataset, one.label, one.learning)))
+    """Name what is measured: "cifar10 tiny two-layer joint-mle: FID of ebm-prior"."""
+    recipe = " ".join(filter(None, (one.dataset, one.label, one.trained)))
     return f"{recipe}: {quantity(one)}"
 
 

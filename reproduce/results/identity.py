@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 Option: TypeAlias = str | int | float | bool
-MODELS = ("two-layer", "two-stage", "ladder")
 DETECTIONS = {"anomaly": "anomaly", "anomaly-80-20": "anomaly", "ood": "ood"}  # recipes of one target and one score
 TABLE, PRIORS = "table", "priors"
 FIRST_NOISE = "generator/1"  # scheme of the noise of rows that name none
@@ -93,10 +92,17 @@ class Labelled:
 class Described(Labelled):
     """Base class of a number, stored or expected."""
 
+    model: str
+    learning: str
     source: str
     layer: str
     target: str
     score: str
+
+    @property
+    def trained(self) -> str:
+        """Model and scheme, as in a table: "two-layer joint-mle", "two-stage", "ddpm"; "" if nothing was learned."""
+        return " ".join(dict.fromkeys((self.model, self.learning))) if self.learning else ""
 
     @property
     def of(self) -> Of:
@@ -146,13 +152,15 @@ class Identity(Labelled):
         return f"{self.dataset}-{self.learning}-{self.preset}-{digest[:10]}-seed{self.seed}"
 
     def command(self, seeds: tuple[int, ...] = (), target: str = "", digest: str = "") -> str:
-        """Return the command that measures it.
+        """Return the command that measures it; "" for `custom`, whose settings a row does not have.
 
         Args:
             seeds: seeds in the command; by default the identity's own.
             target: held-out digit or outside dataset of a detection.
             digest: digest of the training's configuration, for the run's folder of an out-of-distribution detection.
         """
+        if self.preset == "custom":
+            return ""
         session = f"nox -s reproduce_{self.recipe} --"
         if self.recipe == "ood":
             folder = shlex.quote("runs/" + self.folder(digest))
@@ -170,7 +178,7 @@ class Identity(Labelled):
             words += [f"--learning {self.learning}"] if self.model == "two-layer" else []
         words.append(f"--preset {shlex.quote(self.preset)}")
         words += options(self.variation)
-        if self.dataset != self.own_dataset:
+        if self.dataset != self.own_dataset and self.recipe != "anomaly":  # which has one dataset and its fallback
             words.append(f"--dataset {shlex.quote(self.dataset)}")
         words.append("--seeds " + " ".join(map(str, seeds or (self.seed,))))
         return " ".join(words)

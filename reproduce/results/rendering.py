@@ -60,7 +60,7 @@ def render(
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         one = verdict.expectation
-        title = ", ".join(filter(None, (one.dataset, f"preset {one.label}", one.learning, f"protocol {one.protocol}")))
+        title = ", ".join(filter(None, (one.dataset, f"preset {one.label}", one.trained, f"protocol {one.protocol}")))
         groups.setdefault(title, []).append(verdict)
     parts = []
     for title, group in groups.items():

@@ -13,6 +13,7 @@ KEYS = {
     "dataset": "the dataset",
     "preset": "the size of the recipe",
     "variation": "options beside the preset, as they are typed",
+    "model": "two-layer, one-layer, two-stage or ladder; the system of the table, or the prior of the ladder of priors",
     "learning": "the learning scheme, or the system of the table",
     "protocol": "the recipe with its version",
     "metric": "the metric",
@@ -39,7 +40,7 @@ KEYS = {
 def record(verdict: Verdict, paper: Mapping[str, Reported]) -> dict[str, Any]:
     """Return a verdict's record, with the keys of `KEYS` in their order."""
     one, reported = verdict.expectation, paper.get(verdict.expectation.paper)
-    own = ("dataset", "preset", "learning", "protocol", "metric", "source", "layer", "target", "score")
+    own = ("dataset", "preset", "model", "learning", "protocol", "metric", "source", "layer", "target", "score")
     values = {name: getattr(one, name) for name in own} | {
         "variation": " ".join(options(one.variation)),
         "verdict": verdict.status,

@@ -255,6 +255,11 @@ def alike(row: Measurement) -> Key:
     return tuple(condition(row, name) for name in ("protocol", *QUESTION, *SELECTORS, *CONDITIONS))
 
 
+def judged_by(row: Measurement) -> tuple[object, ...]:
+    """Return what two numbers share that can be compared: the number of images, their reference, and the network."""
+    return row.images, row.reference, condition(row, "extractor")
+
+
 def _question_in(key: Key) -> Key:
     """Return the question, as `question` does, from the key of `alike`."""
     return key[1 : 1 + len(QUESTION)]
@@ -283,7 +288,10 @@ def _why_none(one: Expectation, newest: Measurement) -> str:
 
 def rewrite(one: Expectation) -> str:
     """Return the command that makes an expectation from the stored rows."""
-    selectors = [f"{name}={selected(one, name)}" for name in (*QUESTION, "images") if getattr(one, name)]
+    # An empty variation or layer is told, too: left out, it would select the rows of every one.
+    told = ("variation", "layer") if one.score == "" else ("variation",)
+    names = [name for name in (*QUESTION, "images") if name in told or getattr(one, name)]
+    selectors = [f"{name}={selected(one, name)}" for name in names]
     return shell_command("python", "-m", "reproduce.check", "--write-expected", *selectors)
 
 

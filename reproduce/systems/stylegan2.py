@@ -25,6 +25,8 @@ from reproduce.systems.modulated import FLOOR, Linear, ModulatedConv, StyledLaye
 from reproduce.systems.system import Adam, Adversaries, BaselineExperiment, System, flipped, hour_of
 from reproduce.systems.turns import Turn
 
+R1_EVERY = 16  # steps between two penalties, as in the public code
+
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
@@ -42,7 +44,7 @@ class StyleGAN2Config:
     """Feature maps from the image down; each but the first halves the resolution."""
     r1_weight: float = 0.01
     """Weight of half the squared gradient of the logit at training images."""
-    r1_every: int = 16
+    r1_every: int = R1_EVERY
     """Steps between penalties, whose weight is multiplied by it."""
     flip: bool = False
     """Whether training images are mirrored at random."""
@@ -181,9 +183,9 @@ class StyleGAN2Experiment(BaselineExperiment):
 # ---- presets
 
 
-def adversaries(lr: float, ema_decay: float, r1_every: int = 16) -> Adversaries:
+def adversaries(lr: float, ema_decay: float) -> Adversaries:
     """Return the paper's optimisers; the discriminator's rate makes up for the updates that its penalty adds."""
-    share = r1_every / (r1_every + 1)
+    share = R1_EVERY / (R1_EVERY + 1)
     return Adversaries(
         ema_decay=ema_decay,
         generator=Adam(lr, beta1=0.0, beta2=0.99),

@@ -30,7 +30,7 @@ NAMES = {
     "reconstruction": "mnist_ladder_cpu_reconstruction",
     "transition": "mnist_ladder_cpu_transition",
     "training": "cifar10_ddpm_cpu_training",
-    "ood": "cifar10_ood_svhn",
+    "ood": "cifar10_ladder_cpu_ood_svhn",
     "nearest": "mnist_ladder_cpu_nearest",
 }
 """What a toy artifact of each kind is called in the results folder."""

@@ -190,7 +190,8 @@ def test_the_measured_table_is_written(results: Path, row: Any, tmp_path: Path) 
     append(results / "measured" / "cifar10.jsonl", [row()])
     shutil.rmtree(results / "artifacts")
     assert run(results, tmp_path / "out") == 0
-    line = "| cifar10, tiny | joint-mle | fid768 | ebm-prior | 1.2500, 1 seed, 2000 images | - | no expectation yet |"
+    what = "| cifar10, tiny | two-layer joint-mle | fid768 | ebm-prior |"
+    line = f"{what} 1.2500, 1 seed, 2000 images | - | no expectation yet |"
     text = (tmp_path / "out" / "measured.md").read_text()
     assert line in text.splitlines()
     assert "NOT RUN" not in text

@@ -40,7 +40,7 @@ def test_a_measured_number_has_its_own_column(results: Path, row: Any) -> None:
         cells = _joined(results, table)[system]
         assert cells["cifar10 FID, reported"] == "66.32"
         assert cells["cifar10 FID, measured here"] == "72.00 ± 1.00, 3 seeds, 2000 images"
-        assert cells["protocol of the measured"] == "cifar10/1, preset budget, joint-mle, ebm-prior"
+        assert cells["protocol of the measured"] == "cifar10/1, preset budget, two-layer joint-mle, ebm-prior"
         assert cells["svhn FID, measured here"] == "not measured"
     assert _joined(results, "table1")["VAE"]["cifar10 FID, measured here"] == "not measured"
 
@@ -109,7 +109,9 @@ def test_scores_of_other_layers_stand_below_the_papers(results: Path, row: Any) 
         "0.500",
     ]
     assert cells["cifar10 in, svhn out AUROC, reported"] == "-"
-    assert cells["protocol of the measured"] == "ood/1, preset cpu, variational, out-of-distribution/svhn/LLR>2"
+    assert (
+        cells["protocol of the measured"] == "ood/1, preset cpu, two-layer variational, out-of-distribution/svhn/LLR>2"
+    )
     assert not any("this project" in system for table in ("table1", "table4") for system in _joined(results, table))
 
 

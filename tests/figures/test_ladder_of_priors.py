@@ -47,6 +47,16 @@ def test_a_line_for_every_prior_and_a_share_of_its_own_twins_gap(row: Any) -> No
     ]
 
 
+def test_a_gap_is_of_equally_many_images(row: Any) -> None:
+    """Would break if a share were of distances over different numbers of images, of which more are always nearer."""
+    gap = HEADER.index("gap to its Gaussian twin closed")
+    ours = rows_of(row, "joint-chains", 2.0, 1.0)
+    for changes, shown in (({}, "0.500"), ({"images": 10_000}, "-"), ({"reference": "cifar10/train, 9 images"}, "-")):
+        lines = ladder_of_priors([*rows_of(row, "gaussian-chains", 3.0, 1.5, **changes), *ours], PAPER)
+        (cells,) = (cells for cells in lines if cells[:2] == ("cifar10", LINES["joint-chains"].title))
+        assert cells[gap] == shown
+
+
 def test_two_hours_stand_below_ten_minutes(row: Any) -> None:
     """Would break if two sizes were averaged, or a twin of another size judged the energies."""
     rows = [*rows_of(row, "gaussian-chains", 3.0, 1.5), *rows_of(row, "joint-chains", 2.0, 1.0)]

@@ -1,19 +1,28 @@
 """Anomaly detection from its command line: whom it trains on, what it calls positive, and what a row says."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 
 from jlebm import data
+from jlebm.errors import UserError
 from jlebm.hierarchy import PartialPosterior, PosteriorTerms
+from jlebm.learning.trainable import TrainingConfig
+from jlebm.progress import SILENT
+from jlebm.run import open_run
+from jlebm.training import LoopControl, fit
 from reproduce import anomaly, results
 from reproduce.measuring import anomaly_scores
 from reproduce.measuring.anomaly_split import Official
 from reproduce.measuring.detection import METRICS
 from reproduce.pipelines import anomaly_training
+from reproduce.pipelines.fitting import Given, milestone_steps, milestones
 from reproduce.presets import anomaly_sizes
 from reproduce.presets.anomaly_sizes import Plan
 from reproduce.results.anomaly_names import OFFICIAL
@@ -207,3 +216,38 @@ def test_the_presets_differ_in_the_digit_alone() -> None:
     assert one.digest() != nine.digest()
     assert dataclasses.replace(one, dataset="") == dataclasses.replace(nine, dataset="")
     assert Official.id == OFFICIAL == one.protocol
+
+
+def test_checkpoints_are_judged_once_for_each_set_of_images(tmp_path: Path) -> None:
+    """Breaks if the best of some images were told of others, a missing milestone went unnoticed, or damage crashed."""
+    path, model = tmp_path / "checkpoints.json", torch.nn.Linear(1, 1)
+
+    def judge(test: str, steps: Sequence[int], last: int = 20) -> float | None:
+        judged = anomaly_training._Checkpoints(path, test)
+        for step in steps:
+            state = SimpleNamespace(step=step, evaluated_model=lambda: model)
+            judged.judge(state, lambda model, step=step: step / 100)  # pyright: ignore
+        return judged.best(20, last)
+
+    due = milestone_steps(20, anomaly_training.CHECKPOINTS)
+    assert due == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    assert judge("some", [*due[:4], 9, *due[5:]]) is None  # step 9 stands in for nothing
+    assert judge("some", [10]) == 0.2
+    assert judge("others", [20]) is None
+    assert judge("some", []) == 0.2
+    assert judge("clock", [2, 4, 5], last=5) == 0.05  # the clock ended it there
+    for damage in ("{", "[]", '{"some": {"2": "high"}}', '{"2": 0.5}'):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=r"checkpoints\.json is damaged, or older"):
+            judge("some", [])
+
+
+def test_milestones_of_a_resumed_training(tmp_path: Path) -> None:
+    """Breaks if a training that goes on between two milestones yields the ones behind it, or a step of its own."""
+    experiment, device = ladder_experiment(training=TrainingConfig(steps=10, batch_size=5)), torch.device("cpu")
+    images = np.random.default_rng(0).integers(0, 256, (8, *experiment.model.image_shape), dtype=np.uint8)
+    with open_run(tmp_path, experiment, 1) as run:
+        fit(run, images, device, LoopControl(until=5))
+        found = [state.step for state in milestones(run, Given(images, device), 5, SILENT)]
+        assert found == [6, 8, 10]
+        assert [state.step for state in milestones(run, Given(images, device), 5, SILENT)] == [10]

@@ -3,13 +3,14 @@
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reproduce.check import main
-from reproduce.results import append, read_expected
+from reproduce.results import append, check, read_expected
 from tests.rows import copy_open_questions
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -29,7 +30,7 @@ def written(results: Path, row: Any, capsys: Any) -> Path:
         [row(preset="budget", seed=seed, value=1.0 + seed / 100) for seed in (1, 2, 3)],
     )
     assert main(["--results", str(results), "--write-expected", "dataset=cifar10", "preset=budget"]) == 0
-    assert "written: cifar10 budget joint-mle: fid768 of ebm-prior = 1.02" in capsys.readouterr().out
+    assert "written: cifar10 budget two-layer joint-mle: fid768 of ebm-prior = 1.02" in capsys.readouterr().out
     return results
 
 
@@ -80,6 +81,19 @@ def test_two_numbers_of_images_are_two_expectations(results: Path, row: Any, cap
     assert capsys.readouterr().out.count("PASS") == 2
 
 
+def test_the_printed_command_writes_one_expectation(results: Path, row: Any) -> None:
+    """Would break if expecting one number of a preset also expected those of its variations, layers and models."""
+    others = ({"variation": {"chain_steps": 100}}, {"layer": "z1"}, {"model": "ladder"}, {"images": 100})
+    rows = [row(dataset="photos", preset="cpu", metric="latent_auc", **changes) for changes in ({}, *others)]
+    append(results / "measured" / "photos.jsonl", rows)
+    for one in rows:
+        (command,) = {v.command for v in check([one], []) if v.status == "NO EXPECTATION"}
+        assert main(["--results", str(results), *shlex.split(command)[3:]]) == 0
+        made = [entry for entry in read_expected(results / "expected.toml") if entry.value is not None]
+        assert [entry.basis_rows for entry in made if entry.asks(one) and entry.images == one.images] == [(one.digest,)]
+    assert len(made) == len(rows)
+
+
 def test_a_stored_value_changed_by_hand_fails(written: Path, capsys: Any) -> None:
     """Would break if a value could be edited, even within its tolerance, and still pass."""
     path = written / "measured" / "cifar10.jsonl"
@@ -103,7 +117,7 @@ def test_an_expected_value_changed_by_hand_fails(written: Path) -> None:
         (["datasett=cifar10"], "nearest known one is 'dataset'"),
         (["cifar10"], "is not a selector, NAME=VALUE"),
         (["dataset=svhn"], "no stored row has dataset=svhn"),
-        (["preset=cpu"], "nothing can be expected: cifar10 cpu joint-mle: fid768 of ebm-prior needs 3 seeds"),
+        (["preset=cpu"], "nothing can be expected: cifar10 cpu two-layer joint-mle: fid768 of ebm-prior needs 3 seeds"),
     ],
 )
 def test_bad_selectors(written: Path, row: Any, capsys: Any, selectors: list[str], sentence: str) -> None:

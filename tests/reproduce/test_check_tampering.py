@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from figures.report.contents import all_results
+from figures.stored import Stored
 from jlebm.errors import UserError
 from reproduce.check import main
 from reproduce.results import (
@@ -264,7 +266,20 @@ def test_printed_commands_can_be_pasted(row: Any, capsys: Any) -> None:
     asked = {name: value for name, _, value in (word.partition("=") for word in shlex.split(verdict.command)[4:])}
     assert (first, second) == ("dataset=cifar10", f"preset={odd['preset']}")
     stated = [name for name in (*QUESTION, "images") if getattr(verdict.expectation, name)]
-    assert asked == {name: str(getattr(verdict.expectation, name)) for name in stated}
+    told = {name: str(getattr(verdict.expectation, name)) for name in stated}
+    assert asked == told | {"variation": ""}
+
+
+def test_pages_and_tables_judge_as_check_does(folder: Path) -> None:
+    """Would break if a page said PASS of an expectation that check refuses."""
+    path = folder / "expected.toml"
+    path.write_text(re.sub(r"^(tolerance|fail_beyond) = .*$", r"\1 = 9.0", path.read_text(), flags=re.MULTILINE))
+    assert main(["--results", str(folder)]) == 1
+    pages = [one.status for one in Stored.read(folder).verdicts if one.mean is not None]
+    report = [one.verdict.status for one in all_results(folder).judged if one.verdict.mean is not None]
+    assert pages == report
+    assert "FAIL" in pages
+    assert "PASS" not in pages
 
 
 def _write(results: Path, dataset: str, start: Any) -> None:

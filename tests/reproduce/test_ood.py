@@ -89,6 +89,11 @@ def test_the_whole_way(root: Path, trained: Callable[..., Path], learning, capsy
     assert ood.main(command(root, run)) == 0
     assert results.read_all(root.parent / "results/measured") == measured
     assert "was measured before; its rows are kept" in capsys.readouterr().err
+    more = command(root, run, "--draws", "2")
+    for again in (more, command(root, run), more):  # the arrays of the run are of the draws that were asked for last
+        before = (run / "ood_digits.npz").read_bytes()
+        assert ood.main(again) == 0
+        assert (run / "ood_digits.npz").read_bytes() != before
 
 
 def test_the_artifact_holds_the_scores_of_the_rows(root: Path, trained: Callable[..., Path]) -> None:
@@ -127,7 +132,7 @@ def test_what_the_repository_keeps(root: Path, trained: Callable[..., Path], pre
     """The first seed of a full preset's EBM prior, to the byte; never a first look, nor its twin under that name."""
     run = trained(preset=preset, learning=learning)
     assert ood.main(command(root, run)) == 0
-    path = root.parent / "results/artifacts/noise_ood_digits.npz"
+    path = root.parent / "results/artifacts/noise_ladder_cpu_ood_digits.npz"
     assert path.exists() == kept
     if kept:
         assert path.read_bytes() == (run / "ood_digits.npz").read_bytes()

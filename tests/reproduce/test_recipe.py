@@ -201,7 +201,7 @@ def test_prior_gap_closed(tmp_path: Path, folders: list[str], small_inception: P
             stored = Rows(subject_of(session, run, SMALL, state), session, folder / "results")
             for source, value in zip(("gaussian-prior", "ebm-prior", "posterior"), values, strict=True):
                 stored.add("fid768", source, float(value), 120, {}, **session.judged_by())
-            metrics = SampleMetrics(stored, samples_of(run, SMALL, state, session))
+            metrics = SampleMetrics(stored, samples_of(run, SMALL, state, stored))
             stored.fill(metrics.gap())
             stored.fill(metrics.gap())
         found = [row.value for row in rows(folder) if row.metric == "prior_gap_closed"]

@@ -1,6 +1,7 @@
 """The layers in numbers, each against one that is known: by hand, in closed form, or computed another way."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from jlebm.model import JointModel
 from jlebm.progress import SILENT
 from jlebm.randomness import PerImageNoise
 from jlebm.run import open_run
-from jlebm.sampling import gathered
+from jlebm.sampling import Samples, gathered
 from jlebm.training import initial_state
 from reproduce.measuring import representation
 from reproduce.measuring.data_root import DataRoot
@@ -151,3 +152,30 @@ def test_latents_and_kl_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPat
     parts, again = encoded(model, images, range(20))
     for one, other in zip((*whole, kl), (*parts, again), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_are_drawn_once(tmp_path: Path) -> None:
+    """Breaks if hours of sampling were drawn again after a kill, or samples of other weights or numbers were taken."""
+    drawn = []
+
+    def batches(value: int, count: int) -> Iterator[Samples]:
+        drawn.append(value)
+        yield Samples(torch.full((count, 1, 2, 2), value, dtype=torch.uint8), (torch.zeros(count, 3),))
+
+    def samples(value: int, made: dict[str, int] | None, count: int = 4) -> SampleSets:
+        return SampleSets({"ebm-prior": Draw(lambda: batches(value, count), count)}, tmp_path, SILENT, made=made)
+
+    for value, made, count, found in (
+        (1, {"seed": 1}, 4, 1),
+        (2, {"seed": 1}, 4, 1),  # the same subject: as they were drawn
+        (3, {"seed": 2}, 4, 3),
+        (4, {"seed": 2}, 5, 4),
+        (5, None, 5, 5),  # nobody knows what they follow from
+        (6, {"seed": 2}, 5, 6),
+    ):
+        one = samples(value, made, count)
+        assert (one["ebm-prior"].images.shape, one["ebm-prior"].images.max()) == ((count, 1, 2, 2), found)
+        assert one.seconds["ebm-prior"] >= 0
+    assert drawn == [1, 3, 4, 5, 6]
+    (tmp_path / "ebm-prior.json").write_text("{")
+    assert samples(7, {"seed": 2}, 5)["ebm-prior"].images.max() == 7

@@ -25,9 +25,9 @@ from jlebm.learning.two_stage import EnergyOptimizer
 from jlebm.weights import save_model
 from reproduce import cifar10, results
 from reproduce.pipelines.arguments import Arguments, Variation
-from reproduce.pipelines.plans import planned
+from reproduce.pipelines.plans import affected, planned
 from reproduce.pipelines.recipe import run_recipe
-from reproduce.presets.extents import Extent, Length
+from reproduce.presets.extents import SOURCES, Extent, Length
 from reproduce.presets.recipes import Recipe, recipes
 from reproduce.presets.staged import StageOne, StageTwo, TwoStagePreset, top_down, two_stage
 from tests.figures.report_pages import data_in
@@ -342,6 +342,31 @@ def test_another_decoder_is_a_plan_of_its_own() -> None:
     assert same == plain
     with pytest.raises(UserError, match="leave it or --backbone-checkpoint out"):
         planned(plan, Arguments(variation=Variation(Path("checkpoint.pt"), decoder="mixture")), "photos", CPU)
+
+
+def test_inception_judges_again_what_a_variation_changes() -> None:
+    """Breaks if a variation's rows lacked images that it changes, or the preset's own chain counted as a variation."""
+    plan = RECIPE.two_stage["tiny"].plan
+    for asked, judged in (
+        (Variation(), SOURCES),
+        (Variation(chain_steps=plan.sampler.chain.steps), SOURCES),
+        (Variation(chain_steps=7), ("ebm-prior",)),
+        (Variation(energies_seed=2), ("ebm-prior",)),
+        (Variation(training_seed=2), SOURCES),
+        (Variation(training_seed=2, chain_noise=False), ("ebm-prior",)),
+        (Variation(temperature=0.8, chain_steps=7), ("gaussian-prior", "ebm-prior")),
+        (Variation(temperature=0.8, decoding="sample"), SOURCES),
+    ):
+        _, variation = planned(plan, Arguments(variation=asked), "photos", CPU)
+        assert set(affected(variation, SOURCES)) == set(judged), asked
+
+
+def test_samples_of_seed_0_have_no_numbers_on_a_gpu() -> None:
+    """Breaks if negative numbers of noise were refused only after hours of training."""
+    plan = RECIPE.two_stage["tiny"].plan
+    planned(plan, Arguments(seeds=(0, 1)), "photos", CPU)
+    with pytest.raises(UserError, match="seeds of samples begin at 1 with --noise philox/1"):
+        planned(plan, Arguments(seeds=(0, 1), noise="philox/1"), "photos", CPU)
 
 
 def test_the_chain_at_test_time_has_the_options_that_change_it() -> None:

@@ -103,6 +103,8 @@ def test_what_did_not_learn_says_so(ddpm: Any) -> None:
     assert "did not learn" not in line([ddpm(value=2.4), *pixels], "DDPM")["measured here"]
     assert "did not learn" not in line(pixels, "independent pixels: nothing learned")["measured here"]
     assert "did not learn" not in line([ddpm(value=9.0)], "DDPM")["measured here"], "nothing to hold it to"
+    fewer = [dataclasses.replace(one, images=768) for one in pixels]
+    assert "did not learn" not in line([ddpm(value=9.0), *fewer], "DDPM")["measured here"], "judged on other images"
 
 
 def test_a_likelihood_says_of_which_levels_it_is(ddpm: Any) -> None:

@@ -13,6 +13,7 @@ OPEN = Expectation(
     protocol="cifar10/1",
     dataset="cifar10",
     preset="tiny",
+    model="two-layer",
     learning="joint-mle",
     metric="fid768",
     source="ebm-prior",
@@ -28,6 +29,7 @@ FILE = """# The head stays.
 protocol = "cifar10/1"
 dataset = "photos"
 preset = "tiny"
+model = "two-layer"
 learning = "joint-mle"
 metric = "fid768"
 source = "ebm-prior"
@@ -41,6 +43,7 @@ command = "c"
 protocol = "cifar10/1"
 dataset = "cifar10"
 preset = "tiny"
+model = "two-layer"
 learning = "joint-mle"
 metric = "fid768"
 source = "ebm-prior"
@@ -166,7 +169,8 @@ def test_a_waiting_entry_takes_shortened_runs(row: Any, tmp_path: Path) -> None:
 
 def test_a_layout_that_cannot_be_edited_is_refused(row: Any, tmp_path: Path) -> None:
     """Would break if a layout that the editing does not understand were damaged, or the entry silently not written."""
-    fields = "protocol='p', dataset='cifar10', preset='tiny', learning='joint-mle', metric='fid768', source='ebm-prior'"
+    said = {"protocol": "p", "dataset": "cifar10", "preset": "tiny", "model": "two-layer", "learning": "joint-mle"}
+    fields = ", ".join(f"{name}='{text}'" for name, text in {**said, "metric": "fid768", "source": "ebm-prior"}.items())
     path = tmp_path / "expected.toml"
     path.write_text(f"expectation = [{{{fields}, seeds=1, needs='', command=''}}]\n")
     before = path.read_bytes()
@@ -186,7 +190,7 @@ def test_a_layout_that_cannot_be_edited_is_refused(row: Any, tmp_path: Path) -> 
         (("seeds   =   1", "seeds = 1\nvalue = 1\ntolerance = 1\nfail_beyond = 2"), "names the 'config_digest'"),
         (("seeds   =   1", "seeds = 1\nvalue = nan"), "'value' is nan"),
         (("[[expectation]]", "[[expectations]]"), "holds .*expectation.* and nothing else"),
-        (("photos", "cifar10"), "number 2: cifar10 tiny joint-mle: fid768 of ebm-prior is expected twice"),
+        (("photos", "cifar10"), "number 2: cifar10 tiny two-layer joint-mle: fid768 of ebm-prior is expected twice"),
         (("seeds   =   1", "seeds = "), "is not valid TOML"),
     ],
 )

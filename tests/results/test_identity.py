@@ -97,6 +97,15 @@ def test_one_value_gives_folder_label_and_command() -> None:
     )
 
 
+def test_settings_of_its_own_have_no_command() -> None:
+    """Breaks if a page told a command that is refused, or that measures other settings."""
+    assert Identity("cifar10", "two-layer", "joint-mle", "cifar10", "custom").command() == ""
+    one = Identity("anomaly", "two-layer", "two-stage", "digits", "tiny", {"protocol": "80-20"})
+    assert one.command(target="1") == (
+        "nox -s reproduce_anomaly -- --digits 1 --learning two-stage --preset tiny --protocol 80-20 --seeds 1"
+    )
+
+
 def test_an_unknown_option_of_an_old_row_is_a_sentence() -> None:
     """Breaks if a row of another program's is taken for a variation of ours."""
     with pytest.raises(UserError, match="no option of a variation"):

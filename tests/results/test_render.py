@@ -18,6 +18,7 @@ def verdict(status: Any, metric: str = "fid", **changes: Any) -> Verdict:
         protocol="cifar10/1",
         dataset="cifar10",
         preset="budget",
+        model="two-layer",
         learning="joint-mle",
         metric=metric,
         source="ebm-prior",

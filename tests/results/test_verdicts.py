@@ -12,6 +12,7 @@ EXPECTED = Expectation(
     protocol="cifar10/1",
     dataset="cifar10",
     preset="tiny",
+    model="two-layer",
     learning="joint-mle",
     metric="fid768",
     source="ebm-prior",
@@ -200,3 +201,13 @@ def test_without_an_expected_value(row: Any) -> None:
         assert (verdict.status, verdict.mean, verdict.count) == ("NO EXPECTATION", 1.5, 2)
         assert verdict.reason == "no expectation yet"
         assert "--write-expected dataset=cifar10 preset=tiny" in verdict.command
+
+
+def test_another_model_answers_another_question(row: Any) -> None:
+    """Would break if rows of one model passed, failed or made stale what is expected of another's."""
+    two, one = row(), row(model="one-layer", value=9.0, date="2026-02-01T12:00:00+00:00")
+    held, other = check([two, one], [EXPECTED])
+    assert (held.status, held.mean) == ("PASS", 1.25)
+    assert (other.status, other.expectation.model) == ("NO EXPECTATION", "one-layer")
+    waiting = dataclasses.replace(OPEN, model="ladder")
+    assert [verdict.status for verdict in check([two], [EXPECTED, waiting])] == ["PASS", "NEVER RUN"]
