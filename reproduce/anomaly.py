@@ -24,7 +24,7 @@ from reproduce.terminal.parsing import parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and judge one model for each digit and seed; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    from reproduce.pipelines.held_out_digits import run_anomaly  # here: --help needs no torch
+    from reproduce.pipelines.run_anomaly import run_anomaly  # here: --help needs no torch
 
     run_anomaly(arguments)
     return 0

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from jlebm.errors import exit_on_user_error
-from reproduce.pipelines.command_arguments import OutsideArguments as Arguments
+from reproduce.pipelines.command_arguments import OodArguments as Arguments
 from reproduce.terminal.parsing import parse
 
 
@@ -25,9 +25,9 @@ from reproduce.terminal.parsing import parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Score, store and print; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    from reproduce.pipelines.outside import run_outside  # here: --help needs no torch
+    from reproduce.pipelines.run_ood import run_ood  # here: --help needs no torch
 
-    run_outside(arguments)
+    run_ood(arguments)
     return 0
 
 

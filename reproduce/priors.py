@@ -21,7 +21,7 @@ from reproduce.terminal.parsing import parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and measure each prior and seed that is asked for; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    from reproduce.pipelines.priors_in_turn import run_priors  # here: --help needs no torch
+    from reproduce.pipelines.run_priors import run_priors  # here: --help needs no torch
 
     run_priors(arguments)
     return 0

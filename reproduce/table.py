@@ -21,7 +21,7 @@ from reproduce.terminal.parsing import parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, sample and evaluate what is asked for, print the table; return the exit code."""
     arguments = parse(Arguments, argv, __doc__)
-    from reproduce.pipelines.systems_in_turn import run_table  # here: --help needs no torch
+    from reproduce.pipelines.run_table import run_table  # here: --help needs no torch
 
     return run_table(arguments)
 

@@ -32,7 +32,7 @@ class AnomalyArguments(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutsideArguments(Machine):
+class OodArguments(Machine):
     """Command-line options of out-of-distribution detection."""
 
     run: Path

@@ -13,7 +13,7 @@ from reproduce.terminal.parsing import parse
 def run_recipe(recipe: Recipe, argv: Sequence[str] | None, description: str) -> int:
     """Parse the arguments, do the work in each process that torchrun started, and return the exit code."""
     arguments = parse(Arguments, argv, description)
-    from reproduce.pipelines.seeds_in_turn import run_seeds  # here: --help needs no pipeline and no progress bar
+    from reproduce.pipelines.run_seeds import run_seeds  # here: --help needs no pipeline and no progress bar
     from reproduce.terminal.console import ConsoleReporter
 
     device = resolve_device(arguments.device)

@@ -105,7 +105,7 @@ def test_latents_that_are_lost_are_refused(tmp_path: Path) -> None:
 def test_no_row_where_a_score_is_lost(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if the rows of the first score are stored before a later one is seen to be NaN."""
     from reproduce.measuring import anomaly_scores
-    from reproduce.pipelines import outside
+    from reproduce.pipelines import run_ood
 
     def lost(*arguments, **named):
         return dataclasses.replace(terms(*arguments, **named), energy=np.full(120, np.nan))
@@ -113,7 +113,7 @@ def test_no_row_where_a_score_is_lost(tmp_path: Path, command: str, monkeypatch:
     terms = anomaly_scores.posterior_terms
     if command == "anomaly":
         monkeypatch.setattr(anomaly_scores, "posterior_terms", lost)
-    module, name = outside, "likelihood_ratio"
+    module, name = run_ood, "likelihood_ratio"
     score = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *arguments, **named: score(*arguments, **named) * float("nan"))
     assert commands.COMMANDS[command](tmp_path) == 3

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from jlebm import data
 from jlebm.data.catalogue import CATALOGUE, Entry
 from reproduce import ood, results
-from reproduce.pipelines import outside
+from reproduce.pipelines import run_ood
 from tests.commands import instead
 from tests.small import IMAGES, experiment, fit_one, ladder_experiment
 
@@ -143,7 +143,7 @@ def test_images_of_another_size_are_enlarged_smoothly() -> None:
     ramp = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
     images = np.stack([ramp, ramp.T, np.full_like(ramp, 77)])[None]
     photos = dataclasses.replace(data.load("photos"), images=images, labels=None)
-    found = outside.sized(photos, (3, 32, 32), resize=True).images[0].astype(float)
+    found = run_ood.sized(photos, (3, 32, 32), resize=True).images[0].astype(float)
     assert found.shape == (3, 32, 32)
     np.testing.assert_allclose(np.diff(found[0], axis=1)[:, 1:-1], 5, atol=1)
     np.testing.assert_array_equal(found[1], found[0].T)

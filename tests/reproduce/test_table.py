@@ -13,7 +13,7 @@ import torch
 from jlebm.data import Dataset
 from jlebm.randomness import GENERATOR, Noise
 from reproduce import table
-from reproduce.pipelines import systems_in_turn
+from reproduce.pipelines import run_table
 from reproduce.pipelines.table_system import likelihood
 from reproduce.systems import built, presets_of
 
@@ -63,7 +63,7 @@ def test_the_table_of_an_empty_folder(folder: Path, capsys: pytest.CaptureFixtur
 def test_what_is_set_makes_another_preset() -> None:
     """A changed configuration that kept the preset's name would be averaged with it."""
     arguments = table.Arguments(systems=("ddpm",), set=("training.steps=3",), budget="90s")
-    one = systems_in_turn._experiment("ddpm", "tiny", arguments)
+    one = run_table._experiment("ddpm", "tiny", arguments)
     assert (one.preset, one.training.steps, one.training.budget_seconds) == ("custom", 3, 90.0)
     assert one.digest() != presets_of("ddpm")["tiny"].digest()
 

@@ -30,7 +30,7 @@ from reproduce.measuring.detection import METRICS, Question, judge, print_table,
 from reproduce.measuring.places import try_places
 from reproduce.measuring.row_store import Rows
 from reproduce.measuring.sample_sets import posterior_indices
-from reproduce.pipelines.command_arguments import OutsideArguments
+from reproduce.pipelines.command_arguments import OodArguments
 from reproduce.pipelines.joint import subject_of
 from reproduce.pipelines.pictures import stem_of
 from reproduce.pipelines.run_page import leave_page
@@ -43,7 +43,7 @@ RECIPE_NAME = "ood"
 TASK = "detection"  # in the provenance of stored scores
 
 
-def run_outside(arguments: OutsideArguments) -> None:
+def run_ood(arguments: OodArguments) -> None:
     """Score, store and print."""
     report, device = ConsoleReporter(), resolve_device(arguments.device)
     if arguments.images < 1 or arguments.draws < 1:
@@ -131,12 +131,12 @@ def restored(run: Run, experiment: Experiment, device: torch.device) -> TrainSta
     return state
 
 
-def _load(name: str, arguments: OutsideArguments, report: Reporter) -> data.Dataset:
+def _load(name: str, arguments: OodArguments, report: Reporter) -> data.Dataset:
     """Load a dataset's test split, or all of it if it has none."""
     return not_trained_on(arguments.root(report), name)
 
 
-def _held_out(experiment: Experiment, arguments: OutsideArguments, report: Reporter) -> data.Dataset:
+def _held_out(experiment: Experiment, arguments: OodArguments, report: Reporter) -> data.Dataset:
     name = arguments.held_out or experiment.dataset
     if name == experiment.dataset and name in data.CATALOGUE and "test" not in data.CATALOGUE[name].splits:
         raise UserError(f"{name} has no test split, and all of it was trained on; name other images with --held-out")
