@@ -78,22 +78,26 @@ def priors(rows: Sequence[Measurement]) -> list[Cells]:
 def longer(rows: Sequence[Measurement]) -> list[Cells]:
     """Return a line for each preset of the hierarchies that are trained for an hour, in the order of `LONGER_HEADER`.
 
+    Where a preset's weights were sampled in several ways, the line is of the way with the most images, and names it.
     The presets of a dataset have one backbone: its Gaussian prior and its posterior are those of whichever was measured
     over as many images.
     """
     lines: list[Cells] = []
     for dataset in LONGER:
         asked = [row for row in rows if (row.dataset, row.learning, row.metric) == (dataset, "two-stage", "fid768")]
-        presets = {label: _current([row for row in asked if row.label == label]) for label in AN_HOUR}
-        found = {label: mean_of(preset, "fid768", EBM) for label, preset in presets.items()}
-        for label, ours in found.items():
-            if ours is None:
-                continue
-            candidates = presets[label], *presets.values()
+        asked = [row for row in asked if row.preset in AN_HOUR and not row.variation.keys() & {"training_seed", *ANEW}]
+        labels = dict.fromkeys(row.label for row in sorted(asked, key=lambda row: (bool(row.variation), row.label)))
+        ways = {label: _current([row for row in asked if row.label == label]) for label in labels}
+        priors = {label: mean for label, way in ways.items() if (mean := mean_of(way, "fid768", EBM)) is not None}
+        own = [[label for label in priors if label.split()[0] == preset] for preset in AN_HOUR]
+        shown = [max(found, key=lambda label: priors[label].row.images) for found in own if found]
+        for label in shown:
+            ours = priors[label]
+            candidates = ways[label], *ways.values()
             gaussian, posterior = (_over_as_many(candidates, end, ours.row.images) for end in (GAUSSIAN, POSTERIOR))
             values = cell(gaussian), ours.cell, gap_closed(gaussian, ours, posterior), cell(posterior)
             lines.append((dataset, label, *values, *ours.counts))
-        if not any(found.values()):
+        if not shown:
             lines.append((dataset, "-", "-", NOT_MEASURED, "-", "-", "-", "-"))
     return lines
 

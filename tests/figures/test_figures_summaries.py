@@ -52,7 +52,7 @@ def test_priors_of_one_backbone_stand_side_by_side(two_stage: Any) -> None:
 
 
 def test_energies_of_one_hierarchy_share_its_gap(two_stage: Any) -> None:
-    """Breaks if a preset's line took an end over other images or of another dataset, or one preset hid another."""
+    """Breaks if a line took an end over other images or of another dataset or backbone, or one preset hid another."""
     unmeasured = ("-", "-", "not measured", "-", "-", "-", "-")
     assert summaries.longer([]) == [("cifar10", *unmeasured), ("celeba64", *unmeasured)]
     rows = both_priors(two_stage, preset="long")
@@ -61,6 +61,15 @@ def test_energies_of_one_hierarchy_share_its_gap(two_stage: Any) -> None:
         two_stage(source="ebm-prior", value=3.0, **path),
         two_stage(source="posterior", value=9.0, images=5, **path),
     ]
+    chains = {
+        "preset": "long-chains",
+        "variation": {"chain_steps": 9},
+        "config_digest": "f" * 64,
+        "source": "ebm-prior",
+    }
+    rows += [two_stage(value=2.5, **chains), two_stage(value=9.0, **{**chains, "variation": {}, "images": 1_000})]
+    rows += [two_stage(value=1.0, **{**chains, "variation": {"energies_seed": 2}, "images": 9_000})]
+    rows += [two_stage(source="gaussian-prior", value=99.0, preset="cpu", date="2026-03-01T12:00:00+00:00")]
     faces = path | {"dataset": "celeba64", "preset": "long-chains", "images": 700}
     ends = zip(("gaussian-prior", "ebm-prior", "posterior"), (5.0, 4.0, 1.0), strict=True)
     rows += [two_stage(source=source, value=value, **faces) for source, value in ends]
@@ -68,6 +77,7 @@ def test_energies_of_one_hierarchy_share_its_gap(two_stage: Any) -> None:
     assert summaries.longer(rows) == [
         ("cifar10", "long", gaussian, "3.5000 ± 1.0000", "0.250", "2.0000", "3", "2000"),
         ("cifar10", "long-path", gaussian, "3.0000", "0.500", "2.0000", "1", "2000"),
+        ("cifar10", "long-chains --chain-steps 9", gaussian, "2.5000", "0.750", "2.0000", "1", "2000"),
         ("celeba64", "long-chains", "5.0000", "4.0000", "0.250", "1.0000", "1", "700"),
     ]
 
