@@ -1,6 +1,7 @@
 """Every configuration that has a name: what `python -m tests.wire.presets` writes the pinned digests of."""
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from reproduce.presets import anomaly_sizes, prior_sizes
 from reproduce.presets.ladder_sizes import twin_of
 from reproduce.presets.recipes import recipes, with_inference_network
 from reproduce.presets.staged import Sampled
+from reproduce.results.anomaly_names import EIGHTY_TWENTY
 from reproduce.results.prior_lines import LADDER
 from reproduce.systems import built, presets_of
 from reproduce.terminal.parsing import parse
@@ -39,6 +41,12 @@ def named() -> Iterator[tuple[str, Config]]:
     for size, preset in anomaly_sizes.PRESETS.items():
         yield f"anomaly {size}", preset.experiment
         yield f"anomaly {size}, twin", twin_of(preset.experiment)
+    known = anomaly_sizes.KNOWN[EIGHTY_TWENTY]
+    for asked in itertools.product(known["preset"], known["model"], known["learning"]):
+        plan = anomaly_sizes.plan_of(EIGHTY_TWENTY, *asked)
+        yield f"anomaly 80-20 {' '.join(asked)}", plan.experiment
+        if plan.energies is not None:
+            yield f"anomaly 80-20 {' '.join(asked)}, energies", dataclasses.replace(plan.energies, backbone=BACKBONE)
     for size in prior_sizes.SIZES.values():
         for dataset, side in (("cifar10", 32), ("celeba64", 64)):
             for line in LADDER:
