@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jlebm.choices import Scheme
 from jlebm.data import Dataset
 from jlebm.evaluation import Detection, detection
 from jlebm.images import NotFinite
@@ -41,9 +42,11 @@ class Question:
     """Metrics that have a row."""
 
 
-def session_of(recipe: str, dataset: Dataset, kept: bool, root: DataRoot, device: torch.device) -> Session:
+def session_of(
+    recipe: str, dataset: Dataset, kept: bool, root: DataRoot, device: torch.device, noise: Scheme
+) -> Session:
     """Return the session of a detection, which needs no metric network; `kept` is whether its preset keeps arrays."""
-    return Session.prepare(recipe, dataset, Size(images=len(dataset.images), judged=(), kept=kept), root, device)
+    return Session.prepare(recipe, dataset, Size(images=len(dataset.images), judged=(), kept=kept), root, device, noise)
 
 
 def stands(rows: Rows, question: Question) -> bool:

@@ -46,10 +46,18 @@ class Session:
     missing: dict[str, fidelity.NotMeasured] = field(default_factory=dict)
 
     @classmethod
-    def prepare(cls, recipe: str, dataset: Dataset, size: Size, root: DataRoot, device: torch.device) -> "Session":
+    def prepare(
+        cls,
+        recipe: str,
+        dataset: Dataset,
+        size: Size,
+        root: DataRoot,
+        device: torch.device,
+        noise: Scheme = GENERATOR,
+    ) -> "Session":
         """Find the extractor, if images are judged, and check it before any long work begins."""
         folder, report = data_root(root.folder), root.report
-        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, provenance(device))
+        session = cls(recipe, dataset, size, None, writable_cache(folder), device, report, provenance(device), noise)
         if device.type == "cpu":
             parallel.after_first(lambda: products.decide(session.cache))
 

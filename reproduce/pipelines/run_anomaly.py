@@ -73,8 +73,7 @@ def run_anomaly(arguments: AnomalyArguments) -> None:
         report.line(f"digit {digit}: {len(one.train.images)} training and {len(one.test.images)} test images")
         chosen = _chosen(arguments, plan, one)
         detector = _Detector(one, plans[digit], chosen, protocol, arguments.noise, arguments.oracle)
-        session = session_of(RECIPE_NAME, one.test, False, arguments.root(report), device)
-        session.noise = arguments.noise
+        session = session_of(RECIPE_NAME, one.test, False, arguments.root(report), device, arguments.noise)
         for seed in arguments.seeds:
             given = Given(one.train.images, device)
             with trained(detector.plan, seed, arguments.runs, given, report, detector.oracle) as found:

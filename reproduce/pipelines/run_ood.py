@@ -61,8 +61,7 @@ def run_ood(arguments: OodArguments) -> None:
     report.line(
         f"inside: {inside.name}, {inside.origin}; outside: {outside.name}, {outside.origin}; {sides.count} of each"
     )
-    session = session_of(RECIPE_NAME, inside, kept(experiment.preset), arguments.root(report), device)
-    session.noise = arguments.noise
+    session = session_of(RECIPE_NAME, inside, kept(experiment.preset), arguments.root(report), device, arguments.noise)
     subject = dataclasses.replace(subject_of(session, run, experiment, state), protocol=PROTOCOL)
     rows = Rows(subject, session, arguments.results)
     resized = "" if outside is found else f" brought from {found.images.shape[-1]} pixels (bilinear)"

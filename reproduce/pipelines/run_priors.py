@@ -48,8 +48,7 @@ def run_priors(arguments: PriorsArguments) -> None:
     report.line(f"preset {size.name}, data: {dataset.name}, {there_are} images, {dataset.origin}")
     experiments = [_planned(line, size, dataset.name, shape, arguments) for line in lines]
     refuse_what_does_not_fit(size.images, shape, len(SOURCES) * len(lines) * len(arguments.seeds), arguments.runs)
-    session = Session.prepare(PRIORS, dataset, _within(size, there_are), root, device)
-    session.noise = arguments.noise
+    session = Session.prepare(PRIORS, dataset, _within(size, there_are), root, device, arguments.noise)
     subjects = []
     for line, experiment in zip(lines, experiments, strict=True):
         for seed in arguments.seeds:

@@ -69,8 +69,7 @@ def run_seeds(recipe: Recipe, arguments: Arguments, device: torch.device, report
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(SOURCES) * len(arguments.seeds), arguments.runs)
     try_places(arguments.results, arguments.runs, preset.kept and 1 in arguments.seeds and not arguments.set)
     size = dataclasses.replace(preset, images=images)
-    session = Session.prepare(recipe.module, dataset, size, root, device)
-    session.noise = arguments.noise
+    session = Session.prepare(recipe.module, dataset, size, root, device, arguments.noise)
     if held_out is not None:
         session.compare_with(held_out)
     print_own_verdicts(work(session), session, arguments.seeds, arguments.results)

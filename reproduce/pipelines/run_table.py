@@ -53,9 +53,8 @@ def run_table(arguments: TableArguments) -> int:
         raise UserError(f"--images must be at least 1, not {images}")
     refuse_what_does_not_fit(images, dataset.images.shape[1:], len(experiments) * len(arguments.seeds), arguments.runs)
     size = dataclasses.replace(size, images=images, judged=(SOURCE,))
-    session = Session.prepare(TABLE, dataset, size, root, device)
+    session = Session.prepare(TABLE, dataset, size, root, device, arguments.noise)
     session.provenance["versions"] |= _versions()
-    session.noise = arguments.noise
     held_out = functools.cache(lambda: unseen(root, dataset))
     conditional = {system.name for system in BASELINES if system.conditional}
     for one in experiments:
