@@ -34,7 +34,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 # Scripts and weights of a search, kept as they ran; its page is `exploration`, since search.html is Sphinx's own.
-exclude_patterns = ["search.md", "search/**"]
+exclude_patterns = ["search/**"]
 suppress_warnings = ["myst.header"]
 nitpicky = True  # a type of this library that a signature names has a place in the reference
 nitpick_ignore_regex = [("py:class", r"(?!jlebm\.).*|.*\.(T|C|Place)"), ("py:(?!class).*", ".*")]

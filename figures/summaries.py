@@ -96,7 +96,8 @@ def longer(rows: Sequence[Measurement]) -> list[Cells]:
             candidates = ways[label], *ways.values()
             gaussian, posterior = (_over_as_many(candidates, end, ours.row.images) for end in (GAUSSIAN, POSTERIOR))
             values = cell(gaussian), ours.cell, gap_closed(gaussian, ours, posterior), cell(posterior)
-            lines.append((dataset, label, *values, *ours.counts))
+            told = label.replace(" --kept-weights", "")  # weights of the same training
+            lines.append((dataset, told, *values, *ours.counts))
         if not shown:
             lines.append((dataset, "-", "-", NOT_MEASURED, "-", "-", "-", "-"))
     return lines

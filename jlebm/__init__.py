@@ -25,6 +25,7 @@ Put a joint prior on a generator of your own:
     Bernoulli                   binary pixels
     DiscretisedLogisticMixture  a mixture of discretised logistics, of 8-bit colours
     JointModel                  backbone and energies together; samples the prior and the posterior
+    check_model                 try a model of your own on two samples: what does not fit is a sentence
     JointEnergy                 one network per layer, E(z) = sum_i E_i(z_i); lower is more likely
     mlp_energy                  perceptrons for layers of vectors
     conv_energy                 convolutional networks for layers of feature maps
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from jlebm.learning.two_stage import EnergyOptimizer, TwoStage, TwoStageExperiment
     from jlebm.learning.variational import Variational
     from jlebm.model import JointModel
+    from jlebm.preflight import check_model
     from jlebm.randomness import CounterNoise, PerImageNoise, SharedNoise, generator, image_noise
     from jlebm.run import open_run
     from jlebm.sampling import Sampler, generate, reconstruct
@@ -138,6 +140,7 @@ _NAMES = {
     "learning.two_stage": ("EnergyOptimizer", "TwoStage", "TwoStageExperiment"),
     "learning.variational": ("Variational",),
     "model": ("JointModel",),
+    "preflight": ("check_model",),
     "randomness": ("CounterNoise", "PerImageNoise", "SharedNoise", "generator", "image_noise"),
     "run": ("open_run",),
     "sampling": ("Sampler", "generate", "reconstruct"),
@@ -190,6 +193,7 @@ __all__ = [
     "UserError",
     "Variational",
     "VectorEnergy",
+    "check_model",
     "conv_energy",
     "fit",
     "generate",

@@ -59,7 +59,7 @@ LAYERS = (
     {"engines.gradients", "engines.graphs"},
     {"langevin", "moves", "trajectories"},
     {"model", "diagnostics", "objectives"},
-    {"learning"},
+    {"learning", "preflight"},
     {"experiment", "run"},
     {"training", "sampling", "hierarchy"},
     {"trained"},

@@ -15,6 +15,9 @@ from jlebm.randomness import Noise
 class NoEncoder(Exception):
     """The backbone has no inference network; draw posterior samples with a chain."""
 
+    def __init__(self, said: str = "the backbone has no inference network; learn with JointMLE, by posterior chains"):
+        super().__init__(said)
+
 
 class PosteriorSample(NamedTuple):
     """Latents drawn from q(z|x) by reparametrisation, and log q(z|x) at them."""

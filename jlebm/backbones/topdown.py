@@ -7,7 +7,7 @@ and sigma are relative to the prior's (NVAE's residual posterior). Plain 3x3 con
 chain's gradient depends on its own image alone, and trained weights need no frozen copy.
 
 Such a hierarchy leaves its upper layers unused where nothing asks for them, and its prior then draws the finest maps
-almost independently over space; free bits on the upper layers prevent that (docs/search, measured on CIFAR-10).
+almost independently over space; free bits on the upper layers prevent that (docs/exploration, measured on CIFAR-10).
 """
 
 import math

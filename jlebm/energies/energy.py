@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jlebm.backbones.protocol import Backbone, HasLatentShapes, path_of, push_below
 from jlebm.config import Kinds
+from jlebm.errors import UserError
 from jlebm.latents import Latents, LatentShapes
 from jlebm.networks import hooked
 
@@ -35,8 +36,14 @@ class JointEnergy(nn.Module):
         return self
 
     def forward(self, z: Latents) -> Float[Tensor, "batch layers"]:
-        """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z."""
+        """Return the energy E_i = -f_i of each layer, top first; their sum is the energy of z.
+
+        Raises:
+            UserError: a network returns another shape than (batch, 1).
+        """
         negative = [network(layer) for network, layer in zip(self.networks, z, strict=True)]
+        if odd := [tuple(one.shape) for one in negative if one.shape != (len(z[0]), 1)]:
+            raise UserError(f"an energy network returns {odd[0]} for {len(z[0])} latents, not ({len(z[0])}, 1)")
         return -torch.cat(negative, dim=1)
 
     def at(self, backbone: Backbone, z: Latents) -> Float[Tensor, "batch layers"]:

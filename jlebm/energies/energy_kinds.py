@@ -133,7 +133,7 @@ class PathFieldEnergy(EnergyConfig):
     On large maps an energy is a sum over places of a function of their surroundings, as in a random field (Zhu, Wu and
     Mumford, 1998, "Filters, random fields and maximum entropy"); on small ones, a function of the whole map. Each
     feature of the path is first brought to mean 0 and deviation 1 under p0: a layer that moves the path by little is
-    otherwise hardly seen (docs/search, measured on CIFAR-10).
+    otherwise hardly seen (docs/exploration, measured on CIFAR-10).
     """
 
     maps: int = 64

@@ -94,7 +94,7 @@ PRESETS = {"tiny": TINY, "cpu": CPU}
 
 POSTERIOR = Chain.from_joint_paper(40, 0.1)
 # On the development digit 6, after 200 s of one core: the loss of reconstruction is at 766 with batches of 32, at 801
-# with 128, and with 128 at a rate of 1e-4 it is at 959 after 62 s, where 1e-3 has 866 (docs/search).
+# with 128, and with 128 at a rate of 1e-4 it is at 959 after 62 s, where 1e-3 has 866 (docs/exploration).
 CHAIN_BATCH = 32
 
 

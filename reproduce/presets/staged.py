@@ -119,7 +119,7 @@ def two_stage(
 def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[int, int]) -> TwoStagePlan:
     """Return the plan of hours on one CPU core: a top-down hierarchy whose upper layers are used, then its energies.
 
-    Free bits, rates, step sizes and noise contrast are those of the search (docs/search).
+    Free bits, rates, step sizes and noise contrast are those of the search (docs/exploration).
 
     Args:
         protocol: of both stages.
@@ -181,7 +181,7 @@ def top_down(protocol: str, dataset: str, model: TopDownConfig, updates: tuple[i
 def along_the_path(plan: TwoStagePlan, updates: int) -> TwoStagePlan:
     """Return a plan of `top_down` whose energies see each layer with all above it, trained for longer.
 
-    One update in five runs chains: the others, by noise contrast, cost a seventh of it (docs/search).
+    One update in five runs chains: the others, by noise contrast, cost a seventh of it (docs/exploration).
 
     Args:
         plan: its backbone stays.
@@ -198,7 +198,7 @@ def by_long_chains(plan: TwoStagePlan, updates: tuple[int, int], fields: PathFie
     """Return a plan of `along_the_path` whose energies are learned by noise contrast first, then by chains alone.
 
     The chains are few and none begins anew, so that they have arrived where the energies are low before noise contrast
-    ends. Samples are drawn by chains long enough to arrive there from p0 (docs/search).
+    ends. Samples are drawn by chains long enough to arrive there from p0 (docs/exploration).
 
     Args:
         plan: its backbone stays.
