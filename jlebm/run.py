@@ -103,9 +103,17 @@ def open_run(root: str | os.PathLike[str], experiment: Trainable, seed: int) -> 
     Of several processes that share the work, the first one holds the lock for all.
 
     Raises:
-        UserError: another process holds the folder, it cannot be written or has no locks, or its config.json is damaged
-            or belongs to another experiment.
+        UserError: a value of the experiment has another type than its field, its dataset or preset is no name of a
+            folder, or the seed is no whole number from 0 up; another process holds the folder, it cannot be written or
+            has no locks, or its config.json is damaged or belongs to another experiment.
     """
+    type(experiment).from_json(experiment.to_json())  # which refuses a value of another type than its field
+    for field in ("dataset", "preset"):
+        given = getattr(experiment, field)
+        if not given or given.startswith(".") or set(given) & set("/\\\0"):
+            raise UserError(f"{field} {given!r} is a part of the name of the run's folder; give it a plain name")
+    if type(seed) is not int or seed < 0:
+        raise UserError(f"the seed must be a whole number from 0 up, not {seed!r}")
     name = f"{experiment.dataset}-{experiment.learning}-{experiment.preset}-{experiment.digest()[:10]}-seed{seed}"
     run = Run(Path(root) / name, experiment, seed)
     with ExitStack() as stack:

@@ -1,5 +1,6 @@
 """A run's own files: cut, damaged, left behind, unreadable, on a disk that is full."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -114,3 +115,29 @@ def test_an_event_on_a_full_disk_is_whole_or_not_there(disk: Path) -> None:
         (disk / "filler").unlink()
         run.append_event({"step": 24, "diagnostics": "y" * 600})
         assert len(run.events()) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "seed", "sentence"),
+    [
+        ({"preset": "../../mine"}, 1, "preset '../../mine' is a part of the name of the run's folder"),
+        ({"dataset": ""}, 1, "dataset '' is a part of the name"),
+        ({"dataset": ".."}, 1, r"dataset '\.\.' is a part of the name"),
+        ({}, -1, "the seed must be a whole number from 0 up, not -1"),
+        ({"energy_hidden": (16, 16)}, 1, "'energy_hidden' cannot be 16"),
+        ({"training": {"steps": 1.5}}, 1, r"'training\.steps' cannot be 1\.5; give a whole number"),
+    ],
+)
+def test_what_is_no_run_makes_no_folder(tmp_path: Path, changes: dict, seed: int, sentence: str) -> None:
+    """Breaks if a run lay outside its root, or a wrong type were found out after the folder had been made."""
+    one = experiment()
+    for name, value in changes.items():
+        held = getattr(one, name)
+        if isinstance(value, dict):
+            value = copy.copy(held)
+            object.__setattr__(value, "steps", changes[name]["steps"])  # as Python, without a type checker, takes it
+        one = copy.copy(one)
+        object.__setattr__(one, name, value)
+    with pytest.raises(UserError, match=sentence), open_run(tmp_path / "runs", one, seed):
+        pass
+    assert list(tmp_path.iterdir()) == []
