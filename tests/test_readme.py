@@ -76,7 +76,7 @@ def test_the_example_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.Monk
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "flowers" / f"{number}.png")
     names: dict = {"jlebm": jlebm, "data": data}
-    (_, code) = FRAGMENTS.findall((DOCS / "library.md").read_text())
+    (_, code, _) = FRAGMENTS.findall((DOCS / "library.md").read_text())
     exec(compile(code, "library.md", "exec"), names)
     config = names["config"].override(["training.steps=2", "prior_chain.steps=2", "posterior_chain.steps=2"])
     with jlebm.open_run("runs", config, seed=1) as run:
@@ -101,6 +101,12 @@ def test_the_example_of_ones_own_backbone() -> None:
     gaussian = model.sample_gaussian(500, names["noise"])
     posterior = model.backbone.posterior(names["images"][:500], names["noise"]).latents
     assert model.energies(posterior).sum(1).mean() < model.energies(gaussian).sum(1).mean()
+    (*_, in_two_stages) = FRAGMENTS.findall(page.read_text())
+    exec(compile(in_two_stages, str(page), "exec"), names)
+    update = names["scheme"].update(names["model"], names["images"][:8], names["noise"])
+    update.loss().backward()
+    assert all(weight.grad is None for weight in names["backbone"].parameters())
+    assert any(bool(weight.grad.any()) for weight in names["model"].energy.parameters())
 
 
 def test_its_numbers_are_the_stored_ones() -> None:
