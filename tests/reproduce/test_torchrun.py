@@ -23,7 +23,7 @@ def test_the_recipe_under_torchrun(tmp_path: Path) -> None:
         size = ["--set", "training.steps=2", "--images", "60", "--device", "cpu", "--no-download"]
         ran = start(processes, "reproduce.cifar10", "--preset", "tiny", "--dataset", "photos", *places, *size)
         assert ran.returncode == 0, ran.stderr
-        assert ran.stdout.count("photos, preset custom, joint-mle") == 1
+        assert ran.stdout.count("photos, preset custom, two-layer joint-mle") == 1
         rows = read(folder / "results/measured/photos.jsonl")
         assert len(rows) == 3
         values[processes] = {(row.metric, row.of.name): row.value for row in rows}
