@@ -149,6 +149,7 @@ class Rows:
             return None
         names = ("protocol", "config_digest", "seed", "steps", "weights", "train_seconds")
         own = {name: getattr(subject, name) for name in names} | {"variation": dict(subject.variation)}
+        own["images"] = self.session.dataset.digest  # those that posterior samples are of
         return own | {name: code[name] for name in ("commit", "device", "versions")}
 
     @property

@@ -76,8 +76,8 @@ class SampleSets:
         if source not in self.files:
             draw, path = self.draws[source], self.folder / f"{source}.npy"
             told, of = self.folder / f"{source}.json", {"count": draw.count, "latents": self.latents, "made": self.made}
-            seconds = None if self.made is None else _seconds_of(told, of)
-            if parallel.agreed(seconds) is not None and path.exists():
+            seconds = parallel.agreed(None if self.made is None else _seconds_of(told, of))
+            if seconds is not None and path.exists():
                 self.report.line(f"{path} was drawn before")
                 self.files[source] = sampling.open_files(path)
             else:
@@ -90,7 +90,6 @@ class SampleSets:
                 seconds = time.monotonic() - started
                 if parallel.first() and self.made is not None:
                     write_text(told, json.dumps({**of, "seconds": seconds}) + "\n")
-            assert seconds is not None
             self.seconds[source] = seconds
         return self.files[source]
 
