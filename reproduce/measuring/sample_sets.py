@@ -77,7 +77,7 @@ class SampleSets:
             draw, path = self.draws[source], self.folder / f"{source}.npy"
             told, of = self.folder / f"{source}.json", {"count": draw.count, "latents": self.latents, "made": self.made}
             seconds = parallel.agreed(None if self.made is None else _seconds_of(told, of))
-            if seconds is not None and path.exists():
+            if seconds is not None and path.exists() and sampling.latents_path(path).exists():
                 self.report.line(f"{path} was drawn before")
                 self.files[source] = sampling.open_files(path)
             else:

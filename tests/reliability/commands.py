@@ -89,7 +89,9 @@ COMMANDS: dict[str, Callable[[Path], int]] = {
 def artifacts(folder: Path) -> list[Path]:
     """Return what a command left beside its state and its rows."""
     found = [path for where in ("runs", "results") for path in (folder / where).rglob("*") if path.is_file()]
-    return sorted(path for path in found if path.name not in STATE and path.suffix != ".jsonl")
+    # What tells of the samples beside it is of no use without them, and without it they are drawn anew when needed.
+    told = {path.with_suffix(".json") for path in found if path.suffix == ".npy"}
+    return sorted(path for path in found if path.name not in STATE and path.suffix != ".jsonl" and path not in told)
 
 
 def fresh(folder: Path) -> Path:
